@@ -1,0 +1,115 @@
+"""Reads `schemas/`: the collection definition, the JSON Schemas of what goes in and out, their version."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from m3index.errors import UsageError
+from m3index.types import FieldType, FieldValue, SparseKind
+
+
+@cache
+def load(name: str) -> Any:
+    """The contract `schemas/<name>`, parsed."""
+    here = Path(__file__).resolve().parent
+    for folder in (here / "schemas", here.parent / "schemas"):
+        path = folder / name
+        if path.is_file():
+            return json.loads(path.read_text("utf-8"))
+    raise FileNotFoundError(f"schemas/{name} is not in this installation of m3index")
+
+
+def collection() -> Any:
+    return load("collection.json")
+
+
+def version() -> int:
+    return int(collection()["version"])
+
+
+VARCHAR_BYTES: int = collection()["limits"]["varchar_bytes"]
+JSON_BYTES: int = collection()["limits"]["json_bytes"]
+FIELD_TYPES: tuple[FieldType, ...] = tuple(collection()["declared_field"]["types"])
+BASE_FIELDS: frozenset[str] = frozenset(
+    [f["name"] for f in collection()["fields"]] + ["dense", "lexical", "bm25", "bm25_input"]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionSpec:
+    """What a collection is made from: `schemas/collection.json` filled in.
+
+    dim: width of the dense vector. fields: the declared typed columns, by name. analyzer: a name
+    in `analyzers` of the definition (`icu`, `standard`), only where sparse is `bm25`.
+    """
+
+    dim: int
+    sparse: SparseKind
+    fields: Mapping[str, FieldType] = field(default_factory=dict)
+    analyzer: str | None = None
+
+
+def parse_field(declaration: str) -> tuple[str, FieldType]:
+    """`lang:str` -> ("lang", "str"). Raises UsageError."""
+    name, colon, kind = declaration.partition(":")
+    return check_field(name.strip(), kind.strip() if colon else "str")
+
+
+def check_field(name: str, kind: str) -> tuple[str, FieldType]:
+    if not (name.isascii() and name.isidentifier()) or name.startswith("_") or len(name) > 255:
+        raise UsageError(f"A field's name is made of letters, digits and _: {name!r} is not.")
+    if name in BASE_FIELDS:
+        raise UsageError(f"{name!r} is a field of every collection; give yours another name.")
+    for known in FIELD_TYPES:
+        if kind == known:
+            return name, known
+    raise UsageError(f"Field {name!r}: no type {kind!r}; there are {', '.join(FIELD_TYPES)}.")
+
+
+def field_value(name: str, kind: FieldType, value: Any) -> FieldValue:
+    """`value` as the declared type, or ValueError with the reason (the row is then quarantined).
+
+    Only loss-free readings are taken: an int where a float is declared, nothing else.
+    """
+    if value is None:
+        return None
+    match kind:
+        case "str" if isinstance(value, str):
+            _check_utf8(name, value, VARCHAR_BYTES)
+            return value
+        case "bool" if isinstance(value, bool):
+            return value
+        case "int" if isinstance(value, int) and not isinstance(value, bool):
+            if not -(2**63) <= value < 2**63:
+                raise ValueError(f"field {name!r}: {value} does not fit 64 bits")
+            return value
+        case "float" if isinstance(value, int | float) and not isinstance(value, bool):
+            try:
+                number = float(value)
+            except OverflowError:
+                number = float("inf")
+            if number - number != 0.0:
+                raise ValueError(f"field {name!r}: {value} is not a finite number")
+            return number
+        case "str[]" if isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
+            capacity = collection()["declared_field"]["types"]["str[]"]["max_capacity"]
+            if len(value) > capacity:
+                raise ValueError(f"field {name!r}: {len(value)} elements, at most {capacity}")
+            for v in value:
+                _check_utf8(name, v, VARCHAR_BYTES)
+            return tuple(value)
+    raise ValueError(f"field {name!r} is declared {kind}, the value is {type(value).__name__}")
+
+
+def _check_utf8(name: str, value: str, limit: int) -> None:
+    try:
+        size = len(value.encode("utf-8"))
+    except UnicodeEncodeError:
+        raise ValueError(f"field {name!r}: a lone surrogate cannot be stored") from None
+    if size > limit:
+        raise ValueError(f"field {name!r}: {size} bytes, at most {limit}")
