@@ -1,0 +1,203 @@
+"""What a run tells while it works: one Reporter interface; for people (rich), for programs (JSON
+lines), for nobody (silent)."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any, Protocol, Self
+
+from m3index.types import Rejected
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run has got. Counts since its start; `total_bytes` is None for a stream."""
+
+    documents: int = 0
+    passages: int = 0
+    tokens: int = 0
+    bytes_read: int = 0
+    total_bytes: int | None = None
+
+
+class Reporter(Protocol):
+    def stage(self, text: str) -> None:
+        """A new part of the work begins."""
+        ...
+
+    def progress(self, progress: Progress) -> None: ...
+
+    def rejected(self, rejected: Rejected) -> None:
+        """A row went to the quarantine."""
+        ...
+
+    def note(self, text: str) -> None: ...
+
+    def warning(self, text: str) -> None: ...
+
+    def error(self, message: str, code: int) -> None:
+        """The run ends with this error."""
+        ...
+
+    def result(self, record: Mapping[str, Any]) -> None:
+        """One record for programs: a hit, a difference, the summary. People get text instead."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Silent:
+    """Says nothing. The base of the other two."""
+
+    def stage(self, text: str) -> None: ...
+
+    def progress(self, progress: Progress) -> None: ...
+
+    def rejected(self, rejected: Rejected) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+    def warning(self, text: str) -> None: ...
+
+    def error(self, message: str, code: int) -> None: ...
+
+    def result(self, record: Mapping[str, Any]) -> None: ...
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class JsonLines(Silent):
+    """JSON lines on stdout (`schemas/event.schema.json`), nothing else there."""
+
+    def __init__(self, out: IO[str] | None = None, every: float = 1.0) -> None:
+        self.out = out or sys.stdout
+        self.every = every
+        self._next = time.monotonic() + every
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        self.out.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
+        self.out.flush()
+
+    def stage(self, text: str) -> None:
+        self._write({"type": "progress", "stage": text})
+
+    def progress(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + self.every
+            self._write({"type": "progress", **asdict(progress)})
+
+    def rejected(self, rejected: Rejected) -> None:
+        self._write(
+            {
+                "type": "error",
+                "path": rejected.place.path,
+                "line": rejected.place.line,
+                "doc_id": rejected.doc_id,
+                "message": rejected.reason,
+            }
+        )
+
+    def warning(self, text: str) -> None:
+        self._write({"type": "warning", "message": text})
+
+    def error(self, message: str, code: int) -> None:
+        self._write({"type": "error", "message": message, "exit": code})
+
+    def result(self, record: Mapping[str, Any]) -> None:
+        self._write(record)
+
+
+class Terminal(Silent):
+    """For people, on stderr: a progress bar where it is a terminal, plain lines where it is not."""
+
+    shown_rejections = 10
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        from rich.console import Console
+
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.quiet = quiet
+        self._bar: RichProgress | None = None
+        self._task: Any = None
+        self._started = time.monotonic()
+        self._rejected = 0
+
+    def _say(self, text: str, style: str | None = None) -> None:
+        self.console.print(text, style=style, markup=False)
+
+    def stage(self, text: str) -> None:
+        self.close()
+        if not self.quiet:
+            self._say(text, "dim")
+
+    def progress(self, progress: Progress) -> None:
+        if self.quiet or not self.console.is_terminal:
+            return
+        if self._bar is None:
+            self._bar, self._task = self._open_bar(progress)
+        seconds = max(time.monotonic() - self._started, 1e-9)
+        self._bar.update(
+            self._task,
+            total=progress.total_bytes,
+            completed=progress.bytes_read,
+            documents=f"{progress.documents:,}",
+            rate=f"{progress.tokens / seconds:,.0f}",
+        )
+
+    def _open_bar(self, progress: Progress) -> tuple[RichProgress, Any]:
+        from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        self._started = time.monotonic()
+        known = progress.total_bytes is not None
+        ends = [BarColumn(bar_width=20), TextColumn("{task.percentage:>3.0f}%"), TimeRemainingColumn()]
+        bar = Bar(
+            SpinnerColumn(),
+            TextColumn("{task.fields[documents]} documents"),
+            TextColumn("{task.fields[rate]} tokens/s"),
+            *(ends if known else []),
+            console=self.console,
+            transient=True,
+        )
+        bar.start()
+        return bar, bar.add_task("", total=progress.total_bytes, documents="0", rate="0")
+
+    def rejected(self, rejected: Rejected) -> None:
+        self._rejected += 1
+        if self._rejected <= self.shown_rejections:
+            self._say(f"quarantined {rejected.place}: {rejected.reason}", "yellow")
+        elif self._rejected == self.shown_rejections + 1:
+            self._say("further quarantined rows are not shown here; the quarantine file has all", "yellow")
+
+    def note(self, text: str) -> None:
+        if not self.quiet:
+            self._say(text)
+
+    def warning(self, text: str) -> None:
+        self._say(f"warning: {text}", "yellow")
+
+    def error(self, message: str, code: int) -> None:
+        self.close()
+        self._say(f"error: {message}", "red")
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
