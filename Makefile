@@ -1,0 +1,52 @@
+# Two commands do all the set-up: `make demo` and `make test`. They need Python 3.11+ and PyPI.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+DEMO   := demo
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: help demo test lint types test-slow test-oracle test-gpu test-browser integration integration-lite docs-reference clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (the first time takes some minutes)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+setup: $(STAMP) ## create .venv and install what constraints.txt pins
+
+demo: $(STAMP) ## index examples/corpus.jsonl into Milvus Lite and search it three ways
+	@mkdir -p $(DEMO)
+	@BIN=$(BIN) DEMO=$(DEMO) sh examples/demo.sh
+
+test: $(STAMP) ## the default tests: fast, no network, no server, no GPU
+	$(BIN)/python -m pytest -n 2
+
+lint: $(STAMP) ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP) ## mypy --strict
+	$(BIN)/mypy
+
+test-slow: $(STAMP) ## minutes to an hour: kill tests, full collections (M3INDEX_DATA), many examples
+	$(BIN)/python -m pytest -m slow
+
+integration-lite: $(STAMP) ## the integration suite against `milvus-lite server`, over gRPC
+	$(BIN)/python -m pytest -m integration
+
+integration: $(STAMP) ## the integration suite against the Milvus of docker-compose.yml
+	docker compose up --detach --wait
+	M3INDEX_TEST_URI=http://127.0.0.1:19530 $(BIN)/python -m pytest -m integration; \
+	status=$$?; docker compose down --volumes; exit $$status
+
+test-gpu: $(STAMP) ## needs CUDA
+	$(BIN)/python -m pytest -m gpu
+
+clean: ## remove what make made, the virtual environment too
+	rm -rf $(VENV) $(DEMO) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
