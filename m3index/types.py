@@ -50,14 +50,24 @@ class Rejected:
     """A row of a corpus that is no document; it goes to the quarantine and the run goes on.
 
     `raw` is the row as it was read (a line of JSON, or the row as JSON), so that the quarantine
-    file can be mended and replayed. `identified` is True where the row has a usable id: a document
-    that is present in the corpus but bad must not be taken for one that has left it.
+    file can be mended and replayed; `truncated` where it was too long to keep whole. `document` is
+    there instead where the row was readable and was refused later. `identified` is True where the
+    row has a usable id: a document that is present in the corpus but bad must not be taken for one
+    that has left it.
     """
 
     place: Place
     reason: str
     raw: str = ""
     doc_id: str | None = None
+    truncated: bool = False
+    document: Document | None = None
+
+    @classmethod
+    def of(cls, document: Document, reason: str) -> Rejected:
+        """A document that was read well and cannot be indexed for this reason."""
+        place = document.place or Place("<memory>")
+        return cls(place, reason, doc_id=document.doc_id, document=document)
 
     @property
     def identified(self) -> bool:
@@ -251,3 +261,5 @@ class Hit:
     metadata: Metadata
     legs: Mapping[str, LegRank] = field(default_factory=dict)
     rerank_score: float | None = None
+    fused_rank: int | None = None
+    group: FieldValue = None
