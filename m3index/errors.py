@@ -5,7 +5,9 @@ A message is one or two plain sentences: what is wrong, and what to do about it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
+from typing import Any
 
 
 class Exit(IntEnum):
@@ -27,9 +29,13 @@ class Exit(IntEnum):
 
 
 class M3IndexError(Exception):
-    """The base of every error that m3index raises on purpose."""
+    """The base of every error that m3index raises on purpose.
+
+    `summary`: what a run had done when it failed, in the form of the run summary.
+    """
 
     exit_code: Exit = Exit.UNEXPECTED
+    summary: Mapping[str, Any] | None = None
 
 
 class UsageError(M3IndexError):
@@ -40,6 +46,10 @@ class UsageError(M3IndexError):
 
 class FilterError(UsageError):
     """A filter that cannot be parsed, or names a field that the collection has not."""
+
+
+class QueryError(UsageError):
+    """A query that cannot be asked: empty, too long for the model, not text."""
 
 
 class NotFoundError(M3IndexError):
@@ -101,7 +111,14 @@ class StoreError(M3IndexError):
 
 
 class RowRefusedError(StoreError):
-    """The store refuses these rows' contents; their neighbours may be fine."""
+    """The store refuses these rows' contents; their neighbours may be fine.
+
+    `passage_ids` names the refused rows of the call.
+    """
+
+    def __init__(self, message: str, passage_ids: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.passage_ids = tuple(passage_ids)
 
 
 class UnreachableError(StoreError):
