@@ -1,0 +1,198 @@
+"""The public face: one collection, the encoder it was made with, and what can be done with them.
+
+    with Index.open("docs", uri="m3index.db", encoder="offline") as index:
+        index.ingest(["corpus.jsonl"])
+        for hit in index.search("why does the sea rise and fall").hits:
+            print(hit.rank, hit.doc_id, hit.score)
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any, Self
+
+from m3index.encoder.base import Encoder
+from m3index.errors import CollectionNotFoundError, MismatchError
+from m3index.index import collection as collections
+from m3index.search.options import SearchOptions
+from m3index.search.rerank import Reranker, load_reranker
+from m3index.search.searcher import Searcher, SearchResult, Target
+from m3index.store.base import Store
+from m3index.store.filter import Compare, Expression, Filter, combine, parse_where
+from m3index.store.open import open_store
+from m3index.types import DEFAULT_COLLECTION, DEFAULT_SOURCE, FieldType, Query
+
+DEFAULT_URI = "m3index.db"
+DEFAULT_ENCODER = "teacher"
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderChoice:
+    """Which model to load, and how. `name` None: the collection's own; for a new one `teacher`."""
+
+    name: str | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    dim: int | None = None
+    batch_tokens: str = "auto"
+    trust_remote_code: bool = False
+
+    def load(self) -> Encoder:
+        from m3index.encoder.load import load
+
+        return load(
+            self.name or DEFAULT_ENCODER,
+            device=self.device,
+            precision=self.precision,
+            dim=self.dim,
+            batch_tokens=self.batch_tokens,
+            trust_remote_code=self.trust_remote_code,
+        )
+
+
+class Index:
+    """A collection of a store. Safe to search from several threads; one writer at a time."""
+
+    def __init__(self, store: Store, collection: str, encoder: EncoderChoice | Encoder) -> None:
+        self.store = store
+        self.collection = collection
+        self._choice = encoder if isinstance(encoder, EncoderChoice) else None
+        self._encoder = None if isinstance(encoder, EncoderChoice) else encoder
+        self._target: collections.Target | None = None
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(
+        cls,
+        collection: str = DEFAULT_COLLECTION,
+        *,
+        uri: str = DEFAULT_URI,
+        token: str | None = None,
+        db: str | None = None,
+        timeout: float = 60.0,
+        encoder: str | Encoder | EncoderChoice | None = None,
+    ) -> Self:
+        """Connects. Nothing is made in the store and no model is loaded until it is needed.
+
+        uri: a local file ending in `.db` (Milvus Lite) or the URI of a server; `memory:` for tests.
+        timeout: seconds for which a store that does not answer is tried again.
+        encoder: preset, hub id, directory, or an encoder already loaded.
+        """
+        if encoder is None or isinstance(encoder, str):
+            encoder = EncoderChoice(encoder)
+        return cls(open_store(uri, token=token, db=db, timeout=timeout), collection, encoder)
+
+    def close(self) -> None:
+        """Releases the store (a local file's lock too) and the encoder."""
+        if self._encoder is not None:
+            self._encoder.close()
+        self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- what it is made of
+
+    def encoder(self) -> Encoder:
+        """The encoder, loaded at the first call: the one asked for, else the collection's own."""
+        with self._lock:
+            if self._encoder is None:
+                assert self._choice is not None
+                choice = self._choice
+                if choice.name is None:
+                    try:
+                        choice = replace(choice, name=self.target().properties.get("encoder"))
+                    except CollectionNotFoundError:
+                        choice = replace(choice, name=DEFAULT_ENCODER)
+                self._encoder = choice.load()
+            return self._encoder
+
+    def target(self) -> collections.Target:
+        """The generation behind the alias now: it is asked each time, so that a swap is seen at once.
+        Raises CollectionNotFoundError."""
+        name = self.store.resolve(self.collection)
+        target = self._target
+        if target is None or target.name != name:
+            self._target = target = collections.find(self.store, self.collection)
+        return target
+
+    def fields(self) -> Mapping[str, FieldType]:
+        """The declared fields of the collection."""
+        return self.target().spec.fields
+
+    # -- search
+
+    def search(self, text: str, options: SearchOptions | None = None, **changes: Any) -> SearchResult:
+        """The best hits for a text.
+
+        changes: fields of SearchOptions by name (`k=5, mode="dense"`). Raises QueryError for a text
+        that cannot be asked, MismatchError where the encoder is of another space than the collection.
+        """
+        return self._searcher().search(text, replace(options or SearchOptions(), **changes))
+
+    def like(
+        self, doc_id: str, source: str = DEFAULT_SOURCE, options: SearchOptions | None = None, **changes: Any
+    ) -> SearchResult:
+        """The documents nearest to one of the collection, by its stored vectors."""
+        return self._searcher().like(doc_id, source, replace(options or SearchOptions(), **changes))
+
+    def run(
+        self, queries: Iterable[Query], options: SearchOptions | None = None, **changes: Any
+    ) -> Iterator[SearchResult]:
+        """The answers to many queries, many of them in each call of encoder and store."""
+        return self._searcher().run(queries, replace(options or SearchOptions(), **changes))
+
+    def where(
+        self,
+        conditions: Sequence[str] = (),
+        expression: str | None = None,
+        source: str | None = None,
+    ) -> Filter | None:
+        """One filter of `field=value` conditions, a Milvus expression and a source, all of which must
+        hold. Raises FilterError."""
+        fields = self.fields() if conditions else {}
+        parts: list[Filter] = [parse_where(condition, fields) for condition in conditions]
+        if source is not None:
+            parts.append(Compare("source", "==", source))
+        if expression:
+            parts.append(Expression(expression))
+        return combine(*parts)
+
+    def reranker(self, name: str, weights: Mapping[str, float] | None = None) -> Reranker:
+        """`colbert` or `m3` by the encoder's own heads, else a cross-encoder by preset, id or directory."""
+        return load_reranker(name, self.encoder, weights)
+
+    def _searcher(self) -> Searcher:
+        target = self.target()
+        return Searcher(
+            Target(
+                self.store,
+                target.name,
+                target.spec.sparse,
+                self._checked(target),
+                fields=tuple(target.spec.fields),
+            )
+        )
+
+    def _checked(self, target: collections.Target) -> Callable[[], Encoder]:
+        """The encoder, once it is sure that its vectors may be compared with the collection's."""
+
+        def encoder() -> Encoder:
+            loaded = self.encoder()
+            if loaded.info.space_id != target.properties.get("space_id"):
+                raise MismatchError(
+                    f"Collection {self.collection!r} holds vectors of "
+                    f"{target.properties.get('encoder') or 'another encoder'}; those of {loaded.info.name} "
+                    f"cannot be compared with them. Search it without --encoder, or reindex it."
+                )
+            return loaded
+
+        return encoder
