@@ -113,12 +113,13 @@ class StoreError(M3IndexError):
 class RowRefusedError(StoreError):
     """The store refuses these rows' contents; their neighbours may be fine.
 
-    `passage_ids` names the refused rows of the call.
+    `passage_ids` names the refused rows of the call; `reasons` says why, where they were given.
     """
 
-    def __init__(self, message: str, passage_ids: Sequence[str] = ()) -> None:
+    def __init__(self, message: str, passage_ids: Sequence[str] | Mapping[str, str] = ()) -> None:
         super().__init__(message)
         self.passage_ids = tuple(passage_ids)
+        self.reasons: Mapping[str, str] = dict(passage_ids) if isinstance(passage_ids, Mapping) else {}
 
 
 class UnreachableError(StoreError):

@@ -1,0 +1,137 @@
+"""Queries and judgements in the formats that the field uses; which one it is, the content tells."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from html import unescape
+from typing import TypeAlias
+
+from m3index.errors import UsageError
+from m3index.types import Query
+
+Qrels: TypeAlias = Mapping[str, Mapping[str, int]]
+"""query_id -> doc_id -> relevance; 0 is judged and not relevant."""
+
+
+# ----------------------------------------------------------------- queries
+
+
+def read_queries(path: str | os.PathLike[str]) -> list[Query]:
+    """BEIR `queries.jsonl`, `id<TAB>text` lines, or TREC topics (SGML or XML); gzip or not.
+
+    An empty text is kept: it is for the search to say that it cannot be asked. Raises UsageError,
+    with the line, for anything else that is no query and for an id that comes twice.
+    """
+    lines = list(read_lines(path))
+    match lines[0][1].lstrip()[:1] if lines else "":
+        case "":
+            raise UsageError(f"{path} has no queries: it is empty.")
+        case "{":
+            queries = [_json_query(path, number, line) for number, line in lines]
+        case "<":
+            queries = list(_topics(path, "\n".join(line for _, line in lines)))
+        case _:
+            queries = [_tsv_query(path, number, line) for number, line in lines]
+    seen: set[str] = set()
+    for query in queries:
+        if query.query_id in seen:
+            raise UsageError(f"{path} has two queries of the id {query.query_id!r}; make the ids unique.")
+        seen.add(query.query_id)
+    return queries
+
+
+def _json_query(path: object, number: int, line: str) -> Query:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise UsageError(f"{path}:{number} is not JSON: {error}.") from None
+    id_ = _first(row, "_id", "id", "query_id", "qid")
+    text = _first(row, "text", "query")
+    if not isinstance(id_, str | int) or isinstance(id_, bool) or not isinstance(text, str):
+        raise UsageError(f"{path}:{number} is no query; it needs `_id` and `text`.")
+    return Query(str(id_), text)
+
+
+def _tsv_query(path: object, number: int, line: str) -> Query:
+    id_, tab, text = line.partition("\t")
+    if not tab or not id_.strip():
+        raise UsageError(f"{path}:{number} is no query; a line is an id, a tab, and the text.")
+    return Query(id_.strip(), text.strip())
+
+
+_TOP = re.compile(r"<(top|topic)\b([^>]*)>(.*?)</\1>", re.DOTALL | re.IGNORECASE)
+_NUMBER = re.compile(r"<num>\s*(?:Number\s*:)?\s*([^\s<]+)", re.IGNORECASE)
+_NUMBER_ATTRIBUTE = re.compile(r"""number\s*=\s*["']([^"']+)["']""", re.IGNORECASE)
+_TITLE = re.compile(r"<(?:title|query)>\s*(?:Topic\s*:)?\s*([^<]*)", re.IGNORECASE)
+
+
+def _topics(path: object, content: str) -> Iterator[Query]:
+    """The number and the title of each topic; classic TREC leaves the inner tags open."""
+    found = 0
+    for top in _TOP.finditer(content):
+        found += 1
+        number = _NUMBER_ATTRIBUTE.search(top[2]) or _NUMBER.search(top[3])
+        title = _TITLE.search(top[3])
+        if number is None or title is None:
+            raise UsageError(f"{path}: topic {found} has no number or no title.")
+        yield Query(number[1], " ".join(unescape(title[1]).split()))
+    if not found:
+        raise UsageError(f"{path} looks like TREC topics, but has no <top> or <topic> in it.")
+
+
+# ------------------------------------------------------------------- qrels
+
+
+def read_qrels(path: str | os.PathLike[str]) -> dict[str, dict[str, int]]:
+    """BEIR's `query-id<TAB>corpus-id<TAB>score` with its header, or TREC's four columns; gzip or not."""
+    qrels: dict[str, dict[str, int]] = {}
+    beir: bool | None = None
+    for number, line in read_lines(path):
+        if beir is None:
+            beir = line.count("\t") == 2
+            if line.split("\t")[0] in ("query-id", "query_id", "qid"):
+                continue
+        columns = line.split("\t") if beir else line.split()
+        if len(columns) != (3 if beir else 4):
+            raise UsageError(
+                f"{path}:{number}: {len(columns)} columns; BEIR's judgements have three with tabs between "
+                "(query, document, relevance), TREC's have four (query, 0, document, relevance)."
+            )
+        try:
+            level = int(columns[-1])
+        except ValueError:
+            raise UsageError(f"{path}:{number}: the relevance {columns[-1]!r} is no whole number.") from None
+        qrels.setdefault(columns[0], {})[columns[-2]] = level
+    if not qrels:
+        raise UsageError(f"{path} has no judgements.")
+    return qrels
+
+
+# ------------------------------------------------------------------ shared
+
+
+def _first(row: object, *names: str) -> object:
+    return next((row[name] for name in names if name in row), None) if isinstance(row, dict) else None
+
+
+def read_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
+    """The lines that are not blank, numbered from 1. Only a line feed ends a line: a JSON string may
+    hold the other separators that `str.splitlines` knows."""
+    try:
+        with open(path, "rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+        opener = gzip.open if packed else open
+        with opener(path, "rt", encoding="utf-8-sig", newline="\n") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield number, line.rstrip("\r\n")
+    except FileNotFoundError:
+        raise UsageError(f"There is no file {path}.") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not text in UTF-8.") from None
+    except (OSError, EOFError) as error:
+        raise UsageError(f"{path} cannot be read: {error}.") from None

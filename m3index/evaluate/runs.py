@@ -1,0 +1,246 @@
+"""Runs: the rankings of many queries, as files and as what the measures take."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Protocol, Self, TypeAlias
+
+import numpy as np
+
+from m3index.errors import UsageError
+from m3index.evaluate.formats import read_lines
+from m3index.search.hits import hit_json
+from m3index.types import Hit
+
+Run: TypeAlias = Mapping[str, Mapping[str, float]]
+"""query_id -> doc_id -> score, higher is better."""
+
+RunFormat: TypeAlias = Literal["trec", "jsonl", "parquet"]
+
+_SUFFIXES: Mapping[str, RunFormat] = {
+    ".trec": "trec",
+    ".run": "trec",
+    ".txt": "trec",
+    ".jsonl": "jsonl",
+    ".parquet": "parquet",
+}
+_PARQUET_ROWS = 50_000
+
+
+def read_run(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
+    """A TREC run, or JSONL or Parquet as RunWriter writes them. The scores are taken as they are."""
+    run: dict[str, dict[str, float]] = {}
+    for query_id, doc_id, score in _run_rows(Path(path)):
+        ranking = run.setdefault(query_id, {})
+        if doc_id in ranking:
+            raise UsageError(f"{path}: query {query_id!r} has the document {doc_id!r} twice.")
+        ranking[doc_id] = score
+    return run
+
+
+def _run_rows(path: Path) -> Iterator[tuple[str, str, float]]:
+    if path.suffix == ".parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            table = pq.read_table(path, columns=["query_id", "doc_id", "score"])
+        except FileNotFoundError:
+            raise UsageError(f"There is no file {path}.") from None
+        except (pa.ArrowInvalid, OSError) as error:
+            raise UsageError(f"{path} is not a run in Parquet: {error}.") from None
+        columns = [table.column(name).to_pylist() for name in ("query_id", "doc_id", "score")]
+        yield from zip(*columns, strict=True)
+        return
+    for number, line in read_lines(path):
+        try:
+            if line.startswith("{"):
+                row = json.loads(line)
+                if row.get("type", "hit") == "hit":
+                    yield row["query_id"], row["doc_id"], float(row.get("rerank_score", row["score"]))
+            else:
+                query_id, _, doc_id, _, score, _ = line.split()
+                yield query_id, doc_id, float(score)
+        except (ValueError, KeyError, TypeError):
+            raise UsageError(
+                f"{path}:{number} is no line of a run; TREC's six columns are query, Q0, document, rank, "
+                "score, tag."
+            ) from None
+
+
+class RunWriter:
+    """Writes a run query by query; the file appears under its name once it is complete.
+
+    trec: six columns; a hit's score is lowered where it must be, so that the scores of a query fall
+    strictly and every tool reads the order that was searched. jsonl: the lines of hit.schema.json.
+    parquet: one row for each hit, with each leg's rank and score. Raises UsageError where the file
+    cannot be written, and for an id with white space in a TREC run.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], form: RunFormat | None = None, *, tag: str = "m3index"
+    ) -> None:
+        self.path = Path(path)
+        self._partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
+        try:
+            self._sink = _sink(self._partial, form or run_format(self.path), tag)
+        except OSError as error:
+            raise UsageError(f"{self.path} cannot be written: {error.strerror}.") from None
+
+    def write(self, query_id: str, hits: Sequence[Hit]) -> None:
+        self._sink.write(query_id, hits)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._sink.close()
+        if kind is None:
+            self._partial.replace(self.path)
+        else:
+            with suppress(FileNotFoundError):
+                self._partial.unlink()
+
+
+class _Sink(Protocol):
+    def write(self, query_id: str, hits: Sequence[Hit]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class _LineSink:
+    def __init__(self, path: Path, lines: Callable[[str, Sequence[Hit]], Iterator[str]]) -> None:
+        self._file = path.open("w", encoding="utf-8", newline="\n")
+        self._lines = lines
+
+    def write(self, query_id: str, hits: Sequence[Hit]) -> None:
+        self._file.writelines(f"{line}\n" for line in self._lines(query_id, hits))
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _ParquetSink:
+    def __init__(self, path: Path) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        leg = pa.struct([("rank", pa.int32()), ("score", pa.float64())])
+        self._schema = pa.schema(
+            [
+                ("query_id", pa.string()),
+                ("rank", pa.int32()),
+                ("doc_id", pa.string()),
+                ("passage_id", pa.string()),
+                ("source", pa.string()),
+                ("score", pa.float64()),
+                ("legs", pa.map_(pa.string(), leg)),
+            ]
+        )
+        self._as_table = pa.Table.from_pylist
+        self._writer = pq.ParquetWriter(path, self._schema)
+        self._rows: list[dict[str, Any]] = []
+
+    def write(self, query_id: str, hits: Sequence[Hit]) -> None:
+        self._rows += [_parquet_row(query_id, hit) for hit in hits]
+        if len(self._rows) >= _PARQUET_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._writer.write_table(self._as_table(self._rows, schema=self._schema))
+        self._rows = []
+
+    def close(self) -> None:
+        self._flush()
+        self._writer.close()
+
+
+def _sink(path: Path, form: RunFormat, tag: str) -> _Sink:
+    match form:
+        case "trec":
+            return _LineSink(path, partial(_trec_lines, tag=_column(tag, "tag")))
+        case "jsonl":
+            return _LineSink(path, _json_lines)
+        case "parquet":
+            return _ParquetSink(path)
+
+
+def _trec_lines(query_id: str, hits: Sequence[Hit], tag: str) -> Iterator[str]:
+    query = _column(query_id, "query id")
+    for hit, score in zip(hits, falling([order_score(hit) for hit in hits]), strict=True):
+        yield f"{query} Q0 {_column(hit.doc_id, 'document id')} {hit.rank} {score} {tag}"
+
+
+def _json_lines(query_id: str, hits: Sequence[Hit]) -> Iterator[str]:
+    for hit in hits:
+        yield json.dumps(hit_json(hit, query_id=query_id, text=False), ensure_ascii=False)
+
+
+def _parquet_row(query_id: str, hit: Hit) -> dict[str, Any]:
+    return {
+        "query_id": query_id,
+        "rank": hit.rank,
+        "doc_id": hit.doc_id,
+        "passage_id": hit.passage_id,
+        "source": hit.source,
+        "score": order_score(hit),
+        "legs": [(name, {"rank": leg.rank, "score": leg.score}) for name, leg in hit.legs.items()],
+    }
+
+
+def run_format(path: Path) -> RunFormat:
+    """By the file's ending; UsageError where it says nothing."""
+    found = _SUFFIXES.get(path.suffix)
+    if found is None:
+        raise UsageError(f"{path}: no run format goes with that name; end it in {', '.join(_SUFFIXES)}.")
+    return found
+
+
+def as_run(rankings: Mapping[str, Sequence[Hit]]) -> dict[str, dict[str, float]]:
+    """Hits by query as a run to be measured: the scores fall strictly, so that the order of the hits
+    is the order that is measured. Of a document's passages the first counts."""
+    run: dict[str, dict[str, float]] = {}
+    for query_id, hits in rankings.items():
+        best = run[query_id] = {}
+        for hit, score in zip(hits, falling([order_score(hit) for hit in hits]), strict=True):
+            best.setdefault(hit.doc_id, score)
+    return run
+
+
+def order_score(hit: Hit) -> float:
+    """The score that the hit's rank goes by."""
+    return hit.score if hit.rerank_score is None else hit.rerank_score
+
+
+def falling(scores: Sequence[float]) -> list[float]:
+    """The scores as float32 values, each lowered by as little as makes it less than the one before.
+
+    trec_eval holds scores as float32 and orders equal ones by document id, descending; so ties, which
+    are common in fused scores, would be read in an order that is not the ranking's.
+    """
+    lowered: list[float] = []
+    ceiling = np.float32(np.inf)
+    for score in scores:
+        value = np.float32(score)
+        if not value < ceiling:
+            value = np.nextafter(ceiling, np.float32(-np.inf))
+        lowered.append(float(value))
+        ceiling = value
+    return lowered
+
+
+def _column(value: str, what: str) -> str:
+    if not value or any(c.isspace() for c in value):
+        raise UsageError(
+            f"The {what} {value!r} has white space or is empty, which a TREC run cannot hold; "
+            "write the run as .jsonl or .parquet."
+        )
+    return value

@@ -1,0 +1,158 @@
+"""Rankings of several legs -> one ranking. Pure functions; the order of the legs changes nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+from m3index.errors import UsageError
+
+Method: TypeAlias = Literal["rrf", "minmax", "dbsf", "arctan"]
+METHODS: tuple[Method, ...] = get_args(Method)
+Metric: TypeAlias = Literal["IP", "BM25"]
+
+RRF_K = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """What one leg found for one query, best first.
+
+    ids: what is fused, each at most once: documents' keys, passages' keys, or groups. scores: the
+    leg's own, higher is better, descending. passages: the best passage behind each id (its primary
+    key). metric: what kind of score, which the arctan form needs.
+    """
+
+    ids: Sequence[str] = ()
+    scores: Sequence[float] = ()
+    passages: Sequence[str] = ()
+    metric: Metric = "IP"
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Fused:
+    """An id with its fused score: the sum of what each leg that found it contributes."""
+
+    id: str
+    score: float
+    contributions: Mapping[str, float]
+
+
+def fuse(
+    rankings: Mapping[str, Ranking],
+    weights: Mapping[str, float],
+    *,
+    method: Method = "rrf",
+    k: float = RRF_K,
+) -> list[Fused]:
+    """score(id) = sum over the legs that found it of weight x value; by score descending, then id.
+
+    The value is 1 / (k + rank) for `rrf`, else the leg's score brought to [0, 1]; a leg that has not
+    found the id adds nothing, a leg of weight 0 is as if it were not there. Every ranking needs a
+    weight. The sum is exact before it is rounded once (`math.fsum`), so that the order of the legs
+    cannot change it.
+    """
+    parts: dict[str, dict[str, float]] = {}
+    for leg, ranking in rankings.items():
+        if weights[leg] == 0:
+            continue
+        for id_, value in zip(ranking.ids, contributions(ranking, weights[leg], method, k), strict=True):
+            parts.setdefault(id_, {})[leg] = value
+    fused = [Fused(id_, math.fsum(part.values()), part) for id_, part in parts.items()]
+    fused.sort(key=lambda f: (-f.score, f.id))
+    return fused
+
+
+def combine(
+    rankings: Mapping[str, Ranking],
+    weights: Mapping[str, float],
+    *,
+    method: Method = "rrf",
+    k: float = RRF_K,
+) -> list[Fused]:
+    """Like `fuse`, but a leg alone has nothing to be fused with: its ids keep its own scores."""
+    asked = [leg for leg in rankings if weights[leg] > 0]
+    if len(asked) != 1:
+        return fuse(rankings, weights, method=method, k=k)
+    leg, ranking = asked[0], rankings[asked[0]]
+    return [Fused(id_, score, {leg: score}) for id_, score in zip(ranking.ids, ranking.scores, strict=True)]
+
+
+def contributions(ranking: Ranking, weight: float, method: Method, k: float = RRF_K) -> list[float]:
+    """What a leg adds to the fused score of each of its ids, in its order."""
+    match method:
+        case "rrf":
+            return reciprocal_ranks(len(ranking), weight, k)
+        case "minmax":
+            values = min_max(ranking.scores)
+        case "dbsf":
+            values = distribution(ranking.scores)
+        case "arctan":
+            values = arctan(ranking.scores, ranking.metric)
+    return [weight * value for value in values]
+
+
+def reciprocal_ranks(n: int, weight: float = 1.0, k: float = RRF_K) -> list[float]:
+    """weight / (k + rank) for ranks 1 .. n.
+
+    Cormack, Clarke and Buettcher, "Reciprocal Rank Fusion outperforms Condorcet and individual Rank
+    Learning Methods", SIGIR 2009, with k = 60; the weights are the usual generalisation. One division
+    and no product: it is rounded once, so equal fractions are equal floats.
+    """
+    return [weight / (k + rank) for rank in range(1, n + 1)]
+
+
+def min_max(scores: Sequence[float]) -> list[float]:
+    """(score - least) / (greatest - least); 1 where all are equal.
+
+    Fox and Shaw, "Combination of Multiple Searches", TREC-2, 1994, after Lee, SIGIR 1997.
+    """
+    if not scores:
+        return []
+    low, high = min(scores), max(scores)
+    if not high > low:
+        return [1.0] * len(scores)
+    return [(score - low) / (high - low) for score in scores]
+
+
+def distribution(scores: Sequence[float]) -> list[float]:
+    """(score - (mean - 3 sd)) / (6 sd), kept within [0, 1]; 0.5 where all are equal.
+
+    Distribution-based score fusion: Mazzeschi 2023, as in Qdrant and LlamaIndex. sd is the
+    population's. What lies outside mean +- 3 sd is clipped, so that being found never lowers a score.
+    """
+    if not scores:
+        return []
+    mean = math.fsum(scores) / len(scores)
+    sd = math.sqrt(math.fsum((score - mean) ** 2 for score in scores) / len(scores))
+    if not sd > 1e-9 * max(1.0, abs(mean)):
+        return [0.5] * len(scores)
+    return [min(1.0, max(0.0, (score - (mean - 3 * sd)) / (6 * sd))) for score in scores]
+
+
+def arctan(scores: Sequence[float], metric: Metric) -> list[float]:
+    """Milvus's normalisation for its WeightedRanker (`norm_score`): 1/2 + atan(score) / pi for inner
+    products, 2 atan(score) / pi for BM25. It looks at no other score of the ranking."""
+    if metric == "BM25":
+        return [2 * math.atan(score) / math.pi for score in scores]
+    return [0.5 + math.atan(score) / math.pi for score in scores]
+
+
+def check_weights(weights: Mapping[str, float], legs: Collection[str]) -> None:
+    """Raises UsageError unless there is one weight for each leg, finite, >= 0, and not all are 0."""
+    names = ", ".join(sorted(legs))
+    for name, weight in weights.items():
+        if name not in legs:
+            raise UsageError(f"There is no leg {name!r} to weigh; the legs here are {names}.")
+        if not (math.isfinite(weight) and weight >= 0):
+            raise UsageError(f"The weight of {name} is {weight}; a weight is a number from 0 up.")
+    missing = sorted(set(legs) - set(weights))
+    if missing:
+        raise UsageError(f"No weight is given for {', '.join(missing)}; name one for each of {names}.")
+    if not any(weights[leg] > 0 for leg in legs):
+        raise UsageError("All weights are 0, so no leg would be asked; give at least one a weight above 0.")
