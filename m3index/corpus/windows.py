@@ -1,15 +1,24 @@
-"""Documents -> passages: windows cut at token boundaries. Nothing is ever dropped."""
+"""Documents -> passages: windows cut at token boundaries. Nothing is ever dropped.
+
+A passage is encoded as title + newline + text, so each of its windows pays for the title. A document
+that fits is one passage, tokenised once. A longer one is planned from the tokens of its text, cut at the
+end of a paragraph, sentence, line or word where one is near; then every window is tokenised as it will
+be encoded, and shortened where that makes more tokens than were planned.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from m3index.types import IntArray
+from m3index.errors import UsageError
+from m3index.schema import VARCHAR_BYTES
+from m3index.types import Document, IntArray, Passage, Rejected, join_title
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +49,303 @@ class Tokenizer(Protocol):
     def documents(self, texts: Sequence[str]) -> list[Tokens]:
         """Tokenises texts as documents: prompt and special tokens in, nothing truncated."""
         ...
+
+
+DEFAULT_TOKENS = 512
+DEFAULT_OVERLAP = 64
+
+_BATCH_DOCUMENTS = 256
+_BATCH_CHARACTERS = 500_000
+_PLANNED = 16
+"""How many windows of a document are tokenised in one call."""
+
+
+@dataclass(frozen=True, slots=True)
+class PassageSize:
+    """tokens: the size of a window, title, prompt and special tokens counted in; overlap: how many
+    tokens neighbours share."""
+
+    tokens: int
+    overlap: int
+
+
+@dataclass(frozen=True, slots=True)
+class PassageSettings:
+    """What a user asks for. tokens: None is the model's limit but at most 512, `full` its limit.
+    overlap: None is 64, or a quarter of a window smaller than 256."""
+
+    tokens: int | Literal["full"] | None = None
+    overlap: int | None = None
+
+    def resolve(self, tokenizer: Tokenizer) -> PassageSize:
+        """The size for this model. Raises UsageError for what it cannot take."""
+        tokens = tokenizer.limit if self.tokens == "full" else self.tokens
+        tokens = min(tokenizer.limit, DEFAULT_TOKENS) if tokens is None else tokens
+        overlap = min(DEFAULT_OVERLAP, tokens // 4) if self.overlap is None else self.overlap
+        _check(tokens, overlap, tokenizer)
+        return PassageSize(tokens, overlap)
+
+
+class UnfitError(ValueError):
+    """A document that cannot be cut into windows of this size; the message is the reason."""
+
+
+def windows(
+    documents: Iterable[Document],
+    tokenizer: Tokenizer,
+    size: int,
+    overlap: int,
+    rejected: Callable[[Rejected], None] | None = None,
+) -> Iterator[tuple[Document, list[Passage]]]:
+    """Each document with its passages, in order: every character of the text is in at least one, none
+    has more than `size` tokens, and title + newline + text has at most 65,535 bytes.
+
+    Documents are tokenised many at a time; that changes no result. Neighbouring passages share about
+    `overlap` tokens (fewer where a title leaves room for less than twice that).
+
+    A title that takes more than half of the window of a document that needs several would leave too
+    little to its text: such a document goes to `rejected` with the reason, and is left out; without
+    `rejected` it is an UnfitError. Raises UsageError for an impossible size or overlap.
+    """
+    _check(size, overlap, tokenizer)
+    for batch in _batches(documents):
+        cutters = [_Cutter(document, tokenizer, size, overlap) for document in batch]
+        _try_whole(cutters, tokenizer)
+        while waiting := [cutter for cutter in cutters if not cutter.done]:
+            _next_windows(waiting, tokenizer)
+        for cutter in cutters:
+            if not cutter.problem:
+                yield cutter.document, cutter.passages
+            elif rejected is not None:
+                rejected(Rejected.of(cutter.document, cutter.problem))
+            else:
+                raise UnfitError(cutter.problem)
+
+
+def _check(size: int, overlap: int, tokenizer: Tokenizer) -> None:
+    room = size - tokenizer.reserve
+    if size > tokenizer.limit:
+        raise UsageError(f"Passages of {size} tokens are more than the model takes: {tokenizer.limit}.")
+    if room < 1:
+        raise UsageError(
+            f"Passages of {size} tokens leave no room for text: prompt and special tokens take "
+            f"{tokenizer.reserve}."
+        )
+    if not 0 <= overlap <= room // 2:
+        raise UsageError(
+            f"An overlap of {overlap} tokens does not go with passages of {size}; it may be 0 to {room // 2}."
+        )
+
+
+def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    batch: list[Document] = []
+    characters = 0
+    for document in documents:
+        batch.append(document)
+        characters += len(document.title) + len(document.text)
+        if len(batch) == _BATCH_DOCUMENTS or characters >= _BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def _try_whole(cutters: Sequence[_Cutter], tokenizer: Tokenizer) -> None:
+    """Tokenises what may be one passage in one call, and makes it one if it is."""
+    whole = [cutter for cutter in cutters if cutter.may_be_whole]
+    for cutter, tokens in zip(whole, tokenizer.documents([c.input(0) for c in whole]), strict=True):
+        cutter.take_whole(tokens)
+    for cutter in cutters:
+        if not cutter.may_be_whole:
+            cutter.measure(*_tokenise_parts(cutter, tokenizer))
+
+
+def _tokenise_parts(cutter: _Cutter, tokenizer: Tokenizer) -> tuple[int, list[NDArray[np.int32]]]:
+    """Of a text of any length: how many tokens its head takes, and where its own begin. In parts, so
+    that memory is bounded by those of one part."""
+    [head] = tokenizer.documents([cutter.head])
+    starts, text, begin = [], cutter.document.text, 0
+    while begin < len(text):
+        end = min(begin + VARCHAR_BYTES, len(text))
+        if end < len(text):
+            end = _boundary(text, end - VARCHAR_BYTES // 5, end)
+        [tokens] = tokenizer.documents([text[begin:end]])
+        starts.append(_starts(tokens, 0) + np.int32(begin))
+        begin = end
+    return len(head.ids), starts
+
+
+def _next_windows(cutters: Sequence[_Cutter], tokenizer: Tokenizer) -> None:
+    """Tokenises the next windows of several documents in one call."""
+    plans = [cutter.plan() for cutter in cutters]
+    inputs = [c.input(*span) for c, plan in zip(cutters, plans, strict=True) for span in plan]
+    tokens = iter(tokenizer.documents(inputs))
+    for cutter, plan in zip(cutters, plans, strict=True):
+        cutter.take(plan, [next(tokens) for _ in plan])
+
+
+class _Cutter:
+    """One document on its way to passages.
+
+    `covered` characters of the text are in the passages so far. Every passage adds to them, which is
+    why this ends whatever a tokenizer says of its offsets: they only guide the cuts.
+    """
+
+    def __init__(self, document: Document, tokenizer: Tokenizer, size: int, overlap: int) -> None:
+        self.document, self.tokenizer, self.size, self.overlap = document, tokenizer, size, overlap
+        self.head = join_title(document.title, "")
+        self.passages: list[Passage] = []
+        self.problem = ""
+        self.covered = self._start = 0
+        self._room = 1
+        self._starts: NDArray[np.int32] = np.zeros(0, np.int32)
+        joined = len(self.head) + len(document.text)
+        self.may_be_whole = 4 * joined <= VARCHAR_BYTES or (
+            joined <= VARCHAR_BYTES and len(self.input(0).encode()) <= VARCHAR_BYTES
+        )
+
+    @property
+    def done(self) -> bool:
+        return bool(self.problem) or self.covered == len(self.document.text)
+
+    def input(self, start: int, end: int | None = None) -> str:
+        """What is encoded for the text from start to end."""
+        return self.head + self.document.text[start:end]
+
+    def take_whole(self, tokens: Tokens) -> None:
+        if len(tokens.ids) <= self.size:
+            self._accept(0, len(self.document.text), tokens)
+        else:
+            starts = _starts(tokens, len(self.head))
+            self.measure(len(tokens.ids) - len(starts), [starts])
+
+    def measure(self, head: int, starts: list[NDArray[np.int32]]) -> None:
+        """head: tokens of all that is not text. starts: the character at which each token of the text
+        begins, ascending."""
+        reserve = self.tokenizer.reserve
+        title_bytes = len(self.head.encode())
+        if 2 * (head - reserve) > self.size - reserve or 2 * title_bytes > VARCHAR_BYTES:
+            self.problem = (
+                f"the title takes {head - reserve} tokens ({title_bytes} bytes) of passages of "
+                f"{self.size}: more than half, too little is left for the text"
+            )
+            return
+        self._room = self.size - head
+        self._bytes = VARCHAR_BYTES - title_bytes
+        self._starts = np.concatenate(starts)
+        self.overlap = min(self.overlap, self._room // 2)
+
+    def plan(self) -> list[tuple[int, int]]:
+        """The next windows, as the tokens of the whole text suggest them."""
+        spans: list[tuple[int, int]] = []
+        start, covered = self._start, self.covered
+        while len(spans) < _PLANNED and covered < len(self.document.text):
+            end = self._end(start, covered)
+            if end <= covered:
+                start = covered
+                end = self._end(start, covered)
+            spans.append((start, end))
+            start, covered = self._after(start, end), end
+        return spans
+
+    def take(self, plan: Sequence[tuple[int, int]], tokenised: Sequence[Tokens]) -> None:
+        """Accepts windows up to the first that does not join on, because one before it was shortened."""
+        for (start, end), tokens in zip(plan, tokenised, strict=True):
+            if start > self.covered:
+                break
+            try:
+                short, tokens = self._shorten(start, end, tokens)  # noqa: PLW2901
+            except UnfitError as error:
+                self.problem = str(error)
+                return
+            if short <= self.covered:  # nothing but overlap was left of it
+                self._start = self.covered
+                return
+            self._accept(start, short, tokens)
+        self._start = self._after(self.passages[-1].start, self.covered)
+
+    def _accept(self, start: int, end: int, tokens: Tokens) -> None:
+        text = self.document.text[start:end]
+        self.passages.append(Passage(len(self.passages), text, start, end, tokens.ids))
+        self.covered = end
+
+    def _end(self, start: int, covered: int) -> int:
+        """Where a window from `start` ends, after `covered` if it may."""
+        text = self.document.text
+        after = int(np.searchsorted(self._starts, start)) + self._room
+        end = max(int(self._starts[after]), start + 1) if after < len(self._starts) else len(text)
+        end = _within_bytes(text, start, end, self._bytes)
+        if end == len(text):
+            return end
+        return _boundary(text, max(end - (end - start) // 5, covered), end)
+
+    def _after(self, start: int, end: int) -> int:
+        """Where the window after [start, end) starts: `overlap` tokens before its end, and no more than
+        half of its tokens; at the beginning of a word if one is near."""
+        first, last = (int(i) for i in np.searchsorted(self._starts, [start, end]))
+        shared = min(self.overlap, (last - first) // 2)
+        back = int(self._starts[last - shared]) if shared else end
+        if not start < back < end:
+            return end
+        text = self.document.text
+        if text[back - 1].isspace() or text[back].isspace():
+            return back
+        space = _SPACE.search(text, back, back + (end - back) // 2)
+        return space.end() if space else back
+
+    def _shorten(self, start: int, end: int, tokens: Tokens) -> tuple[int, Tokens]:
+        """Moves the end back until the window fits: to where its own tokens say, else by halves."""
+        attempts = 0
+        while (excess := len(tokens.ids) - self.size) > 0:
+            if end - start == 1:
+                raise UnfitError(
+                    f"character {start} alone takes more tokens than a passage of {self.size} has"
+                )
+            starts = _starts(tokens, len(self.head))
+            fitting = start + int(starts[-excess]) if excess < len(starts) else start
+            if start < fitting < end and attempts < 3:
+                end = _boundary(self.document.text, fitting - (fitting - start) // 5, fitting)
+            else:
+                end = start + (end - start) // 2
+            attempts += 1
+            [tokens] = self.tokenizer.documents([self.input(start, end)])
+        return end, tokens
+
+
+def _starts(tokens: Tokens, skip: int) -> NDArray[np.int32]:
+    """Where each token of the text begins, after the `skip` characters of the title; ascending, even
+    where several tokens share one character or have no offsets."""
+    inside = np.flatnonzero(tokens.offsets[:, 1] > skip)
+    if not len(inside):
+        return np.zeros(0, np.int32)
+    starts = tokens.offsets[inside[0] : inside[-1] + 1, 0] - np.int32(skip)
+    return np.maximum.accumulate(np.maximum(starts, 0))
+
+
+def _within_bytes(text: str, start: int, end: int, limit: int) -> int:
+    """The last end of text[start:end] that keeps it within `limit` bytes."""
+    end = min(end, start + limit)
+    if 4 * (end - start) <= limit:
+        return end
+    data = text[start:end].encode()
+    return end if len(data) <= limit else start + len(data[:limit].decode("utf-8", "ignore"))
+
+
+_SPACE = re.compile(r"\s+")
+_BOUNDARIES = (
+    re.compile(r"\n[^\S\n]*\n\s*"),  # paragraph
+    re.compile(r"(?<![.!?…।॥۔؟])[.!?…।॥۔؟]+[\"'”’»)\]]*\s+|[。！？｡]+[”’」』）]*\s*"),  # sentence
+    re.compile(r"\n\s*"),
+    _SPACE,
+)
+
+
+def _boundary(text: str, low: int, high: int) -> int:
+    """The best place in (low, high] to cut: after the last paragraph there, else sentence, line, word."""
+    for pattern in _BOUNDARIES:
+        last = None
+        for last in pattern.finditer(text, low, high):
+            pass
+        if last is not None:
+            return last.end()
+    return high

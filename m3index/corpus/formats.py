@@ -1,0 +1,315 @@
+"""One file of a format -> its rows, as a stream: each a Parsed row or, where it is none, a Rejected."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, time
+from decimal import Decimal
+from pathlib import PurePath
+from typing import Any, TypeAlias
+
+from m3index.corpus.lines import KEPT, Line, UnreadableError, lines, reading
+from m3index.corpus.mapping import FieldMapping, typed_cell
+from m3index.corpus.places import COMPRESSIONS
+from m3index.corpus.quarantine import LostRowError, unwrap
+from m3index.types import FieldType, Place, Rejected
+
+_BATCH_BYTES = 16 * 1024 * 1024
+_BATCH_ROWS = 1024
+_BLOCK = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A row before its fields are mapped. raw: as it was read, where that is not the row as JSON.
+
+    standard: its keys are the default ones, whatever the user's mapping says.
+    """
+
+    place: Place
+    row: Mapping[str, Any]
+    raw: str | None = None
+    standard: bool = False
+
+
+Rows: TypeAlias = Iterator[Parsed | Rejected]
+
+
+def reject(place: Place, reason: str, raw: str, doc_id: str | None = None) -> Rejected:
+    return Rejected(place, reason, raw[:KEPT], doc_id, truncated=len(raw) > KEPT)
+
+
+# ------------------------------------------------------------------- JSONL
+
+
+def jsonl(stream: io.BufferedReader, path: str, max_line: int) -> Rows:
+    """One object a line. Lines of a quarantine file give the row that they hold."""
+    for line in lines(stream, max_line):
+        if line.data.isspace() and not line.cut:
+            continue
+        place = Place(path, line.number)
+        if line.cut:
+            yield Rejected(place, _longer(max_line), _readable(line.data), truncated=True)
+            continue
+        try:
+            raw = line.data.decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            yield reject(place, f"not UTF-8 at byte {error.start + 1} of the line", _readable(line.data))
+            continue
+        yield _json_row(place, raw)
+
+
+def _json_row(place: Place, raw: str) -> Parsed | Rejected:
+    try:
+        row = _object(raw)
+        held = unwrap(row)
+        if held is None:
+            return Parsed(place, row, raw)
+        raw = held.raw
+        return Parsed(place, _object(raw) if held.row is None else held.row, raw, held.standard)
+    except LostRowError as error:
+        return reject(place, str(error), raw, error.doc_id)
+    except RecursionError:
+        return reject(place, "not JSON: nested too deep", raw)
+    except ValueError as error:
+        return reject(place, f"not JSON: {error}", raw)
+
+
+def _object(raw: str) -> dict[str, Any]:
+    row = json.loads(raw)
+    if isinstance(row, list):
+        raise ValueError("a list, where one object a line is read (jq -c '.[]' makes that)")
+    if not isinstance(row, dict):
+        raise ValueError("not an object")
+    return row
+
+
+# ---------------------------------------------------------------- CSV, TSV
+
+
+class _OverlongError(Exception):
+    pass
+
+
+class _Feed:
+    """Lines for csv.reader, which joins those of a quoted cell; keeps those of the record at hand."""
+
+    def __init__(self, source: Iterator[Line], limit: int) -> None:
+        self._source, self._limit = source, limit
+        self.begin()
+
+    def begin(self) -> None:
+        self.first, self.utf8, self._size = 0, True, 0
+        self._record: list[Line] = []
+
+    @property
+    def raw(self) -> str:
+        return _readable(b"".join(line.data for line in self._record))
+
+    def __iter__(self) -> _Feed:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._source)
+        self.first = self.first or line.number
+        self._size += len(line.data)
+        self._record.append(line)
+        if line.cut or self._size > self._limit:
+            raise _OverlongError
+        try:
+            return line.data.decode("utf-8")
+        except UnicodeDecodeError:
+            self.utf8 = False
+            return _readable(line.data)
+
+
+def delimited(
+    stream: io.BufferedReader,
+    path: str,
+    max_line: int,
+    *,
+    delimiters: str,
+    mapping: FieldMapping,
+    fields: Mapping[str, FieldType],
+) -> Rows:
+    """A table with a header. The delimiter is the first of these by which the header has an id and a text.
+
+    Empty cells are absent. Cells of declared fields are read as their type, the others are strings.
+    """
+    csv.field_size_limit(max(csv.field_size_limit(), max_line))
+    source = lines(stream, max_line)
+    first = next((line for line in source if not line.data.isspace()), None)
+    if first is None:
+        return
+    header, delimiter = _header(first, delimiters, mapping)
+    feed = _Feed(source, max_line)
+    records = csv.reader(feed, delimiter=delimiter, strict=True)
+    while True:
+        feed.begin()
+        try:
+            cells = next(records)
+        except StopIteration:
+            return
+        except _OverlongError:
+            reason = f"{_longer(max_line)}, or a quote is never closed"
+            yield Rejected(Place(path, feed.first), reason, feed.raw[:KEPT], truncated=True)
+            continue
+        except csv.Error as error:
+            yield reject(Place(path, feed.first), f"not CSV: {error}", feed.raw)
+            continue
+        place = Place(path, feed.first)
+        if not any(cells):
+            continue
+        if not feed.utf8:
+            yield reject(place, "not UTF-8", feed.raw)
+        elif any(cells[len(header) :]):
+            yield reject(place, f"{len(cells)} cells in a table of {len(header)} columns", feed.raw)
+        else:
+            yield Parsed(place, _cells(header, cells, fields))
+
+
+def _header(line: Line, delimiters: str, mapping: FieldMapping) -> tuple[list[str], str]:
+    problem = ""
+    for delimiter in delimiters:
+        try:
+            [names] = csv.reader([line.data.decode("utf-8")], delimiter=delimiter, strict=True)
+        except (csv.Error, ValueError) as error:
+            problem = problem or f"its first line is no header: {error}"
+            continue
+        names = [name.strip() or f"column_{i}" for i, name in enumerate(names, 1)]
+        missing = mapping.missing(names)
+        if not missing:
+            _check_unique(names)
+            return names, delimiter
+        problem = problem or missing
+    raise UnreadableError(problem)
+
+
+def _check_unique(names: Sequence[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UnreadableError(f"two columns have the name {twice[0]!r}")
+
+
+def _cells(header: Sequence[str], cells: Sequence[str], fields: Mapping[str, FieldType]) -> dict[str, Any]:
+    return {
+        name: typed_cell(cell, fields[name]) if name in fields else cell
+        for name, cell in zip(header, cells, strict=False)
+        if cell
+    }
+
+
+# ----------------------------------------------------------------- Parquet
+
+
+def parquet(path: str, mapping: FieldMapping, advance: Callable[[float], None]) -> Rows:
+    """Row group by row group, in batches of about 16 MB by what the file says of itself.
+
+    Nulls are absent. Dates and times become ISO 8601 strings, decimals strings. advance: told the
+    share of the file that was read.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with reading(), pq.ParquetFile(path, buffer_size=_BLOCK, pre_buffer=False) as file:
+            names = file.schema_arrow.names
+            if missing := mapping.missing(names):
+                raise UnreadableError(missing)
+            _check_unique(names)
+            rows, number = file.metadata.num_rows, 0
+            for group in range(file.num_row_groups):
+                for batch in file.iter_batches(_batch_rows(file.metadata.row_group(group)), [group]):
+                    for row in _batch(batch):
+                        number += 1
+                        place = Place(path, number)
+                        if isinstance(row, str):
+                            yield reject(place, row, "")
+                        else:
+                            yield Parsed(place, row)
+                    advance(number / rows)
+    except pa.ArrowException as error:
+        raise UnreadableError(f"not Parquet that can be read: {error}") from None
+
+
+def _batch_rows(group: Any) -> int:
+    row_bytes = group.total_byte_size / max(group.num_rows, 1)
+    return int(min(_BATCH_ROWS, max(1, _BATCH_BYTES // max(row_bytes, 1))))
+
+
+def _batch(batch: Any) -> Iterator[dict[str, Any] | str]:
+    """Rows as dicts; the reason, for one that Python or JSON cannot express."""
+    try:
+        rows = [_plain_row(row) for row in batch.to_pylist(maps_as_pydicts="strict")]
+    except (ValueError, KeyError, TypeError) as error:
+        if batch.num_rows == 1:
+            yield f"a value that JSON cannot hold: {error}"
+            return
+        rows = []
+        for i in range(batch.num_rows):
+            yield from _batch(batch.slice(i, 1))
+    yield from rows
+
+
+def _plain_row(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: _plain(value) for name, value in row.items() if value is not None}
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case str() | bool() | int() | float() | None:
+            return value
+        case list() | tuple():
+            return [_plain(v) for v in value]
+        case dict():
+            return {str(k): _plain(v) for k, v in value.items()}
+        case datetime() | date() | time():
+            return value.isoformat()
+        case Decimal():
+            return str(value)
+    raise TypeError(f"{type(value).__name__} {str(value)[:40]}")
+
+
+# -------------------------------------------------------------- plain text
+
+
+def text(stream: io.BufferedReader, path: str, name: str, max_line: int) -> Rows:
+    """The file is one document: `name` its id, the file name without suffixes its title."""
+    place, blocks, size = Place(path), [], 0
+    with reading():
+        while size <= max_line and (block := stream.read(_BLOCK)):
+            blocks.append(block)
+            size += len(block)
+    data = b"".join(blocks)
+    if size > max_line:
+        yield Rejected(place, _longer(max_line), _readable(data[:KEPT]), name, truncated=True)
+        return
+    try:
+        content = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        yield reject(place, f"not UTF-8 at byte {error.start + 1}", _readable(data), name)
+        return
+    yield Parsed(place, {"id": name, "title": title_of(name), "text": content}, standard=True)
+
+
+def title_of(name: str) -> str:
+    base = PurePath(name).name
+    for compression in COMPRESSIONS:
+        base = base.removesuffix(compression)
+    return PurePath(base).stem
+
+
+# ---------------------------------------------------------------- together
+
+
+def _readable(data: bytes) -> str:
+    """Bytes as text for people: what is not UTF-8 as \\xNN."""
+    return data.decode("utf-8", "backslashreplace").rstrip("\r\n")
+
+
+def _longer(limit: int) -> str:
+    return f"longer than {limit:,} bytes"

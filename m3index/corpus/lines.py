@@ -1,0 +1,123 @@
+"""Bytes -> lines: files and standard input, gzip and zstd undone, every buffer bounded."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO, NamedTuple
+
+MAX_LINE = 64 * 1024 * 1024
+"""The default bound of one line, of one CSV record and of one plain text file, in bytes."""
+
+KEPT = 1024 * 1024
+"""How much of a row that is rejected is kept for the quarantine."""
+
+_BLOCK = 1024 * 1024
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_BOM = b"\xef\xbb\xbf"
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+
+
+class UnreadableError(Exception):
+    """A file that cannot be read, or no further; the message is the reason. It stays inside corpus/."""
+
+
+class Line(NamedTuple):
+    """A line with its end. `cut`: it was longer than the bound, and only its beginning is here."""
+
+    number: int
+    data: bytes
+    cut: bool = False
+
+
+class Meter:
+    """Counts the bytes that were read, before decompression."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+
+class _Metered(io.RawIOBase):
+    """A binary source that counts, and whose first bytes can be looked at without losing them."""
+
+    def __init__(self, source: BinaryIO, meter: Meter) -> None:
+        self._source, self._meter = source, meter
+        # A pipe hands over what is there; readinto would wait for a full buffer.
+        self._readinto = getattr(source, "readinto1", None) or source.readinto  # type: ignore[attr-defined]
+        self.head = b""
+        while len(self.head) < 4 and (more := source.read(4 - len(self.head))):
+            self.head += more
+        self._pending = self.head
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        if self._pending:
+            n = min(len(buffer), len(self._pending))
+            buffer[:n], self._pending = self._pending[:n], self._pending[n:]
+        else:
+            n = self._readinto(buffer)
+        self._meter.bytes += n
+        return n
+
+
+@contextmanager
+def open_bytes(source: BinaryIO, meter: Meter, compression: str = "") -> Iterator[io.BufferedReader[Any]]:
+    """The source's bytes, decompressed if they begin as gzip or zstd data do; no text does.
+
+    compression: what the file's name promises (`.gz`, `.zst`, or nothing). Raises UnreadableError
+    where the bytes do not keep that promise: an empty `.gz` is what a broken copy leaves behind.
+    """
+    raw = _Metered(source, meter)
+    plain = io.BufferedReader(raw, _BLOCK)
+    if raw.head.startswith(_GZIP):
+        yield io.BufferedReader(gzip.GzipFile(fileobj=plain), _BLOCK)
+    elif raw.head == _ZSTD:
+        import pyarrow as pa
+
+        stream = pa.CompressedInputStream(pa.PythonFile(plain, mode="r"), "zstd")
+        yield io.BufferedReader(stream, _BLOCK)
+    elif compression:
+        what = "gzip" if compression == ".gz" else "zstd"
+        raise UnreadableError(f"its name ends in {compression} and it does not hold {what} data")
+    elif raw.head.startswith(_UTF16):
+        raise UnreadableError("it is UTF-16; convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)")
+    else:
+        yield plain
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """The seam where what a broken file raises becomes an UnreadableError."""
+    try:
+        yield
+    except EOFError:
+        raise UnreadableError("the gzip data ends too early") from None
+    except zlib.error as error:
+        raise UnreadableError(f"the gzip data is damaged ({error})") from None
+    except OSError as error:
+        raise UnreadableError(error.strerror or str(error)) from None
+
+
+def lines(stream: io.BufferedReader, limit: int) -> Iterator[Line]:
+    """Splits at newlines only. A longer line is given once, cut, and the rest of it is skipped.
+
+    Holds one line of at most `limit` bytes. Raises UnreadableError.
+    """
+    number = 0
+    with reading():
+        while data := stream.readline(limit + 1):
+            number += 1
+            if number == 1:
+                data = data.removeprefix(_BOM)
+            if len(data) <= limit or data.endswith(b"\n"):
+                yield Line(number, data)
+                continue
+            yield Line(number, data[:KEPT], cut=True)
+            del data
+            while (rest := stream.readline(_BLOCK)) and not rest.endswith(b"\n"):
+                pass

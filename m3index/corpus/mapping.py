@@ -1,0 +1,219 @@
+"""A row of any format -> a Document, or the reason why it is none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from m3index import schema
+from m3index.types import Document, FieldType, FieldValue, Place
+
+MAX_DEPTH = 100
+"""How deep metadata may be nested."""
+
+_INTEGERS = range(-(2**63), 2**64)
+"""What Milvus's JSON holds without loss."""
+
+_MARKS = {
+    "bool": "true or false",
+    "float": "a number with a point",
+    "int": "a number",
+    "list": "a list",
+    "dict": "an object",
+}
+
+
+class RowError(ValueError):
+    """The row is no document; `doc_id` where it has a usable id all the same."""
+
+    def __init__(self, reason: str, doc_id: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason, self.doc_id = reason, doc_id
+
+
+@dataclass(frozen=True, slots=True)
+class FieldMapping:
+    """Which keys of a row hold what. Of several the first that is there (and not null) counts.
+
+    Every other key goes into the document's metadata, beside what the `metadata` object holds.
+    """
+
+    id: tuple[str, ...] = ("id", "_id", "docid", "doc_id")
+    text: tuple[str, ...] = ("text", "contents", "page_content", "content")
+    title: tuple[str, ...] = ("title",)
+    metadata: tuple[str, ...] = ("metadata",)
+
+    @classmethod
+    def named(
+        cls,
+        *,
+        id: str | None = None,  # noqa: A002
+        text: str | None = None,
+        title: str | None = None,
+        metadata: str | None = None,
+    ) -> FieldMapping:
+        """The keys that a user names take the place of the defaults of that part."""
+        given = {"id": id, "text": text, "title": title, "metadata": metadata}
+        return cls(**{part: (key,) for part, key in given.items() if key})
+
+    def missing(self, names: list[str]) -> str:
+        """Why a table with these columns cannot hold documents; empty where it can."""
+        for what, keys in (("id", self.id), ("text", self.text)):
+            if not any(key in names for key in keys):
+                shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+                return f"no column {_either(keys)} for the {what}; its columns are: {shown}"
+        return ""
+
+    def document(self, row: Mapping[str, Any], place: Place | None = None) -> Document:
+        """Raises RowError."""
+        id_key = _first(row, self.id)
+        if id_key is None:
+            raise RowError(f"no id: the row has no {_either(self.id)}")
+        doc_id = _id(id_key, row[id_key])
+        try:
+            text_key, title_key = _first(row, self.text), _first(row, self.title)
+            if text_key is None:
+                raise RowError(f"no text: the row has no {_either(self.text)}")
+            text = _string(text_key, row[text_key])
+            if not text or text.isspace():
+                raise RowError(f"no text: {text_key!r} is empty")
+            title = "" if title_key is None else _string(title_key, row[title_key])
+            if len(title.encode()) > schema.VARCHAR_BYTES:
+                raise RowError(f"the title has more than {schema.VARCHAR_BYTES:,} bytes")
+            return Document(doc_id, text, title, self._metadata(row, id_key, text_key, title_key), place)
+        except RowError as error:
+            raise RowError(error.reason, doc_id) from None
+
+    def _metadata(self, row: Mapping[str, Any], *used: str | None) -> dict[str, Any]:
+        key = _first(row, self.metadata)
+        given = {} if key is None else _object(key, row[key])
+        known = {*used, key}
+        absent = {k for k in (*self.id, *self.text, *self.title, *self.metadata) if row.get(k) is None}
+        others = {k: v for k, v in row.items() if k not in known and k not in absent}
+        for name in others.keys() & given.keys():
+            if others[name] != given[name]:
+                raise RowError(f"{name!r} is in the row and in its {key!r}, with different values")
+        metadata = given | others
+        if metadata:
+            check_metadata(metadata)
+        return metadata
+
+
+def check_metadata(metadata: Mapping[str, Any]) -> None:
+    """Raises RowError for what a JSON field cannot hold without loss."""
+    _check_value(metadata, 0)
+    try:
+        size = len(json.dumps(metadata, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode())
+    except UnicodeEncodeError:
+        raise RowError("the metadata holds a lone surrogate (half a character), not storable") from None
+    except ValueError:
+        raise RowError("the metadata holds NaN or an infinite number, which is not JSON") from None
+    except TypeError as error:
+        raise RowError(f"the metadata is not JSON: {error}") from None
+    if size > schema.JSON_BYTES:
+        raise RowError(f"the metadata has {size:,} bytes as JSON, at most {schema.JSON_BYTES:,}")
+
+
+def declared(document: Document, fields: Mapping[str, FieldType]) -> dict[str, FieldValue]:
+    """The values of the declared fields, out of the metadata; ValueError with the reason."""
+    return {
+        name: schema.field_value(name, kind, document.metadata.get(name)) for name, kind in fields.items()
+    }
+
+
+def typed_cell(cell: str, kind: FieldType) -> Any:
+    """A cell of a CSV file, which knows only strings, as its declared type; else the cell as it is,
+    for `declared` to refuse."""
+    try:
+        match kind:
+            case "int" if "_" not in cell:
+                return int(cell)
+            case "float" if "_" not in cell:
+                return float(cell)
+            case "bool":
+                return {"true": True, "false": False, "1": True, "0": False}[cell.strip().lower()]
+            case "str[]" if isinstance(value := json.loads(cell), list):
+                return value
+    except (ValueError, KeyError, RecursionError):
+        pass
+    return cell
+
+
+def _first(row: Mapping[str, Any], keys: tuple[str, ...]) -> str | None:
+    for key in keys:
+        if row.get(key) is not None:
+            return key
+    return None
+
+
+def _either(keys: tuple[str, ...]) -> str:
+    return " or ".join(filter(None, [", ".join(repr(k) for k in keys[:-1]), repr(keys[-1])]))
+
+
+def _id(key: str, value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise RowError(f"no usable id: {key!r} is {_kind(value)}; give a string or a whole number")
+    if isinstance(value, int):
+        return _digits(key, value)
+    if not value or value.isspace():
+        raise RowError(f"no id: {key!r} is empty")
+    if "\0" in value:
+        raise RowError(f"the id in {key!r} holds a NUL character, not storable")
+    if len(_utf8(key, value)) > schema.VARCHAR_BYTES:
+        raise RowError(f"the id in {key!r} has more than {schema.VARCHAR_BYTES:,} bytes")
+    return value
+
+
+def _digits(key: str, value: int) -> str:
+    try:
+        return str(value)
+    except ValueError:
+        raise RowError(f"no usable id: {key!r} is a number of thousands of digits") from None
+
+
+def _string(key: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise RowError(f"{key!r} is {_kind(value)}, not a string")
+    if not value.isascii():
+        _utf8(key, value)
+    return value
+
+
+def _utf8(key: str, value: str) -> bytes:
+    try:
+        return value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise RowError(
+            f"{key!r} holds a lone surrogate (half a character) at character {error.start}, not storable"
+        ) from None
+
+
+def _object(key: str, value: Any) -> dict[str, Any]:
+    """The metadata object; CSV and Parquet have it as a string that holds JSON."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value) if value.strip() else {}
+        except (ValueError, RecursionError):
+            raise RowError(f"{key!r} is a string that holds no JSON object") from None
+    if not isinstance(value, dict):
+        raise RowError(f"{key!r} is {_kind(value)}, not an object")
+    return value
+
+
+def _kind(value: Any) -> str:
+    return _MARKS.get(type(value).__name__, type(value).__name__)
+
+
+def _check_value(value: Any, depth: int) -> None:
+    if isinstance(value, str):
+        return
+    if isinstance(value, int):
+        if value not in _INTEGERS:
+            raise RowError("the metadata holds a whole number beyond 64 bits, not storable without loss")
+    elif isinstance(value, dict | list):
+        if depth == MAX_DEPTH:
+            raise RowError(f"the metadata is nested more than {MAX_DEPTH} deep")
+        for inner in value.values() if isinstance(value, dict) else value:
+            _check_value(inner, depth + 1)

@@ -1,0 +1,140 @@
+"""Bad rows -> a file of JSON lines that can be mended and read again as a corpus.
+
+Each line holds the reason and the row: `row` where it is an object, `document` where it was a good
+row that could not be indexed, else `raw`, the text as it was read. Mend it in there, or put a plain
+document in the line's place, and ingest the file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+from m3index.corpus.lines import KEPT
+from m3index.errors import StoppedError, UsageError
+from m3index.types import Document, Rejected
+
+MARKER = "m3index_quarantine"
+
+
+class LostRowError(ValueError):
+    """A quarantine line that does not hold its row; `doc_id` where it says which document it was."""
+
+    def __init__(self, reason: str, doc_id: str | None) -> None:
+        super().__init__(reason)
+        self.doc_id = doc_id
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The row inside a quarantine line. raw: the row as text. standard: its keys are the default ones."""
+
+    raw: str
+    row: dict[str, Any] | None = None
+    standard: bool = False
+
+
+def unwrap(line: dict[str, Any]) -> Held | None:
+    """The row of a quarantine line, None for any other object. Raises LostRowError."""
+    if line.get(MARKER) != 1:
+        return None
+    doc_id = line.get("id")
+    doc_id = doc_id if isinstance(doc_id, str) and doc_id else None
+    if line.get("truncated"):
+        origin = f"{line.get('path')}:{line.get('line')}"
+        raise LostRowError(f"too long to be kept whole in a quarantine; mend it in {origin}", doc_id)
+    for key in ("row", "document"):
+        if isinstance(row := line.get(key), dict):
+            return unwrap(row) or Held(json.dumps(row, ensure_ascii=False), row, standard=key == "document")
+    if isinstance(raw := line.get("raw"), str) and raw:
+        return Held(raw)
+    raise LostRowError("a quarantine line without its row", doc_id)
+
+
+class Quarantine:
+    """Writes rejected rows. The file appears at the first one, in place of an earlier run's.
+
+    While the run lasts it is `<path>.partial`, so that a quarantine can be read and replaced in one
+    run; `close` gives it its name. Raises UsageError where it could not be written, StoppedError
+    where the disk is full.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.count = 0
+        self._partial = self.path.with_name(self.path.name + ".partial")
+        self._file: TextIO | None = None
+        folder = self.path.parent
+        if self.path.is_dir() or (folder.exists() and not os.access(folder, os.W_OK)):
+            raise UsageError(f"The quarantine file {self.path} cannot be written; name another one.")
+
+    def add(self, rejected: Rejected) -> None:
+        try:
+            if self._file is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self._partial.open("w", encoding="utf-8")
+            self._file.write(_line(rejected) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise StoppedError(
+                f"The quarantine file {self.path} cannot be written: {error.strerror}."
+            ) from None
+        self.count += 1
+
+    def close(self) -> None:
+        """May be called twice."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+            self._partial.replace(self.path)
+
+    def __enter__(self) -> Quarantine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _line(rejected: Rejected) -> str:
+    line: dict[str, Any] = {
+        MARKER: 1,
+        "path": rejected.place.path,
+        "line": rejected.place.line,
+        "reason": rejected.reason,
+        "id": rejected.doc_id,
+    }
+    held, truncated = _held(rejected)
+    line |= held
+    if truncated:
+        line["truncated"] = True
+    text = json.dumps(line, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = json.dumps(line)  # lone surrogates, as \uXXXX
+    return text
+
+
+def _held(rejected: Rejected) -> tuple[dict[str, Any], bool]:
+    if rejected.document is not None:
+        document = _as_row(rejected.document)
+        raw = json.dumps(document, ensure_ascii=False)
+        return ({"raw": raw[:KEPT]}, True) if len(raw) > KEPT else ({"document": document}, False)
+    try:
+        row = None if rejected.truncated else json.loads(rejected.raw)
+        json.dumps(row, allow_nan=False)
+    except (ValueError, RecursionError):
+        row = None
+    return ({"row": row} if isinstance(row, dict) else {"raw": rejected.raw}), rejected.truncated
+
+
+def _as_row(document: Document) -> dict[str, Any]:
+    title = {"title": document.title} if document.title else {}
+    metadata = {"metadata": dict(document.metadata)} if document.metadata else {}
+    return {"id": document.doc_id, **title, "text": document.text, **metadata}

@@ -1,0 +1,193 @@
+"""`read`: files, directories, globs and stdin as one stream of documents, with what was wrong on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import BinaryIO
+
+from m3index.corpus import formats
+from m3index.corpus.formats import Parsed, Rows
+from m3index.corpus.lines import MAX_LINE, Meter, UnreadableError, open_bytes, reading
+from m3index.corpus.mapping import FieldMapping, RowError
+from m3index.corpus.places import STDIN, File, Places, Skipped
+from m3index.errors import UsageError
+from m3index.types import Document, FieldType, Place, Rejected
+
+_STANDARD = FieldMapping()
+_SKIPPED_KEPT = 1000
+
+
+def read(
+    paths: Sequence[str | os.PathLike[str]],
+    mapping: FieldMapping = _STANDARD,
+    *,
+    format: str | None = None,  # noqa: A002
+    fields: Mapping[str, FieldType] | None = None,
+    max_line: int = MAX_LINE,
+    stdin: BinaryIO | None = None,
+) -> Corpus:
+    """A corpus of these files, directories (recursive, sorted), globs and `-` (stdin).
+
+    format: `jsonl`, `parquet`, `csv`, `tsv` or `text`; by default each file's name says it, and stdin
+    is JSONL. fields: the declared types, by which the cells of CSV files are read. max_line: the bound
+    in bytes of a line, a CSV record, a plain text file; what is longer is rejected. Raises UsageError
+    at once for a path that is not there; nothing is read before the corpus is iterated.
+    """
+    return Corpus(Places(paths, format), mapping, fields or {}, max_line, stdin)
+
+
+class Corpus:
+    """Iterated, a stream of Document and Rejected; memory holds one row (Parquet: one batch).
+
+    A file that cannot be read, or no further, ends there: it is in `read_errors` and the pass goes on
+    with the next one. The counts are those of the pass so far; iterating again starts again.
+
+    documents, rejected: how many were given. read_errors: the files, with reasons. skipped: what a
+    directory or glob held that is not read (the first 1,000), skipped_count: how many those are.
+    """
+
+    def __init__(
+        self,
+        places: Places,
+        mapping: FieldMapping,
+        fields: Mapping[str, FieldType],
+        max_line: int,
+        stdin: BinaryIO | None,
+    ) -> None:
+        self._places, self._mapping, self._fields = places, mapping, fields
+        self._max_line, self._stdin = max_line, stdin
+        self._stdin_read = False
+        self._start()
+
+    def _start(self) -> None:
+        self.documents = self.rejected = self.skipped_count = 0
+        self.read_errors: list[Rejected] = []
+        self.skipped: list[Skipped] = []
+        self._finished, self._unidentified = False, 0
+        self._done_bytes, self._meter = 0, Meter()
+
+    @property
+    def complete(self) -> bool:
+        """The pass has ended, every file was read to its end, and every row had an id: only then is
+        a document that was not met one that has left the corpus."""
+        return self._finished and not self.read_errors and not self._unidentified
+
+    @property
+    def total_bytes(self) -> int | None:
+        """The size of all the files on disk; None with a pipe among them."""
+        total = 0
+        for entry in self._places.walk():
+            if isinstance(entry, File):
+                size = self._stdin_size() if entry.path == STDIN else entry.size
+                if size is None:
+                    return None
+                total += size
+        return total
+
+    @property
+    def bytes_read(self) -> int:
+        """How much of `total_bytes` was read so far, compressed bytes as they are."""
+        return self._done_bytes + self._meter.bytes
+
+    def __iter__(self) -> Iterator[Document | Rejected]:
+        if self._places.stdin and self._stdin_read:
+            raise UsageError("Standard input can be read only once; save it to a file first.")
+        self._start()
+        for entry in self._places.walk():
+            if isinstance(entry, File):
+                yield from self._file(entry)
+            elif isinstance(entry, Skipped):
+                self.skipped_count += 1
+                if len(self.skipped) < _SKIPPED_KEPT:
+                    self.skipped.append(entry)
+            else:
+                self._unreadable(entry.path, entry.reason)
+        self._finished = True
+
+    def _file(self, file: File) -> Iterator[Document | Rejected]:
+        self._meter = Meter()
+        last: Place | None = None
+        try:
+            for row in self._rows(file):
+                last = row.place
+                item = self._document(row) if isinstance(row, Parsed) else row
+                if isinstance(item, Rejected):
+                    self.rejected += 1
+                    self._unidentified += not item.identified
+                else:
+                    self.documents += 1
+                yield item
+        except UnreadableError as error:
+            after = f" (after {'row' if file.format == 'parquet' else 'line'} {last.line})" if last else ""
+            self._unreadable(file.path, f"{error}{after}")
+        self._done_bytes += self._meter.bytes if file.size is None else file.size
+        self._meter = Meter()
+
+    def _unreadable(self, path: str, reason: str) -> None:
+        self.read_errors.append(Rejected(Place(path), reason))
+
+    def _document(self, parsed: Parsed) -> Document | Rejected:
+        mapping = _STANDARD if parsed.standard else self._mapping
+        try:
+            return mapping.document(parsed.row, parsed.place)
+        except RowError as error:
+            raw = json.dumps(parsed.row, ensure_ascii=False) if parsed.raw is None else parsed.raw
+            return formats.reject(parsed.place, error.reason, raw, error.doc_id)
+
+    def _rows(self, file: File) -> Rows:
+        if file.format == "parquet":
+            yield from formats.parquet(file.path, self._mapping, self._advance(file))
+            return
+        with (
+            reading(),
+            self._open(file) as source,
+            open_bytes(source, self._meter, file.compression) as stream,
+        ):
+            match file.format:
+                case "jsonl":
+                    yield from formats.jsonl(stream, file.path, self._max_line)
+                case "text":
+                    yield from formats.text(stream, file.path, file.name, self._max_line)
+                case "csv" | "tsv":
+                    yield from formats.delimited(
+                        stream,
+                        file.path,
+                        self._max_line,
+                        delimiters="\t,;" if file.format == "tsv" else ",;\t",
+                        mapping=self._mapping,
+                        fields=self._fields,
+                    )
+
+    def _advance(self, file: File) -> Callable[[float], None]:
+        meter = self._meter
+
+        def advance(share: float) -> None:
+            meter.bytes = int(share * (file.size or 0))
+
+        return advance
+
+    def _open(self, file: File) -> AbstractContextManager[BinaryIO]:
+        if file.path != STDIN:
+            return open(file.path, "rb", buffering=0)
+        self._stdin_read = True
+        return nullcontext(self._standard_input())
+
+    def _standard_input(self) -> BinaryIO:
+        if self._stdin is not None:
+            return self._stdin
+        if sys.stdin is None:
+            raise UsageError("There is no standard input to read.")
+        return sys.stdin.buffer
+
+    def _stdin_size(self) -> int | None:
+        """Known where stdin is a file (`< corpus.jsonl`)."""
+        try:
+            status = os.fstat(self._standard_input().fileno())
+        except (OSError, ValueError):
+            return None
+        return status.st_size if stat.S_ISREG(status.st_mode) else None
