@@ -1,0 +1,151 @@
+"""Attention over packed inputs: one tensor of all tokens, each input sees only itself."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from m3index.encoder.packing import Pack
+
+NAME = "m3index_packed"
+
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """Where the inputs of a pack lie.
+
+    runs: (start, inputs, length) of neighbours with equal length, which share one attention call.
+    cumulative: (n + 1,) int32 on the device. longest: tokens of the longest input.
+    """
+
+    runs: tuple[tuple[int, int, int], ...]
+    cumulative: Tensor
+    longest: int
+
+    @classmethod
+    def of(cls, pack: Pack, cumulative: Tensor) -> Spans:
+        runs: list[tuple[int, int, int]] = []
+        for start, length in zip(pack.bounds[:-1].tolist(), pack.lengths.tolist(), strict=True):
+            if runs and runs[-1][2] == length:
+                first, inputs, _ = runs[-1]
+                runs[-1] = (first, inputs + 1, length)
+            else:
+                runs.append((start, 1, length))
+        return cls(tuple(runs), cumulative, pack.longest)
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    spans: Spans,
+    *,
+    causal: bool = False,
+    scale: float | None = None,
+    window: int | None = None,
+) -> Tensor:
+    """softmax(q k^T scale) v within each input. query: (t, heads, d); key, value: (t, kv heads, d).
+
+    `window`: a token sees those at a distance below it (before it alone where causal). On CUDA in half
+    precision one variable-length kernel; elsewhere scaled_dot_product_attention, once for each run of equal
+    lengths (one call with a block-diagonal mask is 3 to 40 times slower on CPUs).
+    """
+    if window is not None and window >= spans.longest:
+        window = None
+    if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and _varlen_fits(scale, query):
+        return _varlen(query, key, value, spans, causal, window)
+    out = torch.empty_like(query)
+    for start, inputs, length in spans.runs:
+        end = start + inputs * length
+        q, k, v = (
+            x[start:end].view(inputs, length, x.shape[1], x.shape[2]).transpose(1, 2)
+            for x in (query, key, value)
+        )
+        mask = None if window is None else _window_mask(length, window, causal, query.device)
+        y = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=causal and mask is None, scale=scale,
+            enable_gqa=q.shape[1] != k.shape[1],
+        )  # fmt: skip
+        out[start:end] = y.transpose(1, 2).reshape(end - start, query.shape[1], query.shape[2])
+    return out
+
+
+def _window_mask(length: int, window: int, causal: bool, device: torch.device) -> Tensor:
+    place = torch.arange(length, device=device)
+    distance = place[:, None] - place[None, :]
+    return (distance < window) & (distance >= 0 if causal else distance > -window)
+
+
+def _varlen_fits(scale: float | None, query: Tensor) -> bool:
+    # The kernel's own scale is used: how to state another differs between releases of torch.
+    return _varlen_attn() is not None and (scale is None or abs(scale - query.shape[-1] ** -0.5) < 1e-6)
+
+
+@cache
+def _varlen_attn() -> Any:
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    return varlen_attn
+
+
+@cache
+def _varlen_takes(name: str) -> bool:
+    return name in inspect.signature(_varlen_attn()).parameters
+
+
+def _varlen(
+    query: Tensor, key: Tensor, value: Tensor, spans: Spans, causal: bool, window: int | None
+) -> Tensor:
+    """torch's varlen kernel. Seven arguments by position; what follows differs between releases."""
+    options: dict[str, Any] = {}
+    if causal or window is not None:
+        if _varlen_takes("window_size"):
+            reach = -1 if window is None else window - 1
+            options["window_size"] = (reach, 0 if causal else reach)
+        elif window is None:
+            options["is_causal"] = True
+        else:
+            raise NotImplementedError("this release of torch has no sliding window in varlen_attn")
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1 and _varlen_takes("enable_gqa"):
+        options["enable_gqa"] = True
+    elif groups > 1:
+        key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
+    cu, longest = spans.cumulative, spans.longest
+    return _varlen_attn()(query, key, value, cu, cu, longest, longest, **options)  # type: ignore[no-any-return]
+
+
+def register() -> None:
+    """Makes `attn_implementation="m3index_packed"` known to transformers' model code."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(NAME, _transformers_attention)
+
+
+def _transformers_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,  # noqa: ARG001  packed inputs have none: there is no padding
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    is_causal: bool | None = None,
+    packed_spans: Spans | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """query: (1, heads, t, d) as transformers has it -> (1, t, heads, d)."""
+    if packed_spans is None:
+        raise RuntimeError(f"{type(module).__name__} does not hand its keyword arguments to the attention")
+    causal = bool(getattr(module, "is_causal", False)) if is_causal is None else is_causal
+    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+    out = attend(q, k, v, packed_spans, causal=causal, scale=scaling, window=sliding_window)
+    return out[None], None

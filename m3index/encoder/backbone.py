@@ -1,0 +1,281 @@
+"""The transformer itself: packed tokens in, hidden states out, in one of three ways.
+
+`FusedBackbone` is a short forward of our own for BERT, RoBERTa and XLM-R. `PackedBackbone` is transformers'
+own model code with our attention function, for every family that takes one. `SingleBackbone` runs one input
+after the other, for model code that has its own attention (remote code).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from m3index.encoder import attention
+from m3index.encoder.attention import Spans
+from m3index.encoder.hardware import DTYPES, Precision
+from m3index.encoder.layout import Layout
+from m3index.errors import MismatchError, UsageError
+
+_FUSED = ("bert", "roberta", "xlm-roberta", "camembert")
+
+
+class Backbone(Protocol):
+    """ids, positions, types: (t,) int32 on the device (types None: all zero) -> hidden (t, width)."""
+
+    def __call__(self, ids: Tensor, positions: Tensor, types: Tensor | None, spans: Spans) -> Tensor: ...
+
+
+def load_model(
+    layout: Layout, precision: Precision, *, trust_remote_code: bool = False, classifier: bool = False
+) -> Any:
+    """transformers' model of the directory on the CPU, in evaluation mode, every weight from its files.
+
+    Raises MismatchError where a weight is missing or has another shape: transformers would initialise
+    it at random.
+    """
+    from transformers import AutoModel, AutoModelForSequenceClassification
+
+    attention.register()
+    auto = AutoModelForSequenceClassification if classifier else AutoModel
+    options: dict[str, Any] = {
+        "dtype": DTYPES[precision],
+        "local_files_only": True,
+        "output_loading_info": True,
+        "trust_remote_code": trust_remote_code,
+        "use_safetensors": layout.weights[0].suffix == ".safetensors",
+    }
+    with quiet_transformers():
+        try:
+            model, info = _from_pretrained(auto, layout, options)
+        except (OSError, ValueError, RuntimeError, ImportError, KeyError) as e:
+            hint = "" if trust_remote_code else " A model with code of its own needs --trust-remote-code."
+            raise MismatchError(f"{layout.backbone} cannot be loaded: {_first_line(e)}{hint}") from e
+    # The pooler of BERT-likes feeds no embedding; many checkpoints leave it out.
+    unused = () if classifier else ("pooler.",)
+    missing = sorted(k for k in info["missing_keys"] if not k.startswith(unused))
+    if missing or info["mismatched_keys"]:
+        what = missing or [str(k[0]) for k in info["mismatched_keys"]]
+        raise MismatchError(
+            f"{layout.backbone} lacks {len(what)} weights that its config.json calls for, such as {what[0]}."
+        )
+    if not classifier and getattr(model, "pooler", None) is not None:
+        model.pooler = None
+    return model.eval().requires_grad_(False)
+
+
+def _from_pretrained(auto: Any, layout: Layout, options: dict[str, Any]) -> Any:
+    path = str(layout.backbone)
+    try:
+        return auto.from_pretrained(path, attn_implementation=attention.NAME, **options)
+    except ValueError:
+        # Model code without attention functions refuses the name.
+        return auto.from_pretrained(path, **options)
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].rstrip(".") + "."
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No progress bars and no load reports on stderr: what matters of them is raised."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def load(
+    layout: Layout, precision: Precision, device: torch.device, *, trust_remote_code: bool = False
+) -> Backbone:
+    return of_model(load_model(layout, precision, trust_remote_code=trust_remote_code), device)
+
+
+def of_model(model: Any, device: torch.device) -> Backbone:
+    """The fastest way to this model's forward that is exact."""
+    config = model.config
+    if _fusable(config):
+        return FusedBackbone(model, device)
+    model = model.to(device)
+    if getattr(config, "_attn_implementation", None) == attention.NAME:
+        return PackedBackbone(model)
+    return SingleBackbone(model)
+
+
+def _fusable(config: Any) -> bool:
+    return (
+        config.model_type in _FUSED
+        and not getattr(config, "is_decoder", False)
+        and not getattr(config, "add_cross_attention", False)
+        and getattr(config, "position_embedding_type", "absolute") == "absolute"
+        and config.hidden_act in _ACTIVATIONS
+    )
+
+
+class PackedBackbone:
+    """transformers' model code over one row of packed inputs."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._takes_types = getattr(model.config, "type_vocab_size", 0) > 1
+
+    def __call__(self, ids: Tensor, positions: Tensor, types: Tensor | None, spans: Spans) -> Tensor:
+        extra: dict[str, Any] = {}
+        if self._takes_types and types is not None:
+            extra["token_type_ids"] = types.long()[None]
+        if hasattr(self._model.config, "use_cache"):
+            extra["use_cache"] = False
+        out = self._model(
+            input_ids=ids.long()[None], position_ids=positions.long()[None], packed_spans=spans, **extra
+        )
+        hidden: Tensor = out.last_hidden_state[0]
+        return hidden
+
+
+class SingleBackbone:
+    """One input after the other, by whatever attention the model's own code has."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def __call__(self, ids: Tensor, positions: Tensor, types: Tensor | None, spans: Spans) -> Tensor:  # noqa: ARG002
+        parts = []
+        for start, inputs, length in spans.runs:
+            rows = ids[start : start + inputs * length].view(inputs, length).long()
+            out = self._model(input_ids=rows, attention_mask=torch.ones_like(rows))
+            parts.append(out.last_hidden_state.flatten(0, 1))
+        return torch.cat(parts)
+
+
+def _gelu(x: Tensor) -> Tensor:
+    return F.gelu(x)
+
+
+def _gelu_tanh(x: Tensor) -> Tensor:
+    return F.gelu(x, approximate="tanh")
+
+
+# name in config.json -> (function, oneDNN's post-operation and its variant)
+_ACTIVATIONS = {
+    "gelu": (_gelu, ("gelu", "none")),
+    "gelu_new": (_gelu_tanh, ("gelu", "tanh")),
+    "gelu_pytorch_tanh": (_gelu_tanh, ("gelu", "tanh")),
+    "relu": (torch.relu, ("relu", "")),
+}
+
+
+class _Linear:
+    """x W^T + b, with what follows it in the same pass over memory where oneDNN can do so.
+
+    On x86 CPUs the weight is reordered once for oneDNN and its fused operations are used (those that
+    torch.compile's CPU backend calls): 5 to 25 % faster than F.linear followed by the operation, and
+    fp32 stays fp32, with no process-wide switch.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        self._bias = bias
+        self._packed = _onednn_takes(weight)
+        self._weight = (
+            torch.ops.mkldnn._reorder_linear_weight(weight.contiguous()) if self._packed else weight
+        )
+
+    def plain(self, x: Tensor) -> Tensor:
+        if self._packed:
+            return self._pointwise(x, "none", "")
+        return F.linear(x, self._weight, self._bias)
+
+    def activated(self, x: Tensor, name: str) -> Tensor:
+        function, operation = _ACTIVATIONS[name]
+        if self._packed:
+            return self._pointwise(x, *operation)
+        return function(F.linear(x, self._weight, self._bias))
+
+    def added(self, x: Tensor, residual: Tensor) -> Tensor:
+        if self._packed:
+            y: Tensor = torch.ops.mkldnn._linear_pointwise.binary(
+                x, residual, self._weight, self._bias, "add"
+            )
+            return y
+        return F.linear(x, self._weight, self._bias) + residual
+
+    def _pointwise(self, x: Tensor, operation: str, variant: str) -> Tensor:
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, operation, [], variant)
+        return y
+
+
+def _onednn_takes(weight: Tensor) -> bool:
+    return (
+        weight.device.type == "cpu"
+        and weight.dtype in (torch.float32, torch.bfloat16)
+        and platform.machine() in ("x86_64", "AMD64")
+        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and (weight.dtype == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()))
+    )
+
+
+class _Norm:
+    def __init__(self, norm: nn.LayerNorm) -> None:
+        self._weight, self._bias, self._eps = norm.weight, norm.bias, norm.eps
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, (x.shape[-1],), self._weight, self._bias, self._eps)
+
+
+class _Layer:
+    def __init__(self, layer: Any, heads: int, activation: str) -> None:
+        attn, self._heads, self._activation = layer.attention, heads, activation
+        projections = (attn.self.query, attn.self.key, attn.self.value)
+        self._qkv = _Linear(
+            torch.cat([p.weight for p in projections]), torch.cat([p.bias for p in projections])
+        )
+        self._out = _Linear(attn.output.dense.weight, attn.output.dense.bias)
+        self._after_attention = _Norm(attn.output.LayerNorm)
+        self._up = _Linear(layer.intermediate.dense.weight, layer.intermediate.dense.bias)
+        self._down = _Linear(layer.output.dense.weight, layer.output.dense.bias)
+        self._after_mlp = _Norm(layer.output.LayerNorm)
+
+    def __call__(self, x: Tensor, spans: Spans) -> Tensor:
+        query, key, value = self._qkv.plain(x).view(len(x), 3, self._heads, -1).unbind(1)
+        mixed = attention.attend(query, key, value, spans).flatten(1)
+        x = self._after_attention(self._out.added(mixed, x))
+        return self._after_mlp(self._down.added(self._up.activated(x, self._activation), x))
+
+
+class FusedBackbone:
+    """BERT, RoBERTa and XLM-R: query, key and value in one product, bias and activation fused."""
+
+    def __init__(self, model: Any, device: torch.device) -> None:
+        config = model.config
+        model = model.to(device)
+        embeddings = model.embeddings
+        self._words = embeddings.word_embeddings.weight
+        self._places = embeddings.position_embeddings.weight
+        self._types = embeddings.token_type_embeddings.weight
+        self._norm = _Norm(embeddings.LayerNorm)
+        self._layers = [
+            _Layer(layer, config.num_attention_heads, config.hidden_act) for layer in model.encoder.layer
+        ]
+        if config.hidden_size % config.num_attention_heads:
+            raise UsageError("config.json: the hidden size is no multiple of the attention heads.")
+
+    def __call__(self, ids: Tensor, positions: Tensor, types: Tensor | None, spans: Spans) -> Tensor:
+        kind = self._types[0] if types is None else F.embedding(types, self._types)
+        x = self._norm(F.embedding(ids, self._words) + kind + F.embedding(positions, self._places))
+        for layer in self._layers:
+            x = layer(x, spans)
+        return x

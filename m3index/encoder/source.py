@@ -1,0 +1,120 @@
+"""A preset, a hub id or a local directory -> a model directory on this machine."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from m3index.encoder.presets import OFFLINE_PACKAGE, PRESETS, Preset
+from m3index.errors import ModelNotFoundError
+
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_HUB_TIMEOUT = 10.0
+_OFFER = "`--encoder offline` needs no network (pip install 'm3index[offline]')."
+# What no encoder here reads: other frameworks' weights and exports, pictures.
+_IGNORED = [
+    "onnx/*",
+    "openvino/*",
+    "*.onnx*",
+    "*.h5",
+    "*.msgpack",
+    "*.ot",
+    "*.tflite",
+    "*.jpg",
+    "*.webp",
+    "*.png",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """name: what the user wrote. directory: where the model is. preset: what its card says, if named."""
+
+    name: str
+    directory: Path
+    preset: Preset | None
+
+
+def locate(name: str, *, revision: str | None = None) -> Source:
+    """Finds a model; downloads it from the hub where it is not in the cache yet.
+
+    A directory of that name wins over a hub id. HF_HUB_OFFLINE is honoured. Raises ModelNotFoundError.
+    """
+    preset = PRESETS.get(name)
+    if name == "offline":
+        return Source(name, _packaged(), preset)
+    if preset is None and Path(name).expanduser().is_dir():
+        return Source(name, Path(name).expanduser().resolve(), None)
+    hub_id = preset.hub if preset else name
+    if preset is None and not _HUB_ID.fullmatch(name):
+        raise ModelNotFoundError(
+            f"There is no model directory {name!r}. Name a directory, a hub id (org/model) or one of: "
+            f"{', '.join(PRESETS)}."
+        )
+    return Source(name, _from_hub(hub_id, revision or (preset.revision if preset else None)), preset)
+
+
+def _packaged() -> Path:
+    spec = importlib.util.find_spec(OFFLINE_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise ModelNotFoundError("The offline model is not installed: pip install 'm3index[offline]'.")
+    return Path(spec.origin).resolve().parent / "model"
+
+
+def _from_hub(hub_id: str, revision: str | None) -> Path:
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    def snapshot(ignore: list[str], *, local: bool) -> Path:
+        return Path(
+            snapshot_download(hub_id, revision=revision, ignore_patterns=ignore, local_files_only=local)
+        )
+
+    try:
+        cached = snapshot([], local=True)
+        if _complete(cached):
+            return cached
+    except LocalEntryNotFoundError:
+        pass
+    except HFValidationError:
+        raise ModelNotFoundError(f"{hub_id!r} is neither a directory nor a hub id (org/model).") from None
+
+    try:
+        info = HfApi().model_info(hub_id, revision=revision, timeout=_HUB_TIMEOUT)
+        files = [s.rfilename for s in info.siblings or []]
+        # safetensors only, where the repository has them: a .bin is a pickle.
+        safe = any(f.endswith(".safetensors") for f in files)
+        return snapshot([*_IGNORED, *(["*.bin"] if safe else [])], local=False)
+    except GatedRepoError as e:
+        raise ModelNotFoundError(
+            f"{hub_id} asks for permission: accept its terms on the hub, then `hf auth login`."
+        ) from e
+    except RevisionNotFoundError as e:
+        raise ModelNotFoundError(f"{hub_id} has no revision {revision!r}.") from e
+    except RepositoryNotFoundError as e:
+        raise ModelNotFoundError(
+            f"No model {hub_id!r} here or on the Hugging Face hub. `m3index models` lists presets; {_OFFER}"
+        ) from e
+    except Exception as e:  # every transport of the hub's client has its own errors; all mean "not reached"
+        raise ModelNotFoundError(
+            f"{hub_id} is not on this machine and the Hugging Face hub cannot be reached "
+            f"({type(e).__name__}). Download it where there is a network and name its directory; {_OFFER}"
+        ) from e
+
+
+def _complete(directory: Path) -> bool:
+    """Whether an interrupted download left config and weights, each shard of them, behind."""
+    from m3index.encoder.layout import weight_files
+
+    try:
+        return bool(weight_files(directory)) and any(directory.rglob("config.json"))
+    except ModelNotFoundError:
+        return False

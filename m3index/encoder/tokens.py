@@ -1,0 +1,178 @@
+"""The tokenizer of a model directory, by the `tokenizers` library alone: no torch, no truncation, ever."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+from tokenizers import normalizers
+
+from m3index.corpus.windows import Tokens
+from m3index.encoder.layout import Layout
+from m3index.errors import MismatchError, ModelNotFoundError, UsageError
+from m3index.types import IntArray
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+# The tokens that carry no lexical weight: FlagEmbedding's cls, eos, pad and unk; bos and sep are the
+# same ones by other names, except in BERT, where [SEP] ends a text.
+_ROLES = ("cls_token", "bos_token", "eos_token", "sep_token", "pad_token", "unk_token")
+_USUAL_NAMES = ("<s>", "</s>", "<pad>", "<unk>", "[CLS]", "[SEP]", "[PAD]", "[UNK]")
+
+
+class ModelTokenizer:
+    """A fast tokenizer with the model's prompts and special tokens. Implements `corpus.windows.Tokenizer`.
+
+    limit: the most tokens of one input. reserve: how many the document prompt and the special tokens
+    take. silent_ids: the token ids without a lexical weight, ascending, int32.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self.limit = layout.limit
+        self.query_prompt, self.document_prompt = layout.query_prompt, layout.document_prompt
+        self._backend = _backend(layout.backbone)
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        if layout.lower_case:
+            parts = [n for n in (normalizers.Lowercase(), self._backend.normalizer) if n is not None]
+            self._backend.normalizer = normalizers.Sequence(parts)
+        roles = _special_names(layout.backbone)
+        self.silent_ids: IntArray = np.array(
+            sorted({i for name in roles if (i := self._backend.token_to_id(name)) is not None}), np.int32
+        )
+        self._eos = self._eos_to_append(layout)
+
+    @cached_property
+    def reserve(self) -> int:
+        return len(self.documents([""])[0].ids)
+
+    @cached_property
+    def prompt_tokens(self) -> int:
+        """How many leading ids are the document prompt and what stands before it."""
+        return self._leading(self.document_prompt)
+
+    @cached_property
+    def query_prompt_tokens(self) -> int:
+        return self._leading(self.query_prompt)
+
+    @property
+    def vocabulary(self) -> int:
+        return int(self._backend.get_vocab_size(with_added_tokens=True))
+
+    def documents(self, texts: Sequence[str]) -> list[Tokens]:
+        """Prompt and special tokens in; offsets are characters of the text without the prompt."""
+        shift = len(self.document_prompt)
+        return [self._tokens(e, shift) for e in self._encode(self.document_prompt, texts, offsets=True)]
+
+    def document_ids(self, texts: Sequence[str]) -> list[IntArray]:
+        """The ids of `documents` without the offsets, which cost as much again."""
+        return [self._ids(e) for e in self._encode(self.document_prompt, texts, offsets=False)]
+
+    def query_ids(self, texts: Sequence[str]) -> list[IntArray]:
+        """Token ids of queries, prompt and special tokens in. One longer than the limit is a UsageError."""
+        rows = [self._ids(e) for e in self._encode(self.query_prompt, texts, offsets=False)]
+        for row in rows:
+            if len(row) > self.limit:
+                raise UsageError(
+                    f"A query of {len(row)} tokens: this model takes {self.limit}. Shorten the query."
+                )
+        return rows
+
+    def pair_ids(self, query: str, texts: Sequence[str]) -> list[tuple[IntArray, IntArray]]:
+        """(ids, token type ids) of query and text as one input, as cross-encoders take it."""
+        pairs = [(_speakable(query), _speakable(text)) for text in texts]
+        encodings = self._backend.encode_batch_fast(pairs)
+        return [(np.array(e.ids, np.int32), np.array(e.type_ids, np.int32)) for e in encodings]
+
+    def token_texts(self, ids: Sequence[int]) -> list[str]:
+        """Token ids as text for people; a leading space marks the beginning of a word."""
+        return [(self._backend.id_to_token(int(i)) or "").replace("▁", " ") for i in ids]
+
+    def _encode(self, prompt: str, texts: Sequence[str], *, offsets: bool) -> list[Any]:
+        encode = self._backend.encode_batch if offsets else self._backend.encode_batch_fast
+        inputs = [prompt + text for text in texts]
+        try:
+            return list(encode(inputs))
+        except (TypeError, UnicodeEncodeError):  # a lone surrogate somewhere: not UTF-8
+            return list(encode([_speakable(text) for text in inputs]))
+
+    def _ids(self, encoding: Any) -> IntArray:
+        ids = encoding.ids
+        return np.array(ids if self._eos is None else [*ids, self._eos], np.int32)
+
+    def _tokens(self, encoding: Any, shift: int) -> Tokens:
+        ids = self._ids(encoding)
+        offsets = np.zeros((len(ids), 2), np.int32)
+        stated = np.array(encoding.offsets, np.int32).reshape(-1, 2)
+        offsets[: len(stated)] = stated
+        if shift:
+            np.maximum(offsets - shift, 0, out=offsets)
+        return Tokens(ids, offsets)
+
+    def _eos_to_append(self, layout: Layout) -> int | None:
+        """Decoder embedders end every input with EOS; most tokenizers' own template does it."""
+        if not layout.append_eos:
+            return None
+        name = _token_content(_config(layout.backbone).get("eos_token"), "</s>")
+        eos = self._backend.token_to_id(name)
+        if eos is None:
+            raise MismatchError(f"{layout.backbone}: the tokenizer has no token {name!r} to end inputs with.")
+        return None if self._backend.encode("").ids[-1:] == [eos] else int(eos)
+
+    def _leading(self, prompt: str) -> int:
+        """Ids before the text: as sentence-transformers counts them, special tokens at the end left out."""
+        if not prompt:
+            return 0
+        ids = self._ids(self._encode(prompt, [""], offsets=False)[0])
+        return len(ids) - int(ids[-1] in self.silent_ids)
+
+
+def _speakable(text: str) -> str:
+    """Lone surrogates as U+FFFD, one for one, so that offsets stay."""
+    return _SURROGATE.sub("\ufffd", text)
+
+
+def _backend(directory: Path) -> Any:
+    path = directory / "tokenizer.json"
+    if path.is_file():
+        try:
+            return tokenizers.Tokenizer.from_file(str(path))
+        except Exception as e:  # the library raises bare Exception
+            raise MismatchError(f"{path} cannot be read as a tokenizer: {e}.") from e
+    return _converted(directory)
+
+
+def _converted(directory: Path) -> Any:
+    """Directories that have only SentencePiece or vocabulary files: transformers converts them."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(directory), local_files_only=True)
+        return tokenizers.Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    except (OSError, ValueError, AttributeError) as e:
+        raise ModelNotFoundError(f"{directory} has no tokenizer.json, nor files to make one from.") from e
+
+
+def _config(directory: Path) -> dict[str, Any]:
+    path = directory / "tokenizer_config.json"
+    return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else {}
+
+
+def _special_names(directory: Path) -> set[str]:
+    stated = _config(directory)
+    path = directory / "special_tokens_map.json"
+    if path.is_file():
+        stated = {**json.loads(path.read_text("utf-8")), **stated}
+    names = {_token_content(stated.get(role), "") for role in _ROLES} - {""}
+    return names or set(_USUAL_NAMES)
+
+
+def _token_content(value: Any, default: str) -> str:
+    if isinstance(value, dict):
+        value = value.get("content")
+    return value if isinstance(value, str) else default

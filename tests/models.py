@@ -1,0 +1,282 @@
+"""Tiny random models on disk, in the layouts of the real ones. Deterministic, a fraction of a second each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+HIDDEN, LAYERS, HEADS = 32, 2, 4
+
+LINES = (
+    "the quick brown fox jumps over the lazy dog and reads a book about search",
+    "le renard brun saute par-dessus le chien paresseux et lit un livre",
+    "der schnelle braune Fuchs springt über den faulen Hund und liest ein Buch",
+    "быстрая коричневая лиса прыгает через ленивую собаку и читает книгу",
+    "el zorro marrón salta sobre el perro perezoso y lee un libro",
+    "敏捷的棕色狐狸跳过懒狗并阅读一本关于搜索的书",
+    "素早い茶色の狐がのろまな犬を飛び越えて本を読む",
+    "빠른 갈색 여우가 게으른 개를 뛰어넘고 책을 읽는다",
+    "สุนัขจิ้งจอกสีน้ำตาลกระโดดข้ามสุนัขขี้เกียจ",
+    "तेज भूरी लोमड़ी आलसी कुत्ते के ऊपर कूदती है",
+    "0 1 2 3 4 5 6 7 8 9 . , : ; ! ? ( ) [ ] \" ' / - _ <>",
+)
+XLMR_SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
+
+
+@cache
+def _pieces() -> tuple[tuple[str, float], ...]:
+    """A unigram vocabulary made by hand: words and characters, with ▁ at the beginning of words."""
+    words = {f"▁{w}" for line in LINES for w in line.split()}
+    characters = {c for line in LINES for c in line if c != " "} | {"▁"}
+    ascii_letters = {chr(c) for c in range(33, 127)}
+    return tuple(
+        [(w, -8.0) for w in sorted(words - characters)]
+        + [(c, -12.0) for c in sorted(characters | ascii_letters)]
+    )
+
+
+def unigram_tokenizer(specials: Sequence[str] = XLMR_SPECIALS, *, eos_only: bool = False) -> Tokenizer:
+    """SentencePiece-like, as XLM-R's: ids 0..3 are <s>, <pad>, </s>, <unk>, then the pieces, then <mask>."""
+    vocabulary = [(s, 0.0) for s in specials] + list(_pieces()) + [("<mask>", 0.0)]
+    tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=specials.index("<unk>")))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(" {2,}", " ")])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.add_special_tokens([*specials, "<mask>"])
+    ids = {s: tokenizer.token_to_id(s) for s in ("<s>", "</s>")}
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A" if eos_only else "<s> $A </s>",
+        pair="<s> $A </s> </s> $B </s>",
+        special_tokens=list(ids.items()),
+    )
+    return tokenizer
+
+
+def wordpiece_tokenizer() -> Tokenizer:
+    """As BERT's, lower-cased: [PAD] [UNK] [CLS] [SEP] [MASK], whole words and characters."""
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words = sorted({w.lower() for line in LINES for w in line.split()})
+    characters = sorted(
+        {c for line in LINES for c in line.lower() if c != " "} | set("abcdefghijklmnopqrstuvwxyz")
+    )
+    names = list(dict.fromkeys([*specials, *words, *characters, *(f"##{c}" for c in characters)]))
+    tokenizer = Tokenizer(models.WordPiece({n: i for i, n in enumerate(names)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.add_special_tokens(specials)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    return tokenizer
+
+
+_XLMR_TOKENS = {
+    "tokenizer_class": "XLMRobertaTokenizer",
+    "bos_token": "<s>", "eos_token": "</s>", "cls_token": "<s>", "sep_token": "</s>",
+    "pad_token": "<pad>", "unk_token": "<unk>", "mask_token": "<mask>",
+}  # fmt: skip
+_BERT_TOKENS = {
+    "tokenizer_class": "BertTokenizer", "do_lower_case": True,
+    "cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "unk_token": "[UNK]",
+    "mask_token": "[MASK]",
+}  # fmt: skip
+
+
+def xlmr_config(vocabulary: int, *, limit: int = 128, **changes: Any) -> Any:
+    from transformers import XLMRobertaConfig
+
+    return XLMRobertaConfig(
+        vocab_size=vocabulary, hidden_size=changes.pop("hidden_size", HIDDEN),
+        num_hidden_layers=changes.pop("num_hidden_layers", LAYERS),
+        num_attention_heads=changes.pop("num_attention_heads", HEADS),
+        intermediate_size=changes.pop("intermediate_size", 64), max_position_embeddings=limit + 2,
+        type_vocab_size=1, pad_token_id=1, bos_token_id=0, eos_token_id=2, layer_norm_eps=1e-5, **changes,
+    )  # fmt: skip
+
+
+def write_m3(
+    path: Path, *, seed: int = 0, limit: int = 128, lexical: bool = True, multi_vector: bool = True,
+    **changes: Any,
+) -> Path:  # fmt: skip
+    """XLM-R with BGE-M3's heads beside it, as BAAI/bge-m3 lies on the hub. `changes` go to the config."""
+    from transformers import XLMRobertaModel
+
+    tokenizer = unigram_tokenizer()
+    config = xlmr_config(tokenizer.get_vocab_size(), limit=limit, **changes)
+    _save(path, XLMRobertaModel, config, tokenizer, _XLMR_TOKENS, limit, seed)
+    generator = torch.Generator().manual_seed(seed + 1)
+    if lexical:
+        _write_head(path / "sparse_linear.pt", 1, config.hidden_size, generator)
+    if multi_vector:
+        _write_head(path / "colbert_linear.pt", config.hidden_size, config.hidden_size, generator)
+    return path
+
+
+def write_sentence_xlmr(
+    path: Path, *, seed: int = 0, limit: int = 128, pooling: str = "cls", **st: Any
+) -> Path:
+    """XLM-R in sentence-transformers' layout (`student`, `ko`). `st` goes to `write_sentence_modules`."""
+    from transformers import XLMRobertaModel
+
+    tokenizer = unigram_tokenizer()
+    config = xlmr_config(tokenizer.get_vocab_size(), limit=limit)
+    _save(path, XLMRobertaModel, config, tokenizer, _XLMR_TOKENS, limit, seed)
+    return write_sentence_modules(path, HIDDEN, pooling=pooling, limit=limit, **st)
+
+
+def write_sentence_bert(
+    path: Path, *, seed: int = 0, limit: int = 64, pooling: str = "mean", **st: Any
+) -> Path:
+    """BERT in sentence-transformers' layout, as all-MiniLM-L6-v2."""
+    from transformers import BertConfig, BertModel
+
+    tokenizer = wordpiece_tokenizer()
+    config = BertConfig(
+        vocab_size=tokenizer.get_vocab_size(), hidden_size=HIDDEN, num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS, intermediate_size=64, max_position_embeddings=limit, pad_token_id=0,
+    )  # fmt: skip
+    _save(path, BertModel, config, tokenizer, _BERT_TOKENS, limit, seed)
+    return write_sentence_modules(path, HIDDEN, pooling=pooling, limit=limit, **st)
+
+
+def write_sentence_mistral(
+    path: Path, *, seed: int = 0, limit: int = 64, window: int | None = None, **st: Any
+) -> Path:
+    """A decoder with grouped queries, last-token pooling and EOS at the end, as e5-mistral."""
+    from transformers import MistralConfig, MistralModel
+
+    specials = ("<unk>", "<s>", "</s>")
+    tokenizer = unigram_tokenizer(specials)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    config = MistralConfig(
+        vocab_size=tokenizer.get_vocab_size(), hidden_size=HIDDEN, num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS, num_key_value_heads=2, intermediate_size=64, max_position_embeddings=limit,
+        sliding_window=window, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    tokens = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>",
+              "unk_token": "<unk>", "pad_token": "</s>", "padding_side": "left"}  # fmt: skip
+    _save(path, MistralModel, config, tokenizer, tokens, limit, seed)
+    return write_sentence_modules(path, HIDDEN, pooling=st.pop("pooling", "lasttoken"), limit=limit, **st)
+
+
+def write_cross_encoder(path: Path, *, seed: int = 0, limit: int = 128) -> Path:
+    """XLM-R sequence classification with one label, as bge-reranker-v2-m3."""
+    from transformers import XLMRobertaForSequenceClassification
+
+    tokenizer = unigram_tokenizer()
+    config = xlmr_config(tokenizer.get_vocab_size(), limit=limit, num_labels=1)
+    _save(path, XLMRobertaForSequenceClassification, config, tokenizer, _XLMR_TOKENS, limit, seed)
+    return path
+
+
+def write_sentence_modules(
+    path: Path,
+    width: int,
+    *,
+    pooling: str | Sequence[str],
+    limit: int,
+    normalize: bool = True,
+    dense: int | None = None,
+    activation: str = "torch.nn.modules.activation.Tanh",
+    prompts: Mapping[str, str] | None = None,
+    default_prompt_name: str | None = None,
+    include_prompt: bool = True,
+    seed: int = 0,
+) -> Path:
+    """modules.json and what it names: Pooling, an optional Dense of `dense` outputs, Normalize."""
+    modes = (pooling,) if isinstance(pooling, str) else tuple(pooling)
+    legacy = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens", "lasttoken": "lasttoken",
+              "mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+              "weightedmean": "weightedmean_tokens"}  # fmt: skip
+    kinds = ["Transformer", "Pooling", *["Dense"] * bool(dense), *["Normalize"] * normalize]
+    modules = [
+        {
+            "idx": i,
+            "name": str(i),
+            "path": f"{i}_{kind}" if i else "",
+            "type": f"sentence_transformers.models.{kind}",
+        }
+        for i, kind in enumerate(kinds)
+    ]
+    _write_json(path / "modules.json", modules)
+    _write_json(
+        path / "1_Pooling/config.json",
+        {"word_embedding_dimension": width, "include_prompt": include_prompt}
+        | {f"pooling_mode_{name}": mode in modes for mode, name in legacy.items()},
+    )
+    _write_json(path / "sentence_bert_config.json", {"max_seq_length": limit, "do_lower_case": False})
+    _write_json(
+        path / "config_sentence_transformers.json",
+        {
+            "prompts": dict(prompts or {}),
+            "default_prompt_name": default_prompt_name,
+            "similarity_fn_name": "cosine",
+        },
+    )
+    if dense:
+        inputs = width * len(modes)
+        generator = torch.Generator().manual_seed(seed + 2)
+        _write_json(
+            path / "2_Dense/config.json",
+            {"in_features": inputs, "out_features": dense, "bias": True, "activation_function": activation},
+        )
+        save_file(
+            {
+                "linear.weight": torch.randn(dense, inputs, generator=generator) * 0.3,
+                "linear.bias": torch.randn(dense, generator=generator) * 0.1,
+            },
+            str(path / "2_Dense/model.safetensors"),
+        )
+    if normalize:
+        (path / f"{len(kinds) - 1}_Normalize").mkdir(exist_ok=True)
+    return path
+
+
+def _save(
+    path: Path, model_class: Any, config: Any, tokenizer: Tokenizer, tokens: Mapping[str, Any],
+    limit: int, seed: int,
+) -> None:  # fmt: skip
+    path.mkdir(parents=True, exist_ok=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = model_class(config)
+        with torch.no_grad():
+            # Initial weights are so small that every text comes out alike; make them matter.
+            for name, parameter in model.named_parameters():
+                if parameter.dim() > 1:
+                    parameter.normal_(0, 1.0 if "embeddings" in name or "embed_" in name else 0.2)
+                elif name.endswith("bias"):
+                    parameter.normal_(0, 0.1)
+    config.architectures = [model_class.__name__]
+    _write_json(path / "config.json", config.to_dict() | {"dtype": "float32"})
+    tensors = {k: v.contiguous() for k, v in model.state_dict().items()}
+    save_file(tensors, str(path / "model.safetensors"), metadata={"format": "pt"})
+    tokenizer.save(str(path / "tokenizer.json"))
+    _write_json(path / "tokenizer_config.json", {**tokens, "model_max_length": limit})
+
+
+def _write_head(path: Path, outputs: int, inputs: int, generator: torch.Generator) -> None:
+    torch.save(
+        {
+            "weight": torch.randn(outputs, inputs, generator=generator) * 0.3,
+            "bias": torch.randn(outputs, generator=generator) * 0.1 + 2.0 * (outputs == 1),
+        },
+        path,
+    )
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, ensure_ascii=False, default=str), "utf-8")
