@@ -16,7 +16,9 @@ class Encoder(Protocol):
     @property
     def tokenizer(self) -> Tokenizer: ...
 
-    def encode_ids(self, ids: Sequence[IntArray], *, lexical: bool, multi_vector: bool = False) -> EncodedBatch:
+    def encode_ids(
+        self, ids: Sequence[IntArray], *, lexical: bool, multi_vector: bool = False
+    ) -> EncodedBatch:
         """Encodes tokenised inputs (prompt and special tokens already in) in the order given,
         packed into as many forwards as the token budget asks for."""
         ...
