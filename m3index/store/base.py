@@ -26,12 +26,24 @@ class Store(Protocol):
     Reads are strongly consistent: what an acknowledged write wrote is seen. Every write is
     idempotent, so a call that failed halfway may be repeated. Errors are those of
     m3index.errors: UnreachableError after retries, NotAuthorisedError, LockedError,
-    CollectionNotFoundError, FilterError, RowRefusedError (a write whose rows the store refuses; no
-    row of the call counts as written), StoppedError (disk nearly full), StoreError for the rest.
+    CollectionNotFoundError, FilterError, RowRefusedError (the store refuses the rows named in its
+    `passage_ids`; the other rows of the call are written), StoppedError (disk nearly full, quota),
+    StoreError for the rest. A collection's rows may also be reached by an alias.
     """
 
     @property
     def uri(self) -> str: ...
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the engine has complained of since it was opened (Milvus Lite: rows that it lost).
+        Callers show them as errors."""
+        ...
+
+    def default_analyzer(self) -> str:
+        """The analyzer that a new bm25 collection gets here when none is asked for: `icu` on servers,
+        `ngrams` (folded by the client) on Milvus Lite."""
+        ...
 
     # -- collections and aliases
 
@@ -40,10 +52,13 @@ class Store(Protocol):
         ...
 
     def create(self, name: str, spec: CollectionSpec, properties: Mapping[str, str]) -> None:
-        """Makes and loads an empty collection. An existing one of that name is a StoreError."""
+        """Makes and loads an empty collection. An existing one of that name is a StoreError.
+        Where spec.analyzer is None a bm25 collection gets the default; the property `analyzer` is set."""
         ...
 
-    def drop(self, name: str) -> None: ...
+    def drop(self, name: str) -> None:
+        """One that is not there is no error; one that an alias points to is a StoreError."""
+        ...
 
     def spec(self, name: str) -> CollectionSpec:
         """Read back from the store; MismatchError where it is not a collection of ours."""
@@ -66,7 +81,9 @@ class Store(Protocol):
         """Makes or moves the alias, in one step."""
         ...
 
-    def drop_alias(self, alias: str) -> None: ...
+    def drop_alias(self, alias: str) -> None:
+        """One that is not there is no error."""
+        ...
 
     # -- rows
 

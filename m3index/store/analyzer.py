@@ -1,0 +1,61 @@
+"""What BM25 sees: the text as it is, or folded here where the engine knows only words with spaces.
+
+Milvus Lite has one tokenizer, the regular expression `\\w+`. It splits words at the combining marks of
+Hindi, Thai or Arabic, and takes a whole sentence of Chinese or Thai for one word. So the client drops
+the marks and writes such runs as overlapping n-grams with spaces, in documents and in queries alike.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+
+from m3index import schema
+
+NGRAMS = "ngrams"
+"""The analyzer whose input is folded by the client."""
+
+_IDEOGRAPHS = (
+    r"\u3005-\u3007\u3040-\u312f\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\U00020000-\U0003ffff"
+)
+_SOUTHEAST = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+_RUN = re.compile(f"([{_IDEOGRAPHS}]+)|([{_SOUTHEAST}]+)")
+_WORD = re.compile(r"\w+")
+_MAY_FOLD = re.compile(r"[^\x00-\x7f]")
+
+
+def analyzers() -> dict[str, dict[str, object]]:
+    """The analyzers by name, with the parameters that Milvus is given."""
+    return dict(schema.collection()["analyzers"])
+
+
+def fold(text: str) -> str:
+    """NFKC and case folding, no combining mark, runs of unspaced scripts as spaced n-grams.
+
+    Han, Kana and Hangul become bigrams, Thai, Lao, Khmer and Burmese (whose letters say less)
+    trigrams; a run that is shorter stays whole. Letters with a precomposed accent keep it: in
+    Vietnamese it makes the word.
+    """
+    text = text.casefold()
+    if not _MAY_FOLD.search(text):
+        return text
+    text = unicodedata.normalize("NFKC", text)
+    text = "".join(c for c in text if c < "\u0300" or not unicodedata.category(c).startswith("M"))
+    return _RUN.sub(lambda run: f" {_ngrams(run[0], 2 if run[1] else 3)} ", text)
+
+
+def bm25_text(text: str, analyzer: str) -> str:
+    """What is stored for BM25, or asked of it."""
+    return fold(text) if analyzer == NGRAMS else text
+
+
+def terms(text: str) -> Counter[str]:
+    """The tokens that the `ngrams` analyzer makes of a text, counted."""
+    return Counter(_WORD.findall(fold(text)))
+
+
+def _ngrams(run: str, n: int) -> str:
+    if len(run) <= n:
+        return run
+    return " ".join(run[i : i + n] for i in range(len(run) - n + 1))

@@ -1,0 +1,123 @@
+"""The seam where the exceptions of pymilvus and gRPC become those of m3index."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+import grpc
+from pymilvus.exceptions import (
+    DataNotMatchException,
+    MilvusException,
+    ParamError,
+)
+
+from m3index.errors import (
+    CollectionNotFoundError,
+    FilterError,
+    M3IndexError,
+    NotAuthorisedError,
+    StoppedError,
+    StoreError,
+    UnreachableError,
+)
+
+UNEXPECTED, RATE_LIMIT, NOT_FOUND, NOT_LOADED = 1, 8, 100, 101
+TRANSIENT_CODES = frozenset({2, 4, 8, 12, 103, 106, 202, 1002, 1807, 2200})
+"""Milvus's own codes for: unavailable, too many requests, rate limit, time tick delay, loading,
+recovering, I/O cut short, and the same in its parts."""
+
+_TRANSIENT_STATUS = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.ABORTED)
+_AUTH_CODES = frozenset({1400, 1401, 1402})
+_AUTH_STATUS = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
+_FULL_CODES = frozenset({3, 7, 9})
+_CONTENT_CODES = frozenset({6, 1100, 1101})
+
+
+def redacted(uri: str) -> str:
+    """The URI without user and password."""
+    parts = urlsplit(uri)
+    if parts.username is None and parts.password is None:
+        return uri
+    host = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=host).geturl()
+
+
+def code(error: BaseException) -> int | grpc.StatusCode | None:
+    """Milvus's code or gRPC's; pymilvus puts the latter into a MilvusException at times."""
+    if isinstance(error, MilvusException):
+        found = error.code
+        return found if isinstance(found, grpc.StatusCode) else int(found)
+    if isinstance(error, grpc.RpcError):
+        status: grpc.StatusCode | None = error.code() if callable(getattr(error, "code", None)) else None
+        return status
+    return None
+
+
+def words(error: BaseException) -> str:
+    """What Milvus says, on one line, without pymilvus's wrapping and Go's stack."""
+    if isinstance(error, MilvusException):
+        text = str(error.message)
+    elif isinstance(error, grpc.RpcError) and callable(getattr(error, "details", None)):
+        text = str(error.details() or error)
+    else:
+        text = str(error)
+    text = re.sub(r"^\[\w+\] Retry (?:timeout|run out)[^,]*,\s*(?:message=)?", "", text)
+    text = text.split("\nTraceback", 1)[0].split("Stack trace", 1)[0].split(", debug=", 1)[0]
+    return re.sub(r"\s+", " ", text).strip()[:600]
+
+
+def is_transient(error: BaseException) -> bool:
+    found = code(error)
+    if found in _TRANSIENT_STATUS or found in TRANSIENT_CODES:
+        return True
+    return bool(isinstance(error, MilvusException) and error.retriable)
+
+
+def is_not_loaded(error: BaseException) -> bool:
+    return isinstance(error, MilvusException) and code(error) == NOT_LOADED
+
+
+def is_not_found(error: BaseException) -> bool:
+    """No such collection or alias."""
+    return isinstance(error, MilvusException) and (
+        code(error) in (NOT_FOUND, 1600) or "not found" in words(error) or "not exist" in words(error)
+    )
+
+
+def is_content(error: BaseException) -> bool:
+    """The call is refused for what its rows hold, so that a part of it may be taken."""
+    if not isinstance(error, MilvusException):
+        return False
+    own = isinstance(error, ParamError | DataNotMatchException)
+    return bool(own or error.is_input_error or code(error) in _CONTENT_CODES)
+
+
+def is_too_large(error: BaseException) -> bool:
+    """The message is greater than the server or the client takes."""
+    return code(error) == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def translate(error: BaseException, doing: str, uri: str, *, filtered: bool = False) -> M3IndexError:
+    """The error that a caller sees. `filtered`: the call carried a filter that may be to blame."""
+    found, said, place = code(error), words(error), redacted(uri)
+    if found in _AUTH_CODES or found in _AUTH_STATUS:
+        return NotAuthorisedError(f"{place} refuses the credentials ({said}). Check --token.")
+    if is_transient(error):
+        return UnreachableError(
+            f"{place} did not answer while {doing} ({said}). Check --uri, and that the server runs."
+        )
+    if found == NOT_FOUND:
+        return CollectionNotFoundError(f"{place}: {said}.")
+    if found in _FULL_CODES:
+        return StoppedError(
+            f"{place} takes no more data ({said}). Free memory, disk or quota, then run again."
+        )
+    if filtered and is_content(error):
+        return FilterError(f"Milvus does not take the filter: {_filter_words(said)}")
+    return StoreError(f"{place} refused {doing}: {said}" + ("" if found is None else f" (code {found})."))
+
+
+def _filter_words(said: str) -> str:
+    said = re.sub(r"^failed to create query plan: ", "", said)
+    return re.sub(r": invalid parameter$", "", said)

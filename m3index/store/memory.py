@@ -1,0 +1,331 @@
+"""The exact store in memory: what the others are compared with, and what fast tests run on."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from m3index import schema
+from m3index.errors import CollectionNotFoundError, StoreError, UsageError
+from m3index.schema import CollectionSpec
+from m3index.store.analyzer import NGRAMS, terms
+from m3index.store.base import QueryVector, StoredRow
+from m3index.store.filter import Filter, matches, render
+from m3index.store.queries import check
+from m3index.store.rows import BATCH_ROWS, checked, refused
+from m3index.types import Candidate, FloatArray, Leg, Row, SparseVector, join_title
+
+Fail = Callable[[str], None]
+"""Called with `before upsert`, `after upsert`, `before delete` ... : whatever it raises, the caller gets."""
+
+BM25_LIMIT = 2**20
+
+
+@dataclass(slots=True)
+class _Collection:
+    spec: CollectionSpec
+    properties: dict[str, str]
+    rows: dict[str, Row] = field(default_factory=dict)
+    terms: dict[str, Counter[str]] = field(default_factory=dict)
+
+
+class MemoryStore:
+    """Collections in dictionaries; dense and lexical by exact inner product, BM25 as Milvus scores it.
+
+    fail: a hook around every write, to see what a crash leaves behind. batch: how many rows (or
+    keys) one write takes before the hook is asked again.
+    """
+
+    def __init__(self, fail: Fail | None = None, *, batch: int = BATCH_ROWS) -> None:
+        self.fail, self.batch = fail, batch
+        self.warnings: list[str] = []
+        self._collections: dict[str, _Collection] = {}
+        self._aliases: dict[str, str] = {}
+        self._lock = threading.RLock()
+
+    @property
+    def uri(self) -> str:
+        return "memory:"
+
+    def default_analyzer(self) -> str:
+        return NGRAMS
+
+    # -- collections and aliases
+
+    def collections(self) -> list[str]:
+        return sorted(self._collections)
+
+    def create(self, name: str, spec: CollectionSpec, properties: Mapping[str, str]) -> None:
+        _check_name(name)
+        if name in self._collections or name in self._aliases:
+            raise StoreError(f"The collection {name!r} is there already.")
+        if spec.sparse == "bm25":
+            spec = replace(spec, analyzer=spec.analyzer or NGRAMS)
+            properties = {**properties, "analyzer": str(spec.analyzer)}
+        self._hook("before create")
+        self._collections[name] = _Collection(replace(spec, fields=dict(spec.fields)), dict(properties))
+        self._hook("after create")
+
+    def drop(self, name: str) -> None:
+        if name not in self._collections:
+            return
+        if aliases := [alias for alias, target in self._aliases.items() if target == name]:
+            raise StoreError(
+                f"The collection {name!r} is in use behind {', '.join(aliases)}; it is not dropped."
+            )
+        self._hook("before drop")
+        del self._collections[name]
+        self._hook("after drop")
+
+    def spec(self, name: str) -> CollectionSpec:
+        return self._collection(name).spec
+
+    def properties(self, name: str) -> dict[str, str]:
+        return dict(self._collection(name).properties)
+
+    def set_properties(self, name: str, properties: Mapping[str, str]) -> None:
+        collection = self._collection(name)
+        self._hook("before set_properties")
+        collection.properties.update(properties)
+        self._hook("after set_properties")
+
+    def resolve(self, alias: str) -> str | None:
+        _check_name(alias)
+        if alias in self._collections:
+            raise UsageError(
+                f"{alias!r} is a plain collection at {self.uri}, and m3index needs that name for an alias. "
+                "Rename or drop the collection, or choose another name with -c."
+            )
+        return self._aliases.get(alias)
+
+    def point(self, alias: str, name: str) -> None:
+        _check_name(alias)
+        if alias in self._collections:
+            raise StoreError(f"{alias!r} is a collection; it cannot be an alias.")
+        if name not in self._collections:
+            raise CollectionNotFoundError(f"There is no collection {name!r} at {self.uri}.")
+        self._hook("before point")
+        self._aliases[alias] = name
+        self._hook("after point")
+
+    def drop_alias(self, alias: str) -> None:
+        self._hook("before drop_alias")
+        self._aliases.pop(alias, None)
+        self._hook("after drop_alias")
+
+    # -- rows
+
+    def upsert(self, name: str, rows: Sequence[Row]) -> None:
+        collection = self._collection(name)
+        good, reasons = checked(rows, collection.spec, bm25_limit=BM25_LIMIT)
+        for start in range(0, len(good), self.batch):
+            self._hook("before upsert")
+            with self._lock:
+                for wire in good[start : start + self.batch]:
+                    row = _kept(wire.row, collection.spec)
+                    collection.rows[row.passage_id] = row
+                    collection.terms.pop(row.passage_id, None)
+            self._hook("after upsert")
+        if reasons:
+            raise refused(reasons)
+
+    def delete(self, name: str, passage_ids: Sequence[str]) -> None:
+        collection = self._collection(name)
+        for start in range(0, len(passage_ids), self.batch):
+            self._hook("before delete")
+            with self._lock:
+                for key in passage_ids[start : start + self.batch]:
+                    collection.rows.pop(key, None)
+                    collection.terms.pop(key, None)
+            self._hook("after delete")
+
+    def get(self, name: str, passage_ids: Sequence[str], fields: Sequence[str]) -> dict[str, StoredRow]:
+        rows = self._collection(name).rows
+        with self._lock:
+            return {key: _stored(rows[key], fields) for key in dict.fromkeys(passage_ids) if key in rows}
+
+    def scan(self, name: str, where: Filter | None, fields: Sequence[str]) -> Iterator[StoredRow]:
+        for row in self._matching(self._collection(name), where):
+            yield _stored(row, fields)
+
+    def count(self, name: str, where: Filter | None = None) -> int:
+        return len(self._matching(self._collection(name), where))
+
+    def flush(self, name: str) -> None:
+        self._collection(name)
+
+    # -- search
+
+    def search(
+        self,
+        name: str,
+        leg: Leg,
+        queries: Sequence[QueryVector],
+        limit: int,
+        where: Filter | None = None,
+        group_field: str | None = None,
+    ) -> list[list[Candidate]]:
+        collection = self._collection(name)
+        asked = check(collection.spec, leg, queries, limit)
+        rows = self._matching(collection, where)
+        found: list[list[Candidate]] = [[] for _ in queries]
+        if not asked or not rows:
+            return found
+        scored = self._scores(collection, leg, [queries[i] for i in asked], rows)
+        for i, scores in zip(asked, scored, strict=True):
+            hits = [
+                (-float(s), row.passage_id, row)
+                for s, row in zip(scores, rows, strict=True)
+                if not math.isnan(s)
+            ]
+            found[i] = [
+                Candidate(key, -score, _stored(row, [group_field])[group_field] if group_field else None)
+                for score, key, row in sorted(hits, key=lambda hit: hit[:2])[:limit]
+            ]
+        return found
+
+    # -- the connection
+
+    def describe(self) -> Mapping[str, Any]:
+        return {
+            "kind": "memory",
+            "version": "",
+            "uri": self.uri,
+            "db": "default",
+            "dense_index": "exact",
+            "analyzers": [NGRAMS],
+            "default_analyzer": NGRAMS,
+            "warnings": [],
+        }
+
+    def close(self) -> None:
+        """There is nothing to release."""
+
+    # -- pieces
+
+    def _hook(self, moment: str) -> None:
+        if self.fail is not None:
+            self.fail(moment)
+
+    def _collection(self, name: str) -> _Collection:
+        try:
+            return self._collections[self._aliases.get(name, name)]
+        except KeyError:
+            raise CollectionNotFoundError(f"There is no collection {name!r} at {self.uri}.") from None
+
+    def _matching(self, collection: _Collection, where: Filter | None) -> list[Row]:
+        with self._lock:
+            rows = list(collection.rows.values())
+        if where is None:
+            return rows
+        render(where)
+        return [row for row in rows if matches(where, _filterable(row))]
+
+    def _scores(
+        self, collection: _Collection, leg: Leg, queries: Sequence[Any], rows: Sequence[Row]
+    ) -> Iterator[FloatArray]:
+        """For each query the score of each row; NaN where the leg does not find the row."""
+        match leg:
+            case Leg.DENSE:
+                matrix = np.stack([row.dense for row in rows])
+                for query in queries:
+                    yield matrix @ np.asarray(query, np.float32)
+            case Leg.LEXICAL:
+                weights = [row.sparse.to_dict() if row.sparse is not None else {} for row in rows]
+                for query in queries:
+                    yield _inner(query, weights)
+            case Leg.BM25:
+                with self._lock:
+                    for key in collection.rows.keys() - collection.terms.keys():
+                        row = collection.rows[key]
+                        collection.terms[key] = terms(join_title(row.title, row.text))
+                    counted = dict(collection.terms)
+                for query in queries:
+                    yield _bm25(terms(query), counted, rows)
+
+
+def _inner(query: SparseVector, weights: Sequence[Mapping[int, float]]) -> FloatArray:
+    asked = query.to_dict()
+    scores = [
+        math.fsum(w * row[i] for i, w in asked.items() if i in row) if asked.keys() & row.keys() else math.nan
+        for row in weights
+    ]
+    return np.array(scores, np.float32)
+
+
+def _bm25(query: Counter[str], counted: Mapping[str, Counter[str]], rows: Sequence[Row]) -> FloatArray:
+    """Robertson's BM25 with the idf of Lucene, as Milvus has it; k1 and b are those of the definition."""
+    params = schema.collection()["sparse"]["bm25"]["index"]["params"]
+    k1, b = params["bm25_k1"], params["bm25_b"]
+    frequency = {t: sum(t in c for c in counted.values()) for t in query}
+    mean = sum(c.total() for c in counted.values()) / len(counted) or 1.0
+    scores = np.full(len(rows), math.nan, np.float32)
+    for n, row in enumerate(rows):
+        there = counted[row.passage_id]
+        score = 0.0
+        for term, asked in query.items():
+            if times := there.get(term, 0):
+                idf = math.log((len(counted) - frequency[term] + 0.5) / (frequency[term] + 0.5) + 1.0)
+                score += asked * idf * times * (k1 + 1) / (times + k1 * (1 - b + b * there.total() / mean))
+        if score > 0.0:
+            scores[n] = score
+    return scores
+
+
+def _kept(row: Row, spec: CollectionSpec) -> Row:
+    """A copy that shares nothing with the caller's, as it would come back from a server."""
+    sparse = row.sparse
+    return replace(
+        row,
+        metadata=json.loads(json.dumps(dict(row.metadata), ensure_ascii=False)),
+        fields={
+            name: schema.field_value(name, kind, row.fields.get(name)) for name, kind in spec.fields.items()
+        },
+        dense=np.array(row.dense, np.float32),
+        sparse=None
+        if sparse is None
+        else SparseVector(np.array(sparse.indices, np.int32), np.array(sparse.values, np.float32)),
+    )
+
+
+def _filterable(row: Row) -> dict[str, Any]:
+    return {
+        "passage_id": row.passage_id,
+        "doc_id": row.doc_id,
+        "ordinal": row.ordinal,
+        "source": row.source,
+        "doc_hash": row.doc_hash,
+        "passages": row.passages,
+        "title": row.title,
+        "text": row.text,
+        **row.fields,
+    }
+
+
+def _stored(row: Row, fields: Sequence[str]) -> dict[str, Any]:
+    stored: dict[str, Any] = {"passage_id": row.passage_id}
+    for name in fields:
+        if name in row.fields:
+            value: Any = row.fields[name]
+        elif name in ("lexical", "sparse"):
+            value = row.sparse
+        elif name == "metadata":
+            value = json.loads(json.dumps(row.metadata))
+        elif hasattr(row, name):
+            value = getattr(row, name)
+        else:
+            raise StoreError(f"There is no field {name!r}.")
+        stored[name] = list(value) if isinstance(value, tuple) else value
+    return stored
+
+
+def _check_name(name: str) -> None:
+    if not (name.isascii() and name.isidentifier() and len(name) <= 255):
+        raise UsageError(f"A collection's name is made of letters, digits and _: {name!r} is not.")

@@ -1,0 +1,523 @@
+"""The Store over pymilvus: Milvus Lite as a local path, `milvus-lite server`, and any Milvus server."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal, TypeAlias, TypeVar
+
+import grpc
+import numpy as np
+from pymilvus import MilvusClient
+from pymilvus.client.cache import GlobalCache
+from pymilvus.exceptions import MilvusException
+from scipy import sparse
+
+from m3index.errors import CollectionNotFoundError, M3IndexError, StoreError, UsageError
+from m3index.schema import CollectionSpec
+from m3index.store import faults, retry
+from m3index.store.analyzer import NGRAMS, analyzers, bm25_text
+from m3index.store.base import QueryVector, StoredRow
+from m3index.store.definition import bm25_limit, from_milvus, indexes, to_milvus
+from m3index.store.filter import Filter, In, render
+from m3index.store.lite import LiteFile
+from m3index.store.queries import check
+from m3index.store.rows import EMPTY_DIMENSION, WireRow, batches, checked, from_wire, refused
+from m3index.types import Candidate, Leg, Row, SparseVector
+
+Kind: TypeAlias = Literal["lite", "lite-server", "server"]
+T = TypeVar("T")
+
+PREFIX = "m3index."
+SERVER_TIMEOUT, LITE_TIMEOUT, CONNECT_TIMEOUT = 60.0, 600.0, 10.0
+KEYS_PER_CALL = 500
+CANDIDATES_PER_CALL = 200_000
+QUERIES_PER_CALL = 1_000
+EF_AT_LEAST = 256
+PAGE_OF_KEYS, PAGE_OF_ROWS = 10_000, 500
+_HEAVY = frozenset({"text", "title", "metadata", "dense", "lexical"})
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
+_SERVER = re.compile(r"(https?|tcp)://|unix:", re.IGNORECASE)
+
+
+class MilvusStore:
+    """See Store for what each method promises.
+
+    On Milvus Lite one lock orders all calls: it swaps its write buffer without one, and a read
+    between would miss rows. `warnings` is what Lite's engine has complained of since it was opened.
+    """
+
+    def __init__(self, uri: str, token: str, db: str, timeout: float | None, lite: LiteFile | None) -> None:
+        self._uri, self._token, self._db, self._lite = uri, token, db, lite
+        self._timeout = timeout or (SERVER_TIMEOUT if lite is None else LITE_TIMEOUT)
+        self._specs: dict[str, CollectionSpec] = {}
+        self._closed = False
+        self._gate: AbstractContextManager[Any] = nullcontext()
+        self._client = self._connect()
+        self._version = str(
+            self._call("asking for the version", lambda t: self._client.get_server_version(timeout=t))
+        )
+        lite_engine = "lite" in self._version.lower()
+        self.kind: Kind = "lite" if lite is not None else "lite-server" if lite_engine else "server"
+        if lite_engine:
+            self._gate = threading.RLock()
+
+    @classmethod
+    def open(
+        cls, uri: str, token: str | None = None, db: str | None = None, *, timeout: float | None = None
+    ) -> MilvusStore:
+        """Opens `path.db` in this process, or a server by `http://`, `https://`, `tcp://` or `unix:`.
+
+        timeout: the seconds that one call may take, its repetitions included; by default 60 on
+        servers and 600 on a local file, which answers slowly rather than not at all.
+        """
+        _quieten()
+        if _SERVER.match(uri):
+            return cls(uri, token or "", db or "", timeout, None)
+        if "://" in uri and not uri.startswith("file://"):
+            raise UsageError(
+                f"{faults.redacted(uri)!r} is no address of Milvus: use a path ending in .db, or http://."
+            )
+        lite = LiteFile(uri)
+        try:
+            return cls(uri, token or "", db or "", timeout, lite)
+        except BaseException:
+            lite.release()
+            raise
+
+    @property
+    def uri(self) -> str:
+        return faults.redacted(self._uri)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What Milvus Lite warned of: rows that it lost, files that it could not keep in order."""
+        return [] if self._lite is None else list(self._lite.warnings.messages)
+
+    def default_analyzer(self) -> str:
+        return "icu" if self.kind == "server" else NGRAMS
+
+    # -- collections and aliases
+
+    def collections(self) -> list[str]:
+        return sorted(self._call("listing collections", lambda t: self._client.list_collections(timeout=t)))
+
+    def create(self, name: str, spec: CollectionSpec, properties: Mapping[str, str]) -> None:
+        _check_name(name)
+        lite = self.kind != "server"
+        if spec.sparse == "bm25":
+            spec = CollectionSpec(spec.dim, spec.sparse, spec.fields, self._analyzer(spec.analyzer))
+            properties = {**properties, "analyzer": str(spec.analyzer)}
+        if self._call("looking for a collection", lambda t: self._client.has_collection(name, timeout=t)):
+            raise StoreError(f"The collection {name!r} is there already.")
+        made, params = to_milvus(spec, lite=lite), indexes(spec, lite=lite)
+        self._call(
+            f"making the collection {name!r}",
+            lambda t: self._client.create_collection(
+                name, schema=made, consistency_level="Strong", timeout=t
+            ),
+        )
+        self.set_properties(name, properties)
+        self._call(f"indexing {name!r}", lambda t: self._client.create_index(name, params, timeout=t))
+        self._load(name)
+
+    def drop(self, name: str) -> None:
+        if name not in self.collections():
+            return
+        found = self._call("listing aliases", lambda t: self._client.list_aliases(name, timeout=t))
+        if aliases := found.get("aliases"):
+            raise StoreError(
+                f"The collection {name!r} is in use behind {', '.join(aliases)}; it is not dropped."
+            )
+        self._call(f"dropping {name!r}", lambda t: self._client.drop_collection(name, timeout=t))
+        self._specs.pop(name, None)
+
+    def spec(self, name: str) -> CollectionSpec:
+        if name not in self._specs:
+            self._specs[name] = from_milvus(name, self._describe(name))
+        return self._specs[name]
+
+    def properties(self, name: str) -> dict[str, str]:
+        found = self._describe(name).get("properties") or {}
+        return {
+            key.removeprefix(PREFIX): str(value) for key, value in found.items() if key.startswith(PREFIX)
+        }
+
+    def set_properties(self, name: str, properties: Mapping[str, str]) -> None:
+        if not properties:
+            return
+        written = {PREFIX + key: value for key, value in properties.items()}
+        self._call(
+            "writing the collection's properties",
+            lambda t: self._client.alter_collection_properties(name, written, timeout=t),
+        )
+
+    def resolve(self, alias: str) -> str | None:
+        _check_name(alias)
+        if alias in self.collections():
+            raise UsageError(
+                f"{alias!r} is a plain collection at {self.uri}, and m3index needs that name for an alias. "
+                "Rename or drop the collection, or choose another name with -c."
+            )
+        return self._behind(alias)
+
+    def point(self, alias: str, name: str) -> None:
+        _check_name(alias)
+        if name not in self.collections():
+            raise CollectionNotFoundError(f"There is no collection {name!r} at {self.uri}.")
+        change = self._client.create_alias if self._behind(alias) is None else self._client.alter_alias
+        self._call(f"pointing {alias!r} to {name!r}", lambda t: change(name, alias, timeout=t))
+
+    def drop_alias(self, alias: str) -> None:
+        if self._behind(alias) is not None:
+            self._call(f"dropping the alias {alias!r}", lambda t: self._client.drop_alias(alias, timeout=t))
+
+    # -- rows
+
+    def upsert(self, name: str, rows: Sequence[Row]) -> None:
+        good, reasons = checked(rows, self.spec(name), bm25_limit=bm25_limit(lite=self.kind != "server"))
+        for batch in batches(good):
+            reasons |= self._write(name, batch)
+        if reasons:
+            raise refused(reasons)
+
+    def delete(self, name: str, passage_ids: Sequence[str]) -> None:
+        for keys in _slices(list(dict.fromkeys(passage_ids)), KEYS_PER_CALL):
+            self._delete_keys(name, keys)
+
+    def get(self, name: str, passage_ids: Sequence[str], fields: Sequence[str]) -> dict[str, StoredRow]:
+        found: dict[str, StoredRow] = {}
+        for keys in _slices(list(dict.fromkeys(passage_ids)), KEYS_PER_CALL):
+            for entity in self._query_keys(name, keys, fields):
+                found[entity["passage_id"]] = from_wire(entity, fields)
+        return found
+
+    def scan(self, name: str, where: Filter | None, fields: Sequence[str]) -> Iterator[StoredRow]:
+        expression = "" if where is None else render(where)
+        page = PAGE_OF_ROWS if _HEAVY.intersection(fields) else PAGE_OF_KEYS
+        seen = 0
+        before = self.count(name, where) if self.kind == "server" else 0
+        pages = self._call(
+            "reading rows",
+            lambda t: self._client.query_iterator(
+                name, batch_size=page, filter=expression, output_fields=_outputs(fields), timeout=t
+            ),
+            name,
+            filtered=where is not None,
+        )
+        try:
+            while rows := self._call(
+                "reading rows", lambda _: pages.next(), name, filtered=where is not None
+            ):
+                seen += len(rows)
+                for entity in rows:
+                    yield from_wire(entity, fields)
+        finally:
+            pages.close()
+        if self.kind == "server" and seen < min(before, self.count(name, where)):
+            raise StoreError(f"{self.uri} listed {seen} of at least {before} rows of {name!r}. Run again.")
+
+    def count(self, name: str, where: Filter | None = None) -> int:
+        if where is not None and self.kind != "server":
+            # Lite counts with a filter by reading the matching rows whole, vectors and all.
+            return sum(1 for _ in self.scan(name, where, ()))
+        expression = "" if where is None else render(where)
+        found = self._call(
+            "counting rows",
+            lambda t: self._client.query(
+                name, filter=expression, output_fields=["count(*)"], consistency_level="Strong", timeout=t
+            ),
+            name,
+            filtered=where is not None,
+        )
+        return int(found[0]["count(*)"])
+
+    def flush(self, name: str) -> None:
+        self._check_disk(0)
+        try:
+            self._raw_call(lambda t: self._client.flush(name, timeout=t), name)
+        except (MilvusException, grpc.RpcError) as error:
+            if faults.code(error) != faults.RATE_LIMIT:
+                raise self._translated(error, "flushing", write=True) from error
+
+    # -- search
+
+    def search(
+        self,
+        name: str,
+        leg: Leg,
+        queries: Sequence[QueryVector],
+        limit: int,
+        where: Filter | None = None,
+        group_field: str | None = None,
+    ) -> list[list[Candidate]]:
+        spec = self.spec(name)
+        asked = check(spec, leg, queries, limit)
+        outputs = _outputs([group_field] if group_field else [])
+        found: list[list[Candidate]] = [[] for _ in queries]
+        for numbers in _slices(asked, max(1, min(QUERIES_PER_CALL, CANDIDATES_PER_CALL // limit))):
+            data = _query_data(leg, [queries[i] for i in numbers], spec)
+            for i, hits in zip(numbers, self._search(name, leg, data, limit, where, outputs), strict=True):
+                found[i] = _candidates(hits, leg, group_field)
+        return found
+
+    # -- the connection
+
+    def describe(self) -> Mapping[str, Any]:
+        return {
+            "kind": self.kind,
+            "version": self._version,
+            "uri": self.uri,
+            "db": self._db or "default",
+            "dense_index": "FLAT" if self.kind != "server" else "HNSW",
+            "analyzers": [a for a in analyzers() if self.kind == "server" or a == NGRAMS],
+            "default_analyzer": self.default_analyzer(),
+            "warnings": self.warnings,
+        }
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._client.close()
+        if self._lite is not None:
+            self._lite.release()
+
+    # -- calls
+
+    def _connect(self) -> MilvusClient:
+        options: dict[str, Any] = {}
+        address = self._uri
+        if self._lite is not None:
+            address = self._lite.address
+            options["grpc_options"] = {"grpc.enable_http_proxy": 0}
+
+        def attempt(seconds: float) -> MilvusClient:
+            return MilvusClient(
+                address, token=self._token, db_name=self._db, timeout=seconds, dedicated=True, **options
+            )
+
+        try:
+            client = retry.call(attempt, min(self._timeout, CONNECT_TIMEOUT))
+        except (MilvusException, grpc.RpcError) as error:
+            raise faults.translate(error, "connecting", self._uri) from error
+        GlobalCache.schema.invalidate_db(client._get_connection().server_address, self._db)
+        return client
+
+    def _raw_call(self, attempt: Callable[[float], T], name: str | None) -> T:
+        with self._gate:
+            try:
+                return retry.call(attempt, self._timeout)
+            except MilvusException as error:
+                if name is None or not faults.is_not_loaded(error):
+                    raise
+            self._load(name)
+            return retry.call(attempt, self._timeout)
+
+    def _call(
+        self,
+        doing: str,
+        attempt: Callable[[float], T],
+        name: str | None = None,
+        *,
+        filtered: bool = False,
+        write: bool = False,
+    ) -> T:
+        try:
+            return self._raw_call(attempt, name)
+        except (MilvusException, grpc.RpcError) as error:
+            raise self._translated(error, doing, filtered=filtered, write=write) from error
+
+    def _translated(
+        self, error: BaseException, doing: str, *, filtered: bool = False, write: bool = False
+    ) -> M3IndexError:
+        if self._closed:
+            return StoreError(f"{self.uri} has been closed.")
+        if write and self._lite is not None and faults.code(error) == faults.UNEXPECTED:
+            return self._reopen(self._lite, error)
+        return faults.translate(error, doing, self._uri, filtered=filtered)
+
+    def _reopen(self, lite: LiteFile, error: BaseException) -> M3IndexError:
+        """After a failed write Lite's memory and its log may differ: what counts is its log."""
+        with self._gate:
+            self._client.close()
+            lite.restart()
+            self._client = self._connect()
+        return StoreError(
+            f"Milvus Lite failed to write to {lite.path} ({faults.words(error)}). It was closed and opened "
+            "again; run the same command again, and it goes on from there."
+        )
+
+    def _load(self, name: str) -> None:
+        self._call(f"loading {name!r}", lambda t: self._client.load_collection(name, timeout=t))
+
+    def _describe(self, name: str) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self._call(
+            f"reading the definition of {name!r}", lambda t: self._client.describe_collection(name, timeout=t)
+        )
+        return found
+
+    def _behind(self, alias: str) -> str | None:
+        try:
+            found = self._raw_call(lambda t: self._client.describe_alias(alias, timeout=t), None)
+        except (MilvusException, grpc.RpcError) as error:
+            if faults.is_not_found(error):
+                return None
+            raise self._translated(error, f"looking for the alias {alias!r}") from error
+        return str(found["collection_name"])
+
+    def _analyzer(self, asked: str | None) -> str:
+        name = asked or self.default_analyzer()
+        if name not in analyzers():
+            raise UsageError(f"There is no analyzer {name!r}; there are {', '.join(analyzers())}.")
+        if self.kind != "server" and name != NGRAMS:
+            raise UsageError(f"Milvus Lite has not the analyzer {name!r}; take {NGRAMS!r} there.")
+        return name
+
+    def _delete_keys(self, name: str, keys: Sequence[str]) -> None:
+        self._check_disk(64 * len(keys))
+        where = render(In("passage_id", keys))
+        self._call(
+            "deleting rows", lambda t: self._client.delete(name, filter=where, timeout=t), name, write=True
+        )
+
+    def _search(
+        self, name: str, leg: Leg, data: Any, limit: int, where: Filter | None, outputs: list[str]
+    ) -> Sequence[Any]:
+        expression = "" if where is None else render(where)
+        answers: Sequence[Any] = self._call(
+            "searching",
+            lambda t: self._client.search(
+                name,
+                data=data,
+                anns_field=str(leg.value),
+                filter=expression,
+                limit=limit,
+                output_fields=outputs,
+                search_params=_search_params(leg, limit),
+                consistency_level="Strong",
+                timeout=t,
+            ),
+            name,
+            filtered=where is not None,
+        )
+        return answers
+
+    def _query_keys(self, name: str, keys: Sequence[str], fields: Sequence[str]) -> list[Mapping[str, Any]]:
+        """Rows by key; halved where they are too large for one message."""
+        where = render(In("passage_id", keys))
+        try:
+            return list(
+                self._raw_call(
+                    lambda t: self._client.query(
+                        name,
+                        filter=where,
+                        output_fields=_outputs(fields),
+                        consistency_level="Strong",
+                        timeout=t,
+                    ),
+                    name,
+                )
+            )
+        except (MilvusException, grpc.RpcError) as error:
+            if not faults.is_too_large(error) or len(keys) == 1:
+                raise self._translated(error, "reading rows") from error
+        half = len(keys) // 2
+        return self._query_keys(name, keys[:half], fields) + self._query_keys(name, keys[half:], fields)
+
+    def _write(self, name: str, batch: Sequence[WireRow]) -> dict[str, str]:
+        """Writes the rows; one that is refused for its contents costs none of its neighbours.
+
+        Returns the reasons of the refused ones by passage_id.
+        """
+        self._check_disk(sum(row.size for row in batch))
+        try:
+            self._raw_call(
+                lambda t: self._client.upsert(name, [dict(row.entity) for row in batch], timeout=t), name
+            )
+            return {}
+        except (MilvusException, grpc.RpcError) as error:
+            if not (faults.is_content(error) or faults.is_too_large(error)):
+                raise self._translated(error, "writing rows", write=True) from error
+            if len(batch) == 1:
+                row = batch[0].row
+                return {
+                    row.passage_id: f"document {row.doc_id!r}, passage {row.ordinal}: {faults.words(error)}"
+                }
+        half = len(batch) // 2
+        return self._write(name, batch[:half]) | self._write(name, batch[half:])
+
+    def _check_disk(self, batch_bytes: int) -> None:
+        if self._lite is not None:
+            self._lite.check_disk(batch_bytes)
+
+
+# ------------------------------------------------------------------ pieces
+
+
+def _quieten() -> None:
+    """pymilvus logs each failed call with its stack; what fails reaches the caller as an error."""
+    logger = logging.getLogger("pymilvus")
+    if logger.level == logging.WARNING:
+        logger.setLevel(logging.CRITICAL)
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"A collection's name is made of letters, digits and _: {name!r} is not.")
+
+
+def _slices(items: Sequence[T], size: int) -> Iterator[list[T]]:
+    for start in range(0, len(items), size):
+        yield list(items[start : start + size])
+
+
+def _outputs(fields: Sequence[str]) -> list[str]:
+    """Always named: Lite sends the vectors too when they are left out."""
+    return list(dict.fromkeys(["passage_id", *fields]))
+
+
+def _query_data(leg: Leg, queries: Sequence[Any], spec: CollectionSpec) -> Any:
+    match leg:
+        case Leg.DENSE:
+            return [np.asarray(query, np.float32) for query in queries]
+        case Leg.LEXICAL:
+            return _csr(queries)
+        case Leg.BM25:
+            # An undecodable byte of the command line is no reason not to search.
+            known = (query.encode("utf-8", "ignore").decode("utf-8") for query in queries)
+            return [bm25_text(query, spec.analyzer or NGRAMS) for query in known]
+
+
+def _csr(vectors: Sequence[SparseVector]) -> sparse.csr_matrix:
+    lengths = np.cumsum([0, *(len(v) for v in vectors)])
+    indices = np.concatenate([v.indices for v in vectors])
+    values = np.concatenate([v.values for v in vectors])
+    return sparse.csr_matrix((values, indices, lengths), shape=(len(vectors), EMPTY_DIMENSION))
+
+
+def _search_params(leg: Leg, limit: int) -> dict[str, Any]:
+    if leg is Leg.BM25:
+        return {"metric_type": "BM25", "params": {}}
+    return {"metric_type": "IP", "params": {"ef": max(limit, EF_AT_LEAST)} if leg is Leg.DENSE else {}}
+
+
+def _candidates(hits: Any, leg: Leg, group_field: str | None) -> list[Candidate]:
+    """Best first. BM25 is never negative, but Milvus Lite answers with its negative."""
+    sign = abs if leg is Leg.BM25 else float
+    found = [
+        Candidate(
+            str(hit["passage_id"]),
+            sign(float(hit["distance"])),
+            _plain(hit["entity"].get(group_field)) if group_field else None,
+        )
+        for hit in hits
+    ]
+    return sorted(found, key=lambda c: (-c.score, c.passage_id))
+
+
+def _plain(value: Any) -> Any:
+    return value if value is None or isinstance(value, str | int | float | bool) else tuple(value)

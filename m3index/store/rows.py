@@ -1,0 +1,210 @@
+"""Rows on their way to a store and back: checked, sized, and as pymilvus takes them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from m3index import schema
+from m3index.errors import RowRefusedError
+from m3index.schema import CollectionSpec
+from m3index.store.analyzer import bm25_text
+from m3index.types import Row, SparseVector, join_title
+
+EMPTY_DIMENSION = 2**31 - 1
+"""The dimension of a passage without lexical tokens: engines refuse an empty sparse vector. No token id
+is that great, and no query may ask for it."""
+
+BATCH_ROWS = 1_000
+BATCH_BYTES = 16 * 2**20
+
+_KEY = re.compile(r"[0-9A-Za-z_-]{1,64}")
+_LIMITS = {f["name"]: f["max_length"] for f in schema.collection()["fields"] if f["type"] == "VARCHAR"}
+
+
+@dataclass(frozen=True, slots=True)
+class WireRow:
+    """A checked row as pymilvus takes it. `size`: its bytes on the wire, roughly and not less."""
+
+    row: Row
+    entity: Mapping[str, Any]
+    size: int
+
+
+def last_of_each(rows: Iterable[Row]) -> list[Row]:
+    """The last row of equal keys: engines differ in which one wins."""
+    return list({row.passage_id: row for row in rows}.values())
+
+
+def checked(
+    rows: Iterable[Row], spec: CollectionSpec, *, bm25_limit: int
+) -> tuple[list[WireRow], dict[str, str]]:
+    """The rows that can be written, and for the others the reason by passage_id."""
+    good: list[WireRow] = []
+    reasons: dict[str, str] = {}
+    for row in last_of_each(rows):
+        try:
+            good.append(to_wire(row, spec, bm25_limit=bm25_limit))
+        except ValueError as error:
+            reasons[row.passage_id] = f"document {row.doc_id!r}, passage {row.ordinal}: {error}"
+    return good, reasons
+
+
+def refused(reasons: Mapping[str, str]) -> RowRefusedError:
+    """The error that names the refused rows; two reasons are enough for people."""
+    shown = "; ".join(list(reasons.values())[:2])
+    more = f"; and {len(reasons) - 2} more" if len(reasons) > 2 else ""
+    return RowRefusedError(f"The store does not take {shown}{more}.", reasons)
+
+
+def to_wire(row: Row, spec: CollectionSpec, *, bm25_limit: int) -> WireRow:
+    """Raises ValueError with the reason for a row that no engine may be given.
+
+    bm25_limit: the most bytes of the text for BM25, as it is stored.
+    """
+    if not _KEY.fullmatch(row.passage_id):
+        raise ValueError(f"the key {row.passage_id!r} is not made of letters, digits, - and _")
+    entity: dict[str, Any] = {"passage_id": row.passage_id}
+    size = 256
+    for name in ("doc_id", "source", "doc_hash", "title", "text"):
+        value = getattr(row, name)
+        size += _utf8(name, value, _LIMITS[name])
+        entity[name] = value
+    for name in ("ordinal", "passages"):
+        entity[name] = _whole(name, getattr(row, name))
+    entity["metadata"] = metadata_json(row.metadata)
+    size += len(entity["metadata"].encode("utf-8"))
+    if unknown := row.fields.keys() - spec.fields.keys():
+        raise ValueError(f"the field {sorted(unknown)[0]!r} is not declared")
+    for name, kind in spec.fields.items():
+        value = schema.field_value(name, kind, row.fields.get(name))
+        entity[name] = list(value) if isinstance(value, tuple) else value
+        size += len(json.dumps(entity[name], ensure_ascii=False).encode("utf-8"))
+    entity["dense"] = _dense(row, spec)
+    size += 4 * spec.dim
+    if spec.sparse == "lexical":
+        entity["lexical"] = _lexical(row.sparse)
+        size += 8 * entity["lexical"].nnz
+    elif row.sparse is not None:
+        raise ValueError("there are lexical weights, and the collection has no lexical field")
+    elif spec.sparse == "bm25":
+        text = bm25_text(join_title(row.title, row.text), spec.analyzer or "")
+        size += _utf8("the title and text for BM25", text, bm25_limit)
+        entity["bm25_input"] = text
+    return WireRow(row, entity, size)
+
+
+def batches(rows: Iterable[WireRow]) -> Iterator[list[WireRow]]:
+    """In calls of at most BATCH_ROWS rows and BATCH_BYTES bytes; a greater row goes alone."""
+    batch: list[WireRow] = []
+    size = 0
+    for row in rows:
+        if batch and (len(batch) == BATCH_ROWS or size + row.size > BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(row)
+        size += row.size
+    if batch:
+        yield batch
+
+
+def from_wire(entity: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:
+    """A row as read: `passage_id` and the asked fields, in the types of StoredRow."""
+    stored: dict[str, Any] = {"passage_id": entity["passage_id"]}
+    for name in fields:
+        value = entity[name]
+        if name == "dense":
+            value = np.asarray(value, np.float32)
+        elif name == "lexical":
+            value = sparse_vector(value)
+        elif name == "metadata":
+            value = json.loads(value) if isinstance(value, str | bytes) else value
+        elif value is not None and not isinstance(value, str | int | float | bool):
+            value = list(value)
+        stored[name] = value
+    return stored
+
+
+def sparse_vector(weights: Mapping[int, float]) -> SparseVector:
+    pairs = sorted((int(i), float(v)) for i, v in weights.items() if int(i) != EMPTY_DIMENSION)
+    return SparseVector(
+        np.array([i for i, _ in pairs], np.int32), np.array([v for _, v in pairs], np.float32)
+    )
+
+
+def csr_row(vector: SparseVector) -> sparse.csr_matrix:
+    """One row of CSR: pymilvus packs it faster than a dict."""
+    indices, values = vector.indices, vector.values
+    return sparse.csr_matrix((values, indices, np.array([0, len(indices)])), shape=(1, EMPTY_DIMENSION + 1))
+
+
+def metadata_json(metadata: Mapping[str, Any]) -> str:
+    """JSON that every reader takes: no NaN, no lone surrogate, no number beyond 64 bits."""
+    try:
+        text = json.dumps(dict(metadata), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"metadata: not valid JSON ({error})") from None
+    _utf8("metadata", text, schema.JSON_BYTES)
+    _check_json(metadata)
+    return text
+
+
+def _check_json(value: Any, depth: int = 0) -> None:
+    if depth > 100:
+        raise ValueError("metadata: nested deeper than 100 levels")
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise ValueError(f"metadata: the key {key!r} is no text")
+            _check_json(inner, depth + 1)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _check_json(inner, depth + 1)
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError(f"metadata: {value} does not fit 64 bits; write it as text")
+
+
+def _utf8(name: str, value: str, limit: int) -> int:
+    try:
+        size = len(value.encode("utf-8"))
+    except UnicodeEncodeError:
+        raise ValueError(f"{name}: a lone surrogate cannot be stored") from None
+    if size > limit:
+        raise ValueError(f"{name}: {size} bytes, at most {limit}")
+    return size
+
+
+def _whole(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise ValueError(f"{name}: {value!r} is not a whole number from 0")
+    return value
+
+
+def _dense(row: Row, spec: CollectionSpec) -> Any:
+    vector = np.asarray(row.dense, np.float32)
+    if vector.shape != (spec.dim,):
+        raise ValueError(f"dense: shape {vector.shape}, the collection has ({spec.dim},)")
+    if not np.isfinite(vector).all():
+        raise ValueError("dense: not finite")
+    if not vector.any():
+        raise ValueError("dense: all zeros")
+    return vector
+
+
+def _lexical(vector: SparseVector | None) -> sparse.csr_matrix:
+    if vector is None:
+        raise ValueError("lexical: missing")
+    indices, values = np.asarray(vector.indices), np.asarray(vector.values, np.float32)
+    if len(indices) == 0:
+        return csr_row(SparseVector(np.array([EMPTY_DIMENSION], np.int32), np.array([1.0], np.float32)))
+    if indices[0] < 0 or indices[-1] >= EMPTY_DIMENSION or (np.diff(indices.astype(np.int64)) <= 0).any():
+        raise ValueError("lexical: the token ids do not ascend from 0")
+    if not np.isfinite(values).all() or (values <= 0).any():
+        raise ValueError("lexical: a weight is not finite and greater than 0")
+    return csr_row(SparseVector(indices.astype(np.int32), values))
