@@ -8,22 +8,37 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
+
+from m3index.corpus.mapping import FieldMapping
+from m3index.corpus.memory import Documents
+from m3index.corpus.quarantine import Quarantine
+from m3index.corpus.readers import read
 
 from m3index.encoder.base import Encoder
 from m3index.errors import CollectionNotFoundError, MismatchError
 from m3index.index import collection as collections
+from m3index.index.forecast import Plan, plan
+from m3index.index.plan import Corpus
+from m3index.index.settings import Mode, Stop, SyncSettings
+from m3index.index.summary import Summary
+from m3index.index.sync import sync
+from m3index.progress import Reporter, Silent
 from m3index.search.options import SearchOptions
 from m3index.search.rerank import Reranker, load_reranker
 from m3index.search.searcher import Searcher, SearchResult, Target
 from m3index.store.base import Store
 from m3index.store.filter import Compare, Expression, Filter, combine, parse_where
 from m3index.store.open import open_store
-from m3index.types import DEFAULT_COLLECTION, DEFAULT_SOURCE, FieldType, Query
+from m3index.types import DEFAULT_COLLECTION, DEFAULT_SOURCE, Document, FieldType, Query, Rejected
+
+Paths: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Iterable[Document]
 
 DEFAULT_URI = "m3index.db"
 DEFAULT_ENCODER = "teacher"
@@ -128,6 +143,100 @@ class Index:
         """The declared fields of the collection."""
         return self.target().spec.fields
 
+    # -- write
+
+    def ingest(self, paths: Paths, settings: SyncSettings | None = None, **options: Any) -> Summary:
+        """Encodes what is new or changed in these files and writes it; removes nothing. See `update`."""
+        return self.update("ingest", paths, settings, **options)
+
+    def sync(self, paths: Paths, settings: SyncSettings | None = None, **options: Any) -> Summary:
+        """Ingests, and removes what has left the corpus, within the guard. See `update`."""
+        return self.update("sync", paths, settings, **options)
+
+    def prune(self, paths: Paths, settings: SyncSettings | None = None, **options: Any) -> Summary:
+        """Only removes what has left the corpus, within the guard. See `update`."""
+        return self.update("prune", paths, settings, **options)
+
+    def update(
+        self,
+        mode: Mode,
+        paths: Paths,
+        settings: SyncSettings | None = None,
+        *,
+        mapping: FieldMapping | None = None,
+        input_format: str | None = None,
+        quarantine: str | os.PathLike[str] | None = None,
+        reporter: Reporter | None = None,
+        stop: Stop | None = None,
+        **changes: Any,
+    ) -> Summary:
+        """One run over a corpus.
+
+        paths: files, directories, globs, `-`; or an iterable of Documents. quarantine: where bad rows
+        go. changes: fields of SyncSettings by name. The summary's `exit` says how it went; what ends
+        the run early is raised, with the summary so far in the error's `summary`.
+        """
+        settings = replace(settings or SyncSettings(), **changes)
+        with self._reporting(reporter, quarantine) as told:
+            return sync(
+                self.store,
+                self.encoder(),
+                self.collection,
+                self._corpus(paths, mapping, input_format, settings),
+                settings,
+                mode=mode,
+                reporter=told,
+                stop=stop,
+            )
+
+    def plan(
+        self,
+        paths: Paths,
+        settings: SyncSettings | None = None,
+        *,
+        mode: Mode = "sync",
+        mapping: FieldMapping | None = None,
+        input_format: str | None = None,
+        reporter: Reporter | None = None,
+        **changes: Any,
+    ) -> Plan:
+        """What `update` would do with this corpus, with nothing written and nothing encoded."""
+        settings = replace(settings or SyncSettings(), **changes)
+        corpus = self._corpus(paths, mapping, input_format, settings)
+        return plan(
+            self.store, self.encoder(), self.collection, corpus, settings, mode=mode, reporter=reporter
+        )
+
+    def _corpus(
+        self,
+        paths: Paths,
+        mapping: FieldMapping | None,
+        input_format: str | None,
+        settings: SyncSettings,
+    ) -> Corpus:
+        if not isinstance(paths, str | os.PathLike) and not isinstance(paths, Sequence):
+            return Documents(paths)
+        if isinstance(paths, Sequence) and paths and all(isinstance(p, Document) for p in paths):
+            return Documents(paths)  # type: ignore[arg-type]  # just looked
+        fields = settings.fields
+        if fields is None:
+            with suppress(CollectionNotFoundError):
+                fields = self.fields()
+        named = [paths] if isinstance(paths, str | os.PathLike) else paths
+        return read(named, mapping or FieldMapping(), format=input_format, fields=fields)
+
+    @contextmanager
+    def _reporting(
+        self, reporter: Reporter | None, quarantine: str | os.PathLike[str] | None
+    ) -> Iterator[Reporter]:
+        """The reporter, with bad rows going into the quarantine file too."""
+        reporter = reporter or Silent()
+        if quarantine is None:
+            yield reporter
+            return
+        with Quarantine(quarantine) as file:
+            yield _Quarantining(reporter, file)
+
     # -- search
 
     def search(self, text: str, options: SearchOptions | None = None, **changes: Any) -> SearchResult:
@@ -196,3 +305,18 @@ class Index:
             return loaded
 
         return encoder
+
+
+class _Quarantining:
+    """A reporter that also writes bad rows into the quarantine file."""
+
+    def __init__(self, reporter: Reporter, quarantine: Quarantine) -> None:
+        self._quarantine = quarantine
+        self._reporter = reporter
+        self.stage, self.progress = reporter.stage, reporter.progress
+        self.note, self.warning, self.error = reporter.note, reporter.warning, reporter.error
+        self.result, self.close = reporter.result, reporter.close
+
+    def rejected(self, rejected: Rejected) -> None:
+        self._quarantine.add(rejected)
+        self._reporter.rejected(rejected)

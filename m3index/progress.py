@@ -19,13 +19,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run has got. Counts since its start; `total_bytes` is None for a stream."""
+    """How far a run has got. Counts since its start. `unit`: what `documents` counts, where these
+    are something else. The share done is by `total` of them where that is known, else by bytes."""
 
     documents: int = 0
     passages: int = 0
     tokens: int = 0
     bytes_read: int = 0
     total_bytes: int | None = None
+    total: int | None = None
+    unit: str = "documents"
+
+    @property
+    def done(self) -> tuple[int, int | None]:
+        """How much of how much; None where that is not known."""
+        if self.total is not None:
+            return self.documents, self.total
+        return self.bytes_read, self.total_bytes
 
 
 class Reporter(Protocol):
@@ -91,7 +101,10 @@ class JsonLines(Silent):
         self._next = time.monotonic() + every
 
     def _write(self, record: Mapping[str, Any]) -> None:
-        self.out.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
+        line = json.dumps(record, ensure_ascii=False, allow_nan=False)
+        if not line.isascii() and not _encodable(line):
+            line = json.dumps(record, allow_nan=False)
+        self.out.write(line + "\n")
         self.out.flush()
 
     def stage(self, text: str) -> None:
@@ -124,6 +137,15 @@ class JsonLines(Silent):
         self._write(record)
 
 
+def _encodable(text: str) -> bool:
+    """Not so with half a surrogate pair, which only JSON's escapes can carry."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class Terminal(Silent):
     """For people, on stderr: a progress bar where it is a terminal, plain lines where it is not."""
 
@@ -153,31 +175,28 @@ class Terminal(Silent):
         if self._bar is None:
             self._bar, self._task = self._open_bar(progress)
         seconds = max(time.monotonic() - self._started, 1e-9)
-        self._bar.update(
-            self._task,
-            total=progress.total_bytes,
-            completed=progress.bytes_read,
-            documents=f"{progress.documents:,}",
-            rate=f"{progress.tokens / seconds:,.0f}",
-        )
+        done, total = progress.done
+        rate = f"{progress.tokens / seconds:,.0f} tokens/s" if progress.tokens else ""
+        counted = f"{progress.documents:,} {progress.unit}"
+        self._bar.update(self._task, total=total, completed=done, counted=counted, rate=rate)
 
     def _open_bar(self, progress: Progress) -> tuple[RichProgress, Any]:
         from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
         self._started = time.monotonic()
-        known = progress.total_bytes is not None
+        total = progress.done[1]
         ends = [BarColumn(bar_width=20), TextColumn("{task.percentage:>3.0f}%"), TimeRemainingColumn()]
         bar = Bar(
             SpinnerColumn(),
-            TextColumn("{task.fields[documents]} documents"),
-            TextColumn("{task.fields[rate]} tokens/s"),
-            *(ends if known else []),
+            TextColumn("{task.fields[counted]}"),
+            TextColumn("{task.fields[rate]}"),
+            *(ends if total is not None else []),
             console=self.console,
             transient=True,
         )
         bar.start()
-        return bar, bar.add_task("", total=progress.total_bytes, documents="0", rate="0")
+        return bar, bar.add_task("", total=total, counted="", rate="")
 
     def rejected(self, rejected: Rejected) -> None:
         self._rejected += 1

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from m3index.types import DEFAULT_COLLECTION, DEFAULT_SOURCE
+if TYPE_CHECKING:
+    from m3index.api import Index
 
 _STORE = "Store"
 _ENCODER = "Encoder"
@@ -16,6 +17,7 @@ _CORPUS = "Corpus"
 _SEARCH = "Search"
 
 DEFAULT_URI = "m3index.db"
+DEFAULT_QUARANTINE = Path("m3index-quarantine.jsonl")
 
 Uri = Annotated[
     str,
@@ -125,3 +127,157 @@ FilterText = Annotated[
         show_default="none", help="Only where this Milvus expression holds.",
     ),
 ]
+
+Paths = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="PATH...", show_default=False,
+        help="JSONL (also .gz, .zst), Parquet, CSV, text: files, globs, directories, or - for stdin.",
+    ),
+]
+Sparse = Annotated[
+    str,
+    typer.Option(
+        envvar="M3INDEX_SPARSE", metavar="KIND", rich_help_panel=_ENCODER,
+        show_default="lexical where the model has the head, else bm25",
+        help="Sparse vectors: lexical, bm25 or none.",
+    ),
+]
+Analyzer = Annotated[
+    str,
+    typer.Option(
+        envvar="M3INDEX_ANALYZER", metavar="NAME", rich_help_panel=_ENCODER,
+        show_default="the best that the store has", help="Analyzer of BM25 for a new collection.",
+    ),
+]
+Field = Annotated[
+    list[str],
+    typer.Option(
+        "--field", envvar="M3INDEX_FIELD", metavar="NAME:TYPE", rich_help_panel=_CORPUS,
+        show_default="the collection's own",
+        help="Typed column from the metadata, for filters (str, int, float, bool, str[]). Repeatable.",
+    ),
+]
+PassageTokens = Annotated[
+    str,
+    typer.Option(
+        envvar="M3INDEX_PASSAGE_TOKENS", metavar="N", rich_help_panel=_CORPUS,
+        show_default="the collection's own; for a new one: 512 or the model's limit",
+        help="Most tokens of a passage, title and prompt counted in; full: the model's limit.",
+    ),
+]
+Overlap = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(
+        envvar="M3INDEX_OVERLAP", metavar="N", min=0, rich_help_panel=_CORPUS,
+        show_default="the collection's own; for a new one: 64",
+        help="Tokens that neighbouring passages share.",
+    ),
+]
+InputFormat = Annotated[
+    str,
+    typer.Option(
+        "--input-format", envvar="M3INDEX_INPUT_FORMAT", metavar="FORMAT", rich_help_panel=_CORPUS,
+        show_default="by the file's name; stdin is jsonl", help="jsonl, parquet, csv, tsv or text.",
+    ),
+]
+IdField = Annotated[
+    str,
+    typer.Option(
+        envvar="M3INDEX_ID_FIELD", metavar="NAME", rich_help_panel=_CORPUS,
+        show_default="id, _id, docid or doc_id", help="Key of a row that holds the id.",
+    ),
+]
+TextField = Annotated[
+    str,
+    typer.Option(
+        envvar="M3INDEX_TEXT_FIELD", metavar="NAME", rich_help_panel=_CORPUS,
+        show_default="text, contents, page_content or content", help="Key that holds the text.",
+    ),
+]
+TitleField = Annotated[
+    str,
+    typer.Option(
+        envvar="M3INDEX_TITLE_FIELD", metavar="NAME", rich_help_panel=_CORPUS, show_default="title",
+        help="Key that holds the title.",
+    ),
+]
+MetadataField = Annotated[
+    str,
+    typer.Option(
+        envvar="M3INDEX_METADATA_FIELD", metavar="NAME", rich_help_panel=_CORPUS, show_default="metadata",
+        help="Key that holds the metadata; keys that are none of these go into it too.",
+    ),
+]
+QuarantinePath = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(
+        "--quarantine", envvar="M3INDEX_QUARANTINE", metavar="FILE", rich_help_panel=_CORPUS,
+        show_default="m3index-quarantine.jsonl",
+        help="Where bad rows go, with file, line and reason; mend it and ingest it.",
+    ),
+]
+MaxErrors = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(
+        envvar="M3INDEX_MAX_ERRORS", metavar="N", min=0, rich_help_panel=_CORPUS, show_default="no limit",
+        help="Stop (exit 17) after more bad rows than this.",
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", envvar="M3INDEX_DRY_RUN", rich_help_panel=_CORPUS,
+        help="Say what would be done; write nothing.",
+    ),
+]
+Force = Annotated[
+    bool,
+    typer.Option(
+        "--force", envvar="M3INDEX_FORCE", rich_help_panel=_CORPUS, help="Encode unchanged documents too."
+    ),
+]
+RetryLock = Annotated[
+    str,
+    typer.Option(
+        envvar="M3INDEX_RETRY_LOCK", metavar="TIME", rich_help_panel=_STORE,
+        help="How long to wait for another run to end: 90s, 5m.",
+    ),
+]
+MaxDelete = Annotated[
+    str,
+    typer.Option(
+        envvar="M3INDEX_MAX_DELETE", metavar="N|P%", rich_help_panel=_CORPUS,
+        show_default="10%, and never less than 10 documents",
+        help="Most documents to remove in one run; more are withheld (exit 14).",
+    ),
+]
+MetricsFile = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(
+        envvar="M3INDEX_METRICS_FILE", metavar="FILE", rich_help_panel=_OUTPUT, show_default="none",
+        help="Write the outcome in Prometheus' textfile format.",
+    ),
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", envvar="M3INDEX_YES", help="Do not ask.")]
+
+
+def index_of(given: dict[str, Any]) -> Index:
+    """The index that a command's options, by parameter name, say. An empty string is not given."""
+    from m3index.api import EncoderChoice, Index
+
+    choice = EncoderChoice(
+        given.get("encoder") or None,
+        given.get("device", "auto"),
+        given.get("precision", "auto"),
+        given.get("dim"),
+        given.get("batch_tokens", "auto"),
+    )
+    return Index.open(
+        given["collection"],
+        uri=given["uri"],
+        token=given["token"] or None,
+        db=given["db"] or None,
+        timeout=given["timeout"],
+        encoder=choice,
+    )

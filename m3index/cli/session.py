@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 import typer
 
@@ -48,6 +48,12 @@ class Stop:
         return Exit.TERMINATED if self.signal == signal.SIGTERM else Exit.INTERRUPTED
 
 
+class Outcome(Protocol):
+    """What a command comes to, `exit` among it."""
+
+    def to_json(self) -> dict[str, Any]: ...
+
+
 class Session:
     """One run of one command. `exit` and `summary` are what it ends with."""
 
@@ -59,6 +65,17 @@ class Session:
         self.exit: Exit = Exit.OK
         self.summary: dict[str, Any] = {}
         self.started = time.perf_counter()
+
+    def outcome(self, found: Outcome) -> None:
+        """What the run came to: its counts are the last line of JSON, or are told to a person."""
+        record = found.to_json()
+        self.exit = Exit(record["exit"])
+        self.summary |= {name: value for name, value in record.items() if name not in ("type", "command")}
+        if not self.as_json:
+            from m3index.cli.words import sentences
+
+            for line in sentences(record):
+                self.reporter.note(line)
 
     def close(self) -> None:
         self.reporter.close()
@@ -77,6 +94,7 @@ def session(command: str, *, as_json: bool = False, quiet: bool = False) -> Iter
             yield run
         except M3IndexError as error:
             run.exit = error.exit_code
+            run.summary |= {k: v for k, v in (error.summary or {}).items() if k not in ("type", "command")}
             run.reporter.error(str(error), int(error.exit_code))
         except KeyboardInterrupt:
             run.exit = run.stop.exit

@@ -1,0 +1,75 @@
+"""The command line: one thin file per command. A command parses, calls the library, prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+import typer.main
+
+import m3index
+from m3index import settings
+from m3index.cli import ingest, models, run, search, status
+from m3index.errors import M3IndexError
+
+app = typer.Typer(
+    name="m3index",
+    help="Index a multilingual corpus into Milvus with BGE-M3, search it, and keep it right every night.",
+    epilog="Options can also be set by M3INDEX_* variables and in m3index.toml. Exit codes: docs/reference.md.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+app.command("ingest")(ingest.ingest)
+app.command("search")(search.search)
+app.command("run")(run.run)
+app.command("status")(status.status)
+app.command("models")(models.models)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"m3index {m3index.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    ctx: typer.Context,
+    config: Annotated[
+        Optional[Path],  # noqa: UP045  (typer evaluates it)
+        typer.Option(
+            envvar="M3INDEX_CONFIG", metavar="FILE", show_default="./m3index.toml, else the user's",
+            help="Configuration file.",
+        ),
+    ] = None,
+    profile: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            envvar="M3INDEX_PROFILE", metavar="NAME", show_default="none",
+            help="Table [profile.NAME] of the configuration file.",
+        ),
+    ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    if ctx.resilient_parsing or ctx.invoked_subcommand is None:
+        return
+    try:
+        ctx.default_map = _defaults(config or settings.find(), profile)
+    except M3IndexError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(int(error.exit_code)) from None
+
+
+def _defaults(path: Path | None, profile: str | None) -> dict[str, Any]:
+    """The configuration file's values, by the parameter names that typer knows."""
+    names = {
+        command: {flag.lstrip("-").replace("-", "_"): param.name for param in made.params for flag in param.opts}
+        for command, made in typer.main.get_command(app).commands.items()  # type: ignore[attr-defined]
+    }
+    found = settings.read(path, profile, names.keys()).defaults(names)
+    return {c: {names[c][option]: value for option, value in values.items()} for c, values in found.items()}

@@ -1,0 +1,140 @@
+"""m3index ingest and m3index sync: a corpus into its collection, only what changed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from m3index.cli import options, parse
+from m3index.cli.session import Session, session
+from m3index.errors import UsageError
+from m3index.types import DEFAULT_COLLECTION, DEFAULT_SOURCE
+
+if TYPE_CHECKING:
+    from m3index.index.settings import Mode, SyncSettings
+
+
+def ingest(
+    paths: options.Paths,
+    source: options.Source = DEFAULT_SOURCE,
+    field: options.Field = [],  # noqa: B006  (typer copies it)
+    passage_tokens: options.PassageTokens = "",
+    overlap: options.Overlap = None,
+    input_format: options.InputFormat = "",
+    id_field: options.IdField = "",
+    text_field: options.TextField = "",
+    title_field: options.TitleField = "",
+    metadata_field: options.MetadataField = "",
+    quarantine: options.QuarantinePath = None,
+    max_errors: options.MaxErrors = None,
+    force: options.Force = False,
+    dry_run: options.DryRun = False,
+    uri: options.Uri = options.DEFAULT_URI,
+    token: options.Token = "",
+    db: options.Db = "",
+    timeout: options.Timeout = 60.0,
+    collection: options.Collection = DEFAULT_COLLECTION,
+    retry_lock: options.RetryLock = "0s",
+    encoder: options.Encoder = "",
+    sparse: options.Sparse = "",
+    analyzer: options.Analyzer = "",
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    dim: options.Dim = None,
+    batch_tokens: options.BatchTokens = "auto",
+    metrics_file: options.MetricsFile = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Encode the documents that are new or changed and write them. Removes nothing."""
+    given = dict(locals())
+    with session("ingest", as_json=as_json, quiet=quiet) as run:
+        update(run, "ingest", given)
+
+
+def sync(
+    paths: options.Paths,
+    max_delete: options.MaxDelete = "",
+    source: options.Source = DEFAULT_SOURCE,
+    field: options.Field = [],  # noqa: B006
+    passage_tokens: options.PassageTokens = "",
+    overlap: options.Overlap = None,
+    input_format: options.InputFormat = "",
+    id_field: options.IdField = "",
+    text_field: options.TextField = "",
+    title_field: options.TitleField = "",
+    metadata_field: options.MetadataField = "",
+    quarantine: options.QuarantinePath = None,
+    max_errors: options.MaxErrors = None,
+    force: options.Force = False,
+    dry_run: options.DryRun = False,
+    uri: options.Uri = options.DEFAULT_URI,
+    token: options.Token = "",
+    db: options.Db = "",
+    timeout: options.Timeout = 60.0,
+    collection: options.Collection = DEFAULT_COLLECTION,
+    retry_lock: options.RetryLock = "0s",
+    encoder: options.Encoder = "",
+    sparse: options.Sparse = "",
+    analyzer: options.Analyzer = "",
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    dim: options.Dim = None,
+    batch_tokens: options.BatchTokens = "auto",
+    metrics_file: options.MetricsFile = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """The cron job: ingest, and remove what has left the corpus, within a guard."""
+    given = dict(locals())
+    with session("sync", as_json=as_json, quiet=quiet) as run:
+        update(run, "sync", given)
+
+
+def update(run: Session, mode: Mode, given: dict[str, Any]) -> None:
+    """The body that these commands share. `given`: their options by parameter name."""
+    from m3index.corpus.mapping import FieldMapping
+
+    quarantine = given["quarantine"] or options.DEFAULT_QUARANTINE
+    corpus: dict[str, Any] = {
+        "mapping": FieldMapping.named(
+            id=given["id_field"] or None,
+            text=given["text_field"] or None,
+            title=given["title_field"] or None,
+            metadata=given["metadata_field"] or None,
+        ),
+        "input_format": given["input_format"] or None,
+        "reporter": run.reporter,
+    }
+    chosen = settings(given)
+    with options.index_of(given) as index:
+        if given["dry_run"]:
+            run.outcome(index.plan(given["paths"], chosen, mode=mode, **corpus))
+            return
+        with run.stop.listening(run.reporter):
+            summary = index.update(
+                mode, given["paths"], chosen, quarantine=quarantine, stop=run.stop, **corpus
+            )
+    run.outcome(summary)
+    if summary.quarantined and not run.as_json:
+        run.reporter.note(f"{summary.quarantined:,} bad rows are in {quarantine}: mend them there and ingest the file.")
+
+
+def settings(given: dict[str, Any]) -> SyncSettings:
+    """The options of a run over a corpus."""
+    from m3index.index.prune import MaxDelete
+    from m3index.index.settings import SyncSettings
+    from m3index.schema import parse_field
+
+    if given["sparse"] not in ("", "lexical", "bm25", "none"):
+        raise UsageError(f"--sparse is lexical, bm25 or none, not {given['sparse']!r}.")
+    return SyncSettings(
+        source=given["source"],
+        passages=parse.passages(given["passage_tokens"], given["overlap"]),
+        fields=dict(map(parse_field, given["field"])) or None,
+        sparse=given["sparse"] or None,
+        analyzer=given["analyzer"] or None,
+        max_delete=MaxDelete.parse(given["max_delete"]) if given.get("max_delete") else None,
+        max_errors=given["max_errors"],
+        force=given["force"],
+        retry_lock=parse.seconds(given["retry_lock"]),
+    )

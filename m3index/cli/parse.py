@@ -1,0 +1,50 @@
+"""Small things that options are written as."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from m3index.errors import UsageError
+
+if TYPE_CHECKING:
+    from m3index.corpus.windows import PassageSettings
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
+
+
+def weights(text: str) -> dict[str, float] | None:
+    """`dense=0.7,sparse=0.3` -> {"dense": 0.7, "sparse": 0.3}; nothing -> None."""
+    if not text.strip():
+        return None
+    parsed: dict[str, float] = {}
+    for part in text.split(","):
+        name, equals, value = part.partition("=")
+        try:
+            parsed[name.strip()] = float(value)
+        except ValueError:
+            equals = ""
+        if not equals or not name.strip():
+            raise UsageError(f"Weights are written dense=0.7,sparse=0.3; {part.strip()!r} is not.")
+    return parsed
+
+
+def passages(tokens: str, overlap: int | None) -> PassageSettings | None:
+    """The options --passage-tokens and --overlap; None where neither was given."""
+    from m3index.corpus.windows import PassageSettings
+
+    if not tokens:
+        return PassageSettings(None, overlap) if overlap is not None else None
+    if tokens == "full":
+        return PassageSettings("full", overlap)
+    if not tokens.isascii() or not tokens.isdecimal():
+        raise UsageError(f"--passage-tokens takes a number or full, not {tokens!r}.")
+    return PassageSettings(int(tokens), overlap)
+
+
+def seconds(text: str) -> float:
+    """`90`, `90s`, `5m`, `1h` -> seconds."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*", text)
+    if not found:
+        raise UsageError(f"A time is written 90s, 5m or 1h; {text!r} is not.")
+    return float(found[1]) * _UNITS[found[2]]
