@@ -1,0 +1,64 @@
+"""The one thing that joins the stages of the pipeline: a generator that runs ahead in a thread."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Generator, Iterable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+_POLL_SECONDS = 0.05
+
+
+class _Failed:
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+_END = object()
+
+
+def prefetch(items: Iterable[T], depth: int) -> Generator[T, None, None]:
+    """The same items, made by a thread that is at most `depth` of them ahead.
+
+    What `items` raises is raised here, after the items before it. Closing this generator (or an
+    error in the loop that consumes it) lets the thread end its item in hand, closes `items` and
+    joins the thread: none is left behind.
+    """
+    ready: queue.Queue[object] = queue.Queue(depth)
+    closed = threading.Event()
+
+    def hand_over(item: object) -> bool:
+        while not closed.is_set():
+            try:
+                ready.put(item, timeout=_POLL_SECONDS)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def produce() -> None:
+        last: object = _END
+        try:
+            for item in items:
+                if not hand_over(item):
+                    break
+        except BaseException as error:
+            last = _Failed(error)
+        close = getattr(items, "close", None)
+        if close is not None:
+            close()
+        hand_over(last)
+
+    thread = threading.Thread(target=produce, name="m3index-prefetch", daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not _END:
+            if isinstance(item, _Failed):
+                raise item.error
+            yield item  # type: ignore[misc]
+    finally:
+        closed.set()
+        thread.join()

@@ -1,0 +1,61 @@
+"""Which documents a pass has met: their 128-bit keys and nothing else."""
+
+from __future__ import annotations
+
+_WIDTH = 16
+_EMPTY = bytes(_WIDTH)
+
+
+class SeenKeys:
+    """A set of 16-byte digests in one byte array, by open addressing.
+
+    24 to 48 bytes a key (a Python set of bytes takes about 110); twice that for the moment in
+    which the table grows.
+    """
+
+    def __init__(self) -> None:
+        self._slots = 1024
+        self._table = bytearray(_WIDTH * self._slots)
+        self._used = 0
+
+    def __len__(self) -> int:
+        return self._used
+
+    def __contains__(self, key: bytes) -> bool:
+        at = self._find(key)
+        return self._table[at : at + _WIDTH] == key
+
+    def add(self, key: bytes) -> bool:
+        """Adds a key; False where it was there already."""
+        at = self._find(key)
+        if self._table[at : at + _WIDTH] == key:
+            return False
+        if 3 * self._used >= 2 * self._slots:
+            self._grow()
+            at = self._find(key)
+        self._table[at : at + _WIDTH] = key
+        self._used += 1
+        return True
+
+    @property
+    def nbytes(self) -> int:
+        return len(self._table)
+
+    def _find(self, key: bytes) -> int:
+        """Where the key is, or the empty slot where it belongs. The keys are digests: their first
+        bytes are as good a hash as any."""
+        table, end = self._table, len(self._table)
+        at = int.from_bytes(key[:8], "little") % self._slots * _WIDTH
+        while (slot := table[at : at + _WIDTH]) != _EMPTY and slot != key:
+            at = (at + _WIDTH) % end
+        return at
+
+    def _grow(self) -> None:
+        old = self._table
+        self._slots *= 2
+        self._table = bytearray(_WIDTH * self._slots)
+        for start in range(0, len(old), _WIDTH):
+            key = bytes(old[start : start + _WIDTH])
+            if key != _EMPTY:
+                at = self._find(key)
+                self._table[at : at + _WIDTH] = key

@@ -1,0 +1,73 @@
+"""What a collection is and how it fares: for people and for monitoring."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from m3index.index.collection import find
+from m3index.index.lock import current_lease
+from m3index.store.base import Store
+from m3index.store.filter import Compare
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A collection's state. documents and rows are strong counts; `unfinished` are documents that a
+    run left half written, which the next one does again. Times are ISO 8601 in UTC, None where it
+    never happened; `rate` is in tokens/s of the last larger run."""
+
+    collection: str
+    generation: int
+    uuid: str
+    encoder: str
+    encoder_id: str
+    space_id: str
+    sparse: str
+    analyzer: str | None
+    schema_version: int
+    dim: int
+    fields: dict[str, str]
+    passages: dict[str, int]
+    documents: int
+    unfinished: int
+    rows: int
+    created: str | None
+    last_success: str | None
+    last_verified: str | None
+    rate: float | None
+    locked_by: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"type": "status", **asdict(self)}
+
+
+def status(store: Store, alias: str) -> Status:
+    """Raises CollectionNotFoundError."""
+    target = find(store, alias)
+    properties, spec = target.properties, target.spec
+    holder = current_lease(store, target.name)
+    first = Compare("ordinal", "==", 0)
+    return Status(
+        collection=alias,
+        generation=target.generation,
+        uuid=properties.get("uuid", ""),
+        encoder=properties.get("encoder", ""),
+        encoder_id=properties.get("encoder_id", ""),
+        space_id=properties.get("space_id", ""),
+        sparse=spec.sparse,
+        analyzer=spec.analyzer,
+        schema_version=int(properties.get("schema_version", 0)),
+        dim=spec.dim,
+        fields=dict(spec.fields),
+        passages=json.loads(properties.get("settings", "{}")),
+        documents=store.count(target.name, first),
+        unfinished=store.count(target.name, Compare("doc_hash", "==", "")),
+        rows=store.count(target.name),
+        created=properties.get("created"),
+        last_success=properties.get("last_success"),
+        last_verified=properties.get("last_verified"),
+        rate=float(properties["rate"]) if "rate" in properties else None,
+        locked_by=str(holder) if holder else None,
+    )

@@ -1,0 +1,213 @@
+"""A run over a corpus: what changed is encoded and written, and `sync` removes what has left.
+
+documents -> changed ones -> passages -> batches -> (thread) encode -> write -> commit.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+from m3index.encoder.base import Encoder
+from m3index.errors import Exit, LockedError, M3IndexError
+from m3index.index.batches import Batcher, Encoded
+from m3index.index.collection import Target, now, open_collection, settings_json
+from m3index.index.lock import WriteLock, hold
+from m3index.index.plan import Corpus, Planner, Window, windows_of
+from m3index.index.prefetch import prefetch
+from m3index.index.prune import Listing, why_withheld
+from m3index.index.settings import Mode, Never, Stop, SyncSettings
+from m3index.index.summary import Summary, Tally
+from m3index.index.write import remove, write
+from m3index.progress import Progress, Reporter, Silent
+from m3index.store.base import Store
+from m3index.store.filter import Compare
+from m3index.types import Rejected
+
+RATE_TOKENS = 4_096  # fewer say nothing about the encoder's rate
+REPAIR = "Prove and mend it with `m3index verify --repair`."
+
+
+def sync(
+    store: Store,
+    encoder: Encoder,
+    alias: str,
+    corpus: Corpus,
+    settings: SyncSettings,
+    *,
+    mode: Mode = "sync",
+    reporter: Reporter | None = None,
+    stop: Stop | None = None,
+) -> Summary:
+    """Brings the collection up to date with the corpus. `ingest` deletes nothing, `prune` only deletes.
+
+    Raises the errors of the store, with what was done so far in their `summary`; LockedError,
+    MismatchError.
+    """
+    with hold(store, alias, settings.retry_lock, f"m3index {mode}") as lock:
+        target = lock.lease(lambda: open_collection(store, alias, encoder, settings.wanted))
+        run = Run(store, encoder, target, settings, mode, reporter or Silent(), stop or Never(), lock)
+        return run.over(corpus)
+
+
+class Run:
+    """One run into one concrete collection."""
+
+    def __init__(
+        self,
+        store: Store,
+        encoder: Encoder,
+        target: Target,
+        settings: SyncSettings,
+        mode: Mode,
+        reporter: Reporter,
+        stop: Stop,
+        lock: WriteLock,
+    ) -> None:
+        passages = settings.passages.resolve(encoder.tokenizer) if settings.passages else target.passages
+        self.store, self.target, self.settings, self.mode = store, target, settings, mode
+        self.encoder_name = encoder.info.name
+        self.reporter, self.stop, self.lock = reporter, stop, lock
+        self.planner = Planner(
+            store, target.name, target.spec.fields, settings.source, passages, force=settings.force
+        )
+        self.batcher = Batcher(store, target, encoder, settings.source, passages)
+        self.tally = Tally()
+        self.expected: int | None = None  # rows of the source, once it is known
+
+    def over(self, corpus: Corpus) -> Summary:
+        """The whole run: write what changed, remove what has left, count."""
+        try:
+            before = self.store.count(self.target.name)
+            self._write_changes(corpus)
+            self._remove_absent(corpus)
+            return self._finish(before)
+        except M3IndexError as error:
+            error.summary = self._summary(None, count_ok=None, exit_code=error.exit_code).to_json()
+            raise
+
+    def _write_changes(self, corpus: Corpus) -> None:
+        total = corpus.total_bytes
+        only_keys = self.mode == "prune"
+        windows = (self.planner.window(items, only_keys=only_keys) for items in windows_of(corpus))
+        batches = prefetch(self.batcher.pack(windows), depth=2)
+        encoded = prefetch(self.batcher.encode(batches, self._ending), depth=1)
+        with closing(encoded):
+            for done in encoded:
+                if isinstance(done, Window):
+                    self._note(done)
+                else:
+                    self._commit(done)
+                self._progress(corpus.bytes_read, total)
+                if self._ending():
+                    return
+        for error in corpus.read_errors:
+            self._quarantine(error)
+
+    def _note(self, window: Window) -> None:
+        self.tally.note(window)
+        for rejected in window.rejected:
+            self._quarantine(rejected)
+
+    def _commit(self, batch: Encoded) -> None:
+        """Writes a batch; only then its documents count."""
+        tally = self.tally
+        refused = {r.key: r for r in write(self.store, self.target.name, [r for _, r in batch.documents])}
+        for planned, rewrite in batch.documents:
+            if refusal := refused.get(planned.key):
+                self._quarantine(Rejected.of(planned.document, refusal.reason))
+                rows = 0 if refusal.removed else planned.rows
+            else:
+                rows = len(rewrite.rows)
+                tally.count(planned.change)
+                tally.passages += rows
+            tally.rows += rows
+            tally.row_delta += rows - planned.rows
+        tally.tokens += batch.tokens
+        tally.encoding_seconds += batch.seconds
+
+    def _quarantine(self, rejected: Rejected) -> None:
+        self.tally.quarantined += 1
+        self.reporter.rejected(rejected)
+        if self.settings.max_errors is not None and self.tally.quarantined > self.settings.max_errors:
+            self.tally.stopped = Exit.STOPPED
+
+    def _progress(self, bytes_read: int, total_bytes: int | None) -> None:
+        tally = self.tally
+        self.reporter.progress(Progress(tally.scanned, tally.passages, tally.tokens, bytes_read, total_bytes))
+
+    def _ending(self) -> bool:
+        """Whether the run ends before the corpus does."""
+        if self.lock.lost:
+            raise LockedError(
+                f"Another run has taken the lease of {self.target.name!r}. Run again when it has ended."
+            )
+        if self.tally.stopped is None and self.stop():
+            self.tally.stopped = self.stop.exit
+        return self.tally.stopped is not None
+
+    def _remove_absent(self, corpus: Corpus) -> None:
+        """Deletes what the corpus has no more, unless something speaks against it."""
+        if self.mode == "ingest" or self._ending():
+            return
+        self.reporter.stage("looking for documents that have left the corpus")
+        listing = Listing(self.store, self.target.name, self.planner)
+        kept = listing.rows_protected
+        if self.mode == "prune":
+            kept += listing.rows_seen
+        withheld = why_withheld(
+            corpus, self.planner, listing, added=self.tally.added, guard=self.settings.max_delete
+        )
+        if withheld:
+            self.tally.deletes_withheld = listing.documents
+            self.reporter.warning(listing.kept_because(withheld))
+            kept += listing.rows_unseen
+        else:
+            self._remove(listing)
+        if self.tally.stopped is None:
+            self.expected = self.tally.rows + kept
+
+    def _remove(self, listing: Listing) -> None:
+        for documents in listing.unseen():
+            remove(self.store, self.target.name, self.target.spec, documents)
+            self.tally.deleted += len(documents)
+            self.tally.row_delta -= sum(map(len, documents.values()))
+            if self._ending():
+                return
+
+    def _finish(self, before: int) -> Summary:
+        """Makes it durable, counts, and notes a success in the collection."""
+        self.store.flush(self.target.name)
+        count = self.store.count(self.target.name)
+        expected = before + self.tally.row_delta
+        count_ok = count == expected
+        if not count_ok:
+            self.reporter.warning(f"The collection has {count:,} rows, {expected:,} were expected. {REPAIR}")
+        elif self.expected is not None:
+            of_source = self.store.count(self.target.name, Compare("source", "==", self.settings.source))
+            count_ok = of_source == self.expected
+            if not count_ok:
+                self.reporter.warning(
+                    f"The collection has {of_source:,} rows of source {self.settings.source!r}, the corpus "
+                    f"comes to {self.expected:,}. {REPAIR}"
+                )
+        summary = self._summary(count, count_ok=count_ok)
+        if summary.exit in (Exit.OK, Exit.QUARANTINED):
+            self.store.set_properties(self.target.name, self._success())
+        return summary
+
+    def _success(self) -> dict[str, str]:
+        properties = {"last_success": now(), "settings": settings_json(self.planner.passages)}
+        if self.tally.tokens >= RATE_TOKENS:
+            properties["rate"] = f"{self.tally.tokens / self.tally.encoding_seconds:.1f}"
+        return properties
+
+    def _summary(self, count: int | None, *, count_ok: bool | None, exit_code: Exit | None = None) -> Summary:
+        return self.tally.summary(
+            self.mode,
+            self.target.alias,
+            self.encoder_name,
+            self.target.generation,
+            count,
+            count_ok=count_ok,
+            exit_code=exit_code,
+        )
