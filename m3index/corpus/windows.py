@@ -151,20 +151,21 @@ def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
 
 
 def _try_whole(cutters: Sequence[_Cutter], tokenizer: Tokenizer) -> None:
-    """Tokenises what may be one passage in one call, and makes it one if it is."""
+    """Tokenises what may be one passage in one call, and makes it one if it is; measures the others."""
     whole = [cutter for cutter in cutters if cutter.may_be_whole]
     for cutter, tokens in zip(whole, tokenizer.documents([c.input(0) for c in whole]), strict=True):
         cutter.take_whole(tokens)
-    for cutter in cutters:
+    long = [cutter for cutter in cutters if not cutter.done]
+    for cutter, head in zip(long, tokenizer.documents([c.head for c in long]), strict=True):
         if not cutter.may_be_whole:
-            cutter.measure(*_tokenise_parts(cutter, tokenizer))
+            cutter.starts = _starts_in_parts(cutter.document.text, tokenizer)
+        cutter.measure(head)
 
 
-def _tokenise_parts(cutter: _Cutter, tokenizer: Tokenizer) -> tuple[int, list[NDArray[np.int32]]]:
-    """Of a text of any length: how many tokens its head takes, and where its own begin. In parts, so
-    that memory is bounded by those of one part."""
-    [head] = tokenizer.documents([cutter.head])
-    starts, text, begin = [], cutter.document.text, 0
+def _starts_in_parts(text: str, tokenizer: Tokenizer) -> NDArray[np.int32]:
+    """Where the tokens of a text of any length begin. In parts, so that the tokenizer's memory is
+    bounded."""
+    starts, begin = [], 0
     while begin < len(text):
         end = min(begin + VARCHAR_BYTES, len(text))
         if end < len(text):
@@ -172,7 +173,7 @@ def _tokenise_parts(cutter: _Cutter, tokenizer: Tokenizer) -> tuple[int, list[ND
         [tokens] = tokenizer.documents([text[begin:end]])
         starts.append(_starts(tokens, 0) + np.int32(begin))
         begin = end
-    return len(head.ids), starts
+    return np.concatenate(starts)
 
 
 def _next_windows(cutters: Sequence[_Cutter], tokenizer: Tokenizer) -> None:
@@ -188,17 +189,20 @@ class _Cutter:
     """One document on its way to passages.
 
     `covered` characters of the text are in the passages so far. Every passage adds to them, which is
-    why this ends whatever a tokenizer says of its offsets: they only guide the cuts.
+    why this ends whatever a tokenizer says of its offsets: they only guide the cuts. `starts`: the
+    character at which each token of the text begins, ascending.
     """
+
+    starts: NDArray[np.int32]
 
     def __init__(self, document: Document, tokenizer: Tokenizer, size: int, overlap: int) -> None:
         self.document, self.tokenizer, self.size, self.overlap = document, tokenizer, size, overlap
-        self.head = join_title(document.title, "")
+        self.head = join_title(document.title, "")  # the title and its newline, or nothing
         self.passages: list[Passage] = []
         self.problem = ""
         self.covered = self._start = 0
         self._room = 1
-        self._starts: NDArray[np.int32] = np.zeros(0, np.int32)
+        self._reach = VARCHAR_BYTES
         joined = len(self.head) + len(document.text)
         self.may_be_whole = 4 * joined <= VARCHAR_BYTES or (
             joined <= VARCHAR_BYTES and len(self.input(0).encode()) <= VARCHAR_BYTES
@@ -213,26 +217,24 @@ class _Cutter:
         return self.head + self.document.text[start:end]
 
     def take_whole(self, tokens: Tokens) -> None:
+        """Makes the document one passage if it fits."""
         if len(tokens.ids) <= self.size:
             self._accept(0, len(self.document.text), tokens)
         else:
-            starts = _starts(tokens, len(self.head))
-            self.measure(len(tokens.ids) - len(starts), [starts])
+            self.starts = _starts(tokens, len(self.head))
 
-    def measure(self, head: int, starts: list[NDArray[np.int32]]) -> None:
-        """head: tokens of all that is not text. starts: the character at which each token of the text
-        begins, ascending."""
-        reserve = self.tokenizer.reserve
+    def measure(self, head: Tokens) -> None:
+        """head: the tokens of all that is not text."""
+        title_tokens = len(head.ids) - self.tokenizer.reserve
         title_bytes = len(self.head.encode())
-        if 2 * (head - reserve) > self.size - reserve or 2 * title_bytes > VARCHAR_BYTES:
+        if 2 * title_tokens > self.size - self.tokenizer.reserve or 2 * title_bytes > VARCHAR_BYTES:
             self.problem = (
-                f"the title takes {head - reserve} tokens ({title_bytes} bytes) of passages of "
+                f"the title takes {title_tokens} tokens ({title_bytes} bytes) of passages of "
                 f"{self.size}: more than half, too little is left for the text"
             )
             return
-        self._room = self.size - head
+        self._room = self.size - len(head.ids)
         self._bytes = VARCHAR_BYTES - title_bytes
-        self._starts = np.concatenate(starts)
         self.overlap = min(self.overlap, self._room // 2)
 
     def plan(self) -> list[tuple[int, int]]:
@@ -254,10 +256,11 @@ class _Cutter:
             if start > self.covered:
                 break
             try:
-                short, tokens = self._shorten(start, end, tokens)  # noqa: PLW2901
+                short, tokens = self._shorten(start, end, tokens)
             except UnfitError as error:
                 self.problem = str(error)
                 return
+            self._learn(end - start, short - start)
             if short <= self.covered:  # nothing but overlap was left of it
                 self._start = self.covered
                 return
@@ -269,12 +272,16 @@ class _Cutter:
         self.passages.append(Passage(len(self.passages), text, start, end, tokens.ids))
         self.covered = end
 
+    def _learn(self, planned: int, fitted: int) -> None:
+        """Keeps plans near to what fits, in characters, where the offsets tell little."""
+        self._reach = 2 * fitted if 2 * fitted < planned else max(self._reach, 2 * fitted)
+
     def _end(self, start: int, covered: int) -> int:
         """Where a window from `start` ends, after `covered` if it may."""
         text = self.document.text
-        after = int(np.searchsorted(self._starts, start)) + self._room
-        end = max(int(self._starts[after]), start + 1) if after < len(self._starts) else len(text)
-        end = _within_bytes(text, start, end, self._bytes)
+        after = int(np.searchsorted(self.starts, start)) + self._room
+        end = max(int(self.starts[after]), start + 1) if after < len(self.starts) else len(text)
+        end = _within_bytes(text, start, min(end, start + self._reach), self._bytes)
         if end == len(text):
             return end
         return _boundary(text, max(end - (end - start) // 5, covered), end)
@@ -282,9 +289,9 @@ class _Cutter:
     def _after(self, start: int, end: int) -> int:
         """Where the window after [start, end) starts: `overlap` tokens before its end, and no more than
         half of its tokens; at the beginning of a word if one is near."""
-        first, last = (int(i) for i in np.searchsorted(self._starts, [start, end]))
+        first, last = (int(i) for i in np.searchsorted(self.starts, [start, end]))
         shared = min(self.overlap, (last - first) // 2)
-        back = int(self._starts[last - shared]) if shared else end
+        back = int(self.starts[last - shared]) if shared else end
         if not start < back < end:
             return end
         text = self.document.text
@@ -343,9 +350,7 @@ _BOUNDARIES = (
 def _boundary(text: str, low: int, high: int) -> int:
     """The best place in (low, high] to cut: after the last paragraph there, else sentence, line, word."""
     for pattern in _BOUNDARIES:
-        last = None
-        for last in pattern.finditer(text, low, high):
-            pass
-        if last is not None:
-            return last.end()
+        ends = [found.end() for found in pattern.finditer(text, low, high)]
+        if ends:
+            return ends[-1]
     return high
