@@ -11,10 +11,8 @@ from typing import TypeAlias
 from m3index.search.fusion import Metric, Ranking
 from m3index.store.base import QueryVector, Store
 from m3index.store.filter import Filter
+from m3index.store.queries import MAX_LIMIT
 from m3index.types import Candidate, FieldValue, Leg
-
-MAX_LIMIT = 16_384
-"""The most results of one search call that Milvus gives (its `topk` limit)."""
 
 _CANDIDATES_PER_CALL = 8 * MAX_LIMIT
 """A call with many queries and a great limit is cut so that its answer stays some megabytes."""

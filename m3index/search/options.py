@@ -9,9 +9,9 @@ from typing import Literal, TypeAlias, get_args
 
 from m3index.errors import UsageError
 from m3index.search.fusion import METHODS, RRF_K, Method
-from m3index.search.legs import MAX_LIMIT
 from m3index.search.rerank import Reranker
 from m3index.store.filter import Filter
+from m3index.store.queries import MAX_LIMIT
 
 Mode: TypeAlias = Literal["hybrid", "dense", "sparse"]
 MODES: tuple[Mode, ...] = get_args(Mode)
