@@ -16,7 +16,7 @@ from torch import Tensor
 from m3index.encoder import backbone, csr, heads, packing
 from m3index.encoder.attention import Spans
 from m3index.encoder.backbone import Backbone
-from m3index.encoder.hardware import WIDER, Precision, token_budget
+from m3index.encoder.hardware import WIDER, Precision, bytes_per_token, token_budget
 from m3index.encoder.layout import Layout, hidden_size, position_padding
 from m3index.encoder.packing import Pack
 from m3index.errors import M3IndexError
@@ -83,7 +83,7 @@ class Engine:
             heads.load_linear(layout.multi_vector, width, None).to(device) if layout.multi_vector else None
         )
         self._backbone(precision)
-        self.budget = token_budget(batch_tokens, device, _bytes_per_token(layout, precision))
+        self.budget = token_budget(batch_tokens, device, bytes_per_token(layout.config, precision))
 
     def run(
         self,
@@ -198,10 +198,3 @@ class Engine:
 
 def _nothing() -> None:
     return
-
-
-def _bytes_per_token(layout: Layout, precision: Precision) -> int:
-    """What a token takes in the widest moment of a layer: query, key, value, the MLP, two residuals."""
-    width = hidden_size(layout.config)
-    inner = int(layout.config.get("intermediate_size", 4 * width))
-    return (8 * width + 3 * inner) * (4 if precision == "fp32" else 2) + 4 * width

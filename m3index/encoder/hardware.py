@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
 
 import torch
 
+from m3index.encoder.layout import hidden_size
 from m3index.errors import UsageError
 
 Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]
@@ -18,7 +20,7 @@ DTYPES: dict[Precision, torch.dtype] = {
 # What a pack that came out non-finite is tried in next: fp16 overflows at 65,504, bf16 does not.
 WIDER: dict[Precision, Precision] = {"fp16": "bf16", "bf16": "fp32"}
 
-_CPU_TOKENS = 4096
+_CPU_TOKENS = 2048
 _MOST_TOKENS = 65_536
 _MEMORY_SHARE = 0.6
 
@@ -72,6 +74,13 @@ def cpu_computes_bf16() -> bool:
         return any(bool(capabilities.get(name)) for name in ("avx512_bf16", "amx_bf16"))
     probes = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile"))
     return any(probe is not None and probe() for probe in probes)
+
+
+def bytes_per_token(config: Mapping[str, Any], precision: Precision) -> int:
+    """What a token takes in the widest moment of a layer: query, key, value, the MLP, two residuals."""
+    width = hidden_size(config)
+    inner = int(config.get("intermediate_size", 4 * width))
+    return (8 * width + 3 * inner) * (4 if precision == "fp32" else 2) + 4 * width
 
 
 def token_budget(name: str | int, device: torch.device, bytes_per_token: int) -> int:

@@ -18,6 +18,7 @@ def load(
     query_prompt: str | None = None,
     document_prompt: str | None = None,
     revision: str | None = None,
+    tokenizer_processes: int = 0,
     trust_remote_code: bool = False,
 ) -> ModelEncoder:
     """An encoder; its files are read now, its weights at the first text.
@@ -26,7 +27,8 @@ def load(
     directory. device: `auto` (all CUDA devices, else mps, else the CPU), `cpu`, `mps`, `cuda`,
     `cuda:0,cuda:1`. precision: `auto`, `fp32`, `bf16`, `fp16`. dim: Matryoshka width, the first components
     at unit norm. batch_tokens: tokens of one forward pass, `auto` from the memory at hand. query_prompt,
-    document_prompt: instead of the model's own.
+    document_prompt: instead of the model's own. tokenizer_processes: tokenise documents in so many
+    processes of their own (a GPU with a small model outruns one); 0: in this one.
 
     Raises ModelNotFoundError (no such model, or the hub cannot be reached), MismatchError (files that do
     not fit together, missing weights), UsageError (what is not supported).
@@ -39,4 +41,6 @@ def load(
         query_prompt=query_prompt,
         document_prompt=document_prompt,
     )
-    return ModelEncoder(name, layout, Settings(device, precision, batch_tokens, trust_remote_code))
+    return ModelEncoder(
+        name, layout, Settings(device, precision, batch_tokens, tokenizer_processes, trust_remote_code)
+    )

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from m3index.encoder import csr, packing, score
 from m3index.encoder import layout as layouts
 from m3index.encoder.layout import Layout
+from m3index.encoder.pool import TokenizerPool
 from m3index.encoder.tokens import ModelTokenizer
 from m3index.errors import MissingHeadError, UsageError
 from m3index.types import EncodedBatch, EncoderInfo, FloatArray, IntArray, SparseRows
@@ -32,6 +33,7 @@ class Settings:
     device: str = "auto"
     precision: str = "auto"
     batch_tokens: str | int = "auto"
+    tokenizer_processes: int = 0
     trust_remote_code: bool = False
 
 
@@ -44,7 +46,8 @@ class ModelEncoder:
 
     def __init__(self, name: str, layout: Layout, settings: Settings) -> None:
         self._layout, self._settings = layout, settings
-        self._tokenizer = ModelTokenizer(layout)
+        processes = settings.tokenizer_processes
+        self._tokenizer = TokenizerPool(layout, processes) if processes else ModelTokenizer(layout)
         self._engines: list[Engine] | None = None
         self._lock = threading.Lock()
         space = layouts.space_digest(layout)
@@ -123,6 +126,7 @@ class ModelEncoder:
         """Lets go of the weights; the next encode would load them again. May be called twice."""
         with self._lock:
             self._engines = None
+        self._tokenizer.close()
 
     # -- within
 

@@ -93,6 +93,9 @@ class ModelTokenizer:
         """Token ids as text for people; a leading space marks the beginning of a word."""
         return [(self._backend.id_to_token(int(i)) or "").replace("▁", " ") for i in ids]
 
+    def close(self) -> None:
+        """Ends what runs beside this process: here nothing."""
+
     def _encode(self, prompt: str, texts: Sequence[str], *, offsets: bool) -> list[Any]:
         encode = self._backend.encode_batch if offsets else self._backend.encode_batch_fast
         inputs = [prompt + text for text in texts]
