@@ -7,6 +7,6 @@ say() { printf '\n$ m3index'; for word in "$@"; do case $word in *[\ \"]*) print
 show() { say "$@"; m3index "$@"; }
 
 show ingest examples/corpus.jsonl --encoder offline --field lang:str --field year:int
-show search "why does the sea rise and fall twice a day" -k 5
-show search "bread" -k 3 --filter 'lang == "de"'
-show search "蜜蜂" -k 2 --json
+show search "how do bees tell each other where the flowers are" -k 3
+show search "活字印刷是谁发明的" -k 2 --filter 'lang == "zh" and year >= 2008'
+show search "Warum steigt und fällt das Meer?" -k 2 --where lang=de --json

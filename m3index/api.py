@@ -1,9 +1,9 @@
 """The public face: one collection, the encoder it was made with, and what can be done with them.
 
-    with Index.open("docs", uri="m3index.db", encoder="offline") as index:
-        index.ingest(["corpus.jsonl"])
-        for hit in index.search("why does the sea rise and fall").hits:
-            print(hit.rank, hit.doc_id, hit.score)
+with Index.open("docs", uri="m3index.db", encoder="offline") as index:
+    index.ingest(["corpus.jsonl"])
+    for hit in index.search("why does the sea rise and fall").hits:
+        print(hit.rank, hit.doc_id, hit.score)
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from m3index.corpus.mapping import FieldMapping
 from m3index.corpus.memory import Documents
 from m3index.corpus.quarantine import Quarantine
 from m3index.corpus.readers import read
-
 from m3index.encoder.base import Encoder
 from m3index.errors import CollectionNotFoundError, MismatchError
 from m3index.index import collection as collections
 from m3index.index.forecast import Plan, plan
 from m3index.index.plan import Corpus
 from m3index.index.settings import Mode, Stop, SyncSettings
+from m3index.index.status import Status, status
 from m3index.index.summary import Summary
 from m3index.index.sync import sync
 from m3index.progress import Reporter, Silent
@@ -142,6 +142,10 @@ class Index:
     def fields(self) -> Mapping[str, FieldType]:
         """The declared fields of the collection."""
         return self.target().spec.fields
+
+    def status(self) -> Status:
+        """What the collection holds and how it fares. Raises CollectionNotFoundError."""
+        return status(self.store, self.collection)
 
     # -- write
 

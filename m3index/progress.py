@@ -212,7 +212,7 @@ class Terminal(Silent):
     def warning(self, text: str) -> None:
         self._say(f"warning: {text}", "yellow")
 
-    def error(self, message: str, code: int) -> None:
+    def error(self, message: str, code: int) -> None:  # noqa: ARG002  (the process ends with it)
         self.close()
         self._say(f"error: {message}", "red")
 

@@ -10,7 +10,7 @@ import typer.main
 
 import m3index
 from m3index import settings
-from m3index.cli import ingest, models, run, search, status
+from m3index.cli import ingest, models, plan, run, search, status
 from m3index.errors import M3IndexError
 
 app = typer.Typer(
@@ -23,6 +23,8 @@ app = typer.Typer(
 )
 
 app.command("ingest")(ingest.ingest)
+app.command("sync")(ingest.sync)
+app.command("plan")(plan.plan)
 app.command("search")(search.search)
 app.command("run")(run.run)
 app.command("status")(status.status)
@@ -41,15 +43,19 @@ def main(
     config: Annotated[
         Optional[Path],  # noqa: UP045  (typer evaluates it)
         typer.Option(
-            envvar="M3INDEX_CONFIG", metavar="FILE", show_default="./m3index.toml, else the user's",
+            envvar="M3INDEX_CONFIG",
+            metavar="FILE",
+            show_default="m3index.toml here, else in the user's configuration",
             help="Configuration file.",
         ),
     ] = None,
     profile: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
-            envvar="M3INDEX_PROFILE", metavar="NAME", show_default="none",
-            help="Table [profile.NAME] of the configuration file.",
+            envvar="M3INDEX_PROFILE",
+            metavar="NAME",
+            show_default="none",
+            help="Table profile.NAME of the configuration file.",
         ),
     ] = None,
     version: Annotated[
@@ -68,7 +74,9 @@ def main(
 def _defaults(path: Path | None, profile: str | None) -> dict[str, Any]:
     """The configuration file's values, by the parameter names that typer knows."""
     names = {
-        command: {flag.lstrip("-").replace("-", "_"): param.name for param in made.params for flag in param.opts}
+        command: {
+            flag.lstrip("-").replace("-", "_"): param.name for param in made.params for flag in param.opts
+        }
         for command, made in typer.main.get_command(app).commands.items()  # type: ignore[attr-defined]
     }
     found = settings.read(path, profile, names.keys()).defaults(names)

@@ -116,7 +116,9 @@ def update(run: Session, mode: Mode, given: dict[str, Any]) -> None:
             )
     run.outcome(summary)
     if summary.quarantined and not run.as_json:
-        run.reporter.note(f"{summary.quarantined:,} bad rows are in {quarantine}: mend them there and ingest the file.")
+        run.reporter.note(
+            f"{summary.quarantined:,} bad rows are in {quarantine}: mend them there and ingest the file."
+        )
 
 
 def settings(given: dict[str, Any]) -> SyncSettings:

@@ -13,7 +13,9 @@ from m3index.cli.session import session
 def models(
     name: Annotated[
         str,
-        typer.Argument(metavar="[MODEL]", help="Look into this preset or directory instead.", show_default=False),
+        typer.Argument(
+            metavar="[MODEL]", help="Look into this preset or directory instead.", show_default=False
+        ),
     ] = "",
     as_json: options.Json = False,
 ) -> None:
@@ -36,9 +38,14 @@ def models(
                 (row["name"] + default, row["summary"]),
                 ("  model", row["model"]),
                 ("  outputs", f"{outputs}; sparse: {sparse}"),
-                ("  dense", f"{row['dim']}-d{', Matryoshka' if row['matryoshka'] else ''}, {row['pooling']} pooling"),
+                (
+                    "  dense",
+                    f"{row['dim']}-d{', Matryoshka' if row['matryoshka'] else ''}, {row['pooling']} pooling",
+                ),
                 ("  limit", f"{row['limit']:,} tokens"),
             ]
             if row["query_prompt"] or row["document_prompt"]:
-                lines.append(("  prompts", f"query {row['query_prompt']!r}, document {row['document_prompt']!r}"))
+                lines.append(
+                    ("  prompts", f"query {row['query_prompt']!r}, document {row['document_prompt']!r}")
+                )
             show.pairs(lines)

@@ -41,28 +41,42 @@ Token = Annotated[
 Db = Annotated[
     str,
     typer.Option(
-        envvar="M3INDEX_DB", metavar="NAME", rich_help_panel=_STORE, show_default="the server's default",
+        envvar="M3INDEX_DB",
+        metavar="NAME",
+        rich_help_panel=_STORE,
+        show_default="the server's default",
         help="Database of the server.",
     ),
 ]
 Timeout = Annotated[
     float,
     typer.Option(
-        envvar="M3INDEX_TIMEOUT", metavar="SECONDS", rich_help_panel=_STORE, min=0.1,
+        envvar="M3INDEX_TIMEOUT",
+        metavar="SECONDS",
+        rich_help_panel=_STORE,
+        min=0.1,
         help="How long to try again when the store does not answer.",
     ),
 ]
 Collection = Annotated[
     str,
     typer.Option(
-        "--collection", "-c", envvar="M3INDEX_COLLECTION", metavar="NAME", rich_help_panel=_STORE,
+        "--collection",
+        "-c",
+        envvar="M3INDEX_COLLECTION",
+        metavar="NAME",
+        rich_help_panel=_STORE,
         help="Name of the collection (an alias over its generations).",
     ),
 ]
 Encoder = Annotated[
     str,
     typer.Option(
-        "--encoder", "-e", envvar="M3INDEX_ENCODER", metavar="MODEL", rich_help_panel=_ENCODER,
+        "--encoder",
+        "-e",
+        envvar="M3INDEX_ENCODER",
+        metavar="MODEL",
+        rich_help_panel=_ENCODER,
         show_default="the collection's own; for a new one: teacher",
         help="Preset, hub id or directory of the model (see: m3index models).",
     ),
@@ -70,75 +84,101 @@ Encoder = Annotated[
 Device = Annotated[
     str,
     typer.Option(
-        envvar="M3INDEX_DEVICE", metavar="DEVICE", rich_help_panel=_ENCODER,
+        envvar="M3INDEX_DEVICE",
+        metavar="DEVICE",
+        rich_help_panel=_ENCODER,
         help="auto, cpu, cuda, mps, or a list: cuda:0,cuda:1.",
     ),
 ]
 Precision = Annotated[
     str,
     typer.Option(
-        envvar="M3INDEX_PRECISION", metavar="PRECISION", rich_help_panel=_ENCODER,
+        envvar="M3INDEX_PRECISION",
+        metavar="PRECISION",
+        rich_help_panel=_ENCODER,
         help="auto, fp32, bf16 or fp16.",
     ),
 ]
 Dim = Annotated[
     Optional[int],  # noqa: UP045  (typer evaluates it)
     typer.Option(
-        envvar="M3INDEX_DIM", metavar="N", min=1, rich_help_panel=_ENCODER, show_default="the model's",
+        envvar="M3INDEX_DIM",
+        metavar="N",
+        min=1,
+        rich_help_panel=_ENCODER,
+        show_default="the model's",
         help="Width of the dense vector, for models trained with Matryoshka.",
     ),
 ]
 BatchTokens = Annotated[
     str,
     typer.Option(
-        envvar="M3INDEX_BATCH_TOKENS", metavar="N", rich_help_panel=_ENCODER,
+        envvar="M3INDEX_BATCH_TOKENS",
+        metavar="N",
+        rich_help_panel=_ENCODER,
         help="Token budget of one forward pass; auto finds it from the free memory.",
     ),
 ]
 Source = Annotated[
     str,
     typer.Option(
-        envvar="M3INDEX_SOURCE", metavar="NAME", rich_help_panel=_CORPUS,
+        envvar="M3INDEX_SOURCE",
+        metavar="NAME",
+        rich_help_panel=_CORPUS,
         help="Name of the corpus: several may share a collection, each prunes its own.",
     ),
 ]
 Json = Annotated[
     bool,
     typer.Option(
-        "--json", envvar="M3INDEX_JSON", rich_help_panel=_OUTPUT,
+        "--json",
+        envvar="M3INDEX_JSON",
+        rich_help_panel=_OUTPUT,
         help="JSON lines on standard output, nothing else there.",
     ),
 ]
 Quiet = Annotated[
     bool,
-    typer.Option("--quiet", "-q", envvar="M3INDEX_QUIET", rich_help_panel=_OUTPUT, help="Warnings and errors only."),
+    typer.Option(
+        "--quiet", "-q", envvar="M3INDEX_QUIET", rich_help_panel=_OUTPUT, help="Warnings and errors only."
+    ),
 ]
 Where = Annotated[
     list[str],
     typer.Option(
-        metavar="FIELD=VALUE", rich_help_panel=_SEARCH, envvar="M3INDEX_WHERE", show_default="none",
+        metavar="FIELD=VALUE",
+        rich_help_panel=_SEARCH,
+        envvar="M3INDEX_WHERE",
+        show_default="none",
         help="Only where a declared field compares so (=, !=, <, <=, >, >=). Repeat it for and.",
     ),
 ]
 FilterText = Annotated[
     str,
     typer.Option(
-        "--filter", metavar="EXPRESSION", rich_help_panel=_SEARCH, envvar="M3INDEX_FILTER",
-        show_default="none", help="Only where this Milvus expression holds.",
+        "--filter",
+        metavar="EXPRESSION",
+        rich_help_panel=_SEARCH,
+        envvar="M3INDEX_FILTER",
+        show_default="none",
+        help="Only where this Milvus expression holds.",
     ),
 ]
 
 Paths = Annotated[
     list[str],
     typer.Argument(
-        metavar="PATH...", show_default=False,
+        metavar="PATH...",
+        show_default=False,
         help="JSONL (also .gz, .zst), Parquet, CSV, text: files, globs, directories, or - for stdin.",
     ),
 ]
 Sparse = Annotated[
     str,
     typer.Option(
-        envvar="M3INDEX_SPARSE", metavar="KIND", rich_help_panel=_ENCODER,
+        envvar="M3INDEX_SPARSE",
+        metavar="KIND",
+        rich_help_panel=_ENCODER,
         show_default="lexical where the model has the head, else bm25",
         help="Sparse vectors: lexical, bm25 or none.",
     ),
@@ -146,14 +186,20 @@ Sparse = Annotated[
 Analyzer = Annotated[
     str,
     typer.Option(
-        envvar="M3INDEX_ANALYZER", metavar="NAME", rich_help_panel=_ENCODER,
-        show_default="the best that the store has", help="Analyzer of BM25 for a new collection.",
+        envvar="M3INDEX_ANALYZER",
+        metavar="NAME",
+        rich_help_panel=_ENCODER,
+        show_default="the best that the store has",
+        help="Analyzer of BM25 for a new collection.",
     ),
 ]
 Field = Annotated[
     list[str],
     typer.Option(
-        "--field", envvar="M3INDEX_FIELD", metavar="NAME:TYPE", rich_help_panel=_CORPUS,
+        "--field",
+        envvar="M3INDEX_FIELD",
+        metavar="NAME:TYPE",
+        rich_help_panel=_CORPUS,
         show_default="the collection's own",
         help="Typed column from the metadata, for filters (str, int, float, bool, str[]). Repeatable.",
     ),
@@ -161,7 +207,9 @@ Field = Annotated[
 PassageTokens = Annotated[
     str,
     typer.Option(
-        envvar="M3INDEX_PASSAGE_TOKENS", metavar="N", rich_help_panel=_CORPUS,
+        envvar="M3INDEX_PASSAGE_TOKENS",
+        metavar="N",
+        rich_help_panel=_CORPUS,
         show_default="the collection's own; for a new one: 512 or the model's limit",
         help="Most tokens of a passage, title and prompt counted in; full: the model's limit.",
     ),
@@ -169,7 +217,10 @@ PassageTokens = Annotated[
 Overlap = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option(
-        envvar="M3INDEX_OVERLAP", metavar="N", min=0, rich_help_panel=_CORPUS,
+        envvar="M3INDEX_OVERLAP",
+        metavar="N",
+        min=0,
+        rich_help_panel=_CORPUS,
         show_default="the collection's own; for a new one: 64",
         help="Tokens that neighbouring passages share.",
     ),
@@ -177,42 +228,61 @@ Overlap = Annotated[
 InputFormat = Annotated[
     str,
     typer.Option(
-        "--input-format", envvar="M3INDEX_INPUT_FORMAT", metavar="FORMAT", rich_help_panel=_CORPUS,
-        show_default="by the file's name; stdin is jsonl", help="jsonl, parquet, csv, tsv or text.",
+        "--input-format",
+        envvar="M3INDEX_INPUT_FORMAT",
+        metavar="FORMAT",
+        rich_help_panel=_CORPUS,
+        show_default="by the file's name; stdin is jsonl",
+        help="jsonl, parquet, csv, tsv or text.",
     ),
 ]
 IdField = Annotated[
     str,
     typer.Option(
-        envvar="M3INDEX_ID_FIELD", metavar="NAME", rich_help_panel=_CORPUS,
-        show_default="id, _id, docid or doc_id", help="Key of a row that holds the id.",
+        envvar="M3INDEX_ID_FIELD",
+        metavar="NAME",
+        rich_help_panel=_CORPUS,
+        show_default="id, _id, docid or doc_id",
+        help="Key of a row that holds the id.",
     ),
 ]
 TextField = Annotated[
     str,
     typer.Option(
-        envvar="M3INDEX_TEXT_FIELD", metavar="NAME", rich_help_panel=_CORPUS,
-        show_default="text, contents, page_content or content", help="Key that holds the text.",
+        envvar="M3INDEX_TEXT_FIELD",
+        metavar="NAME",
+        rich_help_panel=_CORPUS,
+        show_default="text, contents, page_content or content",
+        help="Key that holds the text.",
     ),
 ]
 TitleField = Annotated[
     str,
     typer.Option(
-        envvar="M3INDEX_TITLE_FIELD", metavar="NAME", rich_help_panel=_CORPUS, show_default="title",
+        envvar="M3INDEX_TITLE_FIELD",
+        metavar="NAME",
+        rich_help_panel=_CORPUS,
+        show_default="title",
         help="Key that holds the title.",
     ),
 ]
 MetadataField = Annotated[
     str,
     typer.Option(
-        envvar="M3INDEX_METADATA_FIELD", metavar="NAME", rich_help_panel=_CORPUS, show_default="metadata",
+        envvar="M3INDEX_METADATA_FIELD",
+        metavar="NAME",
+        rich_help_panel=_CORPUS,
+        show_default="metadata",
         help="Key that holds the metadata; keys that are none of these go into it too.",
     ),
 ]
 QuarantinePath = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option(
-        "--quarantine", envvar="M3INDEX_QUARANTINE", metavar="FILE", rich_help_panel=_CORPUS,
+        "--quarantine",
+        envvar="M3INDEX_QUARANTINE",
+        metavar="FILE",
+        rich_help_panel=_CORPUS,
         show_default="m3index-quarantine.jsonl",
         help="Where bad rows go, with file, line and reason; mend it and ingest it.",
     ),
@@ -220,14 +290,20 @@ QuarantinePath = Annotated[
 MaxErrors = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option(
-        envvar="M3INDEX_MAX_ERRORS", metavar="N", min=0, rich_help_panel=_CORPUS, show_default="no limit",
+        envvar="M3INDEX_MAX_ERRORS",
+        metavar="N",
+        min=0,
+        rich_help_panel=_CORPUS,
+        show_default="no limit",
         help="Stop (exit 17) after more bad rows than this.",
     ),
 ]
 DryRun = Annotated[
     bool,
     typer.Option(
-        "--dry-run", envvar="M3INDEX_DRY_RUN", rich_help_panel=_CORPUS,
+        "--dry-run",
+        envvar="M3INDEX_DRY_RUN",
+        rich_help_panel=_CORPUS,
         help="Say what would be done; write nothing.",
     ),
 ]
@@ -240,14 +316,18 @@ Force = Annotated[
 RetryLock = Annotated[
     str,
     typer.Option(
-        envvar="M3INDEX_RETRY_LOCK", metavar="TIME", rich_help_panel=_STORE,
+        envvar="M3INDEX_RETRY_LOCK",
+        metavar="TIME",
+        rich_help_panel=_STORE,
         help="How long to wait for another run to end: 90s, 5m.",
     ),
 ]
 MaxDelete = Annotated[
     str,
     typer.Option(
-        envvar="M3INDEX_MAX_DELETE", metavar="N|P%", rich_help_panel=_CORPUS,
+        envvar="M3INDEX_MAX_DELETE",
+        metavar="N|P%",
+        rich_help_panel=_CORPUS,
         show_default="10%, and never less than 10 documents",
         help="Most documents to remove in one run; more are withheld (exit 14).",
     ),
@@ -255,7 +335,10 @@ MaxDelete = Annotated[
 MetricsFile = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option(
-        envvar="M3INDEX_METRICS_FILE", metavar="FILE", rich_help_panel=_OUTPUT, show_default="none",
+        envvar="M3INDEX_METRICS_FILE",
+        metavar="FILE",
+        rich_help_panel=_OUTPUT,
+        show_default="none",
         help="Write the outcome in Prometheus' textfile format.",
     ),
 ]

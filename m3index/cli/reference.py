@@ -39,9 +39,7 @@ def _default(option: Any) -> str:
 def _command(name: str, command: Any) -> list[str]:
     arguments = [p for p in command.params if p.param_type_name == "argument"]
     options = [p for p in command.params if p.param_type_name == "option" and p.name != "help"]
-    usage = " ".join(
-        ["m3index", name, "[OPTIONS]", *((p.metavar or p.name.upper()) for p in arguments)]
-    )
+    usage = " ".join(["m3index", name, "[OPTIONS]", *((p.metavar or p.name.upper()) for p in arguments)])
     lines = [f"## m3index {name}", "", (command.help or "").strip(), "", f"    {usage}", ""]
     for argument in arguments:
         lines.append(f"- `{argument.metavar or argument.name.upper()}`: {argument.help or ''}")
@@ -82,4 +80,4 @@ def markdown() -> str:
 
 
 if __name__ == "__main__":
-    print(markdown(), end="")  # noqa: T201
+    print(markdown(), end="")

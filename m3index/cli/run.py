@@ -18,22 +18,33 @@ from m3index.types import DEFAULT_COLLECTION
 def run(
     queries: Annotated[
         Path,
-        typer.Argument(metavar="QUERIES", help="BEIR queries.jsonl, TSV (id, text) or TREC topics.", show_default=False),
+        typer.Argument(
+            metavar="QUERIES", help="BEIR queries.jsonl, TSV (id, text) or TREC topics.", show_default=False
+        ),
     ],
     output: Annotated[
         Path,
         typer.Option(
-            "--output", "-o", envvar="M3INDEX_OUTPUT", metavar="FILE", show_default=False,
-            help="Run file: .trec, .jsonl or .parquet.", rich_help_panel="Output",
+            "--output",
+            "-o",
+            envvar="M3INDEX_OUTPUT",
+            metavar="FILE",
+            show_default=False,
+            help="Run file: .trec, .jsonl or .parquet.",
+            rich_help_panel="Output",
         ),
     ],
     tag: Annotated[
         str,
-        typer.Option(envvar="M3INDEX_TAG", metavar="NAME", help="Last column of a TREC run.", rich_help_panel="Output"),
+        typer.Option(
+            envvar="M3INDEX_TAG", metavar="NAME", help="Last column of a TREC run.", rich_help_panel="Output"
+        ),
     ] = "m3index",
     k: Annotated[
         int,
-        typer.Option("-k", envvar="M3INDEX_RUN_K", metavar="N", help="Hits for each query.", rich_help_panel="Search"),
+        typer.Option(
+            "-k", envvar="M3INDEX_RUN_K", metavar="N", help="Hits for each query.", rich_help_panel="Search"
+        ),
     ] = 100,
     mode: one.ModeOption = "hybrid",
     weights: one.Weights = "",
@@ -81,11 +92,14 @@ def run(
                 hits += len(result.hits)
                 if not result.hits:
                     unanswered += 1
-                    going.reporter.warning(f"query {result.query.query_id}: no hits. {' '.join(result.notes)}")
+                    going.reporter.warning(
+                        f"query {result.query.query_id}: no hits. {' '.join(result.notes)}"
+                    )
                 going.reporter.progress(Progress(documents=done, total=len(asked), unit="queries"))
         seconds = time.perf_counter() - started
+        rate = len(asked) / seconds
         going.reporter.note(
-            f"{len(asked):,} queries, {hits:,} hits, {seconds:.1f} s ({len(asked) / seconds:.1f} queries/s): {output}"
+            f"{len(asked):,} queries, {hits:,} hits, {seconds:.1f} s ({rate:.1f} queries/s): {output}"
         )
         going.summary |= {
             "collection": collection, "queries": len(asked), "hits": hits, "unanswered": unanswered,

@@ -31,71 +31,98 @@ K = Annotated[
 ModeOption = Annotated[
     str,
     typer.Option(
-        envvar="M3INDEX_MODE", metavar="MODE", rich_help_panel="Search",
+        envvar="M3INDEX_MODE",
+        metavar="MODE",
+        rich_help_panel="Search",
         help="hybrid (both legs), dense or sparse.",
     ),
 ]
 Weights = Annotated[
     str,
     typer.Option(
-        envvar="M3INDEX_WEIGHTS", metavar="LEG=W,...", rich_help_panel="Search", show_default="equal",
+        envvar="M3INDEX_WEIGHTS",
+        metavar="LEG=W,...",
+        rich_help_panel="Search",
+        show_default="equal",
         help="Weights of the legs: dense=0.7,sparse=0.3.",
     ),
 ]
 RrfK = Annotated[
     float,
     typer.Option(
-        envvar="M3INDEX_RRF_K", metavar="K", rich_help_panel="Search",
+        envvar="M3INDEX_RRF_K",
+        metavar="K",
+        rich_help_panel="Search",
         help="The k of reciprocal rank fusion, w / (k + rank).",
     ),
 ]
 Fusion = Annotated[
     str,
     typer.Option(
-        envvar="M3INDEX_FUSION", metavar="METHOD", rich_help_panel="Search",
+        envvar="M3INDEX_FUSION",
+        metavar="METHOD",
+        rich_help_panel="Search",
         help="rrf, minmax, dbsf or arctan (docs/search.md has the formulas).",
     ),
 ]
 Depth = Annotated[
     Optional[int],  # noqa: UP045  (typer evaluates it)
     typer.Option(
-        envvar="M3INDEX_DEPTH", metavar="N", rich_help_panel="Search", show_default="max(100, 10 k)",
+        envvar="M3INDEX_DEPTH",
+        metavar="N",
+        rich_help_panel="Search",
+        show_default="max(100, 10 k)",
         help="Documents that each leg yields before fusion.",
     ),
 ]
 Passages = Annotated[
     bool,
     typer.Option(
-        "--passages", envvar="M3INDEX_PASSAGES", rich_help_panel="Search",
+        "--passages",
+        envvar="M3INDEX_PASSAGES",
+        rich_help_panel="Search",
         help="Passages as hits, instead of documents by their best passage.",
     ),
 ]
 GroupBy = Annotated[
     str,
     typer.Option(
-        envvar="M3INDEX_GROUP_BY", metavar="FIELD", rich_help_panel="Search", show_default="none",
+        envvar="M3INDEX_GROUP_BY",
+        metavar="FIELD",
+        rich_help_panel="Search",
+        show_default="none",
         help="Only the best hit for each value of this declared field.",
     ),
 ]
 Rerank = Annotated[
     str,
     typer.Option(
-        envvar="M3INDEX_RERANK", metavar="MODEL", rich_help_panel="Search", show_default="none",
+        envvar="M3INDEX_RERANK",
+        metavar="MODEL",
+        rich_help_panel="Search",
+        show_default="none",
         help="Rerank the first hits: colbert or m3 (the encoder's heads), or a cross-encoder's name.",
     ),
 ]
 RerankDepth = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option(
-        envvar="M3INDEX_RERANK_DEPTH", metavar="N", rich_help_panel="Search", show_default="max(50, k)",
+        envvar="M3INDEX_RERANK_DEPTH",
+        metavar="N",
+        rich_help_panel="Search",
+        show_default="max(50, k)",
         help="How many hits are reranked.",
     ),
 ]
 SourceFilter = Annotated[
     str,
     typer.Option(
-        "--source", envvar="M3INDEX_SEARCH_SOURCE", metavar="NAME", rich_help_panel="Search",
-        show_default="all", help="Only documents of this corpus.",
+        "--source",
+        envvar="M3INDEX_SEARCH_SOURCE",
+        metavar="NAME",
+        rich_help_panel="Search",
+        show_default="all",
+        help="Only documents of this corpus.",
     ),
 ]
 
@@ -118,21 +145,29 @@ def search(
     rerank_weights: Annotated[
         str,
         typer.Option(
-            envvar="M3INDEX_RERANK_WEIGHTS", metavar="PART=W,...", rich_help_panel="Search",
-            show_default="dense=0.4,sparse=0.2,colbert=0.4", help="Weights of --rerank m3.",
+            envvar="M3INDEX_RERANK_WEIGHTS",
+            metavar="PART=W,...",
+            rich_help_panel="Search",
+            show_default="dense=0.4,sparse=0.2,colbert=0.4",
+            help="Weights of --rerank m3.",
         ),
     ] = "",
     like: Annotated[
         str,
         typer.Option(
-            envvar="M3INDEX_LIKE", metavar="DOC_ID", rich_help_panel="Search", show_default="none",
+            envvar="M3INDEX_LIKE",
+            metavar="DOC_ID",
+            rich_help_panel="Search",
+            show_default="none",
             help="Instead of a query: the documents nearest to this one.",
         ),
     ] = "",
     explain: Annotated[
         bool,
         typer.Option(
-            "--explain", envvar="M3INDEX_EXPLAIN", rich_help_panel="Search",
+            "--explain",
+            envvar="M3INDEX_EXPLAIN",
+            rich_help_panel="Search",
             help="Show each leg's rank, score and part, what matched, and where other weights lead.",
         ),
     ] = False,
@@ -148,7 +183,9 @@ def search(
     format_: Annotated[
         Format,
         typer.Option(
-            "--format", envvar="M3INDEX_FORMAT", rich_help_panel="Output",
+            "--format",
+            envvar="M3INDEX_FORMAT",
+            rich_help_panel="Output",
             help="table for people, jsonl, ids, or trec (a TREC run).",
         ),
     ] = Format.TABLE,
@@ -160,14 +197,18 @@ def search(
     given = dict(locals())
     with session("search", as_json=as_json, quiet=quiet) as run:
         if bool(query.strip()) == bool(like):
-            raise UsageError("Give a query, or --like DOC_ID." if not like else "Give a query or --like, not both.")
+            raise UsageError(
+                "Give a query, or --like DOC_ID." if not like else "Give a query or --like, not both."
+            )
         with options.index_of(given) as index:
             chosen = search_options(
                 index, k=k, mode=mode, weights=weights, rrf_k=rrf_k, fusion=fusion, depth=depth,
                 filter_=filter_, where=where, source=source, passages=passages, group_by=group_by,
                 rerank=rerank, rerank_depth=rerank_depth, rerank_weights=rerank_weights, explain=explain,
             )  # fmt: skip
-            result = index.like(like, source or DEFAULT_SOURCE, chosen) if like else index.search(query, chosen)
+            result = (
+                index.like(like, source or DEFAULT_SOURCE, chosen) if like else index.search(query, chosen)
+            )
         for note in result.notes:
             run.reporter.note(note)
         _show(result, shown)

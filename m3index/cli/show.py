@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from m3index.search.explain import Explanation
+from m3index.search.explain import Explanation, RankRange
 from m3index.search.hits import hit_json
 from m3index.search.searcher import SearchResult
 from m3index.search.snippet import snippet
@@ -67,7 +67,9 @@ def _explanation(out: Console, explanation: Explanation, result: SearchResult) -
     lines: list[str] = []
     if explanation.matches:
         matched = [
-            m.token if m.score is None else f"{m.token} {m.score:.3f} ({m.query_weight:.2f} x {m.passage_weight:.2f})"
+            m.token
+            if m.score is None
+            else f"{m.token} {m.score:.3f} ({m.query_weight:.2f} x {m.passage_weight:.2f})"
             for m in explanation.matches[:8]
         ]
         lines.append("matched: " + ", ".join(matched))
@@ -76,16 +78,19 @@ def _explanation(out: Console, explanation: Explanation, result: SearchResult) -
             verb = "overtakes" if crossing.overtakes else "falls behind"
             other = result.hits[crossing.other - 1]
             lines.append(f"{verb} {other.doc_id} when {explanation.leg} > {crossing.share:.2f}")
-        spans = [
-            f"{r.rank} ({r.start:.2f}-{r.end:.2f})" for r in explanation.ranks if r.start < r.end
-        ]
-        if len(spans) > 1:
-            shown = ", ".join(spans[:6]) + (", ..." if len(spans) > 6 else "")
-            lines.append(f"rank by the weight of {explanation.leg}: {shown}")
+        if len(explanation.ranks) > 1:
+            lines.append(f"rank by the weight of {explanation.leg}: {_ranks(explanation.ranks)}")
     for line in lines:
         out.print(Text("    " + line, style="green"), overflow="fold")
     if lines:
         out.print()
+
+
+def _ranks(ranks: Sequence[RankRange]) -> str:
+    """Where a hit is without the second leg, at its best, and with that leg alone."""
+    best = min(ranks, key=lambda r: r.rank)
+    shown = {ranks[0]: f"{ranks[0].rank} at 0", best: f"{best.rank} from {best.start:.2f} to {best.end:.2f}"}
+    return ", ".join((shown | {ranks[-1]: f"{ranks[-1].rank} at 1"}).values())
 
 
 def jsonl(result: SearchResult) -> None:

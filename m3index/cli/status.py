@@ -21,11 +21,17 @@ def status(
         with options.index_of(given) as index:
             found = index.status()
         if as_json:
-            run.summary |= found.to_json()
+            run.reporter.result(found.to_json())
             return
         from m3index.cli import show
 
-        show.pairs([(name.replace("_", " "), _value(value)) for name, value in found.to_json().items()])
+        show.pairs(
+            [
+                (name.replace("_", " "), _value(value))
+                for name, value in found.to_json().items()
+                if name != "type"
+            ]
+        )
 
 
 def _value(value: object) -> str:

@@ -11,31 +11,26 @@ _COUNTS = ("added", "updated", "metadata_only", "unchanged", "deleted", "quarant
 def sentences(record: Mapping[str, Any]) -> Iterator[str]:
     """For `Summary` and `Plan` records."""
     planned = "count_ok" not in record
-    counts = [
+    counts = ", ".join(
         f"{record[name]:,} {name.replace('_', ' ')}"
         for name in _COUNTS
         if record[name] or name in ("added", "unchanged")
-    ]
-    would = "would be " if planned else ""
-    yield f"{record['collection']}: {record['scanned']:,} documents read, {would}{', '.join(counts)}."
+    )
+    would = "; this would be: " if planned else ", "
+    yield f"{record['collection']}: {record['scanned']:,} documents read{would}{counts}."
+    tokens, passages, seconds = record["tokens"], record["passages"], record["seconds"]
     if not record["scanned"]:
         yield "There was nothing in the corpus."
-    elif planned:
-        yield f"To encode: about {record['tokens']:,} tokens in {record['passages']:,} passages{_duration(record)}."
-    elif record["tokens"]:
-        rate = record["tokens"] / max(record["seconds"], 1e-9)
+    elif planned and tokens:
+        time = f", about {seconds:.0f} s at the last run's rate" if seconds is not None else ""
+        yield f"To encode: about {tokens:,} tokens in {passages:,} passages{time}."
+    elif tokens:
+        rate = tokens / max(seconds, 1e-9)
         yield (
-            f"{record['passages']:,} passages written, {record['tokens']:,} tokens encoded "
-            f"in {record['seconds']:.1f} s ({rate:,.0f} tokens/s)."
+            f"{passages:,} passages written, {tokens:,} tokens encoded in {seconds:.1f} s "
+            f"({rate:,.0f} tokens/s)."
         )
-    elif not (record["updated"] or record["added"]):
-        yield f"Nothing was encoded ({record['seconds']:.1f} s)."
+    else:
+        yield "Nothing to encode." if planned else f"Nothing was encoded ({seconds:.1f} s)."
     if record["deletes_withheld"]:
         yield f"{record['deletes_withheld']:,} deletions were withheld; see the warning above."
-
-
-def _duration(record: Mapping[str, Any]) -> str:
-    seconds = record["seconds"]
-    if seconds is None:
-        return ""
-    return f", about {seconds:.0f} s at the last run's rate" if record["tokens"] else ""
