@@ -1,0 +1,190 @@
+"""Weights, k and depth of the fusion, chosen on judged queries without asking the index again.
+
+The legs are held as ranks; what a setting is worth follows from where the relevant documents end up.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m3index.errors import UsageError
+from m3index.evaluate.held import HeldQuery, positions
+from m3index.evaluate.measures import Values
+from m3index.evaluate.positional import positional_measure
+from m3index.evaluate.statistics import SEED, Difference, difference
+from m3index.search.fusion import RRF_K
+
+SHARES: tuple[float, ...] = tuple(round(0.05 * i, 2) for i in range(21))
+KS: tuple[float, ...] = (1, 5, 10, 20, 40, 60, 100, 200)
+DEPTHS: tuple[int, ...] = (20, 50, 100, 200)
+ALPHA = 0.05
+
+Labels: TypeAlias = Literal["qrels", "silver"]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """share: of the sparse leg's weight, the dense leg has the rest. k: of reciprocal rank fusion.
+    depth: documents that each leg yields."""
+
+    share: float
+    k: float
+    depth: int
+
+    @property
+    def weights(self) -> dict[str, float]:
+        return {"dense": round(1 - self.share, 6), "sparse": self.share}
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """One part of the cross-validation: what was chosen without these queries, and its worth on them."""
+
+    chosen: Setting
+    queries: int
+    value: float
+    baseline: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """baseline: equal weights, k = 60, the greatest depth. best: of all queries, with its value on
+    them, which flatters it. gain: of the settings chosen in cross-validation over the baseline, on
+    queries that had no say in the choice. recommended: `best` where that gain is significant, else
+    the baseline. shares, ks, surface: the value by share and k, (shares, ks), at the best depth."""
+
+    measure: str
+    labels: Labels
+    queries: int
+    baseline: Setting
+    baseline_value: float
+    best: Setting
+    best_value: float
+    gain: Difference
+    significant: bool
+    recommended: Setting
+    folds: tuple[Fold, ...]
+    shares: tuple[float, ...]
+    ks: tuple[float, ...]
+    surface: Values
+
+
+def table(
+    held: Sequence[HeldQuery],
+    measure: str,
+    shares: Sequence[float] = SHARES,
+    ks: Sequence[float] = KS,
+    depths: Sequence[int] = DEPTHS,
+) -> Values:
+    """The value of the measure for every query and setting: (queries, shares, ks, depths)."""
+    worth = positional_measure(measure)
+    values = np.zeros((len(held), len(shares), len(ks), len(depths)))
+    for i, query in enumerate(held):
+        for d, depth in enumerate(depths):
+            places = positions(query, shares, ks, depth).reshape(len(query.relevant), -1)
+            values[i, :, :, d] = worth(query, places).reshape(len(shares), len(ks))
+    return values
+
+
+def tune(
+    held: Sequence[HeldQuery],
+    measure: str = "nDCG@10",
+    *,
+    shares: Sequence[float] = SHARES,
+    ks: Sequence[float] = KS,
+    depths: Sequence[int] = DEPTHS,
+    folds: int = 5,
+    labels: Labels = "qrels",
+    seed: int = SEED,
+) -> Tuning:
+    """Searches the whole grid, and says on held-out queries what choosing is worth.
+
+    In each of `folds` parts the setting that is best on the other parts is compared with equal weights
+    on this one; the gains over all queries are tested by paired randomisation. Of equally good
+    settings the one nearest to the baseline is taken.
+    """
+    if len(held) < 2 * folds:
+        raise UsageError(
+            f"Tuning with {folds} folds needs at least {2 * folds} judged queries; there are {len(held)}."
+        )
+    baseline = Setting(0.5, RRF_K, max(depths))
+    shares, ks = sorted({*shares, baseline.share}), sorted({*ks, baseline.k})
+    settings = [Setting(s, k, d) for s, k, d in product(shares, ks, depths)]
+    values = table(held, measure, shares, ks, depths)
+    flat = values.reshape(len(held), -1)
+    nearest = sorted(range(len(settings)), key=lambda i: _distance(settings[i], baseline))
+    base = settings.index(baseline)
+
+    def choose(queries: NDArray[np.int64]) -> int:
+        means = flat[queries][:, nearest].mean(axis=0)
+        return nearest[int(np.argmax(means >= means.max() - 1e-12))]
+
+    everyone = np.arange(len(held))
+    parts = np.array_split(np.random.default_rng(seed).permutation(len(held)), folds)
+    gained = np.zeros(len(held))
+    found: list[Fold] = []
+    for part in parts:
+        chosen = choose(np.setdiff1d(everyone, part))
+        gained[part] = flat[part, chosen] - flat[part, base]
+        found.append(
+            Fold(
+                settings[chosen], len(part), float(flat[part, chosen].mean()), float(flat[part, base].mean())
+            )
+        )
+    gain = difference(np.zeros(len(held)), gained, seed=seed)
+    best = choose(everyone)
+    significant = gain.mean > 0 and gain.p < ALPHA
+    return Tuning(
+        measure=measure,
+        labels=labels,
+        queries=len(held),
+        baseline=baseline,
+        baseline_value=float(flat[:, base].mean()),
+        best=settings[best],
+        best_value=float(flat[:, best].mean()),
+        gain=gain,
+        significant=significant,
+        recommended=settings[best] if significant else baseline,
+        folds=tuple(found),
+        shares=tuple(shares),
+        ks=tuple(ks),
+        surface=values[:, :, :, list(depths).index(settings[best].depth)].mean(axis=0),
+    )
+
+
+def _distance(setting: Setting, baseline: Setting) -> tuple[float, float, float]:
+    return (
+        abs(setting.share - baseline.share),
+        abs(math.log((setting.k + 1) / (baseline.k + 1))),
+        abs(setting.depth - baseline.depth),
+    )
+
+
+def tuning_json(found: Tuning) -> dict[str, Any]:
+    return {
+        "type": "tuning",
+        "measure": found.measure,
+        "labels": found.labels,
+        "queries": found.queries,
+        "baseline": {**asdict(found.baseline), "value": found.baseline_value},
+        "best": {**asdict(found.best), "value": found.best_value},
+        "gain": asdict(found.gain),
+        "significant": found.significant,
+        "recommended": {**asdict(found.recommended), "weights": found.recommended.weights},
+        "folds": [
+            {**asdict(f.chosen), "queries": f.queries, "value": f.value, "baseline": f.baseline}
+            for f in found.folds
+        ],
+        "heat_map": {
+            "shares": list(found.shares),
+            "ks": list(found.ks),
+            "values": [[round(float(v), 6) for v in row] for row in found.surface],
+        },
+    }
