@@ -16,7 +16,7 @@ from m3index.errors import M3IndexError
 app = typer.Typer(
     name="m3index",
     help="Index a multilingual corpus into Milvus with BGE-M3, search it, and keep it right every night.",
-    epilog="Options can also be set by M3INDEX_* variables and in m3index.toml. Exit codes: docs/reference.md.",
+    epilog="Options can also be set by M3INDEX_* variables and in m3index.toml.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -58,7 +58,7 @@ def main(
             help="Table profile.NAME of the configuration file.",
         ),
     ] = None,
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001  (its callback acts)
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:

@@ -41,8 +41,7 @@ def _command(name: str, command: Any) -> list[str]:
     options = [p for p in command.params if p.param_type_name == "option" and p.name != "help"]
     usage = " ".join(["m3index", name, "[OPTIONS]", *((p.metavar or p.name.upper()) for p in arguments)])
     lines = [f"## m3index {name}", "", (command.help or "").strip(), "", f"    {usage}", ""]
-    for argument in arguments:
-        lines.append(f"- `{argument.metavar or argument.name.upper()}`: {argument.help or ''}")
+    lines += [f"- `{a.metavar or a.name.upper()}`: {a.help or ''}" for a in arguments]
     if arguments:
         lines.append("")
     if options:
