@@ -95,7 +95,7 @@ def is_content(error: BaseException) -> bool:
 
 def is_too_large(error: BaseException) -> bool:
     """The message is greater than the server or the client takes."""
-    return code(error) == grpc.StatusCode.RESOURCE_EXHAUSTED
+    return bool(code(error) == grpc.StatusCode.RESOURCE_EXHAUSTED)
 
 
 def translate(error: BaseException, doing: str, uri: str, *, filtered: bool = False) -> M3IndexError:

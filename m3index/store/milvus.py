@@ -14,7 +14,6 @@ import numpy as np
 from pymilvus import MilvusClient
 from pymilvus.client.cache import GlobalCache
 from pymilvus.exceptions import MilvusException
-from scipy import sparse
 
 from m3index.errors import CollectionNotFoundError, M3IndexError, StoreError, UsageError
 from m3index.schema import CollectionSpec
@@ -25,8 +24,8 @@ from m3index.store.definition import bm25_limit, from_milvus, indexes, to_milvus
 from m3index.store.filter import Filter, In, render
 from m3index.store.lite import LiteFile
 from m3index.store.queries import check
-from m3index.store.rows import EMPTY_DIMENSION, WireRow, batches, checked, from_wire, refused
-from m3index.types import Candidate, Leg, Row, SparseVector
+from m3index.store.rows import WireRow, batches, checked, csr_row, from_wire, refused
+from m3index.types import Candidate, Leg, Row
 
 Kind: TypeAlias = Literal["lite", "lite-server", "server"]
 T = TypeVar("T")
@@ -121,7 +120,10 @@ class MilvusStore:
             ),
         )
         self.set_properties(name, properties)
-        self._call(f"indexing {name!r}", lambda t: self._client.create_index(name, params, timeout=t))
+        # There is nothing to index yet, so there is nothing to wait for (pymilvus sleeps half a second).
+        self._call(
+            f"indexing {name!r}", lambda t: self._client.create_index(name, params, timeout=t, sync=False)
+        )
         self._load(name)
 
     def drop(self, name: str) -> None:
@@ -485,18 +487,11 @@ def _query_data(leg: Leg, queries: Sequence[Any], spec: CollectionSpec) -> Any:
         case Leg.DENSE:
             return [np.asarray(query, np.float32) for query in queries]
         case Leg.LEXICAL:
-            return _csr(queries)
+            return [csr_row(query) for query in queries]
         case Leg.BM25:
             # An undecodable byte of the command line is no reason not to search.
             known = (query.encode("utf-8", "ignore").decode("utf-8") for query in queries)
             return [bm25_text(query, spec.analyzer or NGRAMS) for query in known]
-
-
-def _csr(vectors: Sequence[SparseVector]) -> sparse.csr_matrix:
-    lengths = np.cumsum([0, *(len(v) for v in vectors)])
-    indices = np.concatenate([v.indices for v in vectors])
-    values = np.concatenate([v.values for v in vectors])
-    return sparse.csr_matrix((values, indices, lengths), shape=(len(vectors), EMPTY_DIMENSION))
 
 
 def _search_params(leg: Leg, limit: int) -> dict[str, Any]:

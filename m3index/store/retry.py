@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential, wait_random
 
 from m3index.store.faults import is_transient
 
@@ -26,7 +26,7 @@ def call(attempt: Callable[[float], T], timeout: float) -> T:
     end = time.monotonic() + timeout
     retrying = Retrying(
         stop=stop_after_delay(timeout),
-        wait=wait_exponential_jitter(initial=0.2, max=10.0, jitter=0.2),
+        wait=wait_exponential(multiplier=0.2, max=10.0) + wait_random(0.0, 0.2),
         retry=retry_if_exception(is_transient),
         reraise=True,
     )
