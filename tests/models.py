@@ -42,17 +42,19 @@ def _pieces() -> tuple[tuple[str, float], ...]:
     )
 
 
-def unigram_tokenizer(specials: Sequence[str] = XLMR_SPECIALS, *, eos_only: bool = False) -> Tokenizer:
+def unigram_tokenizer(specials: Sequence[str] = XLMR_SPECIALS) -> Tokenizer:
     """SentencePiece-like, as XLM-R's: ids 0..3 are <s>, <pad>, </s>, <unk>, then the pieces, then <mask>."""
     vocabulary = [(s, 0.0) for s in specials] + list(_pieces()) + [("<mask>", 0.0)]
     tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=specials.index("<unk>")))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(" {2,}", " ")])
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    # What transformers makes of an XLM-R tokenizer, whatever its file says, so that others agree with us.
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")]
+    )
     tokenizer.decoder = decoders.Metaspace()
     tokenizer.add_special_tokens([*specials, "<mask>"])
     ids = {s: tokenizer.token_to_id(s) for s in ("<s>", "</s>")}
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A" if eos_only else "<s> $A </s>",
+        single="<s> $A </s>",
         pair="<s> $A </s> </s> $B </s>",
         special_tokens=list(ids.items()),
     )
@@ -80,12 +82,12 @@ def wordpiece_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-_XLMR_TOKENS = {
+XLMR_TOKENS = {
     "tokenizer_class": "XLMRobertaTokenizer",
     "bos_token": "<s>", "eos_token": "</s>", "cls_token": "<s>", "sep_token": "</s>",
     "pad_token": "<pad>", "unk_token": "<unk>", "mask_token": "<mask>",
 }  # fmt: skip
-_BERT_TOKENS = {
+BERT_TOKENS = {
     "tokenizer_class": "BertTokenizer", "do_lower_case": True,
     "cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "unk_token": "[UNK]",
     "mask_token": "[MASK]",
@@ -113,7 +115,7 @@ def write_m3(
 
     tokenizer = unigram_tokenizer()
     config = xlmr_config(tokenizer.get_vocab_size(), limit=limit, **changes)
-    _save(path, XLMRobertaModel, config, tokenizer, _XLMR_TOKENS, limit, seed)
+    save(path, XLMRobertaModel, config, tokenizer, XLMR_TOKENS, limit, seed)
     generator = torch.Generator().manual_seed(seed + 1)
     if lexical:
         _write_head(path / "sparse_linear.pt", 1, config.hidden_size, generator)
@@ -130,7 +132,7 @@ def write_sentence_xlmr(
 
     tokenizer = unigram_tokenizer()
     config = xlmr_config(tokenizer.get_vocab_size(), limit=limit)
-    _save(path, XLMRobertaModel, config, tokenizer, _XLMR_TOKENS, limit, seed)
+    save(path, XLMRobertaModel, config, tokenizer, XLMR_TOKENS, limit, seed)
     return write_sentence_modules(path, HIDDEN, pooling=pooling, limit=limit, **st)
 
 
@@ -145,7 +147,7 @@ def write_sentence_bert(
         vocab_size=tokenizer.get_vocab_size(), hidden_size=HIDDEN, num_hidden_layers=LAYERS,
         num_attention_heads=HEADS, intermediate_size=64, max_position_embeddings=limit, pad_token_id=0,
     )  # fmt: skip
-    _save(path, BertModel, config, tokenizer, _BERT_TOKENS, limit, seed)
+    save(path, BertModel, config, tokenizer, BERT_TOKENS, limit, seed)
     return write_sentence_modules(path, HIDDEN, pooling=pooling, limit=limit, **st)
 
 
@@ -167,7 +169,7 @@ def write_sentence_mistral(
     )  # fmt: skip
     tokens = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>",
               "unk_token": "<unk>", "pad_token": "</s>", "padding_side": "left"}  # fmt: skip
-    _save(path, MistralModel, config, tokenizer, tokens, limit, seed)
+    save(path, MistralModel, config, tokenizer, tokens, limit, seed)
     return write_sentence_modules(path, HIDDEN, pooling=st.pop("pooling", "lasttoken"), limit=limit, **st)
 
 
@@ -177,7 +179,7 @@ def write_cross_encoder(path: Path, *, seed: int = 0, limit: int = 128) -> Path:
 
     tokenizer = unigram_tokenizer()
     config = xlmr_config(tokenizer.get_vocab_size(), limit=limit, num_labels=1)
-    _save(path, XLMRobertaForSequenceClassification, config, tokenizer, _XLMR_TOKENS, limit, seed)
+    save(path, XLMRobertaForSequenceClassification, config, tokenizer, XLMR_TOKENS, limit, seed)
     return path
 
 
@@ -244,7 +246,7 @@ def write_sentence_modules(
     return path
 
 
-def _save(
+def save(
     path: Path, model_class: Any, config: Any, tokenizer: Tokenizer, tokens: Mapping[str, Any],
     limit: int, seed: int,
 ) -> None:  # fmt: skip

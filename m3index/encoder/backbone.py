@@ -8,20 +8,23 @@ after the other, for model code that has its own attention (remote code).
 from __future__ import annotations
 
 import contextlib
+import logging
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from m3index.encoder import attention
+from m3index.encoder import attention, packing
 from m3index.encoder.attention import Spans
 from m3index.encoder.hardware import DTYPES, Precision
-from m3index.encoder.layout import Layout
+from m3index.encoder.layout import Layout, position_padding
 from m3index.errors import MismatchError, UsageError
 
+_log = logging.getLogger(__name__)
 _FUSED = ("bert", "roberta", "xlm-roberta", "camembert")
 
 
@@ -41,7 +44,6 @@ def load_model(
     """
     from transformers import AutoModel, AutoModelForSequenceClassification
 
-    attention.register()
     auto = AutoModelForSequenceClassification if classifier else AutoModel
     options: dict[str, Any] = {
         "dtype": DTYPES[precision],
@@ -52,7 +54,7 @@ def load_model(
     }
     with quiet_transformers():
         try:
-            model, info = _from_pretrained(auto, layout, options)
+            model, info = auto.from_pretrained(str(layout.backbone), **options)
         except (OSError, ValueError, RuntimeError, ImportError, KeyError) as e:
             hint = "" if trust_remote_code else " A model with code of its own needs --trust-remote-code."
             raise MismatchError(f"{layout.backbone} cannot be loaded: {_first_line(e)}{hint}") from e
@@ -67,15 +69,6 @@ def load_model(
     if not classifier and getattr(model, "pooler", None) is not None:
         model.pooler = None
     return model.eval().requires_grad_(False)
-
-
-def _from_pretrained(auto: Any, layout: Layout, options: dict[str, Any]) -> Any:
-    path = str(layout.backbone)
-    try:
-        return auto.from_pretrained(path, attn_implementation=attention.NAME, **options)
-    except ValueError:
-        # Model code without attention functions refuses the name.
-        return auto.from_pretrained(path, **options)
 
 
 def _first_line(error: Exception) -> str:
@@ -106,14 +99,47 @@ def load(
 
 
 def of_model(model: Any, device: torch.device) -> Backbone:
-    """The fastest way to this model's forward that is exact."""
-    config = model.config
-    if _fusable(config):
-        return FusedBackbone(model, device)
+    """The fastest way to this model's forward that is exact.
+
+    Each way is tried on two short inputs, and kept only if it gives what the model's own code gives for
+    one input at a time, on this device and in this precision.
+    """
     model = model.to(device)
-    if getattr(config, "_attn_implementation", None) == attention.NAME:
-        return PackedBackbone(model)
+    own_attention = model.config._attn_implementation
+    truth = _probe(SingleBackbone(model), model, device)
+    ways: list[Callable[[Any], Backbone]] = [PackedBackbone]
+    if _fusable(model.config):
+        ways.insert(0, FusedBackbone)
+    for way in ways:
+        try:
+            backbone = way(model)
+            if _same(_probe(backbone, model, device), truth, exact=model.dtype == torch.float32):
+                return backbone
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except (RuntimeError, TypeError, ValueError) as e:
+            _log.debug("%s: %s", way.__name__, e)
+    _log.warning("%s cannot be packed: one input at a time, slowly", type(model).__name__)
+    model.set_attn_implementation(own_attention)
     return SingleBackbone(model)
+
+
+def _probe(backbone: Backbone, model: Any, device: torch.device) -> Tensor:
+    """Hidden states of two inputs of 5 and 3 tokens: (8, width) in float32."""
+    rows = [np.arange(4, 9, dtype=np.int32), np.arange(9, 6, -1, dtype=np.int32)]
+    pack = packing.pack(rows, position_padding(model.config.to_dict()))
+    ids, positions, bounds = (torch.from_numpy(x).to(device) for x in (pack.ids, pack.positions, pack.bounds))
+    with torch.inference_mode():
+        return backbone(ids, positions, None, Spans.of(pack, bounds)).float()
+
+
+def _same(mine: Tensor, truth: Tensor, *, exact: bool) -> bool:
+    """Rounding in half precision moves a state by a degree or two, attention to a wrong token by far more.
+    Where the model overflows, nothing can be said: the pack's own check for finite values comes later."""
+    if not bool(torch.isfinite(truth).all()):
+        return True
+    least = 0.9999 if exact else 0.99
+    return bool(F.cosine_similarity(mine, truth, dim=-1).min() > least)
 
 
 def _fusable(config: Any) -> bool:
@@ -130,6 +156,8 @@ class PackedBackbone:
     """transformers' model code over one row of packed inputs."""
 
     def __init__(self, model: Any) -> None:
+        attention.register()
+        model.set_attn_implementation(attention.NAME)
         self._model = model
         self._takes_types = getattr(model.config, "type_vocab_size", 0) > 1
 
@@ -147,7 +175,7 @@ class PackedBackbone:
 
 
 class SingleBackbone:
-    """One input after the other, by whatever attention the model's own code has."""
+    """One input after the other (equal lengths together), by whatever attention the model's own code has."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -259,9 +287,8 @@ class _Layer:
 class FusedBackbone:
     """BERT, RoBERTa and XLM-R: query, key and value in one product, bias and activation fused."""
 
-    def __init__(self, model: Any, device: torch.device) -> None:
+    def __init__(self, model: Any) -> None:
         config = model.config
-        model = model.to(device)
         embeddings = model.embeddings
         self._words = embeddings.word_embeddings.weight
         self._places = embeddings.position_embeddings.weight

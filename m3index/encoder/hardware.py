@@ -87,9 +87,12 @@ def token_budget(name: str | int, device: torch.device, bytes_per_token: int) ->
     """Tokens of one pack. `auto`: from the device's free memory on CUDA; on CPUs enough to keep the
     matrix products busy, no more: what is in flight should stay near the caches."""
     if name != "auto":
-        budget = int(name)
+        try:
+            budget = int(name)
+        except ValueError:
+            budget = 0
         if budget < 1:
-            raise UsageError(f"--batch-tokens {name}: at least 1, or auto.")
+            raise UsageError(f"--batch-tokens {name}: a number of tokens, at least 1, or auto.")
         return budget
     if device.type != "cuda":
         return _CPU_TOKENS

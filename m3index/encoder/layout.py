@@ -34,6 +34,7 @@ _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "x
 # Keys of config.json that change nothing about the vectors.
 _COSMETIC = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache", "architectures",
              "_attn_implementation_autoset", "id2label", "label2id", "auto_map")  # fmt: skip
+_ROLES = ("query", "document", "passage", "corpus")
 _SLICES, _SLICE_BYTES = 64, 4096
 
 
@@ -327,21 +328,23 @@ def _module_weights(spec: DenseSpec) -> Path:
 
 
 def _prompts(root: Path, preset: Preset | None) -> tuple[str, str]:
-    """(query, document). Names as sentence-transformers looks them up, then the preset's."""
+    """(query, document): by the names that sentence-transformers looks for, then the default prompt of the
+    model, then the preset's."""
     config = _optional_json(root / "config_sentence_transformers.json")
     prompts: dict[str, str] = {k: v for k, v in (config.get("prompts") or {}).items() if v}
     default = config.get("default_prompt_name")
     if default is not None and default not in (config.get("prompts") or {}):
         raise MismatchError(f"{root}: the default prompt {default!r} is not among its prompts.")
-    fallback = prompts.get(default, "") if default else ""
+    # A default that is meant for one side only must not be put before the other.
+    fallback = prompts.get(default, "") if default and default not in _ROLES else ""
 
     def pick(names: tuple[str, ...], of_preset: str) -> str:
         stated = [prompts[name] for name in names if name in prompts]
         return stated[0] if stated else fallback or of_preset
 
     return (
-        pick(("query",), preset.query_prompt if preset else ""),
-        pick(("document", "passage", "corpus"), preset.document_prompt if preset else ""),
+        pick(_ROLES[:1], preset.query_prompt if preset else ""),
+        pick(_ROLES[1:], preset.document_prompt if preset else ""),
     )
 
 

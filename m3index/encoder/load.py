@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from m3index.encoder import layout as layouts
 from m3index.encoder.model import ModelEncoder, Settings
 from m3index.encoder.presets import DEFAULT
@@ -44,3 +46,31 @@ def load(
     return ModelEncoder(
         name, layout, Settings(device, precision, batch_tokens, tokenizer_processes, trust_remote_code)
     )
+
+
+def describe(name: str) -> dict[str, Any]:
+    """One model as its files say, in the form of `presets.describe`: a row of `schemas/model.schema.json`.
+
+    The model is looked up as `load` does it, so a preset that is not on this machine is downloaded.
+    """
+    source = locate(name)
+    layout = layouts.read(source.directory, preset=source.preset)
+    preset = source.preset
+    lexical = layout.lexical is not None
+    return {
+        "name": name,
+        "model": preset.hub if preset else str(source.directory),
+        "revision": preset.revision if preset else None,
+        "summary": preset.summary if preset else f"a {layout.model_type} model",
+        "default": name == DEFAULT,
+        "dim": layout.full_dim,
+        "matryoshka": preset.matryoshka if preset else False,
+        "limit": layout.limit,
+        "pooling": "+".join(layout.pooling),
+        "outputs": ["dense", *["lexical"] * lexical, *["multi_vector"] * (layout.multi_vector is not None)],
+        "sparse": "lexical" if lexical else "bm25",
+        "query_prompt": layout.query_prompt,
+        "document_prompt": layout.document_prompt,
+        "parameters": layouts.count_parameters(layout.weights),
+        "languages": preset.languages if preset else "not stated",
+    }
