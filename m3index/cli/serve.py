@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
 from m3index.cli import options
+from m3index.cli.extras import need
 from m3index.cli.session import session
-from m3index.errors import UsageError
 from m3index.types import DEFAULT_COLLECTION
 
 PORT = 8080
@@ -82,14 +81,3 @@ def serve(
             run_server(index, allowed, host=host, port=port, cross_encoder=rerank, on_listening=listening)
         finally:
             index.close()
-
-
-def need(*modules: str, extra: str) -> None:
-    """Raises UsageError that names the extra, where a library of it is not installed."""
-    from importlib.util import find_spec
-
-    missing = [name for name in modules if find_spec(name) is None]
-    if missing:
-        raise UsageError(
-            f"This needs {', '.join(missing)}: {sys.executable} -m pip install 'm3index[{extra}]'"
-        )

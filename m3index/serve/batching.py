@@ -1,0 +1,118 @@
+"""Queries of several clients in one call of the encoder, which works for one caller at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from m3index.corpus.windows import Tokenizer
+from m3index.encoder.base import Encoder
+from m3index.types import EncodedBatch, EncoderInfo, IntArray, SparseRows
+
+MAX_QUERIES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    texts: Sequence[str]
+    lexical: bool
+    multi_vector: bool
+    answer: Future[EncodedBatch] = field(default_factory=Future)
+
+    @property
+    def heads(self) -> tuple[bool, bool]:
+        return self.lexical, self.multi_vector
+
+
+class BatchingEncoder:
+    """An encoder that may be called from many threads.
+
+    Whoever finds the encoder free takes along all queries that wait, so that a batch is what came
+    while the last one was encoded: nobody ever waits for company. on_batch: told the number of
+    queries of each call.
+    """
+
+    def __init__(self, encoder: Encoder, on_batch: Callable[[int], None] | None = None) -> None:
+        self._encoder = encoder
+        self._on_batch = on_batch
+        self._busy = threading.Lock()
+        self._queue = threading.Lock()
+        self._waiting: list[_Waiting] = []
+
+    @property
+    def info(self) -> EncoderInfo:
+        return self._encoder.info
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self._encoder.tokenizer
+
+    def encode_ids(
+        self, ids: Sequence[IntArray], *, lexical: bool, multi_vector: bool = False
+    ) -> EncodedBatch:
+        with self._busy:
+            return self._encoder.encode_ids(ids, lexical=lexical, multi_vector=multi_vector)
+
+    def encode_queries(
+        self, texts: Sequence[str], *, lexical: bool, multi_vector: bool = False
+    ) -> EncodedBatch:
+        mine = _Waiting(texts, lexical, multi_vector)
+        with self._queue:
+            self._waiting.append(mine)
+        with self._busy:
+            while not mine.answer.done():
+                self._encode_waiting()
+        return mine.answer.result()
+
+    def token_texts(self, ids: Sequence[int]) -> list[str]:
+        with self._busy:
+            return self._encoder.token_texts(ids)
+
+    def close(self) -> None:
+        with self._busy:
+            self._encoder.close()
+
+    def _encode_waiting(self) -> None:
+        with self._queue:
+            taken, self._waiting = self._waiting[:MAX_QUERIES], self._waiting[MAX_QUERIES:]
+        for _, group in groupby(sorted(taken, key=lambda w: w.heads), key=lambda w: w.heads):
+            self._encode(list(group))
+
+    def _encode(self, group: Sequence[_Waiting]) -> None:
+        texts = [text for waiting in group for text in waiting.texts]
+        try:
+            batch = self._encoder.encode_queries(
+                texts, lexical=group[0].lexical, multi_vector=group[0].multi_vector
+            )
+        except Exception as error:
+            if len(group) == 1:
+                group[0].answer.set_exception(error)
+            else:  # one of them cannot be encoded: the others must not suffer
+                for waiting in group:
+                    self._encode([waiting])
+            return
+        if self._on_batch is not None:
+            self._on_batch(len(texts))
+        start = 0
+        for waiting in group:
+            end = start + len(waiting.texts)
+            waiting.answer.set_result(_part(batch, start, end))
+            start = end
+
+
+def _part(batch: EncodedBatch, start: int, end: int) -> EncodedBatch:
+    lexical = batch.lexical
+    if lexical is not None:
+        first, last = lexical.indptr[start], lexical.indptr[end]
+        lexical = SparseRows(
+            lexical.indptr[start : end + 1] - first, lexical.indices[first:last], lexical.values[first:last]
+        )
+    return EncodedBatch(
+        dense=batch.dense[start:end],
+        lexical=lexical,
+        tokens=batch.tokens[start:end],
+        multi_vector=None if batch.multi_vector is None else batch.multi_vector[start:end],
+    )
