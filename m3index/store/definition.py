@@ -76,10 +76,10 @@ def indexes(spec: CollectionSpec, *, lite: bool) -> IndexParams:
     definition = schema.collection()
     dense = definition["dense"]
     params = MilvusClient.prepare_index_params()
-    _add_index(params, dense["field"]["name"], dense["lite_index" if lite else "index"])
+    _add_index(params, dense["field"]["name"], dense["lite_index" if lite else "index"], lite=lite)
     if spec.sparse != "none":
         sparse = definition["sparse"][spec.sparse]
-        _add_index(params, sparse["field"]["name"], sparse["index"])
+        _add_index(params, sparse["field"]["name"], sparse["index"], lite=lite)
     return params
 
 
@@ -116,7 +116,7 @@ def _params(declared: Mapping[str, Any]) -> dict[str, Any]:
     return params
 
 
-def _add_index(params: IndexParams, field: str, index: Mapping[str, Any]) -> None:
-    params.add_index(
-        field, index_type=index["index_type"], metric_type=index["metric_type"], params=index["params"]
-    )
+def _add_index(params: IndexParams, field: str, index: Mapping[str, Any], *, lite: bool) -> None:
+    """pymilvus flattens the parameters into the request, where Lite does not look: for it they go nested."""
+    given = {"params": index["params"]} if lite else index["params"]
+    params.add_index(field, index_type=index["index_type"], metric_type=index["metric_type"], params=given)
