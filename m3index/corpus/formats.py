@@ -49,7 +49,7 @@ def reject(place: Place, reason: str, raw: str, doc_id: str | None = None) -> Re
 def jsonl(stream: io.BufferedReader, path: str, max_line: int) -> Rows:
     """One object a line. Lines of a quarantine file give the row that they hold."""
     for line in lines(stream, max_line):
-        if line.data.isspace() and not line.cut:
+        if not line.cut and not line.data.strip():
             continue
         place = Place(path, line.number)
         if line.cut:
@@ -91,10 +91,6 @@ def _object(raw: str) -> dict[str, Any]:
 # ---------------------------------------------------------------- CSV, TSV
 
 
-class _OverlongError(Exception):
-    pass
-
-
 class _Feed:
     """Lines for csv.reader, which joins those of a quoted cell; keeps those of the record at hand."""
 
@@ -119,7 +115,9 @@ class _Feed:
         self._size += len(line.data)
         self._record.append(line)
         if line.cut or self._size > self._limit:
-            raise _OverlongError
+            raise UnreadableError(
+                f"the record at line {self.first} is {_longer(self._limit)}, or its quote is never closed"
+            )
         try:
             return line.data.decode("utf-8")
         except UnicodeDecodeError:
@@ -139,10 +137,11 @@ def delimited(
     """A table with a header. The delimiter is the first of these by which the header has an id and a text.
 
     Empty cells are absent. Cells of declared fields are read as their type, the others are strings.
+    A record beyond the bound ends the file: what follows may be the inside of a quoted cell.
     """
     csv.field_size_limit(max(csv.field_size_limit(), max_line))
     source = lines(stream, max_line)
-    first = next((line for line in source if not line.data.isspace()), None)
+    first = next((line for line in source if line.data.strip()), None)
     if first is None:
         return
     header, delimiter = _header(first, delimiters, mapping)
@@ -154,10 +153,6 @@ def delimited(
             cells = next(records)
         except StopIteration:
             return
-        except _OverlongError:
-            reason = f"{_longer(max_line)}, or a quote is never closed"
-            yield Rejected(Place(path, feed.first), reason, feed.raw[:KEPT], truncated=True)
-            continue
         except csv.Error as error:
             yield reject(Place(path, feed.first), f"not CSV: {error}", feed.raw)
             continue

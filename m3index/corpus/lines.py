@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, NamedTuple
 
@@ -15,7 +15,8 @@ MAX_LINE = 64 * 1024 * 1024
 KEPT = 1024 * 1024
 """How much of a row that is rejected is kept for the quarantine."""
 
-_BLOCK = 1024 * 1024
+_BLOCK = 256 * 1024
+_PIECE = 32 * 1024
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _BOM = b"\xef\xbb\xbf"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
@@ -41,14 +42,16 @@ class Meter:
 
 
 class _Metered(io.RawIOBase):
-    """A binary source that counts, and whose first bytes can be looked at without losing them."""
+    """A binary source that counts, and whose first bytes can be looked at without losing them.
+
+    It hands over what is there: a pipe that is slow is read as it comes.
+    """
 
     def __init__(self, source: BinaryIO, meter: Meter) -> None:
-        self._source, self._meter = source, meter
-        # A pipe hands over what is there; readinto would wait for a full buffer.
-        self._readinto = getattr(source, "readinto1", None) or source.readinto  # type: ignore[attr-defined]
+        self._read: Callable[[int], bytes] = getattr(source, "read1", source.read)
+        self._meter = meter
         self.head = b""
-        while len(self.head) < 4 and (more := source.read(4 - len(self.head))):
+        while len(self.head) < 4 and (more := self._read(4 - len(self.head))):
             self.head += more
         self._pending = self.head
 
@@ -56,13 +59,26 @@ class _Metered(io.RawIOBase):
         return True
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        if self._pending:
-            n = min(len(buffer), len(self._pending))
-            buffer[:n], self._pending = self._pending[:n], self._pending[n:]
-        else:
-            n = self._readinto(buffer)
-        self._meter.bytes += n
-        return n
+        data = self._pending[: len(buffer)] or self._read(len(buffer))
+        self._pending = self._pending[len(data) :]
+        self._meter.bytes += len(data)
+        buffer[: len(data)] = data
+        return len(data)
+
+
+class _Piecewise(io.RawIOBase):
+    """A decompressor, asked for little at a time: what stands before damaged data is still read."""
+
+    def __init__(self, read: Callable[[int], bytes]) -> None:
+        self._read = read
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        data = self._read(min(len(buffer), _PIECE))
+        buffer[: len(data)] = data
+        return len(data)
 
 
 @contextmanager
@@ -75,12 +91,12 @@ def open_bytes(source: BinaryIO, meter: Meter, compression: str = "") -> Iterato
     raw = _Metered(source, meter)
     plain = io.BufferedReader(raw, _BLOCK)
     if raw.head.startswith(_GZIP):
-        yield io.BufferedReader(gzip.GzipFile(fileobj=plain), _BLOCK)
+        yield io.BufferedReader(_Piecewise(gzip.GzipFile(fileobj=plain).read1), _BLOCK)
     elif raw.head == _ZSTD:
         import pyarrow as pa
 
         stream = pa.CompressedInputStream(pa.PythonFile(plain, mode="r"), "zstd")
-        yield io.BufferedReader(stream, _BLOCK)
+        yield io.BufferedReader(_Piecewise(stream.read), _BLOCK)
     elif compression:
         what = "gzip" if compression == ".gz" else "zstd"
         raise UnreadableError(f"its name ends in {compression} and it does not hold {what} data")

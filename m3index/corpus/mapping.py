@@ -156,7 +156,7 @@ def _id(key: str, value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise RowError(f"no usable id: {key!r} is {_kind(value)}; give a string or a whole number")
     if isinstance(value, int):
-        return _digits(key, value)
+        return str(value)
     if not value or value.isspace():
         raise RowError(f"no id: {key!r} is empty")
     if "\0" in value:
@@ -164,13 +164,6 @@ def _id(key: str, value: Any) -> str:
     if len(_utf8(key, value)) > schema.VARCHAR_BYTES:
         raise RowError(f"the id in {key!r} has more than {schema.VARCHAR_BYTES:,} bytes")
     return value
-
-
-def _digits(key: str, value: int) -> str:
-    try:
-        return str(value)
-    except ValueError:
-        raise RowError(f"no usable id: {key!r} is a number of thousands of digits") from None
 
 
 def _string(key: str, value: Any) -> str:

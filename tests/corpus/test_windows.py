@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -129,7 +130,10 @@ def test_laws(text: str, title: str, tokenizer: Tokenizer, size: int, data: st.D
     if refused:
         assert not result
         assert "title" in refused[0].reason
-        assert 2 * (len(tokenizer.documents([title + "\n"])[0].ids) - tokenizer.reserve) > size - tokenizer.reserve
+        assert (
+            2 * (len(tokenizer.documents([title + "\n"])[0].ids) - tokenizer.reserve)
+            > size - tokenizer.reserve
+        )
         return
     check_laws(text, title, result[0][1], tokenizer, size)
 
@@ -174,7 +178,7 @@ def test_a_real_tokenizer_on_prose(size: int) -> None:
 def test_neighbours_share_about_the_overlap() -> None:
     text = " ".join(f"w{i}" for i in range(1000))
     passages = cut(text, FakeTokenizer(64), 64, 16)
-    for a, b in zip(passages, passages[1:], strict=False):
+    for a, b in itertools.pairwise(passages):
         assert 12 <= len(text[b.start : a.end].split()) <= 16
 
 
@@ -218,7 +222,14 @@ def test_white_space_at_both_ends_is_kept() -> None:
 @pytest.mark.parametrize("tokenizer", [FakeTokenizer(512), NastyTokenizer(512), BlindTokenizer(512)])
 @pytest.mark.parametrize(
     "text",
-    ["x" * 300_000, "中" * 100_000, "\u200b" * 100_000, "a " * 50_000, " " * 200_000 + "x", "👩\u200d👧" * 20_000],
+    [
+        "x" * 300_000,
+        "中" * 100_000,
+        "\u200b" * 100_000,
+        "a " * 50_000,
+        " " * 200_000 + "x",
+        "👩\u200d👧" * 20_000,
+    ],
     ids=["word", "han", "zero width", "letters", "blanks", "emoji"],
 )
 def test_pathological_texts_end_soon(text: str, tokenizer: Tokenizer) -> None:
