@@ -14,7 +14,7 @@ from m3index.errors import UsageError
 _OPERATORS: Mapping[str, Callable[[float, float], bool]] = {">=": operator.ge, ">": operator.gt}
 _NUMBER = r"\d+(?:\.\d+)?"
 _GATE = re.compile(
-    rf"""\s*(?P<measure>[^<>=\s]+?)\s*(?P<op>>=|>)\s*
+    rf"""\s*(?P<measure>[^<>\s]+?)\s*(?P<op>>=|>)\s*
     (?:(?P<old>old)\s*(?:(?P<sign>[-+*])\s*(?P<by>{_NUMBER}))?|(?P<value>{_NUMBER}))\s*""",
     re.VERBOSE,
 )

@@ -54,7 +54,7 @@ def _average_precision(query: HeldQuery, positions: Positions, cut: float) -> Va
 
 
 def _success(_: HeldQuery, positions: Positions, cut: float) -> Values:
-    values: Values = (positions <= cut).any(axis=0).astype(np.float64)
+    values: Values = np.asarray((positions <= cut).any(axis=0), np.float64)
     return values
 
 

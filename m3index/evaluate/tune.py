@@ -88,7 +88,7 @@ def table(
     values = np.zeros((len(held), len(shares), len(ks), len(depths)))
     for i, query in enumerate(held):
         for d, depth in enumerate(depths):
-            places = positions(query, shares, ks, depth).reshape(len(query.relevant), -1)
+            places = positions(query, shares, ks, depth).reshape(len(query.relevant), len(shares) * len(ks))
             values[i, :, :, d] = worth(query, places).reshape(len(shares), len(ks))
     return values
 
