@@ -16,7 +16,7 @@ StoredRow: TypeAlias = Mapping[str, Any]
 """A row as read: the asked fields by name. `dense` is a float32 array, `lexical` a SparseVector,
 `metadata` a dict, declared fields their values (str[] a list) or None."""
 
-QueryVector: TypeAlias = FloatArray | SparseVector | str
+QueryVector: TypeAlias = "FloatArray | SparseVector | str"
 """What a leg is asked with: dense an array (dim,), lexical a SparseVector, bm25 the text itself."""
 
 
