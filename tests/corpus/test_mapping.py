@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -233,3 +234,9 @@ def test_the_schema_says_what_the_reader_does(row: dict[str, Any]) -> None:
 def test_examples_are_valid(line: str) -> None:
     VALIDATOR.validate(json.loads(line))
     MAPPING.document(json.loads(line))
+
+
+def test_the_example_corpus_is_valid() -> None:
+    for line in (Path(__file__).parents[2] / "examples" / "corpus.jsonl").read_text("utf-8").splitlines():
+        VALIDATOR.validate(json.loads(line))
+        MAPPING.document(json.loads(line))

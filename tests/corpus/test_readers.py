@@ -646,3 +646,12 @@ def test_a_decompression_bomb_is_one_bad_line(tmp_path: Path) -> None:
     corpus = read([path], max_line=1_000_000)
     assert peak(corpus) < 8_000_000
     assert corpus.rejected == 1
+
+
+def test_reading_jsonl_imports_neither_pyarrow_nor_a_model_library() -> None:
+    code = (
+        "import sys; from m3index.corpus.readers import read; list(read(['-']));"
+        "print([m for m in ('pyarrow', 'torch', 'pymilvus', 'transformers') if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], input=b"", stdout=subprocess.PIPE, check=True)
+    assert run.stdout.strip() == b"[]"

@@ -223,9 +223,9 @@ def test_white_space_at_both_ends_is_kept() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "x" * 300_000,
-        "中" * 100_000,
-        "\u200b" * 100_000,
+        "x" * 100_000,
+        "中" * 40_000,
+        "\u200b" * 40_000,
         "a " * 50_000,
         " " * 200_000 + "x",
         "👩\u200d👧" * 20_000,
