@@ -30,7 +30,7 @@ def plot_report(found: Report, path: str | os.PathLike[str]) -> None:
     axes.set_xticks(range(len(found.measures)), found.measures)
     axes.set_ylim(0, 1)
     axes.set_title(f"{found.queries} queries, mean with 95 % interval")
-    axes.legend(frameon=False, loc="lower right")
+    figure.legend(loc="outside lower center", ncols=len(found.estimates), frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     _save(figure, path)
 

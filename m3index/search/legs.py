@@ -14,9 +14,6 @@ from m3index.store.filter import Filter
 from m3index.store.queries import MAX_LIMIT
 from m3index.types import Candidate, FieldValue, Leg
 
-_CANDIDATES_PER_CALL = 8 * MAX_LIMIT
-"""A call with many queries and a great limit is cut so that its answer stays some megabytes."""
-
 Ask: TypeAlias = Callable[[Sequence[int], int], Sequence[Sequence[Candidate]]]
 """(numbers of the queries, limit) -> for each its candidates, best first."""
 
@@ -44,12 +41,8 @@ def retrieve(
     """The ranking of each query in one leg."""
 
     def ask(numbers: Sequence[int], limit: int) -> list[list[Candidate]]:
-        size = max(1, _CANDIDATES_PER_CALL // limit)
-        found: list[list[Candidate]] = []
-        for start in range(0, len(numbers), size):
-            part = [queries[i] for i in numbers[start : start + size]]
-            found += store.search(collection, leg, part, limit, scope.where, scope.group_field)
-        return found
+        asked = [queries[i] for i in numbers]
+        return store.search(collection, leg, asked, limit, scope.where, scope.group_field)
 
     return deepen(ask, len(queries), scope, metric_of(leg))
 

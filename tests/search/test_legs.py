@@ -131,24 +131,6 @@ def test_bm25_is_marked_and_filters_reach_the_store() -> None:
     assert list(ranking.ids) == [TIDES[3].key]
 
 
-def test_many_queries_at_a_great_limit_are_asked_in_several_calls() -> None:
-    target = collection(TIDES)
-    rng = np.random.default_rng(3)
-    vectors = list(rng.standard_normal((20, 16)).astype(np.float32))
-    calls: list[int] = []
-    inner = target.store.search
-
-    class Counting:
-        def search(self, name, leg, queries, limit, where, group):  # type: ignore[no-untyped-def]
-            calls.append(len(queries))
-            return inner(name, leg, queries, limit, where, group)
-
-    together = retrieve(Counting(), target.collection, Leg.DENSE, vectors, Scope(MAX_LIMIT))  # type: ignore[arg-type]
-    assert calls == [8, 8, 4]
-    for vector, ranking in zip(vectors, together, strict=True):
-        assert retrieve(target.store, target.collection, Leg.DENSE, [vector], Scope(50))[0] == ranking
-
-
 def test_several_vectors_make_one_ranking_by_the_nearest() -> None:
     target = collection(TIDES)
     rng = random.Random(5)
