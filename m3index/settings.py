@@ -128,3 +128,25 @@ def _refuse_secrets(path: Path, values: Mapping[str, Any]) -> None:
     for name in values:
         if name in SECRETS:
             raise UsageError(f"{path}: {name!r} does not belong in a file; set M3INDEX_{name.upper()}.")
+
+
+def write_table(path: Path, table: str, values: Mapping[str, Any]) -> None:
+    """Sets these names in `[table]` of the file; its other lines and comments stay as they are.
+
+    Raises UsageError where the file cannot be read as TOML or written.
+    """
+    try:
+        import tomlkit
+        import tomlkit.exceptions
+    except ImportError:
+        raise UsageError("Writing the configuration needs tomlkit: pip install 'm3index[eval]'.") from None
+    try:
+        document = tomlkit.parse(path.read_text("utf-8")) if path.exists() else tomlkit.document()
+        section = document.setdefault(table, tomlkit.table())
+        for name, value in values.items():
+            section[name] = value
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text(tomlkit.dumps(document), "utf-8")
+        partial.replace(path)
+    except (OSError, UnicodeDecodeError, tomlkit.exceptions.TOMLKitError) as error:
+        raise UsageError(f"{path} could not be changed: {error}") from None

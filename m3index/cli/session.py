@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import typer
 
+from m3index.cli.stdin import stoppable
 from m3index.errors import Exit, M3IndexError
 from m3index.progress import JsonLines, Reporter, Terminal
 
@@ -29,19 +30,23 @@ class Stop:
 
     @contextmanager
     def listening(self, reporter: Reporter) -> Iterator[None]:
-        def on_signal(number: int, _frame: FrameType | None) -> None:
-            if self.signal is not None:
-                raise KeyboardInterrupt
-            self.signal = number
-            reporter.note("stopping after the batch in hand; once more to stop at once")
-
         numbers = (signal.SIGINT, signal.SIGTERM)
-        previous = [signal.signal(number, on_signal) for number in numbers]
-        try:
-            yield
-        finally:
-            for number, handler in zip(numbers, previous, strict=True):
-                signal.signal(number, handler)
+        with stoppable() as stdin:
+
+            def on_signal(number: int, _frame: FrameType | None) -> None:
+                if self.signal is not None:
+                    raise KeyboardInterrupt
+                self.signal = number
+                reporter.note("stopping after the batch in hand; once more to stop at once")
+                if stdin is not None:
+                    stdin.stop()
+
+            previous = [signal.signal(number, on_signal) for number in numbers]
+            try:
+                yield
+            finally:
+                for number, handler in zip(numbers, previous, strict=True):
+                    signal.signal(number, handler)
 
     @property
     def exit(self) -> Exit:
