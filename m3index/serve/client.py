@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from m3index.errors import StoreError, UnreachableError, UsageError
+from m3index.errors import QueryError, StoreError, UnreachableError, UsageError
 from m3index.search.explain import Crossing, Explanation, Match, RankRange
 from m3index.search.fusion import Ranking
 from m3index.search.searcher import SearchResult
-from m3index.serve.faults import error_of
+from m3index.serve.faults import MAX_BODY, error_of
 from m3index.types import Hit, LegRank, Query
 
 
@@ -57,6 +57,8 @@ class RemoteIndex:
             payload = json.dumps(given, allow_nan=False).encode()
         except ValueError:
             raise UsageError("A number that is sent to a server is finite.") from None
+        if len(payload) > MAX_BODY:
+            raise QueryError(f"The query is too long: a server reads at most {MAX_BODY:,} bytes.")
         return self._ask("/search", payload)
 
     def _ask(self, path: str, payload: bytes | None = None) -> dict[str, Any]:

@@ -16,6 +16,9 @@ from m3index.errors import (
     UsageError,
 )
 
+MAX_BODY = 1 << 20
+"""Bytes of a request; more are refused with 413."""
+
 _CODES: tuple[tuple[type[M3IndexError], int], ...] = (
     (UsageError, 400),
     (MissingHeadError, 400),

@@ -9,14 +9,17 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from m3index.errors import Exit, UsageError
 from m3index.serve import faults
+from m3index.serve.faults import MAX_BODY
 
-MAX_BODY = 1 << 20
 MIN_TOKEN = 16
+
+_TOO_LARGE = f"A request has at most {MAX_BODY:,} bytes"
 
 _HEADERS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
 
@@ -78,7 +81,7 @@ class Guard:
             message = await receive()
             received += len(message.get("body", b""))
             if received > MAX_BODY:
-                raise _TooLargeError
+                raise HTTPException(413, _TOO_LARGE)  # which FastAPI lets through
             return message
 
         async def with_headers(message: Message) -> None:
@@ -86,17 +89,14 @@ class Guard:
                 message["headers"] = [*message.get("headers", ()), *_HEADERS]
             await send(message)
 
-        try:
-            await self._app(scope, counted, with_headers)
-        except _TooLargeError:
-            await _too_large()(scope, receive, send)
+        await self._app(scope, counted, with_headers)
 
     def _refusal(self, path: str, headers: Headers) -> JSONResponse | None:
         host = headers.get("host", "")
         if self._access.hosts is not None and _without_port(host) not in self._access.hosts:
             return _refused(421, f"This server is not {host!r}; ask it by its loopback name.", Exit.USAGE)
         if not _is_size(headers.get("content-length", "0")):
-            return _too_large()
+            return _refused(413, f"{_TOO_LARGE}.", Exit.USAGE)
         if self._access.token is None or path in self._public:
             return None
         scheme, _, given = headers.get("authorization", "").partition(" ")
@@ -109,16 +109,8 @@ class Guard:
         return refused
 
 
-class _TooLargeError(Exception):
-    """More was sent than is read."""
-
-
 def _is_size(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= 12 and int(text) <= MAX_BODY
-
-
-def _too_large() -> JSONResponse:
-    return _refused(413, f"A request has at most {MAX_BODY:,} bytes.", Exit.USAGE)
 
 
 def _refused(code: int, message: str, exit_code: Exit) -> JSONResponse:

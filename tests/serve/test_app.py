@@ -1,0 +1,293 @@
+"""Over a real socket: what a client gets, for good requests and bad ones."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jsonschema
+import pytest
+from fakes import FakeEncoder
+from serving import EVIL, Server, build, serving
+
+from m3index.errors import M3IndexError
+from m3index.schema import load
+from m3index.serve.answer import answer_schema
+from m3index.serve.guard import MAX_BODY, Access, access
+from m3index.types import EncodedBatch
+
+
+def ask(
+    server: Server, path: str, body: Any = None, headers: dict[str, str] | None = None
+) -> tuple[int, Any, dict[str, str]]:
+    data = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(
+        server.url + path, data, {"content-type": "application/json", **(headers or {})}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            code, text, got = answer.status, answer.read(), answer.headers
+    except urllib.error.HTTPError as error:
+        with error:
+            code, text, got = error.code, error.read(), error.headers
+    kind = got.get("content-type", "")
+    return code, json.loads(text) if "json" in kind else text.decode(), dict(got)
+
+
+def test_an_answer_keeps_its_contract(server: Server) -> None:
+    words = {"query": "tides of the sea", "k": 5, "snippets": True, "pool": 20, "explain": True}
+    code, answer, headers = ask(server, "/search", words)
+    assert code == 200
+    jsonschema.validate(answer, answer_schema())
+    assert len(answer["hits"]) == len(answer["snippets"]) == 5
+    assert answer["hits"][0]["doc_id"].startswith("en-")
+    assert set(answer["legs"]) == {"dense", "sparse"}
+    shown = {p for leg in answer["legs"].values() for p in leg["passages"][:20]}
+    assert set(answer["pool"]) == shown
+    marked = [part["text"] for part in answer["snippets"][0] if part["match"]]
+    assert "tides" in marked
+    assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_the_written_contract_refers_to_the_hits(server: Server) -> None:
+    assert load("answer.schema.json")["properties"]["hits"]["items"] == {"$ref": "hit.schema.json"}
+    assert answer_schema()["properties"]["hits"]["items"] == load("hit.schema.json")
+
+
+def test_get_and_post_are_the_same(server: Server) -> None:
+    posted = {
+        "query": "sea tides", "k": 3, "weights": {"dense": 0.7, "sparse": 0.3}, "where": ["lang=en", "n<5"],
+        "legs": False,
+    }  # fmt: skip
+    url = (
+        "/search?query=sea+tides&k=3&weights=dense%3D0.7,sparse%3D0.3&where=lang%3Den&where=n%3C5&legs=false"
+    )
+    (code, by_post, _), (also, by_get, _) = ask(server, "/search", posted), ask(server, url)
+    assert code == also == 200
+    assert by_post.pop("timings").keys() == by_get.pop("timings").keys()
+    assert by_post == by_get
+    assert [h["metadata"]["lang"] for h in by_get["hits"]] == ["en"] * 3
+    assert "legs" not in by_get
+
+
+def test_like_and_documents(server: Server) -> None:
+    code, answer, _ = ask(server, "/search", {"like": 'a"b', "k": 2})
+    assert code == 200
+    assert 'a"b' not in [hit["doc_id"] for hit in answer["hits"]]
+    code, document, _ = ask(server, "/document?doc_id=long&start=1&count=2")
+    assert code == 200
+    assert document["passages"] > 3
+    assert [text["ordinal"] for text in document["texts"]] == [1, 2]
+    code, refusal, _ = ask(server, "/document?doc_id=nobody")
+    assert (code, refusal["exit"]) == (404, 10)
+    assert ask(server, "/document?doc_id=long&count=1000")[0] == 400
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        ({}, 400, "either a query"),
+        ({"query": "  "}, 400, "either a query"),
+        ({"query": "a", "like": "b"}, 400, "either a query"),
+        ({"query": "sea", "k": 0}, 400, "k is 0"),
+        ({"query": "sea", "k": 99_999}, 400, "16,384"),
+        ({"query": "sea", "k": "many"}, 400, "k: "),
+        ({"query": "sea", "kk": 3}, 400, "kk: "),
+        ({"query": "sea", "mode": "magic"}, 400, "no search mode 'magic'"),
+        ({"query": "sea", "where": ["colour=red"]}, 400, "colour"),
+        ({"query": "sea", "filter": 'lang == "en") or (1 == 1'}, 400, "parenthesis"),
+        ({"query": "sea", "weights": {"dense": 0, "sparse": 0}}, 400, "All weights are 0"),
+        ({"query": "sea", "weights": {"dense": float("nan"), "sparse": 1}}, 400, "weight"),
+        ({"query": "sea", "rerank": "/etc/passwd"}, 400, "does not rerank by '/etc/passwd'"),
+        ({"query": "sea", "rrf_k": -1}, 400, "reciprocal rank fusion"),
+        ({"query": "x " * 50_000}, 400, "too long"),
+        ({"query": "\ud800"}, 400, "Unicode"),
+        ({"like": "nobody"}, 404, "nobody"),
+        ({"query": "sea", "pool": 10_000}, 400, "pool: "),
+        ([], 400, "read"),
+        (b"{", 400, "JSON"),
+    ],
+)  # fmt: skip
+def test_bad_requests_are_answered_plainly(server: Server, words: Any, code: int, says: str) -> None:
+    got, answer, _ = ask(server, "/search", words)
+    assert got == code, answer
+    assert set(answer) == {"error", "exit"}
+    assert says.lower() in answer["error"].lower()
+    assert answer["exit"] == {400: 2, 404: 10}[code]
+
+
+def test_unknown_paths_methods_and_sizes(server: Server) -> None:
+    assert ask(server, "/nowhere")[:2] == (404, {"error": "Not Found.", "exit": 2})
+    assert ask(server, "/health", {})[0] == 405
+
+
+@pytest.mark.parametrize("length_is_known", [True, False])
+def test_too_large_a_request_is_refused(server: Server, length_is_known: bool) -> None:
+    host, port = server.url.removeprefix("http://").split(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=20)
+    piece = b"x" * 65536
+    whole = piece * (MAX_BODY // len(piece) + 4)
+    try:
+        body = whole if length_is_known else iter([piece] * (len(whole) // len(piece)))
+        connection.request("POST", "/search", body, {"content-type": "application/json"})
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # it hangs up before all is sent; the answer is there
+    try:
+        assert connection.getresponse().status == 413
+    finally:
+        connection.close()
+
+
+def test_strangers_host_names_are_refused_without_a_token(server: Server) -> None:
+    """A page of a stranger cannot read the index by pointing its own name at 127.0.0.1."""
+    code, answer, _ = ask(server, "/search?query=sea", headers={"host": "evil.example:8080"})
+    assert code == 421
+    assert "evil.example" in answer["error"]
+    assert ask(server, "/health/live", headers={"host": "localhost:1"})[0] == 200
+
+
+def test_a_token_is_wanted_where_there_is_one() -> None:
+    with serving(build(), Access("correct horse battery", None)) as server:
+        assert ask(server, "/health")[0] == 200
+        assert ask(server, "/")[0] == 200
+        for path in ("/search?query=sea", "/info", "/metrics", "/document?doc_id=ar", "/nowhere"):
+            code, answer, headers = ask(server, path)
+            assert (code, answer["exit"], headers["www-authenticate"]) == (401, 12, "Bearer")
+        for wrong in ("Bearer correct horse batter", "Basic correct horse battery", "Bearer ", "Bearer ü"):
+            value = wrong.encode().decode("latin-1")
+            assert ask(server, "/info", headers={"authorization": value})[0] == 401
+        right = {"authorization": "Bearer correct horse battery", "host": "any.example"}
+        assert ask(server, "/info", headers=right)[0] == 200
+
+
+def test_who_needs_a_token() -> None:
+    for host in ("127.0.0.1", "localhost", "::1", "127.1.2.3"):
+        assert access(host, None).token is None
+    for host in ("0.0.0.0", "::", "192.168.1.5", "example.org", ""):
+        made = access(host, None)
+        assert made.generated
+        assert len(made.token or "") > 40
+        assert access(host, None).token != made.token
+    assert access("0.0.0.0", "0123456789abcdef").token == "0123456789abcdef"
+    for bad in ("short", "0123456789abcde\n", "0123456789abcdefü"):
+        with pytest.raises(M3IndexError):
+            access("127.0.0.1", bad)
+
+
+def test_metrics_count_by_code_and_know_the_steps(server: Server) -> None:
+    ask(server, "/search?query=sea")
+    ask(server, "/search")
+    ask(server, "/made/up/path")
+    text = ask(server, "/metrics")[1]
+    assert 'm3index_requests_total{code="200",method="GET",path="/search"}' in text
+    assert 'm3index_requests_total{code="400",method="GET",path="/search"}' in text
+    assert 'path="other"' in text
+    assert "made/up" not in text
+    for step in ("encode", "dense", "sparse", "fuse", "fetch", "total"):
+        assert f'm3index_step_seconds_count{{step="{step}"}}' in text
+    assert "m3index_encode_batch_queries_count" in text
+    assert "m3index_ready 1.0" in text
+    assert 'm3index_request_seconds_bucket{le="0.1",path="/search"}' in text
+
+
+def test_openapi_names_the_words_and_the_contract(server: Server) -> None:
+    code, api, _ = ask(server, "/openapi.json")
+    assert code == 200
+    assert {"/search", "/document", "/info", "/health", "/health/live", "/metrics"} == set(api["paths"])
+    parameters = {p["name"] for p in api["paths"]["/search"]["get"]["parameters"]}
+    assert {"query", "k", "weights", "where", "filter", "rerank", "explain"} <= parameters
+    schema = api["paths"]["/search"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
+    assert schema["properties"]["hits"]["items"]["title"] == "A hit"
+    assert ask(server, "/docs")[0] == 404
+
+
+def test_sixteen_clients_at_once_get_their_own_answers(server: Server) -> None:
+    def one(n: int) -> None:
+        lang, subject = (("en", "tides and moons"), ("de", "Ebbe und Flut"))[n % 2]
+        code, answer, _ = ask(server, "/search", {"query": f"{subject} {n % 12} of the sea", "k": 1})
+        assert code == 200
+        assert answer["hits"][0]["doc_id"] == f"{lang}-{n % 12}"
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(one, range(64)))
+
+
+def test_health_tells_loading_from_ready_and_says_why() -> None:
+    gate = threading.Event()
+
+    class Slow(FakeEncoder):
+        def encode_queries(self, texts, *, lexical, multi_vector=False) -> EncodedBatch:
+            gate.wait(10)
+            return super().encode_queries(texts, lexical=lexical, multi_vector=multi_vector)
+
+    with serving(build(Slow()), loaded=False) as server:
+        assert ask(server, "/health/live")[0] == 200
+        code, answer, _ = ask(server, "/health")
+        assert (code, answer["status"]) == (503, "not ready")
+        code, answer, headers = ask(server, "/search?query=sea")
+        assert (code, headers["retry-after"]) == (503, "2")
+        assert "loaded" in answer["error"]
+        gate.set()
+        while not server.warm.loaded:
+            pass
+        assert ask(server, "/health")[:2] == (200, {"status": "ready"})
+
+
+def test_health_sees_a_collection_that_is_gone_or_of_another_encoder() -> None:
+    index = build()
+    with serving(index) as server:
+        name = index.target().name
+        index.store.set_properties(name, {"space_id": "another"})
+        index.store.point("other", name)
+        server.warm.index._target = None
+        code, answer, _ = ask(server, "/health")
+        assert (code, answer["exit"]) == (503, 13)
+        assert ask(server, "/search?query=sea")[0] == 409
+        index.store.drop_alias("notes")
+        code, answer, _ = ask(server, "/health")
+        assert (code, answer["exit"]) == (503, 10)
+        assert ask(server, "/search?query=sea")[0] == 404
+
+
+def test_the_page_lets_only_its_own_script_run(server: Server) -> None:
+    code, html, headers = ask(server, "/")
+    assert code == 200
+    policy = headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert policy.count("'sha256-") == 2
+    for outside in (
+        "http://",
+        "https://",
+        "//cdn",
+        "innerHTML",
+        "insertAdjacentHTML",
+        "document.write",
+        "eval(",
+    ):
+        assert outside not in html.replace("http://www.w3.org/", "")
+
+
+def test_malice_comes_back_as_it_is_and_only_as_json(server: Server) -> None:
+    code, answer, headers = ask(server, "/search", {"query": "malice", "k": 1, "snippets": True})
+    assert code == 200
+    assert headers["content-type"] == "application/json"
+    assert answer["hits"][0]["title"] == EVIL
+    assert "".join(part["text"] for part in answer["snippets"][0]) == f"malice {EVIL} sea malice"
+
+
+def test_an_unexpected_error_tells_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(build()) as server:
+
+        def broken(*_: object) -> None:
+            raise RuntimeError("password=hunter2")
+
+        monkeypatch.setattr(server.warm, "search", broken)
+        code, answer, _ = ask(server, "/search?query=sea")
+        assert (code, answer["exit"]) == (500, 1)
+        assert "hunter2" not in answer["error"]
