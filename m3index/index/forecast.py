@@ -10,7 +10,7 @@ from m3index.corpus.windows import PassageSettings, PassageSize, windows
 from m3index.encoder.base import Encoder
 from m3index.index.collection import check, load_target, make_spec
 from m3index.index.plan import Change, Corpus, Planned, Planner, windows_of
-from m3index.index.prune import Listing, why_withheld
+from m3index.index.prune import Listing, kept_because, why_withheld
 from m3index.index.settings import Mode, SyncSettings
 from m3index.index.summary import Tally
 from m3index.progress import Progress, Reporter, Silent
@@ -121,7 +121,7 @@ def plan(
         withheld = why_withheld(corpus, planner, listing, added=0, guard=settings.max_delete)
         if withheld:
             tally.deletes_withheld = listing.documents
-            reporter.warning(listing.kept_because(withheld))
+            reporter.warning(kept_because(listing.documents, withheld))
         else:
             tally.deleted = listing.documents
     return Plan(

@@ -125,6 +125,13 @@ class WriteLock:
                     return
                 self._write(name)
 
+    def check(self) -> None:
+        """Raises LockedError once the lease is lost."""
+        if self.lost:
+            raise LockedError(
+                f"Another run has taken the lease of {self._name!r}. Run again when it has ended."
+            )
+
     def release(self) -> None:
         self._ended.set()
         if self._renewer is not None:

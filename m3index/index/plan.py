@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from m3index.corpus.hash import doc_hash, same_content
 from m3index.corpus.mapping import declared
@@ -21,6 +21,8 @@ from m3index.types import (
     key_of_passage,
     passage_key,
 )
+
+T = TypeVar("T")
 
 WINDOW_DOCUMENTS = 512
 WINDOW_CHARACTERS = 8_000_000
@@ -83,13 +85,16 @@ class Window:
     rejected: list[Rejected] = field(default_factory=list)
 
 
-def windows_of(corpus: Iterable[Document | Rejected]) -> Iterator[list[Document | Rejected]]:
+def windows_of(corpus: Iterable[T]) -> Iterator[list[T]]:
     """The corpus in stretches of bounded count and size."""
-    window: list[Document | Rejected] = []
+    window: list[T] = []
     characters = 0
     for item in corpus:
         window.append(item)
-        characters += len(item.text) if isinstance(item, Document) else len(item.raw)
+        if isinstance(item, Document):
+            characters += len(item.text)
+        elif isinstance(item, Rejected):
+            characters += len(item.raw)
         if len(window) == WINDOW_DOCUMENTS or characters >= WINDOW_CHARACTERS:
             yield window
             window, characters = [], 0
@@ -124,6 +129,11 @@ class Planner:
         self.seen = SeenKeys()
         self.protected = SeenKeys()
         self.unidentified = 0
+
+    def __contains__(self, key: str) -> bool:
+        """Whether the corpus has this document, be it good or bad."""
+        digest = bytes.fromhex(key)
+        return digest in self.seen or digest in self.protected
 
     def _admit(self, items: Sequence[Document | Rejected]) -> tuple[dict[str, Document], list[Rejected]]:
         """The documents that are met for the first time, by key, and the rows that are none."""

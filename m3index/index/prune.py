@@ -37,9 +37,19 @@ class MaxDelete:
             f"--max-delete takes a number of documents or a share up to 100%: {text!r} is neither."
         )
 
-    def limit(self, documents: int) -> int:
-        """The most documents to remove, of so many in the collection."""
-        return max(FLOOR, int(documents * self.percent / 100)) if self.count is None else self.count
+    def refuses(self, documents: int, of: int) -> str:
+        """Why so many documents, of those in the collection, may not go; empty where they may."""
+        limit = max(FLOOR, int(of * self.percent / 100)) if self.count is None else self.count
+        if documents <= limit:
+            return ""
+        return (
+            f"of {of:,} documents at most {limit:,} are removed in one run. If they shall go, allow it "
+            f"with --max-delete {documents}."
+        )
+
+
+def kept_because(documents: int, reason: str) -> str:
+    return f"{documents:,} documents are not in the corpus and are kept all the same: {reason}"
 
 
 class Listing:
@@ -74,9 +84,6 @@ class Listing:
     def rows_unseen(self) -> int:
         return len(self._unseen)
 
-    def kept_because(self, reason: str) -> str:
-        return f"{self.documents:,} documents are not in the corpus and are kept all the same: {reason}"
-
     def unseen(self, size: int = 500) -> Iterator[dict[str, list[int]]]:
         """Those documents, `size` at a time: key -> the ordinals there are."""
         ends = np.append(self._starts[1:], len(self._unseen))
@@ -107,10 +114,4 @@ def why_withheld(
     if guard is None and not len(planner.seen) and not len(planner.protected):
         return "the corpus is empty. If it shall be, say so with --max-delete 100%."
     before = listing.documents_seen - added + listing.documents
-    limit = (guard or MaxDelete()).limit(before)
-    if listing.documents > limit:
-        return (
-            f"of {before:,} documents at most {limit:,} are removed in one run. If they shall go, "
-            f"allow it with --max-delete {listing.documents}."
-        )
-    return ""
+    return (guard or MaxDelete()).refuses(listing.documents, before)

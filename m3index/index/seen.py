@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 _WIDTH = 16
 _EMPTY = bytes(_WIDTH)
 
@@ -36,6 +38,13 @@ class SeenKeys:
         self._table[at : at + _WIDTH] = key
         self._used += 1
         return True
+
+    def __iter__(self) -> Iterator[bytes]:
+        """In no order; the set must not change meanwhile."""
+        for at in range(0, len(self._table), _WIDTH):
+            key = bytes(self._table[at : at + _WIDTH])
+            if key != _EMPTY:
+                yield key
 
     @property
     def nbytes(self) -> int:

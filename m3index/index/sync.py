@@ -5,23 +5,24 @@ documents -> changed ones -> passages -> batches -> (thread) encode -> write -> 
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 
 from m3index.encoder.base import Encoder
-from m3index.errors import Exit, LockedError, M3IndexError
+from m3index.errors import Exit, M3IndexError
 from m3index.index.batches import Batcher, Encoded
 from m3index.index.collection import Target, now, open_collection, settings_json
 from m3index.index.lock import WriteLock, hold
 from m3index.index.plan import Corpus, Planner, Window, windows_of
 from m3index.index.prefetch import prefetch
-from m3index.index.prune import Listing, why_withheld
+from m3index.index.prune import Listing, kept_because, why_withheld
 from m3index.index.settings import Mode, Never, Stop, SyncSettings
 from m3index.index.summary import Summary, Tally
 from m3index.index.write import remove, write
 from m3index.progress import Progress, Reporter, Silent
 from m3index.store.base import Store
 from m3index.store.filter import Compare
-from m3index.types import Rejected
+from m3index.types import Document, Rejected
 
 RATE_TOKENS = 4_096  # fewer say nothing about the encoder's rate
 REPAIR = "Prove and mend it with `m3index verify --repair`."
@@ -49,6 +50,14 @@ def sync(
         return run.over(corpus)
 
 
+def pipeline(
+    windows: Iterable[Window], batcher: Batcher, stop: Callable[[], bool]
+) -> Generator[Window | Encoded, None, None]:
+    """Reading, comparing and cutting run ahead in one thread, encoding in another; the caller writes."""
+    batches = prefetch(batcher.pack(windows), depth=2)
+    return prefetch(batcher.encode(batches, stop), depth=1)
+
+
 class Run:
     """One run into one concrete collection."""
 
@@ -61,47 +70,59 @@ class Run:
         mode: Mode,
         reporter: Reporter,
         stop: Stop,
-        lock: WriteLock,
+        lock: WriteLock | None,
     ) -> None:
         passages = settings.passages.resolve(encoder.tokenizer) if settings.passages else target.passages
         self.store, self.target, self.settings, self.mode = store, target, settings, mode
         self.encoder_name = encoder.info.name
         self.reporter, self.stop, self.lock = reporter, stop, lock
-        self.planner = Planner(
-            store, target.name, target.spec.fields, settings.source, passages, force=settings.force
-        )
+        self.passages = passages
+        self.planner = self.new_planner()
         self.batcher = Batcher(store, target, encoder, settings.source, passages)
         self.tally = Tally()
+        self.rows_before = 0
         self.expected: int | None = None  # rows of the source, once it is known
+
+    def new_planner(self) -> Planner:
+        target, settings = self.target, self.settings
+        return Planner(
+            self.store, target.name, target.spec.fields, settings.source, self.passages, force=settings.force
+        )
 
     def over(self, corpus: Corpus) -> Summary:
         """The whole run: write what changed, remove what has left, count."""
-        try:
-            before = self.store.count(self.target.name)
-            self._write_changes(corpus)
+        with self.accounted():
+            total = corpus.total_bytes
+            for _ in self.write_changes(corpus):
+                self.progress(corpus.bytes_read, total)
+            for error in corpus.read_errors:
+                self._quarantine(error)
             self._remove_absent(corpus)
-            return self._finish(before)
+            return self.finish()
+
+    @contextmanager
+    def accounted(self) -> Iterator[None]:
+        """Counts the rows before, and gives an error what was done until then."""
+        try:
+            self.rows_before = self.store.count(self.target.name)
+            yield
         except M3IndexError as error:
             error.summary = self._summary(None, count_ok=None, exit_code=error.exit_code).to_json()
             raise
 
-    def _write_changes(self, corpus: Corpus) -> None:
-        total = corpus.total_bytes
+    def write_changes(self, items: Iterable[Document | Rejected]) -> Iterator[None]:
+        """The pipeline; yields after each window that was read and each batch that was written."""
         only_keys = self.mode == "prune"
-        windows = (self.planner.window(items, only_keys=only_keys) for items in windows_of(corpus))
-        batches = prefetch(self.batcher.pack(windows), depth=2)
-        encoded = prefetch(self.batcher.encode(batches, self._ending), depth=1)
-        with closing(encoded):
+        windows = (self.planner.window(part, only_keys=only_keys) for part in windows_of(items))
+        with closing(pipeline(windows, self.batcher, self.ending)) as encoded:
             for done in encoded:
                 if isinstance(done, Window):
                     self._note(done)
                 else:
                     self._commit(done)
-                self._progress(corpus.bytes_read, total)
-                if self._ending():
+                yield
+                if self.ending():
                     return
-        for error in corpus.read_errors:
-            self._quarantine(error)
 
     def _note(self, window: Window) -> None:
         self.tally.note(window)
@@ -131,23 +152,21 @@ class Run:
         if self.settings.max_errors is not None and self.tally.quarantined > self.settings.max_errors:
             self.tally.stopped = Exit.STOPPED
 
-    def _progress(self, bytes_read: int, total_bytes: int | None) -> None:
+    def progress(self, bytes_read: int, total_bytes: int | None) -> None:
         tally = self.tally
         self.reporter.progress(Progress(tally.scanned, tally.passages, tally.tokens, bytes_read, total_bytes))
 
-    def _ending(self) -> bool:
+    def ending(self) -> bool:
         """Whether the run ends before the corpus does."""
-        if self.lock.lost:
-            raise LockedError(
-                f"Another run has taken the lease of {self.target.name!r}. Run again when it has ended."
-            )
+        if self.lock is not None:
+            self.lock.check()
         if self.tally.stopped is None and self.stop():
             self.tally.stopped = self.stop.exit
         return self.tally.stopped is not None
 
     def _remove_absent(self, corpus: Corpus) -> None:
         """Deletes what the corpus has no more, unless something speaks against it."""
-        if self.mode == "ingest" or self._ending():
+        if self.mode == "ingest" or self.ending():
             return
         self.reporter.stage("looking for documents that have left the corpus")
         listing = Listing(self.store, self.target.name, self.planner)
@@ -159,26 +178,30 @@ class Run:
         )
         if withheld:
             self.tally.deletes_withheld = listing.documents
-            self.reporter.warning(listing.kept_because(withheld))
+            self.reporter.warning(kept_because(listing.documents, withheld))
             kept += listing.rows_unseen
         else:
-            self._remove(listing)
+            self._remove_unseen(listing)
         if self.tally.stopped is None:
             self.expected = self.tally.rows + kept
 
-    def _remove(self, listing: Listing) -> None:
+    def _remove_unseen(self, listing: Listing) -> None:
         for documents in listing.unseen():
-            remove(self.store, self.target.name, self.target.spec, documents)
-            self.tally.deleted += len(documents)
-            self.tally.row_delta -= sum(map(len, documents.values()))
-            if self._ending():
+            self.remove(documents)
+            if self.ending():
                 return
 
-    def _finish(self, before: int) -> Summary:
+    def remove(self, documents: Mapping[str, Sequence[int]]) -> None:
+        """Removes documents: key -> the ordinals that there are."""
+        remove(self.store, self.target.name, self.target.spec, documents)
+        self.tally.deleted += len(documents)
+        self.tally.row_delta -= sum(map(len, documents.values()))
+
+    def finish(self) -> Summary:
         """Makes it durable, counts, and notes a success in the collection."""
         self.store.flush(self.target.name)
         count = self.store.count(self.target.name)
-        expected = before + self.tally.row_delta
+        expected = self.rows_before + self.tally.row_delta
         count_ok = count == expected
         if not count_ok:
             self.reporter.warning(f"The collection has {count:,} rows, {expected:,} were expected. {REPAIR}")
@@ -196,7 +219,7 @@ class Run:
         return summary
 
     def _success(self) -> dict[str, str]:
-        properties = {"last_success": now(), "settings": settings_json(self.planner.passages)}
+        properties = {"last_success": now(), "settings": settings_json(self.passages)}
         if self.tally.tokens >= RATE_TOKENS:
             properties["rate"] = f"{self.tally.tokens / self.tally.encoding_seconds:.1f}"
         return properties

@@ -1,0 +1,100 @@
+"""Corpora, encoders and pictures of stores for the tests of index/."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from fakes import FakeEncoder, token_id
+
+from m3index.corpus.windows import PassageSettings
+from m3index.index.prune import MaxDelete
+from m3index.index.settings import SyncSettings
+from m3index.index.summary import Summary
+from m3index.index.sync import sync
+from m3index.index.write import row_fields
+from m3index.store.base import Store
+from m3index.types import Document, EncodedBatch, IntArray, Place, Rejected, key_of_passage
+
+ALL = MaxDelete(percent=100.0)
+PASSAGES = PassageSettings(tokens=10, overlap=2)
+SETTINGS = SyncSettings(passages=PASSAGES, max_delete=ALL)
+
+
+class ListCorpus:
+    """A corpus that is a list."""
+
+    def __init__(self, items: Iterable[Document | Rejected], *, read_errors: Sequence[Rejected] = ()) -> None:
+        self.items = list(items)
+        self.read_errors = list(read_errors)
+        self.complete = False
+        self.bytes_read = 0
+        self.total_bytes: int | None = None
+
+    def __iter__(self) -> Iterator[Document | Rejected]:
+        self.complete = False
+        yield from self.items
+        unidentified = any(isinstance(item, Rejected) and not item.identified for item in self.items)
+        self.complete = not self.read_errors and not unidentified
+
+
+class BrokenEncoder(FakeEncoder):
+    """A fake whose vector of any text with the word `nan` is not finite."""
+
+    def _encode(self, ids: Sequence[IntArray], lexical: bool, multi_vector: bool) -> EncodedBatch:
+        encoded = super()._encode(ids, lexical, multi_vector)
+        for i, row in enumerate(ids):
+            if token_id("nan") in row:
+                encoded.dense[i, 0] = np.nan
+        return encoded
+
+
+def doc(doc_id: str, text: str | int = "some text", title: str = "", **metadata: Any) -> Document:
+    """text: itself, or a number of words."""
+    words = " ".join(f"{doc_id}w{i}" for i in range(text)) if isinstance(text, int) else text
+    return Document(doc_id, words, title, metadata, Place("corpus.jsonl", 1))
+
+
+def bad(doc_id: str | None = None) -> Rejected:
+    return Rejected(Place("corpus.jsonl", 1), "no text", "{}", doc_id)
+
+
+def rows(store: Store, alias: str = "docs") -> dict[str, dict[str, Any]]:
+    """Everything the collection holds, in a form that compares."""
+    name = store.resolve(alias)
+    if name is None:
+        return {}
+    found = {}
+    for row in store.scan(name, None, row_fields(store.spec(name))):
+        plain = dict(row)
+        plain["dense"] = np.round(np.asarray(row["dense"], np.float64), 5).tolist()
+        if "lexical" in row:
+            plain["lexical"] = {k: round(v, 4) for k, v in row["lexical"].to_dict().items()}
+        found[row["passage_id"]] = plain
+    return found
+
+
+def by_document(found: dict[str, dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    documents: dict[str, list[dict[str, Any]]] = {}
+    for row in sorted(found.values(), key=lambda r: r["ordinal"]):
+        documents.setdefault(key_of_passage(row["passage_id"]), []).append(row)
+    return documents
+
+
+def check_invariant(found: dict[str, dict[str, Any]]) -> None:
+    """What holds after a crash at any moment (m3index/index/write.py)."""
+    for of_one in by_document(found).values():
+        first, ordinals = of_one[0], [row["ordinal"] for row in of_one]
+        assert ordinals[0] == 0, "rows without an ordinal 0"
+        assert first["passages"] > ordinals[-1], "an ordinal beyond what ordinal 0 tells"
+        if first["doc_hash"]:
+            assert ordinals == list(range(first["passages"]))
+            assert {row["doc_hash"] for row in of_one} == {first["doc_hash"]}
+
+
+def run(
+    store: Store, items: Iterable[Document | Rejected], encoder: FakeEncoder | None = None, **options: Any
+) -> Summary:
+    settings = options.pop("settings", SETTINGS)
+    return sync(store, encoder or FakeEncoder(), "docs", ListCorpus(items), settings, **options)

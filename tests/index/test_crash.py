@@ -1,0 +1,131 @@
+"""The property that matters most: after any crash, one clean run equals a rebuild from nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from hypothesis import event, example, given
+from hypothesis import strategies as st
+from index.support import (
+    SETTINGS,
+    BrokenEncoder,
+    ListCorpus,
+    bad,
+    by_document,
+    check_invariant,
+    doc,
+    rows,
+)
+
+from m3index.errors import Exit, StoreError, UnreachableError
+from m3index.index.settings import Mode
+from m3index.index.sync import sync
+from m3index.store.memory import MemoryStore
+from m3index.types import Document, Rejected, document_key
+
+IDS = ("a", "b", 'c"] or passage_id in ["')
+FIELDS = {"year": "int"}
+Item = Document | Rejected
+
+
+class CrashError(Exception):
+    """The process is gone: nothing after it happens."""
+
+
+FAULTS = (CrashError("killed"), UnreachableError("no answer"), StoreError("refused for good"))
+
+
+@dataclass(frozen=True)
+class Step:
+    """One run: what the corpus is, and at which write (None: none) what goes wrong."""
+
+    corpus: tuple[Item, ...]
+    mode: Mode
+    fault_at: int | None
+    fault: Exception
+
+
+def documents(ids: st.SearchStrategy[str]) -> st.SearchStrategy[Item]:
+    good = st.builds(
+        doc,
+        ids,
+        st.sampled_from((1, 8, 9, 17, 40)),
+        st.sampled_from(("", "one title")),
+        tag=st.sampled_from(("x", "y")),
+        year=st.sampled_from((None, 1999)),
+    )
+    wrong_type = st.builds(lambda i: doc(i, 20, year="no year"), ids)
+    refused_at_once = st.builds(lambda i: doc(i, 20, blob="x" * 70_000), ids)
+    refused_later = st.builds(lambda i: doc(i, " ".join(["word"] * 20 + ["nan"])), ids)
+    rejected = st.builds(bad, st.one_of(st.none(), ids))
+    return st.one_of(good, good, good, good, wrong_type, refused_at_once, refused_later, rejected)
+
+
+def steps() -> st.SearchStrategy[Step]:
+    return st.builds(
+        Step,
+        st.lists(documents(st.sampled_from(IDS)), min_size=3, max_size=8).map(tuple) | st.just(()),
+        st.sampled_from(("ingest", "sync", "sync", "prune")),
+        st.one_of(st.none(), st.integers(0, 12), st.integers(0, 40)),
+        st.sampled_from(FAULTS),
+    )
+
+
+def work(store: MemoryStore, step: Step) -> bool:
+    """Runs a step; False where its fault struck."""
+    calls = 0
+
+    def fail(_moment: str) -> None:
+        nonlocal calls
+        calls += 1
+        if step.fault_at is not None and calls > step.fault_at:
+            raise step.fault
+
+    store.fail = fail
+    try:
+        settings = replace(SETTINGS, fields=FIELDS)
+        sync(store, BrokenEncoder(), "docs", ListCorpus(step.corpus), settings, mode=step.mode)
+    except (CrashError, StoreError):
+        return False
+    finally:
+        store.fail = None
+    return True
+
+
+def clean(corpus: tuple[Item, ...], store: MemoryStore) -> tuple[BrokenEncoder, int]:
+    encoder, settings = BrokenEncoder(), replace(SETTINGS, fields=FIELDS)
+    summary = sync(store, encoder, "docs", ListCorpus(corpus), settings)
+    assert summary.count_ok
+    assert summary.exit in (Exit.OK, Exit.QUARANTINED, Exit.DELETES_WITHHELD)
+    return encoder, summary.exit
+
+
+@given(st.lists(steps(), min_size=2, max_size=5), st.integers(1, 4))
+@example([Step((doc("a", 30),), "sync", 3, FAULTS[0]), Step((doc("a", 1),), "sync", 2, FAULTS[0])], 1)
+@example([Step((doc("a", 40),), "sync", None, FAULTS[0]), Step((doc("a", 1),), "ingest", None, FAULTS[0])], 1)
+@example([Step((doc("a", 40),), "sync", None, FAULTS[0]), Step((doc("a", 9),), "ingest", 2, FAULTS[0])], 1)
+@example([Step((doc("a", 30),), "sync", None, FAULTS[0]), Step((), "sync", 4, FAULTS[0])], 1)
+def test_a_clean_run_after_any_crash_equals_a_rebuild(history: list[Step], batch: int) -> None:
+    store = MemoryStore(batch=batch)
+    for step in history:
+        event("a fault struck" if not work(store, step) else "no fault")
+        check_invariant(rows(store))
+
+    corpus = history[-1].corpus
+    _, exit_code = clean(corpus, store)
+    check_invariant(rows(store))
+    rebuilt_store = MemoryStore()
+    clean(corpus, rebuilt_store)
+
+    now, rebuilt = by_document(rows(store)), by_document(rows(rebuilt_store))
+    assert {key: now.get(key) for key in rebuilt} == rebuilt
+    in_corpus = {document_key("default", item.doc_id) for item in corpus if item.doc_id is not None}
+    left_over = now.keys() - rebuilt.keys()
+    if exit_code != Exit.DELETES_WITHHELD:
+        assert left_over <= in_corpus, "only documents that are bad in the corpus keep an older version"
+
+    before = rows(store)
+    encoder, _ = clean(corpus, store)
+    assert rows(store) == before
+    if not left_over and len(rebuilt) == len(in_corpus):
+        assert encoder.encoded == 0
