@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from m3index.encoder import csr, packing, score
+from m3index.encoder import certificate, csr, packing, score
 from m3index.encoder import layout as layouts
 from m3index.encoder.layout import Layout
 from m3index.encoder.pool import TokenizerPool
@@ -59,7 +59,7 @@ class ModelEncoder:
             window_reserve=self._tokenizer.reserve,
             lexical=layout.lexical is not None,
             multi_vector=layout.multi_vector is not None,
-            space_id=space,
+            space_id=certificate.space_id(layout, own=space),
             encoder_id=hashlib.blake2b(exact.encode(), digest_size=16).hexdigest(),
             parameters=layouts.count_parameters(layout.weights),
         )
