@@ -1,0 +1,234 @@
+"""What fusing on the client costs.
+
+    python benchmarks/search.py [--rows 10000] [--rounds 200]
+
+1. Against a store whose legs take a given time: search time minus the slower leg's.
+2. Against Milvus's own `hybrid_search`, on Milvus Lite as a file and behind `milvus-lite server`: the same
+   vectors, the same limits, passages as hits, both with the texts of the final hits, in turn, query
+   by query, so that both see the same machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from m3index.schema import CollectionSpec
+from m3index.search.options import SearchOptions
+from m3index.search.searcher import Searcher, Target
+from m3index.store.milvus import MilvusStore
+from m3index.types import Candidate, EncodedBatch, Leg, Row, SparseRows, document_key, passage_key
+
+DIM, VOCABULARY, TOKENS, DEPTH, K = 384, 20_000, 60, 100, 10
+FIELDS = ["passage_id", "doc_id", "ordinal", "source", "title", "text", "metadata"]
+
+
+class Vectors:
+    """Documents and queries of random vectors; tokens by Zipf's law."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+
+    def dense(self, n: int) -> np.ndarray:
+        rows = self.rng.standard_normal((n, DIM)).astype(np.float32)
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    def lexical(self, n: int, tokens: int) -> SparseRows:
+        indptr, indices = [0], []
+        for _ in range(n):
+            indices.append(np.unique(np.minimum(self.rng.zipf(1.3, tokens), VOCABULARY)))
+            indptr.append(indptr[-1] + len(indices[-1]))
+        flat = np.concatenate(indices).astype(np.int32)
+        values = self.rng.uniform(0.05, 0.6, len(flat)).astype(np.float32)
+        return SparseRows(np.array(indptr, np.int64), flat, values)
+
+
+class Encoder:
+    """Gives the vectors that were made before, so that no model is measured."""
+
+    def __init__(self, dense: np.ndarray, lexical: SparseRows) -> None:
+        self.dense, self.lexical = dense, lexical
+
+    def encode_queries(self, texts: Sequence[str], **_: bool) -> EncodedBatch:
+        numbers = [int(text) for text in texts]
+        rows = [self.lexical.row(i) for i in numbers]
+        sparse = SparseRows(
+            np.cumsum([0, *(len(row) for row in rows)]).astype(np.int64),
+            np.concatenate([row.indices for row in rows]),
+            np.concatenate([row.values for row in rows]),
+        )
+        return EncodedBatch(self.dense[numbers], sparse, np.ones(len(numbers), np.int32))
+
+
+class TimedStore:
+    """Legs that take exactly as long as they are told, and answer with `limit` passages."""
+
+    def __init__(self, seconds: dict[Leg, float]) -> None:
+        self.seconds = seconds
+        keys = [document_key("default", str(i)) for i in range(2 * DEPTH)]
+        self.found = {
+            Leg.DENSE: [Candidate(passage_key(k, 0), 1 - i / 1e3) for i, k in enumerate(keys[:DEPTH])],
+            Leg.LEXICAL: [
+                Candidate(passage_key(k, 0), 9 - i / 1e3) for i, k in enumerate(keys[DEPTH // 2 :])
+            ],
+        }
+
+    def search(
+        self, _name: str, leg: Leg, queries: Sequence[Any], limit: int, *_: Any
+    ) -> list[list[Candidate]]:
+        time.sleep(self.seconds[leg])
+        return [self.found[leg][:limit] for _ in queries]
+
+    def get(self, _name: str, keys: Sequence[str], _fields: Sequence[str]) -> dict[str, dict[str, Any]]:
+        row = {"doc_id": "d", "ordinal": 0, "source": "default", "title": "t", "text": "text", "metadata": {}}
+        return dict.fromkeys(keys, row)
+
+
+def given_latencies(encoder: Encoder, rounds: int) -> list[dict[str, Any]]:
+    rows = []
+    for dense, sparse in ((0.0, 0.0), (0.005, 0.02), (0.02, 0.005), (0.05, 0.05)):
+        store = TimedStore({Leg.DENSE: dense, Leg.LEXICAL: sparse})
+        searcher = Searcher(Target(store, "c", "lexical", lambda: encoder))  # type: ignore[arg-type, return-value]
+        searcher.search("0")
+        slower = max(dense, sparse)
+        over = [1e3 * (timed(lambda s=searcher, i=i: s.search(str(i % 50))) - slower) for i in range(rounds)]
+        rows.append({"dense_ms": 1e3 * dense, "sparse_ms": 1e3 * sparse, "over_slower_leg_ms": summary(over)})
+    return rows
+
+
+def against_milvus(store: MilvusStore, rows: int, rounds: int, seed: int) -> dict[str, Any]:
+    from pymilvus import AnnSearchRequest, RRFRanker
+
+    vectors = Vectors(seed)
+    name = "bench__g1"
+    store.create(name, CollectionSpec(DIM, "lexical"), {})
+    for start in range(0, rows, 1000):
+        dense, lexical = vectors.dense(1000), vectors.lexical(1000, TOKENS)
+        store.upsert(
+            name, [document(start + i, dense[i], lexical, i) for i in range(min(1000, rows - start))]
+        )
+    store.flush(name)
+    dense, lexical = vectors.dense(50), vectors.lexical(50, 8)
+    searcher = Searcher(Target(store, name, "lexical", lambda: Encoder(dense, lexical)))  # type: ignore[arg-type, return-value]
+    options = SearchOptions(k=K, depth=DEPTH, passages=True)
+    client = store._client
+
+    def theirs(i: int) -> list[str]:
+        sparse = lexical.row(i).to_dict()
+        legs = [
+            AnnSearchRequest([dense[i]], "dense", {"metric_type": "IP", "params": {"ef": 256}}, limit=DEPTH),
+            AnnSearchRequest([sparse], "lexical", {"metric_type": "IP", "params": {}}, limit=DEPTH),
+        ]
+        hits = client.hybrid_search(
+            name, legs, RRFRanker(60), limit=K, output_fields=FIELDS, consistency_level="Strong"
+        )
+        return [hit["passage_id"] for hit in hits[0]]
+
+    def ours(i: int) -> list[str]:
+        return [hit.passage_id for hit in searcher.search(str(i), options).hits]
+
+    for i in range(5):
+        ours(i), theirs(i)
+    same = sum(ours(i) == theirs(i) for i in range(50))
+    same_sets = sum(set(ours(i)) == set(theirs(i)) for i in range(50))
+    a, b = [], []
+    for i in range(rounds):
+        pair = [(a, ours), (b, theirs)]
+        for times, search in pair if i % 2 else reversed(pair):
+            times.append(1e3 * timed(lambda s=search, i=i: s(i % 50)))
+    return {
+        "rows": rows,
+        "m3index_ms": summary(a),
+        "hybrid_search_ms": summary(b),
+        "ratio_of_medians": round(statistics.median(a) / statistics.median(b), 3),
+        "same_hits_in_same_order": f"{same}/50",
+        "same_hits": f"{same_sets}/50",
+    }
+
+
+def document(number: int, dense: np.ndarray, lexical: SparseRows, i: int) -> Row:
+    key = document_key("default", str(number))
+    text = f"passage {number} " + "some words that stand for a passage of text " * 10
+    return Row(
+        passage_id=passage_key(key, 0), doc_id=str(number), ordinal=0, source="default", doc_hash="h",
+        passages=1, title=f"Title {number}", text=text, metadata={"n": number}, fields={},
+        dense=dense, sparse=lexical.row(i),
+    )  # fmt: skip
+
+
+def timed(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def summary(times: Sequence[float]) -> dict[str, float]:
+    cuts = statistics.quantiles(times, n=20)
+    return {"median": round(statistics.median(times), 2), "p95": round(cuts[18], 2)}
+
+
+@contextmanager
+def lite_server(folder: Path) -> Iterator[str]:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    command = [Path(sys.executable).parent / "milvus-lite", "server", "--data-dir", folder]
+    process = subprocess.Popen(
+        [*command, "--host", "127.0.0.1", "--port", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(600):
+            with socket.socket() as s:
+                if s.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    vectors = Vectors(arguments.seed)
+    encoder = Encoder(vectors.dense(50), vectors.lexical(50, 8))
+    for row in given_latencies(encoder, arguments.rounds):
+        print(json.dumps({"benchmark": "given latencies", **row}), flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        store = MilvusStore.open(str(Path(folder) / "bench.db"))
+        try:
+            found = against_milvus(store, arguments.rows, arguments.rounds, arguments.seed)
+        finally:
+            store.close()
+        print(json.dumps({"benchmark": "Milvus Lite, a file", **found}), flush=True)
+        with lite_server(Path(folder) / "server") as uri:
+            store = MilvusStore.open(uri)
+            try:
+                found = against_milvus(store, arguments.rows, arguments.rounds, arguments.seed)
+            finally:
+                store.close()
+        print(json.dumps({"benchmark": "milvus-lite server", **found}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
