@@ -14,8 +14,8 @@ from m3index.encoder.base import Encoder
 from m3index.serve.app import create_app
 from m3index.serve.client import RemoteIndex
 from m3index.serve.guard import Access, access
+from m3index.serve.listen import make_server, run_server
 from m3index.serve.metrics import Metrics
-from m3index.serve.run import make_server, run_server
 from m3index.serve.warm import WarmIndex
 from m3index.types import Document
 

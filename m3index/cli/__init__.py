@@ -10,7 +10,7 @@ import typer.main
 
 import m3index
 from m3index import settings
-from m3index.cli import eval, ingest, models, plan, run, search, status, tune  # noqa: A004  (modules)
+from m3index.cli import eval, ingest, mcp, models, plan, run, search, serve, status, tune  # noqa: A004  (modules)
 from m3index.errors import M3IndexError
 
 app = typer.Typer(
@@ -29,6 +29,8 @@ app.command("search")(search.search)
 app.command("run")(run.run)
 app.command("eval")(eval.evaluate)
 app.command("tune")(tune.tune)
+app.command("serve")(serve.serve)
+app.command("mcp")(mcp.mcp)
 app.command("status")(status.status)
 app.command("models")(models.models)
 

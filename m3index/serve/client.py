@@ -127,7 +127,7 @@ def _hit(hit: Mapping[str, Any]) -> Hit:
         metadata=hit.get("metadata", {}),
         legs={name: LegRank(**leg) for name, leg in hit["legs"].items()},
         rerank_score=hit.get("rerank_score"),
-        fused_rank=hit.get("fused_rank"),
+        fused_rank=hit.get("fused_rank", hit["rank"]),  # given where it is another
         group=tuple(group) if isinstance(group, list) else group,
     )
 
