@@ -1,0 +1,169 @@
+"""A teacher's outputs for a prepared corpus, in Parquet, so that several runs pay for them once.
+
+`manifest.json` names the teacher, the data and what is kept; `part-*.parquet` hold one row for each
+input: dense (float16) and, per token, the lexical weights before the relu (float16). A row group is a block of neighbours
+(`data.BLOCK`). Parts appear whole, so an interrupted build goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from m3index.distill.data import BLOCK, Tokenised
+from m3index.distill.losses import Outputs
+from m3index.distill.network import Network
+from m3index.encoder.packing import plan
+from m3index.errors import MismatchError, UsageError
+
+_PART_BLOCKS = 16
+_HELD_BLOCKS = 32
+_VERSION = 1
+
+
+def manifest(teacher: str, data: str, inputs: Tokenised, lexical: bool, precision: str) -> dict[str, Any]:
+    """What a cache is of. teacher: its space id; data: digest of the prepared corpus."""
+    return {
+        "version": _VERSION,
+        "teacher": teacher,
+        "data": data,
+        "inputs": len(inputs),
+        "tokens": int(inputs.bounds[-1]),
+        "lexical": lexical,
+        "precision": precision,
+    }
+
+
+def build(
+    folder: Path,
+    stated: Mapping[str, Any],
+    teacher: Network,
+    inputs: Tokenised,
+    *,
+    budget: int,
+    done: Callable[[int], None] = lambda _: None,
+) -> Cache:
+    """Fills what is missing of a cache and opens it. done: called with how many inputs are in it.
+
+    Raises MismatchError for a folder that holds the cache of another teacher or other data.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "manifest.json"
+    if path.is_file():
+        _refuse_stale(folder, stated)
+    elif any(folder.iterdir()):
+        raise UsageError(f"{folder} is not empty and is no cache of teacher outputs; name another folder.")
+    else:
+        path.write_text(json.dumps(dict(stated), indent=1) + "\n", "utf-8")
+    for part, first in enumerate(range(0, len(inputs), _PART_BLOCKS * BLOCK)):
+        last = min(first + _PART_BLOCKS * BLOCK, len(inputs))
+        if not _part(folder, part).is_file():
+            _write_part(_part(folder, part), teacher, inputs, range(first, last), budget, stated["lexical"])
+        done(last)
+    return Cache(folder, inputs, lexical=stated["lexical"])
+
+
+def _refuse_stale(folder: Path, stated: Mapping[str, Any]) -> None:
+    try:
+        found = json.loads((folder / "manifest.json").read_text("utf-8"))
+    except ValueError:
+        raise MismatchError(f"{folder}/manifest.json is not valid JSON; delete the folder.") from None
+    different = sorted(k for k in {*stated, *found} if stated.get(k) != found.get(k))
+    if different:
+        raise MismatchError(
+            f"The cache in {folder} is stale: {', '.join(different)} differ from this run. "
+            "Delete the folder or name another one."
+        )
+
+
+def _part(folder: Path, number: int) -> Path:
+    return folder / f"part-{number:05d}.parquet"
+
+
+def _write_part(
+    path: Path, teacher: Network, inputs: Tokenised, places: range, budget: int, lexical: bool
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns: dict[str, Any] = {"dense": pa.list_(pa.float16(), teacher.dim)}
+    if lexical:
+        columns["weights"] = pa.list_(pa.float16())
+    schema = pa.schema(list(columns.items()))
+    partial = path.with_suffix(".partial")
+    with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+        for first in places[::BLOCK]:
+            block = range(first, min(first + BLOCK, places.stop))
+            dense, weights = _encode(teacher, inputs, block, budget, lexical)
+            flat = pa.array(dense.ravel(), pa.float16())
+            arrays: list[Any] = [pa.FixedSizeListArray.from_arrays(flat, teacher.dim)]
+            if lexical:
+                offsets = np.cumsum([0, *map(len, weights)], dtype=np.int32)
+                values = pa.array(np.concatenate(weights), pa.float16())
+                arrays.append(pa.ListArray.from_arrays(pa.array(offsets), values))
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema), row_group_size=BLOCK)
+    partial.replace(path)
+
+
+def _encode(
+    teacher: Network, inputs: Tokenised, block: range, budget: int, lexical: bool
+) -> tuple[NDArray[np.float16], list[NDArray[np.float16]]]:
+    rows = inputs.rows(block)
+    dense = np.empty((len(rows), teacher.dim), np.float16)
+    weights: list[NDArray[np.float16]] = [np.empty(0, np.float16)] * len(rows)
+    for places in plan(np.array([len(r) for r in rows], np.int32), budget):
+        with torch.no_grad():
+            out = teacher(teacher.batch([rows[i] for i in places]))
+        dense[places] = out.dense.half().cpu().numpy()
+        if lexical:
+            ends = np.cumsum([len(rows[i]) for i in places])[:-1]
+            parts = np.split(out.weights.half().cpu().numpy(), ends)
+            for place, part in zip(places, parts, strict=True):
+                weights[place] = part
+    return dense, weights
+
+
+class Cache:
+    """Reads rows by their places; the blocks used last stay in memory."""
+
+    def __init__(self, folder: Path, inputs: Tokenised, *, lexical: bool) -> None:
+        self._folder, self._inputs, self._lexical = folder, inputs, lexical
+        self._blocks: OrderedDict[int, tuple[NDArray[np.float16], list[NDArray[np.float16]]]] = OrderedDict()
+
+    def outputs(self, places: NDArray[np.int64], device: torch.device) -> Outputs:
+        """The teacher's dense vectors and token weights of these inputs, in their order."""
+        found = [(self._block(int(i) // BLOCK), int(i) % BLOCK) for i in places]
+        dense = torch.from_numpy(np.stack([block[0][row] for block, row in found])).float()
+        weights = None
+        if self._lexical:
+            weights = torch.from_numpy(np.concatenate([block[1][row] for block, row in found])).float()
+            weights = weights.to(device)
+        # float16 has rounded the unit norm.
+        return Outputs(torch.nn.functional.normalize(dense, dim=-1).to(device), weights)
+
+    def _block(self, number: int) -> tuple[NDArray[np.float16], list[NDArray[np.float16]]]:
+        if number in self._blocks:
+            self._blocks.move_to_end(number)
+            return self._blocks[number]
+        import pyarrow.parquet as pq
+
+        part, group = divmod(number, _PART_BLOCKS)
+        table = pq.ParquetFile(_part(self._folder, part)).read_row_group(group)
+        column = table.column("dense").combine_chunks()
+        dense = column.flatten().to_numpy(zero_copy_only=False).reshape(len(table), -1)
+        weights: list[NDArray[np.float16]] = []
+        if self._lexical:
+            lists = table.column("weights").combine_chunks()
+            values = lists.flatten().to_numpy(zero_copy_only=False)
+            weights = np.split(values, np.cumsum(lists.value_lengths().to_numpy())[:-1])
+        self._blocks[number] = dense, weights
+        if len(self._blocks) > _HELD_BLOCKS:
+            self._blocks.popitem(last=False)
+        return dense, weights

@@ -1,0 +1,156 @@
+"""The model card: what the certificate says, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_ROWS = (
+    ("mean cosine", "mean_cosine"),
+    ("negative MSE x 100", "negative_mse_x100"),
+    ("Pearson, random pairs", "pearson_random_pairs"),
+    ("Spearman, random pairs", "spearman_random_pairs"),
+    ("top-5 token overlap", "token_overlap"),
+    ("weight correlation", "weight_correlation"),
+    ("multi-vector token cosine", "token_cosine"),
+)
+_WAYS = {
+    "teacher": "teacher",
+    "untrained": "untrained student",
+    "student": "student",
+    "student_queries": "student queries, teacher documents",
+    "teacher_queries": "teacher queries, student documents",
+}
+
+
+def of_certificate(certificate: Mapping[str, Any]) -> str:
+    """The README.md of a student with a teacher."""
+    teacher, student = certificate["teacher"], certificate["student"]
+    parts = [
+        _head(certificate),
+        _what(student, f"A student of `{teacher['name']}`", certificate["training"], certificate["data"]),
+        _agreement(certificate),
+        _pairs(certificate["pairs"]),
+        _retrieval(certificate["retrieval"]),
+        _speed(certificate["speed"]),
+        _space(certificate),
+        _use(student),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def of_heads(student: Mapping[str, Any], training: Mapping[str, Any], data: Mapping[str, Any]) -> str:
+    """The README.md of a model that got a lexical head from BM25-like weights: nothing to compare with."""
+    front = "---\nlibrary_name: sentence-transformers\ntags: [m3index, learned-sparse]\n---\n"
+    return "\n".join(
+        [front, _what(student, f"`{student['name']}` with new heads", training, data), _use(student)]
+    )
+
+
+def _head(certificate: Mapping[str, Any]) -> str:
+    base = certificate["teacher"]["name"]
+    stated = f"base_model: {base}\n" if "/" in base and not base.startswith((".", "/", "~")) else ""
+    return f"---\nlibrary_name: sentence-transformers\n{stated}tags: [m3index, distillation]\n---\n"
+
+
+def _what(
+    student: Mapping[str, Any], title: str, training: Mapping[str, Any], data: Mapping[str, Any]
+) -> str:
+    terms = ", ".join(
+        f"{weight} {name}" for name, weight in training["objective"].items() if name != "matryoshka"
+    )
+    lines = [
+        f"# {title}\n",
+        f"- {student['layers']} layers, {student['parameters']:,} parameters, {student['dim']} dimensions; "
+        f"heads: {', '.join(student['heads'])}",
+        f"- trained {training['steps']:,} steps over {training['tokens']:,} tokens, inputs of at most "
+        f"{training['trained_length']} tokens; loss: {terms}",
+        f"- {data['inputs']:,} inputs from {data['documents']:,} documents ({data['duplicates']:,} "
+        f"duplicates and {data['excluded']:,} excluded texts left out), digest `{data['digest']}`",
+    ]
+    if training["layers"] is not None:
+        lines.insert(2, f"- the teacher's layers {', '.join(map(str, training['layers']))}")
+    if "matryoshka" in training["objective"]:
+        widths = ", ".join(map(str, training["objective"]["matryoshka"]))
+        lines.append(f"- Matryoshka: trained at the first {widths} dimensions as well")
+    return "\n".join(lines) + "\n"
+
+
+def _agreement(certificate: Mapping[str, Any]) -> str:
+    found = certificate["agreement"]
+    rows = [
+        (label, _number(found["untrained"][key]), _number(found["student"][key]))
+        for label, key in _ROWS
+        if found["student"][key] is not None
+    ]
+    title = f"## Agreement with the teacher, {found['texts']:,} held-out texts\n"
+    return f"{title}\n{_table(('', 'untrained', 'trained'), rows)}"
+
+
+def _pairs(pairs: Mapping[str, Any] | None) -> str:
+    if pairs is None:
+        return ""
+    names = ("teacher", "untrained", "student")
+    rows: list[tuple[str, ...]] = [
+        ("Spearman with the teacher", *(_number(pairs[n]["spearman"]) for n in names))
+    ]
+    if pairs["teacher"]["gold_spearman"] is not None:
+        rows.append(("Spearman with people", *(_number(pairs[n]["gold_spearman"]) for n in names)))
+    return f"## {pairs['pairs']:,} pairs\n\n{_table(('', 'teacher', 'untrained', 'trained'), rows)}"
+
+
+def _retrieval(retrieval: Mapping[str, Any] | None) -> str:
+    if retrieval is None:
+        return ""
+    modes = [mode for mode in ("dense", "lexical", "hybrid") if retrieval[mode]]
+    rows = [
+        (label, *(_interval(retrieval[mode].get(way)) for mode in modes))
+        for way, label in _WAYS.items()
+        if any(way in retrieval[mode] for mode in modes)
+    ]
+    title = (
+        f"## nDCG@10 on {retrieval['collection']} ({retrieval['queries']:,} queries, "
+        f"{retrieval['documents']:,} documents, their first {retrieval['document_tokens']} tokens)\n"
+    )
+    return f"{title}\n{_table(('', *modes), rows)}"
+
+
+def _speed(speed: Mapping[str, Any]) -> str:
+    return (
+        f"## Speed\n\n{speed['student_texts_per_second']:,.0f} texts/s, the teacher "
+        f"{speed['teacher_texts_per_second']:,.0f}: {speed['ratio']:.2f} times as fast "
+        f"({speed['hardware']}, in turns, tokenising left out).\n"
+    )
+
+
+def _space(certificate: Mapping[str, Any]) -> str:
+    if certificate["shares_space"]:
+        said = "It may share its teacher's collections: one encodes the queries, the other the documents."
+    else:
+        said = "It needs collections of its own: " + "; ".join(certificate["shortfalls"]) + "."
+    return f"## Sharing the teacher's collections\n\n{said}\n"
+
+
+def _use(student: Mapping[str, Any]) -> str:
+    lines = ["## Use\n", "    m3index ingest corpus.jsonl --encoder THIS_DIRECTORY\n"]
+    lines.append("`SentenceTransformer(THIS_DIRECTORY)` gives the dense vectors.")
+    if {"lexical", "colbert"} <= set(student["heads"]):
+        lines.append("`BGEM3FlagModel(THIS_DIRECTORY)` gives all three outputs.")
+    else:
+        lines.append(
+            "Do not load it with FlagEmbedding's `BGEM3FlagModel`: it makes up the heads that are missing."
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _interval(found: Mapping[str, float] | None) -> str:
+    return "-" if found is None else f"{found['ndcg_10']:.4f} ({found['low']:.3f} to {found['high']:.3f})"
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -1,0 +1,146 @@
+"""What a student is worth, beside its teacher and beside itself before training: `certificate.json`."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import m3index
+from m3index.distill import agreement, retrieval
+from m3index.distill.agreement import Pair
+from m3index.distill.data import HeldOut
+from m3index.distill.network import same_tokens
+from m3index.distill.retrieval import Collection
+from m3index.encoder import certificate as certificates
+from m3index.encoder import layout as layouts
+from m3index.encoder.layout import Layout
+from m3index.encoder.model import ModelEncoder
+from m3index.errors import UsageError
+from m3index.evaluate.formats import read_lines
+
+_SPEED_TEXTS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """The three models to compare, and on what. tokens: the longest input."""
+
+    teacher: ModelEncoder
+    untrained: ModelEncoder
+    student: ModelEncoder
+    held_out: Sequence[HeldOut]
+    tokens: int
+    pairs: Sequence[Pair] = ()
+    collection: Collection | None = None
+
+
+def read_pairs(path: Path) -> list[Pair]:
+    """Lines of score, text, text, or of text, text; tabs between; a header is known by its score."""
+    pairs = []
+    for number, line in read_lines(path):
+        columns = line.split("\t")
+        if len(columns) not in (2, 3):
+            raise UsageError(f"{path}:{number}: {len(columns)} columns; a line is [score], text, text.")
+        gold = None
+        if len(columns) == 3:
+            try:
+                gold = float(columns[0])
+            except ValueError:
+                if number == 1:
+                    continue
+                raise UsageError(f"{path}:{number}: the score {columns[0]!r} is no number.") from None
+        pairs.append(Pair(columns[-2], columns[-1], gold))
+    if len(pairs) < 2:
+        raise UsageError(f"{path} holds fewer than two pairs.")
+    return pairs
+
+
+def measure(trial: Trial) -> dict[str, Any]:
+    """The sections `agreement`, `pairs`, `retrieval` and `speed`."""
+    students = {"untrained": trial.untrained, "student": trial.student}
+    encoders = {"teacher": trial.teacher, **students}
+    alike = same_tokens(trial.teacher.tokenizer, trial.student.tokenizer)
+    probes = agreement.probes(trial.held_out, [trial.teacher, trial.student], trial.tokens)
+    teacher = agreement.encode(trial.teacher, probes.texts)
+    found: dict[str, Any] = {"agreement": {"texts": len(probes.texts)}, "pairs": None, "retrieval": None}
+    for name, encoder in students.items():
+        own = agreement.encode(encoder, probes.texts)
+        found["agreement"][name] = agreement.figures(own, teacher, probes.langs, same_tokens=alike)
+    if trial.pairs:
+        cosines = {name: agreement.pair_cosines(e, trial.pairs) for name, e in encoders.items()}
+        found["pairs"] = agreement.pair_figures(cosines, trial.pairs)
+    if trial.collection is not None:
+        found["retrieval"] = retrieval.evaluate(trial.collection, encoders, trial.tokens, same_tokens=alike)
+    two = {"teacher": trial.teacher, "student": trial.student}
+    rates = agreement.speed(two, probes.texts[:_SPEED_TEXTS])
+    found["speed"] = {
+        "teacher_texts_per_second": rates["teacher"],
+        "student_texts_per_second": rates["student"],
+        "ratio": rates["student"] / rates["teacher"],
+        "hardware": hardware(),
+    }
+    return found
+
+
+def describe(encoder: ModelEncoder, layout: Layout, name: str) -> dict[str, Any]:
+    """A model for the certificate. Its space is its own, also where it shares another's."""
+    info = encoder.info
+    heads = ["dense", *["lexical"] * info.lexical, *["colbert"] * info.multi_vector]
+    return {
+        "name": name,
+        "space_id": layouts.space_digest(layout),
+        "dim": info.dim,
+        "heads": heads,
+        "layers": int(layout.config["num_hidden_layers"]),
+        "parameters": info.parameters,
+    }
+
+
+def certificate(
+    teacher: Mapping[str, Any],
+    student: Mapping[str, Any],
+    training: Mapping[str, Any],
+    data: Mapping[str, Any],
+    measured: Mapping[str, Any],
+) -> dict[str, Any]:
+    """A whole certificate, in the form of `schemas/certificate.schema.json`."""
+    whole = {
+        "version": 1,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "m3index": m3index.__version__,
+        "teacher": dict(teacher),
+        "student": dict(student),
+        "training": dict(training),
+        "data": dict(data),
+        **measured,
+    }
+    shortfalls = certificates.shortfalls(whole)
+    return {**whole, "shares_space": not shortfalls, "shortfalls": shortfalls}
+
+
+def write(certificate: Mapping[str, Any], folder: Path) -> None:
+    text = json.dumps(certificate, indent=2, ensure_ascii=False, allow_nan=False)
+    (folder / certificates.NAME).write_text(text + "\n", "utf-8")
+
+
+def hardware() -> str:
+    """What the figures were measured on: the device, the threads of a CPU."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{processor()}, {torch.get_num_threads()} threads"
+
+
+def processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

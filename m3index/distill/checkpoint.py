@@ -1,0 +1,83 @@
+"""What a training needs to go on as if it had not stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from m3index.errors import MismatchError, UsageError
+
+
+@dataclass(slots=True)
+class Cursor:
+    """How far a run is: optimiser steps done, and the place in the endless order of batches."""
+
+    step: int = 0
+    epoch: int = 0
+    place: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A file that is always whole. settings: what a run must share with the one it goes on from."""
+
+    path: Path
+    settings: Mapping[str, Any]
+
+    def save(self, cursor: Cursor, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        trained = {name: p.detach().cpu() for name, p in network.named_parameters() if p.requires_grad}
+        state = {
+            "settings": self._digest(),
+            "cursor": {name: getattr(cursor, name) for name in Cursor.__slots__},
+            "parameters": trained,
+            "optimizer": optimizer.state_dict(),
+            "rng": _rng(),
+        }
+        partial = self.path.with_suffix(".partial")
+        torch.save(state, partial)
+        partial.replace(self.path)
+
+    def restore(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> Cursor:
+        """Puts everything back. Raises UsageError where there is nothing to go on from, MismatchError
+        where the run was another one."""
+        if not self.path.is_file():
+            raise UsageError(f"--resume: there is no checkpoint {self.path}; start without it.")
+        state = torch.load(self.path, map_location="cpu", weights_only=True)
+        if state["settings"] != self._digest():
+            raise MismatchError(
+                f"--resume: {self.path} is of a run with another teacher, student, corpus or settings. "
+                "Repeat the command as it was, or start without --resume."
+            )
+        own = dict(network.named_parameters())
+        with torch.no_grad():
+            for name, value in state["parameters"].items():
+                own[name].copy_(value)
+        optimizer.load_state_dict(state["optimizer"])
+        _set_rng(state["rng"])
+        return Cursor(**state["cursor"])
+
+    def _digest(self) -> str:
+        text = json.dumps(dict(self.settings), sort_keys=True, default=str)
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _rng() -> dict[str, Any]:
+    """The order of the batches is no part of it: that is drawn from (seed, epoch) alone."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"torch": torch.get_rng_state(), "cuda": cuda}
+
+
+def _set_rng(state: Mapping[str, Any]) -> None:
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])

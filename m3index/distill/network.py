@@ -1,0 +1,129 @@
+"""A model over packed inputs, all of its outputs per batch: with gradients, or frozen and fast."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from m3index.distill.losses import Outputs
+from m3index.encoder import attention, backbone, heads, packing
+from m3index.encoder.attention import Spans
+from m3index.encoder.backbone import Backbone
+from m3index.encoder.hardware import Precision
+from m3index.encoder.layout import Layout, hidden_size, position_padding
+from m3index.encoder.tokens import ModelTokenizer
+from m3index.types import IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Texts end to end on the device. ids, positions: (t,) int32; spoken: (t,) bool, no special token."""
+
+    ids: Tensor
+    positions: Tensor
+    spans: Spans
+    spoken: Tensor
+
+    @property
+    def texts(self) -> int:
+        return len(self.spans.cumulative) - 1
+
+    @property
+    def tokens(self) -> int:
+        return len(self.ids)
+
+
+class Network(nn.Module):
+    """A backbone, its pooling, and the heads; every parameter starts frozen.
+
+    projection: a linear layer after the dense vector, to the width of a teacher that has another.
+    Made by `trainable` or `frozen`.
+    """
+
+    def __init__(self, layout: Layout, tokenizer: ModelTokenizer, model: Any, forward: Backbone) -> None:
+        super().__init__()
+        self.layout, self.tokenizer = layout, tokenizer
+        self.width = hidden_size(layout.config)
+        self.model = model
+        self.after = heads.AfterPooling(layout.modules, layout.dim)
+        self.lexical = heads.load_linear(layout.lexical, self.width, 1) if layout.lexical else None
+        self.multi_vector = (
+            heads.load_linear(layout.multi_vector, self.width, None) if layout.multi_vector else None
+        )
+        self.projection: nn.Linear | None = None
+        self._backbone = forward
+        self._silent = torch.from_numpy(tokenizer.silent_ids)
+        self._skip = 0 if layout.pool_prompt else tokenizer.prompt_tokens
+
+    @property
+    def dim(self) -> int:
+        return self.projection.out_features if self.projection is not None else self.layout.dim
+
+    @property
+    def device(self) -> torch.device:
+        return self._silent.device
+
+    def to_device(self, device: torch.device) -> Network:
+        self.to(device)
+        self._silent = self._silent.to(device)
+        return self
+
+    def batch(self, rows: Sequence[IntArray]) -> Batch:
+        """Token ids of texts (special tokens in) -> a batch on the device."""
+        pack = packing.pack(rows, position_padding(self.layout.config))
+        ids, positions, bounds = (
+            torch.from_numpy(x).to(self.device) for x in (pack.ids, pack.positions, pack.bounds)
+        )
+        return Batch(ids, positions, Spans.of(pack, bounds), ~torch.isin(ids, self._silent))
+
+    def forward(self, batch: Batch) -> Outputs:
+        """The outputs of every head that is there, in float32."""
+        hidden = self._backbone(batch.ids, batch.positions, None, batch.spans).float()
+        with torch.autocast(hidden.device.type, enabled=False):
+            dense = self.after(heads.pool(hidden, batch.spans.cumulative, self.layout.pooling, self._skip))
+            if self.projection is not None:
+                dense = F.normalize(self.projection(dense), dim=-1)
+            weights = vectors = None
+            if self.lexical is not None:
+                weights = self.lexical(hidden).squeeze(-1)
+            if self.multi_vector is not None:
+                vectors = F.normalize(self.multi_vector(hidden), dim=-1)
+        return Outputs(dense, weights, vectors, hidden)
+
+    def trained(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return ((name, p) for name, p in self.named_parameters() if p.requires_grad)
+
+
+def trainable(layout: Layout, *, trust_remote_code: bool = False) -> Network:
+    """A model in float32 on the CPU whose forward has gradients; dropout stays off, so that the student
+    sees its inputs as the teacher does."""
+    model = backbone.load_model(layout, "fp32", trust_remote_code=trust_remote_code)
+    return Network(layout, ModelTokenizer(layout), model, differentiable(model))
+
+
+def differentiable(model: Any) -> Backbone:
+    if getattr(model.config, "_attn_implementation", None) == attention.NAME:
+        return backbone.PackedBackbone(model)
+    return backbone.SingleBackbone(model)
+
+
+def frozen(
+    layout: Layout, device: torch.device, precision: Precision, *, trust_remote_code: bool = False
+) -> Network:
+    """A model by the encoder's fastest forward, without gradients."""
+    model = backbone.load_model(layout, precision, trust_remote_code=trust_remote_code)
+    network = Network(layout, ModelTokenizer(layout), None, backbone.of_model(model, device))
+    return network.to_device(device).eval()
+
+
+def same_tokens(a: ModelTokenizer, b: ModelTokenizer) -> bool:
+    """Whether two tokenizers make the same ids of a text: by their definitions and a sample of scripts."""
+    sample = ["", "The cat's hat, 42.", "Über Straße déjà-vu", "検索 엔진 поиск بحث ค้นหา", "x\n\ny  z"]
+    pairs = zip(a.document_ids(sample), b.document_ids(sample), strict=True)
+    return a.vocabulary == b.vocabulary and all(np.array_equal(x, y) for x, y in pairs)

@@ -1,0 +1,157 @@
+"""Teacher, untrained and trained student on a test collection, alone and mixed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from m3index.corpus.readers import read
+from m3index.corpus.windows import windows
+from m3index.encoder.model import ModelEncoder
+from m3index.errors import UsageError
+from m3index.evaluate.formats import read_qrels, read_queries
+from m3index.evaluate.measures import score_run
+from m3index.evaluate.statistics import estimate
+from m3index.search.fusion import Ranking, fuse
+from m3index.types import Document, EncodedBatch, Query, SparseRows
+
+DEPTH = 100
+MEASURE = "nDCG@10"
+
+WAYS: Mapping[str, tuple[str, str]] = {
+    "teacher": ("teacher", "teacher"),
+    "untrained": ("untrained", "untrained"),
+    "student": ("student", "student"),
+    "student_queries": ("student", "teacher"),
+    "teacher_queries": ("teacher", "student"),
+}
+"""Name of a way to search -> (who encodes the queries, who the documents)."""
+
+_Rankings: TypeAlias = list[list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """A BEIR directory: `corpus.jsonl[.gz]`, `queries.jsonl`, `qrels/*.tsv`; only judged queries."""
+
+    name: str
+    documents: Sequence[Document]
+    queries: Sequence[Query]
+    qrels: Mapping[str, Mapping[str, int]]
+
+
+def read_collection(directory: Path) -> Collection:
+    """Raises UsageError where it is none. Of several qrels `test.tsv` counts, else there is only one."""
+    corpora = [p for p in (directory / "corpus.jsonl", directory / "corpus.jsonl.gz") if p.is_file()]
+    judged = sorted((directory / "qrels").glob("*.tsv"))
+    chosen = [p for p in judged if p.stem == "test"] or judged
+    if not corpora or len(chosen) != 1:
+        raise UsageError(f"{directory} is no BEIR directory: corpus.jsonl, queries.jsonl, qrels/test.tsv.")
+    qrels = read_qrels(chosen[0])
+    queries = [q for q in read_queries(directory / "queries.jsonl") if q.query_id in qrels]
+    documents = [d for d in read([corpora[0]]) if isinstance(d, Document)]
+    if not queries or not documents:
+        raise UsageError(f"{directory}: no judged query has a text, or there are no documents.")
+    return Collection(directory.name, documents, queries, qrels)
+
+
+def evaluate(
+    collection: Collection, encoders: Mapping[str, ModelEncoder], tokens: int, *, same_tokens: bool
+) -> dict[str, Any]:
+    """nDCG@10 with 95 % bootstrap intervals, and the share of the teacher's ten first documents that
+    are found, for each mode and each of `WAYS` that can be.
+
+    Documents are encoded by their first window of at most `tokens`; the search is exact.
+    """
+    size = min(tokens, *(e.info.limit for e in encoders.values()))
+    texts = {name: _encode(e, collection, size) for name, e in encoders.items()}
+    legs = {
+        way: _legs(texts[q][0], texts[d][1], collection, same_tokens or q == d)
+        for way, (q, d) in WAYS.items()
+        if q in texts and d in texts
+    }
+    found: dict[str, Any] = {
+        "collection": collection.name,
+        "documents": len(collection.documents),
+        "queries": len(collection.queries),
+        "document_tokens": size,
+    }
+    for mode in ("dense", "lexical", "hybrid"):
+        ways = {way: modes[mode] for way, modes in legs.items() if mode in modes}
+        found[mode] = (
+            {way: _figures(rankings, ways["teacher"], collection) for way, rankings in ways.items()}
+            if "teacher" in ways
+            else None
+        )
+    return found
+
+
+def _encode(encoder: ModelEncoder, collection: Collection, size: int) -> tuple[EncodedBatch, EncodedBatch]:
+    lexical = encoder.info.lexical
+    queries = encoder.encode_queries([q.text for q in collection.queries], lexical=lexical)
+    firsts = [p[0].token_ids for _, p in windows(collection.documents, encoder.tokenizer, size, 0)]
+    return queries, encoder.encode_ids(firsts, lexical=lexical)
+
+
+def _legs(
+    queries: EncodedBatch, documents: EncodedBatch, collection: Collection, same_tokens: bool
+) -> dict[str, _Rankings]:
+    """The rankings of each leg that both sides can take part in, and of their fusion."""
+    ids = np.array([d.doc_id for d in collection.documents])
+    legs: dict[str, tuple[_Rankings, list[NDArray[np.float32]]]] = {}
+    if queries.dense.shape[1] == documents.dense.shape[1]:
+        legs["dense"] = _rank(queries.dense @ documents.dense.T, ids)
+    if same_tokens and queries.lexical is not None and documents.lexical is not None:
+        width = 1 + int(max(queries.lexical.indices.max(initial=0), documents.lexical.indices.max(initial=0)))
+        product = _matrix(queries.lexical, width) @ _matrix(documents.lexical, width).T
+        legs["lexical"] = _rank(product.toarray(), ids, least=0.0)
+    rankings = {leg: found for leg, (found, _) in legs.items()}
+    if len(legs) == 2:
+        rankings["hybrid"] = [_fused(legs, i) for i in range(len(queries))]
+    return rankings
+
+
+def _matrix(rows: SparseRows, width: int) -> Any:
+    return sparse.csr_matrix((rows.values, rows.indices, rows.indptr), shape=(len(rows), width))
+
+
+def _rank(
+    scores: NDArray[np.float32], ids: NDArray[np.str_], least: float = -math.inf
+) -> tuple[_Rankings, list[NDArray[np.float32]]]:
+    """The best `DEPTH` documents of each query with their scores, ties by id; scores above `least`."""
+    by_id = np.argsort(np.argsort(ids))
+    rankings, kept = [], []
+    for row in scores:
+        order = np.lexsort((by_id, -row))[:DEPTH]
+        order = order[row[order] > least]
+        rankings.append([str(ids[i]) for i in order])
+        kept.append(row[order])
+    return rankings, kept
+
+
+def _fused(legs: Mapping[str, tuple[_Rankings, list[NDArray[np.float32]]]], i: int) -> list[str]:
+    rankings = {leg: Ranking(ids[i], scores[i].tolist()) for leg, (ids, scores) in legs.items()}
+    return [f.id for f in fuse(rankings, dict.fromkeys(rankings, 1.0))]
+
+
+def _figures(rankings: _Rankings, teacher: _Rankings, collection: Collection) -> dict[str, float]:
+    run = {
+        query.query_id: {doc_id: -float(rank) for rank, doc_id in enumerate(ranking)}
+        for query, ranking in zip(collection.queries, rankings, strict=True)
+    }
+    found = estimate(score_run(run, collection.qrels, [MEASURE]).values[MEASURE])
+    pairs = zip(rankings, teacher, strict=True)
+    overlap = [len({*ranking[:10]} & {*best[:10]}) / max(1, len(best[:10])) for ranking, best in pairs]
+    return {
+        "ndcg_10": found.mean,
+        "low": found.low,
+        "high": found.high,
+        "overlap_10": float(np.mean(overlap)),
+    }

@@ -1,0 +1,345 @@
+"""The whole of `distill`, on random models: 6 -> 3 layers in seconds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+import torch
+from distill.conftest import request_of
+
+from m3index import schema
+from m3index.distill.losses import RECIPES, Objective
+from m3index.distill.run import Distilled, distill
+from m3index.encoder.load import load
+from m3index.errors import MismatchError, MissingHeadError, UsageError
+
+
+@pytest.fixture(scope="module")
+def trained(teacher: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Distilled:
+    folder = tmp_path_factory.mktemp("trained")
+    pairs = folder / "pairs.tsv"
+    pairs.write_text(
+        "score\tsentence1\tsentence2\n5\tthe lazy dog\tthe dog\n1\tle renard\ta book\n3\tel perro\tthe dog\n",
+        "utf-8",
+    )
+    beir = folder / "tiny"
+    (beir / "qrels").mkdir(parents=True)
+    rows = [{"_id": str(i), "text": f"{word} {word} fox"} for i, word in enumerate(("dog", "book", "search"))]
+    (beir / "corpus.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows), "utf-8")
+    (beir / "queries.jsonl").write_text(
+        '{"_id": "q", "text": "book"}\n{"_id": "r", "text": "dog"}\n', "utf-8"
+    )
+    (beir / "qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\nq\t1\t1\nr\t0\t1\n", "utf-8")
+    return distill(
+        request_of(
+            teacher, corpus, folder / "student", eval_pairs=pairs, eval_retrieval=beir, log_dir=folder / "log"
+        )
+    )
+
+
+def certificate(done: Distilled) -> dict[str, Any]:
+    assert done.certificate is not None
+    return done.certificate
+
+
+def test_training_gains_what_the_layers_lost(trained: Distilled) -> None:
+    found = certificate(trained)["agreement"]
+    before, after = found["untrained"], found["student"]
+    assert after["mean_cosine"] - before["mean_cosine"] >= 0.25
+    assert after["token_cosine"] - before["token_cosine"] >= 0.3
+    assert after["token_overlap"] > before["token_overlap"] + 0.1
+    assert after["weight_correlation"] > before["weight_correlation"] + 0.2
+
+
+def test_training_all_heads_keeps_what_dense_alone_loses(
+    trained: Distilled, teacher: Path, corpus: Path, tmp_path: Path
+) -> None:
+    # Weights of almost nothing leave the heads in the student, so that they can be measured.
+    dense = Objective(cosine=1.0, similarity=1.0, lexical=1e-9, multi_vector=1e-9)
+    alone = distill(request_of(teacher, corpus, tmp_path / "student", objective=dense))
+    all_heads, dense_only = (certificate(d)["agreement"]["student"] for d in (trained, alone))
+    assert all_heads["token_cosine"] >= dense_only["token_cosine"] + 0.08
+    assert all_heads["token_overlap"] > dense_only["token_overlap"]
+
+
+def test_without_a_lexical_loss_the_tokens_agree_less(
+    trained: Distilled, teacher: Path, corpus: Path, tmp_path: Path
+) -> None:
+    silent = Objective(cosine=1.0, similarity=1.0, lexical=1e-9, multi_vector=0.5)
+    done = distill(request_of(teacher, corpus, tmp_path / "student", objective=silent))
+    without, with_it = (certificate(d)["agreement"]["student"]["token_overlap"] for d in (done, trained))
+    assert without < with_it - 0.02
+
+
+def test_the_certificate_keeps_to_its_schema_and_is_what_was_returned(trained: Distilled) -> None:
+    written = json.loads((trained.out / "certificate.json").read_text("utf-8"))
+    assert written == certificate(trained)
+    jsonschema.validate(written, schema.load("certificate.schema.json"))
+    assert written["training"]["layers"] == [0, 2, 5]
+    assert written["training"]["trained_length"] == 64
+    assert set(written["agreement"]["student"]["languages"]) == {"en", "fr", "de", "ru", "es", "zh"}
+    assert written["retrieval"]["hybrid"]["student_queries"]["ndcg_10"] > 0
+    assert written["pairs"]["teacher"]["spearman"] == pytest.approx(1.0)
+
+
+def test_the_encoder_loads_the_student_in_its_teachers_space(trained: Distilled, teacher: Path) -> None:
+    student, whole = load(str(trained.out), device="cpu"), load(str(teacher), device="cpu")
+    assert student.info.lexical
+    assert student.info.multi_vector
+    assert certificate(trained)["shares_space"]
+    assert student.info.space_id == whole.info.space_id
+    assert student.info.encoder_id != whole.info.encoder_id
+
+
+def test_the_model_card_has_the_figures(trained: Distilled) -> None:
+    card = (trained.out / "README.md").read_text("utf-8")
+    found = certificate(trained)
+    assert f"{found['agreement']['student']['mean_cosine']:.4f}" in card
+    assert "layers 0, 2, 5" in card
+    assert found["data"]["digest"] in card
+
+
+def test_the_curve_has_a_line_for_each_step(trained: Distilled) -> None:
+    rows = [json.loads(line) for line in (trained.out.parent / "log/training.jsonl").open(encoding="utf-8")]
+    assert [row["step"] for row in rows] == list(range(1, 101))
+    assert {"loss", "cosine", "lexical", "multi_vector", "similarity"} <= set(rows[0])
+    assert rows[-1]["loss"] < rows[0]["loss"]
+
+
+def test_nothing_is_left_beside_the_student(trained: Distilled) -> None:
+    assert not trained.out.with_name("student.work").exists()
+
+
+class Interrupt:
+    """Says stop after so many steps."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left <= 0
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_resuming_equals_not_stopping_bit_for_bit(
+    teacher: Path, corpus: Path, tmp_path: Path, cached: bool
+) -> None:
+    def run(name: str, resume: bool = False, stop: Callable[[], bool] = lambda: False) -> Distilled:
+        heads = {"cache": tmp_path / "cache", "heads": ("dense", "lexical")} if cached else {}
+        training = {"steps": 24, "accumulate": 2, "save_every": 7}
+        return distill(
+            request_of(teacher, corpus, tmp_path / name, training=training, resume=resume, **heads), stop=stop
+        )
+
+    from m3index.distill.loop import Stopped
+
+    whole = run("whole")
+    with pytest.raises(Stopped, match="--resume"):
+        run("parts", stop=Interrupt(9))
+    parts = run("parts", resume=True)
+    files = ["model.safetensors", "sparse_linear.pt", *["colbert_linear.pt"] * (not cached)]
+    for name in files:
+        assert (whole.out / name).read_bytes() == (parts.out / name).read_bytes(), name
+    assert [s["loss"] for s in whole.cursor.history] == [s["loss"] for s in parts.cursor.history]
+
+
+def test_resuming_another_run_is_refused(teacher: Path, corpus: Path, tmp_path: Path) -> None:
+    from m3index.distill.loop import Stopped
+
+    with pytest.raises(Stopped):
+        distill(request_of(teacher, corpus, tmp_path / "s", training={"steps": 5}), stop=Interrupt(2))
+    with pytest.raises(MismatchError, match="another teacher"):
+        distill(request_of(teacher, corpus, tmp_path / "s", training={"steps": 6}, resume=True))
+
+
+def test_a_stale_cache_is_refused(teacher: Path, corpus: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"cache": tmp_path / "cache", "heads": ("dense", "lexical")}
+    options["training"] = {"steps": 2}
+    distill(request_of(teacher, corpus, tmp_path / "one", **options))
+    other = tmp_path / "other.jsonl"
+    other.write_text("".join(corpus.open(encoding="utf-8").readlines()[:800]), "utf-8")
+    with pytest.raises(MismatchError, match=r"stale: data, inputs, tokens differ"):
+        distill(request_of(teacher, other, tmp_path / "two", **options))
+
+
+def test_a_cached_teacher_teaches_what_the_teacher_does(teacher: Path, corpus: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"heads": ("dense", "lexical"), "training": {"steps": 5}}
+    online = distill(request_of(teacher, corpus, tmp_path / "one", **options))
+    cached = distill(request_of(teacher, corpus, tmp_path / "two", cache=tmp_path / "cache", **options))
+    a, b = ([step["loss"] for step in d.cursor.history] for d in (online, cached))
+    assert a != b  # half precision
+    assert a == pytest.approx(b, rel=2e-3)
+
+
+def test_a_head_that_the_teacher_has_not_is_refused(corpus: Path, tmp_path: Path) -> None:
+    import models
+
+    plain = models.write_m3(tmp_path / "plain", multi_vector=False)
+    with pytest.raises(MissingHeadError, match="no colbert head"):
+        distill(request_of(plain, corpus, tmp_path / "s", heads=("dense", "colbert")))
+
+
+@pytest.mark.parametrize("recipe", ["mse", "pair-cosine"])
+def test_recipes_for_layers(teacher: Path, corpus: Path, tmp_path: Path, recipe: str) -> None:
+    done = distill(
+        request_of(
+            teacher,
+            corpus,
+            tmp_path / "s",
+            objective=RECIPES[recipe],
+            training={"steps": 60},
+            heads=("dense",),
+        )
+    )
+    before, after = (certificate(done)["agreement"][name] for name in ("untrained", "student"))
+    key = "mean_cosine" if recipe == "mse" else "pearson_random_pairs"
+    assert after[key] > before[key]
+    assert certificate(done)["student"]["heads"] == ["dense"]
+    assert not (done.out / "sparse_linear.pt").exists()
+
+
+class TestAnotherStudent:
+    """BERT of 32 dimensions with a tokenizer of its own, from a teacher of 56."""
+
+    @pytest.fixture(scope="class")
+    def student(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        import models
+
+        return models.write_sentence_bert(tmp_path_factory.mktemp("bert"))
+
+    def test_per_token_losses_are_refused(
+        self, teacher: Path, corpus: Path, student: Path, tmp_path: Path
+    ) -> None:
+        with pytest.raises(MismatchError, match="tokenizer is not the teacher's"):
+            distill(request_of(teacher, corpus, tmp_path / "s", student=str(student)))
+
+    def test_pair_cosine_needs_no_projection(
+        self, teacher: Path, corpus: Path, student: Path, tmp_path: Path
+    ) -> None:
+        objective = Objective(similarity=1.0, matryoshka=(16,))
+        request = request_of(
+            teacher, corpus, tmp_path / "s", student=str(student), objective=objective, training={"steps": 60}
+        )
+        done = distill(request)
+        found = certificate(done)["agreement"]
+        assert found["student"]["mean_cosine"] is None
+        assert found["student"]["pearson_random_pairs"] > found["untrained"]["pearson_random_pairs"] + 0.05
+        assert certificate(done)["student"]["dim"] == 32
+        assert not certificate(done)["shares_space"]
+
+    def test_mse_trains_a_projection_and_saves_it(
+        self, teacher: Path, corpus: Path, student: Path, tmp_path: Path
+    ) -> None:
+        request = request_of(
+            teacher, corpus, tmp_path / "s", student=str(student), objective=RECIPES["mse"],
+            training={"steps": 60},
+        )  # fmt: skip
+        done = distill(request)
+        found = certificate(done)["agreement"]
+        assert certificate(done)["student"]["dim"] == 56
+        assert found["student"]["mean_cosine"] > found["untrained"]["mean_cosine"]
+        kinds = [m["type"].rpartition(".")[2] for m in json.loads((done.out / "modules.json").read_text())]
+        assert kinds == ["Transformer", "Pooling", "Normalize", "Dense", "Normalize"]
+
+    def test_the_same_tokenizer_and_another_width_get_heads(
+        self, teacher: Path, corpus: Path, tmp_path: Path
+    ) -> None:
+        import models
+
+        narrow = models.write_sentence_xlmr(tmp_path / "narrow")
+        request = request_of(teacher, corpus, tmp_path / "s", student=str(narrow), training={"steps": 40})
+        found = certificate(distill(request))
+        assert found["student"]["heads"] == ["dense", "lexical", "colbert"]
+        assert found["student"]["dim"] == found["teacher"]["dim"] == 56
+        after, before = found["agreement"]["student"], found["agreement"]["untrained"]
+        assert after["token_cosine"] > before["token_cosine"]
+
+
+class TestHeadsOnly:
+    def test_from_a_teacher(self, teacher: Path, corpus: Path, tmp_path: Path) -> None:
+        import models
+
+        published = models.write_sentence_xlmr(tmp_path / "published")
+        request = request_of(
+            teacher, corpus, tmp_path / "s", student=str(published), heads_only=True,
+            heads=("lexical",), training={"steps": 40},
+        )  # fmt: skip
+        done = distill(request)
+        with_head, without = load(str(done.out), device="cpu"), load(str(published), device="cpu")
+        texts = ["the quick brown fox", "le chien paresseux"]
+        dense = [e.encode_documents(texts).dense for e in (with_head, without)]
+        np.testing.assert_allclose(dense[0], dense[1], atol=1e-5)
+        assert with_head.info.lexical
+        assert certificate(done)["agreement"]["student"]["weight_correlation"] > 0.5
+
+    def test_from_bm25_where_there_is_no_lexical_teacher(self, corpus: Path, tmp_path: Path) -> None:
+        import models
+
+        bert = models.write_sentence_bert(tmp_path / "bert")
+        request = request_of(None, corpus, tmp_path / "s", student=str(bert), heads_only=True)
+        done = distill(request)
+        assert done.certificate is None
+        encoder = load(str(done.out), device="cpu")
+        [row] = [encoder.encode_documents(["the fox reads a book"]).lexical]
+        assert row is not None
+        weights = {encoder.token_texts([i])[0]: w for i, w in row.row(0).to_dict().items()}
+        assert weights["fox"] > 0
+
+    def test_needs_a_student(self, teacher: Path, corpus: Path, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match="--student"):
+            distill(request_of(teacher, corpus, tmp_path / "s", heads_only=True))
+
+
+def test_auto_takes_the_best_set_of_layers(teacher: Path, corpus: Path, tmp_path: Path) -> None:
+    from m3index.distill.layers import LayerChoice
+
+    request = request_of(
+        teacher, corpus, tmp_path / "s", layers=LayerChoice.parse("auto:3"), training={"steps": 1}
+    )
+    chosen = certificate(distill(request))["training"]["layers"]
+    scores = {}
+    for middle in range(1, 5):
+        one = LayerChoice(layers=(0, middle, 5))
+        out = tmp_path / str(middle)
+        done = distill(request_of(teacher, corpus, out, layers=one, training={"steps": 1}))
+        scores[0, middle, 5] = certificate(done)["agreement"]["untrained"]["mean_cosine"]
+    assert tuple(chosen) == max(scores, key=lambda layers: scores[layers])
+
+
+def test_texts_of_the_evaluation_are_not_trained_on(teacher: Path, corpus: Path, tmp_path: Path) -> None:
+    texts = [json.loads(line)["text"] for line in corpus.open(encoding="utf-8")]
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text(f"{texts[0]}\t{texts[1]}\n{texts[2].upper()}\t{texts[3]}\n", "utf-8")
+    done = distill(request_of(teacher, corpus, tmp_path / "s", eval_pairs=pairs, training={"steps": 1}))
+    assert certificate(done)["data"]["excluded"] >= 4
+    assert certificate(done)["pairs"]["student"]["gold_spearman"] is None
+
+
+def test_an_output_directory_that_is_not_empty_is_refused(
+    teacher: Path, corpus: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.txt").write_text("precious", "utf-8")
+    with pytest.raises(UsageError, match="exists already"):
+        distill(request_of(teacher, corpus, tmp_path))
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(teacher: Path, corpus: Path, tmp_path: Path) -> None:
+    from m3index.errors import M3IndexError
+
+    with pytest.raises(M3IndexError, match="not finite"):
+        distill(request_of(teacher, corpus, tmp_path / "s", training={"rate": 1e30, "steps": 20}))
+
+
+def test_embeddings_stay_frozen_unless_asked(trained: Distilled, teacher: Path) -> None:
+    from safetensors.torch import load_file
+
+    name = "embeddings.word_embeddings.weight"
+    before, after = (load_file(str(path / "model.safetensors"))[name] for path in (teacher, trained.out))
+    assert torch.equal(before, after)
