@@ -154,7 +154,8 @@ class Terminal(Silent):
     def __init__(self, *, quiet: bool = False) -> None:
         from rich.console import Console
 
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.console = Console(stderr=True, highlight=False)
+        self.console.soft_wrap = not self.console.is_terminal  # one line each in a log
         self.quiet = quiet
         self._bar: RichProgress | None = None
         self._task: Any = None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -10,20 +11,32 @@ from m3index.cli import options
 from m3index.cli.session import session
 
 
+def _rows(name: str) -> list[dict[str, Any]]:
+    from m3index.encoder import presets
+
+    if not name:
+        return presets.describe()
+    if named := [row for row in presets.describe() if row["name"] == name]:
+        return named
+    from m3index.encoder.load import describe
+
+    return [describe(name)]
+
+
 def models(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="[MODEL]", help="Look into this preset or directory instead.", show_default=False
+            metavar="[MODEL]",
+            help="Only this preset, or what this hub id or directory says of itself.",
+            show_default=False,
         ),
     ] = "",
     as_json: options.Json = False,
 ) -> None:
     """List the models that have a name, and what each can do."""
     with session("models", as_json=as_json) as run:
-        from m3index.encoder.presets import describe
-
-        rows = [row for row in describe() if not name or row["name"] == name]
+        rows = _rows(name)
         if as_json:
             for row in rows:
                 run.reporter.result({"type": "model", **row})
@@ -35,7 +48,7 @@ def models(
             outputs = ", ".join(row["outputs"]).replace("_", "-")
             sparse = "lexical head" if row["sparse"] == "lexical" else "BM25 of the store"
             lines = [
-                (row["name"] + default, row["summary"]),
+                (Path(row["name"]).name + default, row["summary"]),
                 ("  model", row["model"]),
                 ("  outputs", f"{outputs}; sparse: {sparse}"),
                 (

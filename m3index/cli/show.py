@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from m3index.search.explain import Explanation, RankRange
@@ -40,7 +40,8 @@ def table(result: SearchResult) -> None:
     seconds = result.timings.get("total")
     if seconds is not None:
         parts = " ".join(f"{name} {value:.3f}" for name, value in result.timings.items() if name != "total")
-        out.print(Text(f"{len(result.hits)} hits in {seconds:.3f} s ({parts})", style="dim"))
+        count = "1 hit" if len(result.hits) == 1 else f"{len(result.hits)} hits"
+        out.print(Text(f"{count} in {seconds:.3f} s ({parts})", style="dim"))
 
 
 def _hit(out: Console, hit: Hit, query: str) -> None:
@@ -59,6 +60,7 @@ def _hit(out: Console, hit: Hit, query: str) -> None:
     for start, end in shown.spans:
         body.stylize("bold yellow", start, end)
     for line in body.wrap(out, out.width - 4)[:_LINES]:
+        line.rstrip()
         out.print(Text("    ") + line, no_wrap=True)
     out.print()
 
@@ -110,9 +112,11 @@ def trec(result: SearchResult) -> None:
 
 def pairs(rows: Sequence[tuple[str, str]]) -> None:
     """Names and values, one to a line."""
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold")
+    out = console()
+    indent = max((cell_len(name) for name, _ in rows), default=0) + 2
     for name, value in rows:
-        grid.add_row(Text(name, style="bold"), Text(value))
-    console().print(grid)
+        first = Text.assemble((name, "bold"), " " * (indent - cell_len(name)))
+        for line in Text(value).wrap(out, max(out.width - indent, 20), overflow="fold") or [Text()]:
+            line.rstrip()
+            out.print(first + line, no_wrap=True, overflow="ignore", crop=False)
+            first = Text(" " * indent)

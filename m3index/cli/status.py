@@ -35,11 +35,14 @@ def status(
 
 
 def _value(value: object) -> str:
+    """A value for people. The one float is the rate."""
     match value:
         case None | "":
             return "-"
         case bool():
             return "yes" if value else "no"
+        case float():
+            return f"{value:,.0f} tokens/s"
         case int():
             return f"{value:,}"
         case dict():

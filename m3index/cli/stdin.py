@@ -22,6 +22,12 @@ class StoppableInput(io.RawIOBase):
     def stop(self) -> None:
         os.write(self._wake, b"\0")
 
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._woken)
+            os.close(self._wake)
+        super().close()
+
     def readable(self) -> bool:
         return True
 
@@ -46,8 +52,9 @@ def stoppable() -> Iterator[StoppableInput | None]:
     except (AttributeError, OSError, ValueError):
         yield None
         return
-    sys.stdin = io.TextIOWrapper(io.BufferedReader(raw))
-    try:
-        yield raw
-    finally:
-        sys.stdin = before
+    with io.TextIOWrapper(io.BufferedReader(raw)) as instead:
+        sys.stdin = instead
+        try:
+            yield raw
+        finally:
+            sys.stdin = before

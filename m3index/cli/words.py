@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from m3index.errors import Exit
+
 _COUNTS = ("added", "updated", "metadata_only", "unchanged", "deleted", "quarantined")
 
 
@@ -32,5 +34,9 @@ def sentences(record: Mapping[str, Any]) -> Iterator[str]:
         )
     else:
         yield "Nothing to encode." if planned else f"Nothing was encoded ({seconds:.1f} s)."
+    if (stopped := record["exit"]) == Exit.STOPPED:
+        yield "Stopped early: more bad rows than --max-errors allows. What was written stays."
+    elif stopped in (Exit.INTERRUPTED, Exit.TERMINATED):
+        yield "Stopped early. The next run goes on from here."
     if record["deletes_withheld"]:
         yield f"{record['deletes_withheld']:,} deletions were withheld; see the warning above."
