@@ -44,9 +44,14 @@ def redacted(uri: str) -> str:
 
 
 def code(error: BaseException) -> int | grpc.StatusCode | None:
-    """Milvus's code or gRPC's; pymilvus puts the latter into a MilvusException at times."""
+    """Milvus's code or gRPC's; pymilvus puts the latter into a MilvusException at times.
+
+    While connecting it calls every failure code 2 and keeps the true one as the cause.
+    """
     if isinstance(error, MilvusException):
         found = error.code
+        if isinstance(error.__cause__, grpc.RpcError) and (hidden := code(error.__cause__)) in _AUTH_STATUS:
+            return hidden
         return found if isinstance(found, grpc.StatusCode) else int(found)
     if isinstance(error, grpc.RpcError):
         status: grpc.StatusCode | None = error.code() if callable(getattr(error, "code", None)) else None

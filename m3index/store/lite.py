@@ -123,16 +123,16 @@ def check_path(uri: str) -> Path:
 
 
 def holder(path: Path) -> str:
-    """The process that has the database's lock, as people name it; Linux tells it."""
-    lock = path / "LOCK"
-    try:
-        inode = lock.stat().st_ino
-        for line in Path("/proc/locks").read_text().splitlines():
-            fields = line.split()
-            if fields[1] == "FLOCK" and fields[5].rpartition(":")[2] == str(inode):
-                pid = int(fields[4])
-                command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
-                return f"process {pid} ({command[:120]})" if command else f"process {pid}"
-    except (OSError, ValueError, IndexError):
-        pass
+    """The process that has the database's lock file open, as people name it; Linux tells it."""
+    lock = str(path.resolve() / "LOCK")
+    for process in Path("/proc").glob("[0-9]*"):
+        if process.name == str(os.getpid()):
+            continue
+        try:
+            if not any(os.readlink(fd) == lock for fd in (process / "fd").iterdir()):
+                continue
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        except OSError:
+            continue
+        return f"process {process.name} ({command[:120]})"
     return "another process"

@@ -198,27 +198,18 @@ class MilvusStore:
         return found
 
     def scan(self, name: str, where: Filter | None, fields: Sequence[str]) -> Iterator[StoredRow]:
-        expression = "" if where is None else render(where)
-        page = PAGE_OF_ROWS if _HEAVY.intersection(fields) else PAGE_OF_KEYS
-        seen = 0
+        heavy = not _HEAVY.isdisjoint(fields)
+        if heavy and self.kind != "server":
+            # Each page costs Lite a pass over all rows, a read by key does not.
+            for page in self._pages(name, where, [], PAGE_OF_KEYS):
+                yield from self.get(name, [entity["passage_id"] for entity in page], fields).values()
+            return
         before = self.count(name, where) if self.kind == "server" else 0
-        pages = self._call(
-            "reading rows",
-            lambda t: self._client.query_iterator(
-                name, batch_size=page, filter=expression, output_fields=_outputs(fields), timeout=t
-            ),
-            name,
-            filtered=where is not None,
-        )
-        try:
-            while rows := self._call(
-                "reading rows", lambda _: pages.next(), name, filtered=where is not None
-            ):
-                seen += len(rows)
-                for entity in rows:
-                    yield from_wire(entity, fields)
-        finally:
-            pages.close()
+        seen = 0
+        for page in self._pages(name, where, fields, PAGE_OF_ROWS if heavy else PAGE_OF_KEYS):
+            seen += len(page)
+            for entity in page:
+                yield from_wire(entity, fields)
         if self.kind == "server" and seen < min(before, self.count(name, where)):
             raise StoreError(f"{self.uri} listed {seen} of at least {before} rows of {name!r}. Run again.")
 
@@ -385,6 +376,26 @@ class MilvusStore:
         self._call(
             "deleting rows", lambda t: self._client.delete(name, filter=where, timeout=t), name, write=True
         )
+
+    def _pages(
+        self, name: str, where: Filter | None, fields: Sequence[str], size: int
+    ) -> Iterator[Sequence[Mapping[str, Any]]]:
+        """All rows that match, by ascending key, each page with its own call."""
+        expression = "" if where is None else render(where)
+        filtered = where is not None
+        iterator = self._call(
+            "reading rows",
+            lambda t: self._client.query_iterator(
+                name, batch_size=size, filter=expression, output_fields=_outputs(fields), timeout=t
+            ),
+            name,
+            filtered=filtered,
+        )
+        try:
+            while page := self._call("reading rows", lambda _: iterator.next(), name, filtered=filtered):
+                yield page
+        finally:
+            iterator.close()
 
     def _search(
         self, name: str, leg: Leg, data: Any, limit: int, where: Filter | None, outputs: list[str]
