@@ -1,0 +1,268 @@
+"""Encoding speed beside FlagEmbedding and sentence-transformers, at real shapes with random weights.
+
+    python benchmarks/encode.py --shape teacher --texts 32 --rounds 3
+    python benchmarks/encode.py --shape student --lengths 512 --device cuda --texts 2000
+    python benchmarks/encode.py --memory
+
+All are given the same texts, in turn, in one process; the medians are printed, and our ratio to each. On a CPU
+each has one thread, and its CPU seconds are what counts: they are those of a clock on a machine that does
+nothing else. A random model has the speed of the real one. FlagEmbedding and sentence-transformers come
+from tests/oracle/requirements.txt; a peer that is not installed is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("TQDM_DISABLE", "1")
+sys.path[:0] = [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).parents[1])]
+
+import models  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+LAYERS = {"teacher": 24, "student": 8}
+WIDTH, HEADS, INNER, LIMIT = 1024, 16, 4096, 8192
+MEDIAN, SPREAD, LONGEST = 120, 0.9, 2000
+
+Encode = Callable[[list[str]], np.ndarray]
+
+
+@dataclass
+class Way:
+    """One way to encode, and the seconds that it took in each round."""
+
+    name: str
+    encode: Encode
+    seconds: list[float]
+
+
+def main() -> None:
+    args = arguments()
+    torch.set_num_threads(1 if args.device == "cpu" else torch.get_num_threads())
+    if args.memory_budget:
+        memory_of(args)
+    elif args.memory:
+        memory(args)
+    else:
+        speed(args)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shape", choices=LAYERS, default="student")
+    parser.add_argument("--layers", type=int, help="instead of the shape's own depth")
+    parser.add_argument("--texts", type=int, default=32)
+    parser.add_argument("--window", type=int, default=64, help="texts of one call; 0: all at once")
+    parser.add_argument("--lengths", default="lognormal", help="lognormal, or tokens of every text")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--precision", default="auto", help="ours: auto, fp32, bf16, fp16")
+    parser.add_argument(
+        "--flag-batch", type=int, nargs="*", default=[256], help="FlagEmbedding's batch sizes"
+    )
+    parser.add_argument("--st-batch", type=int, nargs="*", default=[8], help="sentence-transformers'")
+    parser.add_argument("--directory", type=Path, help="keep the random model here and use it again")
+    parser.add_argument("--memory", action="store_true", help="peak memory at 8,192 tokens and 4 budgets")
+    parser.add_argument("--memory-budget", type=int, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+# -------------------------------------------------------------------- speed
+
+
+def speed(args: argparse.Namespace) -> None:
+    layers = args.layers or LAYERS[args.shape]
+    lengths = text_lengths(args.lengths, args.texts)
+    texts = [text_of(n, i) for i, n in enumerate(lengths)]
+    with tempfile.TemporaryDirectory() as temporary:
+        directory = random_model(args.directory or Path(temporary), layers)
+        clock = clock_for(args.device)
+        ways = [ours(directory, args), *peers(directory, args)]
+        vectors = {way.name: way.encode(texts[:2]) for way in ways}
+        for way in ways[1:]:
+            cosine = float((vectors[ways[0].name] * vectors[way.name]).sum(1).min())
+            print(f"# cosine of {ways[0].name} and {way.name}: {cosine:.4f}", flush=True)
+        window = args.window or len(texts)
+        for number in range(args.rounds):
+            for way in ways:
+                start, began = clock(), time.perf_counter()
+                for i in range(0, len(texts), window):
+                    way.encode(texts[i : i + window])
+                way.seconds.append(clock() - start)
+                wall = time.perf_counter() - began
+                print(
+                    f"# round {number + 1}: {way.name} {way.seconds[-1]:.1f} s ({wall:.1f} s of wall)",
+                    flush=True,
+                )
+        report(args, layers, lengths, ways)
+
+
+def clock_for(device: str) -> Callable[[], float]:
+    return time.process_time if device == "cpu" else time.perf_counter
+
+
+def text_lengths(kind: str, count: int) -> list[int]:
+    if kind != "lognormal":
+        return [int(kind)] * count
+    drawn = np.exp(np.log(MEDIAN) + SPREAD * np.random.default_rng(0).standard_normal(count))
+    return [int(n) for n in np.clip(drawn, 6, LONGEST)]
+
+
+def text_of(tokens: int, seed: int) -> str:
+    """So many tokens for the tokenizer of tests/models.py, special tokens counted."""
+    words = sorted({w for line in models.LINES[:7] for w in line.split() if len(w) > 1})
+    return " ".join(np.random.default_rng(seed).choice(words, tokens - 2))
+
+
+def random_model(directory: Path, layers: int) -> Path:
+    if not (directory / "model.safetensors").is_file():
+        models.write_m3(
+            directory, limit=LIMIT, hidden_size=WIDTH, num_hidden_layers=layers, num_attention_heads=HEADS,
+            intermediate_size=INNER,
+        )  # fmt: skip
+        models.write_sentence_modules(directory, WIDTH, pooling="cls", limit=LIMIT)
+    return directory
+
+
+def ours(directory: Path, args: argparse.Namespace) -> Way:
+    from m3index.encoder.load import load
+
+    encoder = load(str(directory), device=args.device, precision=args.precision)
+    return Way("m3index", lambda texts: encoder.encode_documents(texts, lexical=True).dense, [])
+
+
+def peers(directory: Path, args: argparse.Namespace) -> list[Way]:
+    found = []
+    for peer in (flag_embedding, sentence_transformers):
+        try:
+            found += peer(directory, args)
+        except ImportError as e:
+            print(f"# {peer.__name__} is left out: {e}")
+    return found
+
+
+def flag_embedding(directory: Path, args: argparse.Namespace) -> list[Way]:
+    """As its README has it: dense and lexical weights. fp32 on a CPU, fp16 on a GPU: its defaults."""
+    if not args.flag_batch:
+        return []
+    from FlagEmbedding import BGEM3FlagModel
+
+    model = BGEM3FlagModel(str(directory), use_fp16=args.device != "cpu", devices=args.device)
+
+    def with_batch(size: int) -> Encode:
+        def encode(texts: list[str]) -> np.ndarray:
+            out = model.encode(
+                texts, batch_size=size, max_length=LIMIT, return_dense=True, return_sparse=True
+            )
+            return out["dense_vecs"]
+
+        return encode
+
+    return [Way(f"FlagEmbedding, batch {n}", with_batch(n), []) for n in args.flag_batch]
+
+
+def sentence_transformers(directory: Path, args: argparse.Namespace) -> list[Way]:
+    """Dense alone, in bf16; it sorts by length itself."""
+    if not args.st_batch:
+        return []
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(directory), device=args.device, model_kwargs={"dtype": torch.bfloat16})
+
+    def with_batch(size: int) -> Encode:
+        def encode(texts: list[str]) -> np.ndarray:
+            out = model.encode(texts, batch_size=size, convert_to_tensor=True, show_progress_bar=False)
+            return out.float().cpu().numpy()
+
+        return encode
+
+    return [Way(f"sentence-transformers bf16, batch {n}", with_batch(n), []) for n in args.st_batch]
+
+
+def report(args: argparse.Namespace, layers: int, lengths: list[int], ways: list[Way]) -> None:
+    tokens = sum(lengths)
+    flops = sum(n * layers * (2 * (4 * WIDTH**2 + 2 * WIDTH * INNER) + 4 * n * WIDTH) for n in lengths)
+    print(f"\n{args.shape}, {layers} layers, {args.device}, {len(lengths)} texts, {tokens} tokens (median")
+    print(f"{statistics.median(lengths):.0f}, longest {max(lengths)}), {args.window or 'all'} texts a call,")
+    print(f"medians of {args.rounds} rounds, torch {torch.__version__}")
+    base = statistics.median(ways[0].seconds)
+    for way in ways:
+        seconds = statistics.median(way.seconds)
+        spread = (max(way.seconds) - min(way.seconds)) / seconds
+        rates = f"{len(lengths) / seconds:8.2f} texts/s {tokens / seconds:9.0f} tokens/s"
+        work = f"{flops / seconds / 1e9:8.0f} GFLOP/s"
+        print(f"{way.name:36} {rates} {work}  ratio {seconds / base:5.2f}  spread {spread:.0%}")
+    if args.device != "cpu":
+        peak = matmul_rate()
+        print(f"half-precision matmul {peak / 1e12:.0f} TFLOP/s: we reach {flops / base / peak:.0%} of it; "
+              f"peak memory {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB for all")  # fmt: skip
+
+
+def matmul_rate(size: int = 8192, repeats: int = 20) -> float:
+    a, b = (torch.randn(size, size, device="cuda", dtype=torch.float16) for _ in range(2))
+    for _ in range(3):
+        a @ b
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(repeats):
+        a @ b
+    torch.cuda.synchronize()
+    return repeats * 2 * size**3 / (time.perf_counter() - start)
+
+
+# ------------------------------------------------------------------- memory
+
+
+def memory(args: argparse.Namespace) -> None:
+    """Each budget in a process of its own: what its peak is over what the loaded model takes."""
+    layers = args.layers or 1  # a layer's working memory is free before the next one's
+    with tempfile.TemporaryDirectory() as temporary:
+        directory = random_model(args.directory or Path(temporary), layers)
+        print(f"{layers} layer(s), {args.texts} texts of {LIMIT} tokens, {args.device}")
+        for budget in (8192, 16_384, 32_768, 65_536):
+            options = {
+                "--memory-budget": budget, "--directory": directory, "--texts": args.texts,
+                "--device": args.device, "--precision": args.precision,
+            }  # fmt: skip
+            command = [sys.executable, __file__, *(str(x) for pair in options.items() for x in pair)]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            extra = json.loads(done.stdout)["extra_mib"]
+            print(f"budget {budget:6} tokens: {extra:6.0f} MiB over the loaded model", flush=True)
+
+
+def memory_of(args: argparse.Namespace) -> None:
+    from m3index.encoder.load import load
+
+    encoder = load(
+        str(args.directory), device=args.device, precision=args.precision, batch_tokens=args.memory_budget
+    )
+    rows = encoder.tokenizer.document_ids([text_of(LIMIT, i) for i in range(args.texts)])
+    encoder.encode_ids(rows[:1], lexical=True) if args.device != "cpu" else encoder.encode_documents(["a"])
+    before = used(args.device)
+    encoder.encode_ids(rows, lexical=True)
+    print(json.dumps({"budget": args.memory_budget, "extra_mib": (used(args.device) - before) / 2**20}))
+
+
+def used(device: str) -> int:
+    """Peak so far: resident memory of the process, or what torch allocated on the GPU."""
+    if device == "cpu":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return int(torch.cuda.max_memory_allocated())
+
+
+if __name__ == "__main__":
+    main()
