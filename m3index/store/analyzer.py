@@ -22,7 +22,6 @@ _IDEOGRAPHS = (
 _SOUTHEAST = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
 _RUN = re.compile(f"([{_IDEOGRAPHS}]+)|([{_SOUTHEAST}]+)")
 _WORD = re.compile(r"\w+")
-_MAY_FOLD = re.compile(r"[^\x00-\x7f]")
 
 
 def analyzers() -> dict[str, dict[str, object]]:
@@ -37,10 +36,9 @@ def fold(text: str) -> str:
     trigrams; a run that is shorter stays whole. Letters with a precomposed accent keep it: in
     Vietnamese it makes the word.
     """
-    text = text.casefold()
-    if not _MAY_FOLD.search(text):
-        return text
-    text = unicodedata.normalize("NFKC", text)
+    if text.isascii():
+        return text.lower()
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     text = "".join(c for c in text if c < "\u0300" or not unicodedata.category(c).startswith("M"))
     return _RUN.sub(lambda run: f" {_ngrams(run[0], 2 if run[1] else 3)} ", text)
 
