@@ -83,7 +83,7 @@ def reindex(
             build = Encode(store, encoder, old, new, reporter, stop, settings, corpora or {})
         reporter.stage(f"building generation {new.generation}")
         build.catch_up(None)
-        if build.stopped:
+        if build.stopped():
             return build.summary(None)
         if gate is not None:
             reporter.stage("the quality gate")
@@ -94,7 +94,7 @@ def reindex(
                 raise UsageError(f"{alias!r} was moved to another generation meanwhile; run reindex again.")
             reporter.stage("catching up, then the swap")
             build.catch_up(lock)
-            if build.stopped:
+            if build.stopped():
                 return build.summary(None)
             count = build.prove()
             kept = {k: v for k, v in store.properties(old.name).items() if k in ("last_success", "rate")}
@@ -188,7 +188,6 @@ class Build:
         """The rows of the new generation. Raises DriftError where they are not what they should be."""
         raise NotImplementedError
 
-    @property
     def stopped(self) -> bool:
         return self.tally.stopped is not None
 

@@ -1,0 +1,353 @@
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from fakes import FakeEncoder
+from index.support import ALL, PASSAGES, SETTINGS, BrokenEncoder, ListCorpus, bad, by_document, doc, rows, run
+
+from m3index.errors import Exit, UnreachableError
+from m3index.index.prune import MaxDelete
+from m3index.index.settings import SyncSettings
+from m3index.index.status import status
+from m3index.index.sync import sync
+from m3index.progress import Silent
+from m3index.store.memory import MemoryStore
+from m3index.types import Document, Place, Rejected, document_key
+
+GUARDED = SyncSettings(passages=PASSAGES)
+
+
+class Told(Silent):
+    def __init__(self) -> None:
+        self.rejections: list[Rejected] = []
+        self.warnings: list[str] = []
+
+    def rejected(self, rejected: Rejected) -> None:
+        self.rejections.append(rejected)
+
+    def warning(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def counts(summary: Any) -> dict[str, int]:
+    names = ("added", "updated", "metadata_only", "unchanged", "deleted", "quarantined", "deletes_withheld")
+    return {name: getattr(summary, name) for name in names if getattr(summary, name)}
+
+
+def writes(store: MemoryStore) -> list[str]:
+    made: list[str] = []
+    store.fail = made.append
+    return made
+
+
+def test_first_ingest_then_nothing_to_do() -> None:
+    store, encoder = MemoryStore(), FakeEncoder()
+    corpus = [doc("a", 30), doc("b", 3, "Title", tag="x"), doc("c", 1)]
+    first = run(store, corpus, encoder)
+    assert counts(first) == {"added": 3}
+    assert (first.exit, first.count_ok, first.store_count) == (0, True, first.passages)
+    assert first.generation == 1
+    assert encoder.encoded == first.passages
+
+    made = writes(store)
+    again = run(store, corpus, encoder)
+    assert counts(again) == {"unchanged": 3}
+    assert encoder.encoded == first.passages
+    assert set(made) == {"before set_properties", "after set_properties"}, "no row is written"
+
+
+def test_each_kind_of_change() -> None:
+    store, encoder = MemoryStore(), FakeEncoder()
+    run(store, [doc("same", 20), doc("grows", 3), doc("shrinks", 40), doc("meta", 25, tag="x"), doc("gone", 12)])
+    later = [doc("meta", 25, tag="y"), doc("shrinks", 4), doc("grows", 30), doc("same", 20), doc("new", 5)]
+    summary = run(store, later, encoder)
+    assert counts(summary) == {"added": 1, "updated": 2, "metadata_only": 1, "unchanged": 1, "deleted": 1}
+    rebuilt = MemoryStore()
+    run(rebuilt, later)
+    assert rows(store) == rows(rebuilt)
+
+
+def test_metadata_is_written_without_the_encoder() -> None:
+    store, encoder = MemoryStore(), FakeEncoder()
+    run(store, [doc("a", 40, tag="x")])
+    summary = run(store, [doc("a", 40, tag="y")], encoder)
+    assert encoder.encoded == summary.tokens == 0
+    assert {row["metadata"]["tag"] for row in rows(store).values()} == {"y"}
+
+
+def test_metadata_change_of_a_document_with_a_lost_passage_is_encoded() -> None:
+    store, encoder = MemoryStore(), FakeEncoder()
+    run(store, [doc("a", 40, tag="x")])
+    store.delete("docs__g1", [f"{document_key('default', 'a')}-2"])
+    summary = run(store, [doc("a", 40, tag="y")], encoder)
+    assert summary.updated == 1
+    assert encoder.encoded == summary.passages == len(rows(store))
+
+
+def test_other_passage_settings_encode_again_and_are_kept() -> None:
+    store, encoder = MemoryStore(), FakeEncoder()
+    run(store, [doc("a", 40)])
+    assert run(store, [doc("a", 40)], settings=SyncSettings()).unchanged == 1, "those of the collection"
+    larger = SyncSettings(passages=replace(PASSAGES, tokens=20))
+    assert run(store, [doc("a", 40)], encoder, settings=larger).updated == 1
+    assert run(store, [doc("a", 40)], settings=SyncSettings()).unchanged == 1
+
+
+def test_force_encodes_everything() -> None:
+    store, encoder = MemoryStore(), FakeEncoder()
+    run(store, [doc("a", 40), doc("b", 1)])
+    before = rows(store)
+    summary = run(store, [doc("a", 40), doc("b", 1)], encoder, settings=replace(SETTINGS, force=True))
+    assert counts(summary) == {"updated": 2}
+    assert encoder.encoded == summary.store_count
+    assert rows(store) == before
+
+
+def test_ingest_never_deletes_and_prune_only_deletes() -> None:
+    store, encoder = MemoryStore(), FakeEncoder()
+    run(store, [doc("a"), doc("b")])
+    assert counts(run(store, [doc("c")], mode="ingest")) == {"added": 1}
+    assert counts(run(store, [doc("a", "other"), doc("new")], encoder, mode="prune")) == {"deleted": 2}
+    assert encoder.encoded == 0
+    assert {row["doc_id"] for row in rows(store).values()} == {"a"}
+
+
+def test_repeated_id_first_wins() -> None:
+    store, told = MemoryStore(), Told()
+    summary = run(store, [doc("a", "first"), doc("a", "second")], reporter=told)
+    assert counts(summary) == {"added": 1, "quarantined": 1}
+    assert summary.exit == Exit.QUARANTINED
+    assert [row["text"] for row in rows(store).values()] == ["first"]
+    assert told.rejections[0].document is not None
+    assert told.rejections[0].document.text == "second"
+
+
+def test_a_bad_row_with_an_id_keeps_its_document() -> None:
+    store = MemoryStore()
+    run(store, [doc("a"), doc("b")])
+    summary = run(store, [doc("a"), bad("b")])
+    assert counts(summary) == {"unchanged": 1, "quarantined": 1}
+    assert (summary.exit, summary.count_ok) == (Exit.QUARANTINED, True)
+    assert {row["doc_id"] for row in rows(store).values()} == {"a", "b"}
+
+
+@pytest.mark.parametrize("items", [[doc("a"), bad("a")], [bad("a"), doc("a")]])
+def test_a_good_and_a_bad_row_of_one_id(items: list[Document | Rejected]) -> None:
+    store = MemoryStore()
+    summary = run(store, items)
+    assert counts(summary) == {"added": 1, "quarantined": 1}
+    assert summary.count_ok
+    assert len(rows(store)) == 1
+
+
+def test_one_refused_row_does_not_lose_its_neighbours() -> None:
+    store, told = MemoryStore(), Told()
+    corpus = [doc(f"d{i}", 12) for i in range(50)]
+    corpus[20] = doc("huge", 12, blob="x" * 70_000)
+    corpus[30] = doc("half", " ".join(["w"] * 30 + ["nan"]))
+    summary = run(store, corpus, BrokenEncoder(), reporter=told)
+    assert counts(summary) == {"added": 48, "quarantined": 2}
+    assert summary.count_ok
+    assert {r.doc_id for r in told.rejections} == {"huge", "half"}
+    assert all(r.reason for r in told.rejections)
+    assert not {"huge", "half"} & {row["doc_id"] for row in rows(store).values()}, "no half documents"
+
+
+def test_a_refused_new_version_leaves_the_old_one() -> None:
+    store = MemoryStore()
+    run(store, [doc("a", 30)])
+    before = rows(store)
+    summary = run(store, [doc("a", 35, blob="x" * 70_000)])
+    assert counts(summary) == {"quarantined": 1}
+    assert summary.count_ok
+    assert rows(store) == before
+
+
+def test_declared_fields() -> None:
+    store, settings = MemoryStore(), replace(SETTINGS, fields={"year": "int"})
+    summary = run(store, [doc("a", year=1999), doc("b", year="no"), doc("c")], settings=settings)
+    assert counts(summary) == {"added": 2, "quarantined": 1}
+    assert {row["doc_id"]: row["year"] for row in rows(store).values()} == {"a": 1999, "c": None}
+    assert run(store, [doc("a", year=2000), doc("c")]).metadata_only == 1
+    assert {row["doc_id"]: row["year"] for row in rows(store).values()} == {"a": 2000, "c": None}
+
+
+# ------------------------------------------------------------------- guards
+
+
+def many(n: int, start: int = 0) -> list[Document]:
+    return [doc(f"d{i}") for i in range(start, start + n)]
+
+
+def test_at_most_a_tenth_is_deleted_unasked() -> None:
+    store, told = MemoryStore(), Told()
+    run(store, many(200))
+    summary = run(store, many(179), settings=GUARDED, reporter=told)
+    assert counts(summary) == {"unchanged": 179, "deletes_withheld": 21}
+    assert summary.exit == Exit.DELETES_WITHHELD
+    assert summary.count_ok
+    assert "--max-delete 21" in told.warnings[0]
+    assert "last_success" in store.properties("docs__g1"), "of the first run"
+    assert run(store, many(180), settings=GUARDED).deleted == 20
+
+
+def test_ten_documents_may_always_go() -> None:
+    store = MemoryStore()
+    run(store, many(12))
+    assert run(store, many(2), settings=GUARDED).deleted == 10
+
+
+def test_new_documents_do_not_widen_the_guard() -> None:
+    store = MemoryStore()
+    run(store, many(100))
+    summary = run(store, [*many(80), *many(1000, start=5000)], settings=GUARDED)
+    assert (summary.deleted, summary.deletes_withheld, summary.exit) == (0, 20, 14)
+
+
+@pytest.mark.parametrize(("limit", "deleted"), [("0", 0), ("4", 0), ("5", 5), ("10%", 5), ("100%", 5)])
+def test_max_delete(limit: str, deleted: int) -> None:
+    store = MemoryStore()
+    run(store, many(20))
+    summary = run(store, many(15), settings=replace(GUARDED, max_delete=MaxDelete.parse(limit)))
+    assert summary.deleted == deleted
+    assert summary.exit == (0 if deleted else 14)
+
+
+def test_an_empty_corpus_deletes_nothing_unasked() -> None:
+    store = MemoryStore()
+    run(store, many(5))
+    summary = run(store, [], settings=GUARDED)
+    assert (summary.exit, summary.deletes_withheld, summary.store_count) == (14, 5, 5)
+    assert run(store, [], settings=replace(GUARDED, max_delete=ALL)).deleted == 5
+
+
+def test_rows_without_an_id_withhold_deletions_and_win_over_exit_3() -> None:
+    store = MemoryStore()
+    run(store, many(5))
+    summary = run(store, [*many(4), bad()])
+    assert (summary.exit, summary.deleted, summary.deletes_withheld, summary.quarantined) == (14, 0, 1, 1)
+    assert run(store, [*many(5), bad()]).exit == 3, "there was nothing to withhold"
+
+
+def test_an_unreadable_file_withholds_deletions() -> None:
+    store = MemoryStore()
+    run(store, many(5))
+    broken = ListCorpus(many(4), read_errors=[Rejected(Place("b.jsonl.gz"), "the gzip data ends too early")])
+    summary = sync(store, FakeEncoder(), "docs", broken, SETTINGS)
+    assert (summary.exit, summary.deleted, summary.deletes_withheld, summary.quarantined) == (14, 0, 1, 1)
+
+
+def test_sources_share_a_collection_and_prune_their_own() -> None:
+    store = MemoryStore()
+    a, b = replace(SETTINGS, source="a"), replace(SETTINGS, source="b")
+    run(store, many(10), settings=a)
+    assert counts(run(store, many(10), settings=b)) == {"added": 10}
+    summary = run(store, many(7), settings=b)
+    assert (summary.deleted, summary.store_count, summary.count_ok) == (3, 17, True)
+    assert sum(row["source"] == "a" for row in rows(store).values()) == 10
+
+
+def test_first_sync_of_another_corpus_without_a_source_is_withheld() -> None:
+    store = MemoryStore()
+    run(store, many(100), mode="ingest")
+    summary = run(store, many(50, start=1000), settings=GUARDED)
+    assert (summary.exit, summary.added, summary.deletes_withheld) == (14, 50, 100)
+
+
+def test_lost_rows_are_drift() -> None:
+    store, told = MemoryStore(), Told()
+    corpus = [doc("a", 30), doc("b", 30)]
+    run(store, corpus)
+    store.delete("docs__g1", [f"{document_key('default', 'a')}-1"])
+    summary = run(store, corpus, reporter=told)
+    assert (summary.exit, summary.count_ok) == (Exit.DRIFT, False)
+    assert "verify --repair" in told.warnings[0]
+
+
+# ------------------------------------------------------------------- stopping
+
+
+def test_max_errors_stops_before_deleting() -> None:
+    store = MemoryStore()
+    run(store, many(5))
+    summary = run(store, [bad("x"), bad("y")], settings=replace(SETTINGS, max_errors=1))
+    assert (summary.exit, summary.deleted, summary.deletes_withheld) == (17, 0, 0)
+    assert run(store, [*many(5), bad("x")], settings=replace(SETTINGS, max_errors=1)).exit == 3
+
+
+class StopAfter:
+    exit = Exit.TERMINATED
+
+    def __init__(self, store: MemoryStore, writes: int) -> None:
+        self.left = writes
+        store.fail = self
+
+    def __call__(self, moment: str = "") -> bool:
+        if moment == "after upsert":
+            self.left -= 1
+        return self.left <= 0 and not moment
+
+
+def test_a_stopped_run_commits_its_batch_and_the_next_goes_on() -> None:
+    store, encoder = MemoryStore(), FakeEncoder()
+    corpus = [doc(f"d{i}", 300) for i in range(60)]
+    run(store, [doc("old")])
+    summary = run(store, corpus, encoder, stop=StopAfter(store, 3))
+    assert summary.exit == 143
+    assert 0 < summary.added < 60
+    assert (summary.deleted, summary.count_ok) == (0, True)
+    first = encoder.encoded
+    rest = run(store, corpus, encoder)
+    assert (rest.added, rest.unchanged, rest.deleted) == (60 - summary.added, summary.added, 1)
+    per_document = (summary.passages + rest.passages) // 60
+    assert encoder.encoded - rest.passages == first
+    assert first - summary.passages <= 6 * 16 * per_document, "only batches in flight are encoded twice"
+
+
+def test_a_failed_run_says_what_it_did() -> None:
+    store, calls = MemoryStore(), []
+
+    def fail(moment: str) -> None:
+        calls.append(moment)
+        if calls.count("after upsert") == 4:
+            raise UnreachableError("gone")
+
+    store.fail = fail
+    with pytest.raises(UnreachableError) as caught:
+        run(store, [doc(f"d{i}", 300) for i in range(60)])
+    assert caught.value.summary is not None
+    assert 0 < caught.value.summary["added"] < 60
+    assert caught.value.summary["exit"] == 20
+    assert not [t for t in threading.enumerate() if t.name.startswith("m3index")]
+
+
+def test_an_error_of_the_encoder_ends_the_run_cleanly() -> None:
+    class Failing(FakeEncoder):
+        def encode_ids(self, ids: Any, **options: Any) -> Any:
+            raise RuntimeError("out of luck")
+
+    with pytest.raises(RuntimeError, match="out of luck"):
+        run(MemoryStore(), [doc("a")], Failing())
+    assert not [t for t in threading.enumerate() if t.name.startswith("m3index")]
+
+
+def test_status() -> None:
+    store = MemoryStore()
+    run(store, [doc("a", 30), doc("b")])
+    told = status(store, "docs")
+    assert (told.documents, told.unfinished, told.rows) == (2, 0, len(rows(store)))
+    assert (told.generation, told.sparse, told.encoder) == (1, "lexical", "fake")
+    assert told.last_success is not None
+    assert told.last_verified is None
+    assert told.locked_by is None
+    assert told.passages == {"tokens": 10, "overlap": 2}
+
+
+def test_documents_larger_than_a_batch_stay_whole() -> None:
+    store = MemoryStore()
+    run(store, [doc("long", 20_000), doc("short", 3)])
+    documents = by_document(rows(store))
+    assert all(d[0]["passages"] == len(d) for d in documents.values())
