@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
@@ -21,14 +22,23 @@ from m3index.corpus.memory import Documents
 from m3index.corpus.quarantine import Quarantine
 from m3index.corpus.readers import read
 from m3index.encoder.base import Encoder
-from m3index.errors import CollectionNotFoundError, MismatchError
+from m3index.errors import CollectionNotFoundError, GateError, MismatchError
+from m3index.evaluate.gate import Gate
+from m3index.evaluate.measures import score_run
+from m3index.evaluate.runs import as_run
 from m3index.index import collection as collections
+from m3index.index.changes import apply_changes, read_changes
+from m3index.index.delete import delete
 from m3index.index.forecast import Plan, plan
+from m3index.index.generations import Generation, generations, rollback
+from m3index.index.lock import Holder, unlock
 from m3index.index.plan import Corpus
+from m3index.index.reindex import reindex
 from m3index.index.settings import Mode, Stop, SyncSettings
 from m3index.index.status import Status, status
 from m3index.index.summary import Summary
 from m3index.index.sync import sync
+from m3index.index.verify import Difference, Verification, verify
 from m3index.progress import Reporter, Silent
 from m3index.search.options import SearchOptions
 from m3index.search.rerank import Reranker, load_reranker
@@ -66,6 +76,15 @@ class EncoderChoice:
             batch_tokens=self.batch_tokens,
             trust_remote_code=self.trust_remote_code,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class QualityGate:
+    """What a new generation must reach on judged queries before it serves."""
+
+    gate: Gate
+    queries: Sequence[Query]
+    qrels: Mapping[str, Mapping[str, int]]
 
 
 class Index:
@@ -192,6 +211,134 @@ class Index:
                 reporter=told,
                 stop=stop,
             )
+
+    def apply(
+        self,
+        changes: str | os.PathLike[str],
+        settings: SyncSettings | None = None,
+        *,
+        mapping: FieldMapping | None = None,
+        quarantine: str | os.PathLike[str] | None = None,
+        reporter: Reporter | None = None,
+        stop: Stop | None = None,
+        **options: Any,
+    ) -> Summary:
+        """Applies a feed of upserts and deletes (`{"op": "delete", "id": ...}`), in its order."""
+        settings = replace(settings or SyncSettings(), **options)
+        with self._reporting(reporter, quarantine) as told:
+            feed = read_changes(changes, mapping)
+            return apply_changes(
+                self.store, self.encoder(), self.collection, feed, settings, reporter=told, stop=stop
+            )
+
+    def delete(
+        self,
+        ids: Iterable[str] | None = None,
+        where: Filter | None = None,
+        source: str = DEFAULT_SOURCE,
+        **options: Any,
+    ) -> Summary:
+        """Removes whole documents by id or by filter. options: dry_run, retry_lock, reporter, stop."""
+        return delete(self.store, self.collection, ids=ids, where=where, source=source, **options)
+
+    def verify(
+        self,
+        paths: Paths,
+        settings: SyncSettings | None = None,
+        *,
+        subset: tuple[int, int] = (1, 1),
+        repair: bool = False,
+        mapping: FieldMapping | None = None,
+        input_format: str | None = None,
+        found: Callable[[Difference], None] | None = None,
+        reporter: Reporter | None = None,
+        stop: Stop | None = None,
+        **options: Any,
+    ) -> Verification:
+        """Compares slice i of n of the index with the corpus, re-encoding it; `repair` mends what differs."""
+        settings = replace(settings or SyncSettings(), **options)
+        return verify(
+            self.store,
+            self.encoder(),
+            self.collection,
+            self._corpus(paths, mapping, input_format, settings),
+            settings,
+            subset=subset,
+            repair=repair,
+            found=found,
+            reporter=reporter,
+            stop=stop,
+        )
+
+    def reindex(
+        self,
+        corpora: Mapping[str, Paths] | None = None,
+        settings: SyncSettings | None = None,
+        *,
+        gate: QualityGate | None = None,
+        keep: int = 1,
+        mapping: FieldMapping | None = None,
+        input_format: str | None = None,
+        quarantine: str | os.PathLike[str] | None = None,
+        reporter: Reporter | None = None,
+        stop: Stop | None = None,
+        **options: Any,
+    ) -> Summary:
+        """Builds a new generation with this index's encoder and these settings, and moves the alias to it.
+
+        corpora: the paths of each source; not needed where the vectors can be kept. gate: what the new
+        generation must reach before it serves, else GateError. keep: older generations that stay.
+        """
+        settings = replace(settings or SyncSettings(), **options)
+        passes = {
+            source: partial(self._corpus, paths, mapping, input_format, replace(settings, source=source))
+            for source, paths in (corpora or {}).items()
+        }
+        with self._reporting(reporter, quarantine) as told:
+            return reindex(
+                self.store,
+                self.encoder(),
+                self.collection,
+                settings,
+                corpora=passes,
+                gate=partial(self._gate, gate, told) if gate else None,
+                keep=keep,
+                reporter=told,
+                stop=stop,
+            )
+
+    def _gate(self, gate: QualityGate, reporter: Reporter, old: str, new: str) -> None:
+        """Raises GateError where the new generation is worse than the gate allows."""
+        values = {name: self._value(name, gate) for name in ((old, new) if gate.gate.relative else (new,))}
+        passed, said = gate.gate.check(values[new], values.get(old))
+        if not passed:
+            raise GateError(f"The new generation does not pass: {said} The old one goes on serving.")
+        reporter.note(said)
+
+    def _value(self, name: str, gate: QualityGate) -> float:
+        """The mean of the gate's measure over the judged queries, by hybrid search in one generation."""
+        target = collections.load_target(self.store, self.collection, name)
+        own = self.encoder()
+        if target.properties.get("space_id") == own.info.space_id:
+            encoder = own
+        else:
+            encoder = EncoderChoice(target.properties.get("encoder")).load()
+        searcher = Searcher(Target(self.store, name, target.spec.sparse, lambda: encoder))
+        queries = [query for query in gate.queries if query.query_id in gate.qrels]
+        results = searcher.run(queries, SearchOptions(k=100, texts=False))
+        run = as_run({result.query.query_id: result.hits for result in results})
+        return float(score_run(run, gate.qrels, [gate.gate.measure]).values[gate.gate.measure].mean())
+
+    def generations(self) -> list[Generation]:
+        return generations(self.store, self.collection)
+
+    def rollback(self, to: int | None = None, *, retry_lock: float = 0.0) -> Generation:
+        """Moves the alias to generation `to`, or to the one before the current."""
+        return rollback(self.store, self.collection, to, retry_lock=retry_lock)
+
+    def unlock(self) -> Holder | None:
+        """Frees the lease of a dead holder before it expires; returns who had it."""
+        return unlock(self.store, self.collection)
 
     def plan(
         self,

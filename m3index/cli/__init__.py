@@ -10,7 +10,22 @@ import typer.main
 
 import m3index
 from m3index import settings
-from m3index.cli import eval, ingest, mcp, models, plan, run, search, serve, status, tune  # noqa: A004  (modules)
+from m3index.cli import (
+    delete,
+    eval,  # noqa: A004  (a module)
+    generations,
+    ingest,
+    mcp,
+    models,
+    plan,
+    reindex,
+    run,
+    search,
+    serve,
+    status,
+    tune,
+    verify,
+)
 from m3index.errors import M3IndexError
 
 app = typer.Typer(
@@ -27,11 +42,18 @@ app.command("sync")(ingest.sync)
 app.command("plan")(plan.plan)
 app.command("search")(search.search)
 app.command("run")(run.run)
+app.command("status")(status.status)
+app.command("verify")(verify.verify)
+app.command("delete")(delete.delete)
+app.command("prune")(ingest.prune)
+app.command("reindex")(reindex.reindex)
+app.command("generations")(generations.generations)
+app.command("rollback")(generations.rollback)
+app.command("unlock")(generations.unlock)
 app.command("eval")(eval.evaluate)
 app.command("tune")(tune.tune)
 app.command("serve")(serve.serve)
 app.command("mcp")(mcp.mcp)
-app.command("status")(status.status)
 app.command("models")(models.models)
 
 

@@ -52,7 +52,8 @@ def ingest(
 
 
 def sync(
-    paths: options.Paths,
+    paths: options.SomePaths = [],  # noqa: B006  (typer copies it)
+    changes: options.Changes = "",
     max_delete: options.MaxDelete = "",
     source: options.Source = DEFAULT_SOURCE,
     field: options.Field = [],  # noqa: B006
@@ -90,11 +91,41 @@ def sync(
         update(run, "sync", given)
 
 
+def prune(
+    paths: options.Paths,
+    max_delete: options.MaxDelete = "",
+    source: options.Source = DEFAULT_SOURCE,
+    input_format: options.InputFormat = "",
+    id_field: options.IdField = "",
+    text_field: options.TextField = "",
+    title_field: options.TitleField = "",
+    metadata_field: options.MetadataField = "",
+    quarantine: options.QuarantinePath = None,
+    max_errors: options.MaxErrors = None,
+    dry_run: options.DryRun = False,
+    uri: options.Uri = options.DEFAULT_URI,
+    token: options.Token = "",
+    db: options.Db = "",
+    timeout: options.Timeout = 60.0,
+    collection: options.Collection = DEFAULT_COLLECTION,
+    retry_lock: options.RetryLock = "0s",
+    encoder: options.Encoder = "",
+    metrics_file: options.MetricsFile = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Remove what has left the corpus, within a guard; encode and write nothing."""
+    given = dict(locals())
+    with session("prune", as_json=as_json, quiet=quiet) as run:
+        update(run, "prune", given)
+
+
 def update(run: Session, mode: Mode, given: dict[str, Any]) -> None:
     """The body that these commands share. `given`: their options by parameter name."""
     from m3index.corpus.mapping import FieldMapping
 
     quarantine = given["quarantine"] or options.DEFAULT_QUARANTINE
+    run.metrics_file = given.get("metrics_file")
     corpus: dict[str, Any] = {
         "mapping": FieldMapping.named(
             id=given["id_field"] or None,
@@ -107,18 +138,38 @@ def update(run: Session, mode: Mode, given: dict[str, Any]) -> None:
     }
     chosen = settings(given)
     with options.index_of(given) as index:
+        if bool(given["paths"]) == bool(given.get("changes")):
+            raise UsageError("Name the corpus, or a feed with --changes; one of the two.")
+        if given["dry_run"] and not given["paths"]:
+            raise UsageError("A feed of changes has no --dry-run.")
         if given["dry_run"]:
             run.outcome(index.plan(given["paths"], chosen, mode=mode, **corpus))
             return
         with run.stop.listening(run.reporter):
-            summary = index.update(
-                mode, given["paths"], chosen, quarantine=quarantine, stop=run.stop, **corpus
-            )
+            told = corpus | {"quarantine": quarantine, "stop": run.stop}
+            if given["paths"]:
+                summary = index.update(mode, given["paths"], chosen, **told)
+            else:
+                del told["input_format"]
+                summary = index.apply(given["changes"], chosen, **told)
     run.outcome(summary)
     if summary.quarantined and not run.as_json:
         run.reporter.note(
             f"{summary.quarantined:,} bad rows are in {quarantine}: mend them there and ingest the file."
         )
+
+
+_DEFAULTS = {
+    "passage_tokens": "",
+    "overlap": None,
+    "field": [],
+    "sparse": "",
+    "analyzer": "",
+    "max_errors": None,
+    "force": False,
+    "retry_lock": "0",
+}
+"""Of the commands that lack some of these options."""
 
 
 def settings(given: dict[str, Any]) -> SyncSettings:
@@ -127,6 +178,7 @@ def settings(given: dict[str, Any]) -> SyncSettings:
     from m3index.index.settings import SyncSettings
     from m3index.schema import parse_field
 
+    given = _DEFAULTS | given
     if given["sparse"] not in ("", "lexical", "bm25", "none"):
         raise UsageError(f"--sparse is lexical, bm25 or none, not {given['sparse']!r}.")
     return SyncSettings(

@@ -173,6 +173,24 @@ Paths = Annotated[
         help="JSONL (also .gz, .zst), Parquet, CSV, text: files, globs, directories, or - for stdin.",
     ),
 ]
+SomePaths = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="[PATH...]",
+        show_default=False,
+        help="JSONL (also .gz, .zst), Parquet, CSV, text: files, globs, directories, or - for stdin.",
+    ),
+]
+Changes = Annotated[
+    str,
+    typer.Option(
+        envvar="M3INDEX_CHANGES",
+        metavar="FILE",
+        rich_help_panel=_CORPUS,
+        show_default="none",
+        help='Instead of a corpus, a feed of its changes: documents, and {"op": "delete", "id": ...}.',
+    ),
+]
 Sparse = Annotated[
     str,
     typer.Option(

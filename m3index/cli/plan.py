@@ -49,7 +49,7 @@ def plan(
     quiet: options.Quiet = False,
 ) -> None:
     """Say what a sync would add, update, remove and encode; write nothing."""
-    given = dict(locals()) | {"dry_run": True, "quarantine": None, "max_errors": None, "retry_lock": "0"}
+    given = dict(locals()) | {"dry_run": True, "quarantine": None}
     with session("plan", as_json=as_json, quiet=quiet) as run:
         match mode:
             case "sync" | "ingest" | "prune":

@@ -9,6 +9,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
@@ -69,6 +70,7 @@ class Session:
         self.stop = Stop()
         self.exit: Exit = Exit.OK
         self.summary: dict[str, Any] = {}
+        self.metrics_file: Path | None = None
         self.started = time.perf_counter()
 
     def outcome(self, found: Outcome) -> None:
@@ -84,10 +86,23 @@ class Session:
 
     def close(self) -> None:
         self.reporter.close()
+        if self.metrics_file is not None:
+            self._write_metrics(self.metrics_file)
         if self.as_json:
             seconds = round(time.perf_counter() - self.started, 3)
             base = {"type": "summary", "command": self.command, "seconds": seconds}
             self.reporter.result({**base, **self.summary, "exit": int(self.exit)})
+
+    def _write_metrics(self, path: Path) -> None:
+        from m3index.index.metrics import write_metrics
+
+        seconds = round(time.perf_counter() - self.started, 3)
+        record = {"collection": "", "seconds": seconds, **self.summary, "exit": int(self.exit)}
+        try:
+            write_metrics(path, {"command": self.command, **record})
+        except M3IndexError as error:
+            self.exit = self.exit or error.exit_code
+            self.reporter.error(str(error), int(error.exit_code))
 
 
 @contextmanager

@@ -11,7 +11,24 @@ _COUNTS = ("added", "updated", "metadata_only", "unchanged", "deleted", "quarant
 
 
 def sentences(record: Mapping[str, Any]) -> Iterator[str]:
-    """For `Summary` and `Plan` records."""
+    """For the records of `Summary`, `Plan` and `Verification`."""
+    return _verified(record) if "checked" in record else _run(record)
+
+
+def _verified(record: Mapping[str, Any]) -> Iterator[str]:
+    part = "" if record["subset"] in ("", "1/1") else f" (slice {record['subset']})"
+    yield (
+        f"{record['collection']}: {record['checked']:,} documents and {record['passages']:,} passages "
+        f"compared{part} in {record['seconds']:.1f} s."
+    )
+    if not record["differing"]:
+        yield "The index is what the corpus says."
+        return
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in record["by_kind"].items())
+    yield f"{record['differing']:,} documents differ ({kinds}); {record['repaired']:,} were mended."
+
+
+def _run(record: Mapping[str, Any]) -> Iterator[str]:
     planned = "count_ok" not in record
     counts = ", ".join(
         f"{record[name]:,} {name.replace('_', ' ')}"
