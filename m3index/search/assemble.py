@@ -33,7 +33,7 @@ def fuse_legs(
 ) -> list[Found]:
     """The first `count` of the fused ranking. An id is shown by the passage of the leg that
     contributes most to it (of equal ones, the first leg)."""
-    fused = combine(rankings, weights, method=options.fusion, k=options.rrf_k)[:count]
+    fused = combine(rankings, weights, method=options.method, k=options.rrf_k)[:count]
     passages = {name: dict(zip(r.ids, r.passages, strict=True)) for name, r in rankings.items()}
     found: list[Found] = []
     for rank, item in enumerate(fused, 1):

@@ -15,6 +15,8 @@ from m3index.store.queries import MAX_LIMIT
 
 Mode: TypeAlias = Literal["hybrid", "dense", "sparse"]
 MODES: tuple[Mode, ...] = get_args(Mode)
+Fusion: TypeAlias = Method | Literal["server"]
+FUSIONS: tuple[Fusion, ...] = (*METHODS, "server")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,18 +24,20 @@ class SearchOptions:
     """The choices of one search. Raises UsageError where they cannot be.
 
     k: hits to return. weights: one for each leg ("dense", "sparse"; "NAME:dense" ... where several
-    collections are searched), equal unless given; 0 leaves a leg out. depth: documents that each leg
-    yields before fusion, `max(100, 10 k)` unless given. passages: passages as hits, not documents by
-    their best passage. group_by: the best hit for each value of this field. rerank: what reorders the
-    first `rerank_depth` hits (`max(50, k)` unless given). explain: explanations beside the hits.
-    texts: fetch title, text and metadata of the hits; a run file needs only their ids.
+    collections are searched), equal unless given; 0 leaves a leg out. fusion: `server` is reciprocal
+    rank fusion by Milvus itself where that gives the same answer; a note says which it was. depth:
+    documents that each leg yields before fusion, `max(100, 10 k)` unless given. passages: passages as
+    hits, not documents by their best passage. group_by: the best hit for each value of this field.
+    rerank: what reorders the first `rerank_depth` hits (`max(50, k)` unless given). explain:
+    explanations beside the hits. texts: fetch title, text and metadata of the hits; a run file needs
+    only their ids.
     """
 
     k: int = 10
     mode: Mode = "hybrid"
     weights: Mapping[str, float] | None = None
     rrf_k: float = RRF_K
-    fusion: Method = "rrf"
+    fusion: Fusion = "rrf"
     depth: int | None = None
     where: Filter | None = None
     passages: bool = False
@@ -47,8 +51,8 @@ class SearchOptions:
         _check_count("k", self.k)
         if self.mode not in MODES:
             raise UsageError(f"There is no search mode {self.mode!r}; there are {', '.join(MODES)}.")
-        if self.fusion not in METHODS:
-            raise UsageError(f"There is no fusion {self.fusion!r}; there are {', '.join(METHODS)}.")
+        if self.fusion not in FUSIONS:
+            raise UsageError(f"There is no fusion {self.fusion!r}; there are {', '.join(FUSIONS)}.")
         if not (math.isfinite(self.rrf_k) and self.rrf_k >= 0):
             raise UsageError(f"The k of reciprocal rank fusion is {self.rrf_k}; it is a number from 0 up.")
         for name, count in (("depth", self.depth), ("rerank depth", self.rerank_depth)):
@@ -60,6 +64,11 @@ class SearchOptions:
                     )
         if self.passages and self.group_by is not None:
             raise UsageError("Hits are either passages or groups of a field; leave one of the two out.")
+
+    @property
+    def method(self) -> Method:
+        """How this side fuses."""
+        return "rrf" if self.fusion == "server" else self.fusion
 
     @property
     def leg_depth(self) -> int:

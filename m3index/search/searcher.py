@@ -14,6 +14,7 @@ from m3index.search.fusion import Ranking
 from m3index.search.legs import Scope, retrieve, retrieve_any
 from m3index.search.options import SearchOptions
 from m3index.search.plan import PlannedLeg, Target, encode, plan_legs, stored_vector
+from m3index.search.server_fusion import fuse_on_server, why_not
 from m3index.search.threads import Clock, at_once, start
 from m3index.store.base import QueryVector, StoredRow
 from m3index.types import DEFAULT_SOURCE, Hit, Leg, Query, document_key, join_title, passage_key
@@ -51,6 +52,9 @@ class _Retrieved:
     rankings: Mapping[str, Sequence[Ranking]]
     vectors: Mapping[str, Sequence[QueryVector]] = field(default_factory=dict)
 
+    def by_query(self, queries: int) -> list[dict[str, Ranking]]:
+        return [{name: found[i] for name, found in self.rankings.items()} for i in range(queries)]
+
 
 class Searcher:
     """Searches one collection, or several whose legs are fused together. It holds no connection of its
@@ -87,6 +91,8 @@ class Searcher:
             raise UsageError("There is no explanation for documents that are like one; leave it out.")
         clock = Clock()
         plan, notes = plan_legs(self._targets, options)
+        if options.fusion == "server":
+            notes = (*notes, "Fused by m3index, not by Milvus: it compares one vector, not a document's.")
         key = document_key(source, doc_id)
         with clock("fetch"):
             rows, more_notes = _stored_passages(self._targets[0], key, doc_id, source)
@@ -96,10 +102,11 @@ class Searcher:
             vectors = [stored_vector(row, leg.leg) for row in rows]
             return [retrieve_any(leg.target.store, leg.target.collection, leg.leg, vectors, scope)]
 
-        found = at_once({leg.name: _timed(clock, ask, leg) for leg in plan})
-        rankings = {name: future.result() for name, future in found.items()}
+        answers = at_once({leg.name: _timed(clock, ask, leg) for leg in plan})
+        retrieved = _Retrieved({name: future.result() for name, future in answers.items()})
         query = Query("", join_title(str(rows[0]["title"]), str(rows[0]["text"])))
-        return self._finish([query], plan, _Retrieved(rankings), options, clock, (*notes, *more_notes))[0]
+        found = _fuse(retrieved, 1, plan, options, clock)
+        return self._finish([query], plan, retrieved, found, options, clock, (*notes, *more_notes))[0]
 
     # -- many queries
 
@@ -133,24 +140,32 @@ class Searcher:
     def _answer(self, queries: Sequence[Query], options: SearchOptions) -> list[SearchResult]:
         clock = Clock()
         plan, notes = plan_legs(self._targets, options)
-        retrieved = _retrieve([query.text for query in queries], plan, _scope(options), clock)
-        return self._finish(queries, plan, retrieved, options, clock, notes)
+        texts = [query.text for query in queries]
+        if options.fusion == "server":
+            reason = why_not(plan, options)
+            if reason is None:
+                retrieved, found = _retrieve_fused(texts, plan, options, clock)
+                return self._finish(
+                    queries, plan, retrieved, found, options, clock, (*notes, "Fused by Milvus.")
+                )
+            notes = (*notes, f"Fused by m3index, not by Milvus: {reason}.")
+        retrieved = _retrieve(texts, plan, _scope(options), clock)
+        found = _fuse(retrieved, len(queries), plan, options, clock)
+        return self._finish(queries, plan, retrieved, found, options, clock, notes)
 
     def _finish(
         self,
         queries: Sequence[Query],
         plan: Sequence[PlannedLeg],
         retrieved: _Retrieved,
+        found: Sequence[Sequence[Found]],
         options: SearchOptions,
         clock: Clock,
         notes: tuple[str, ...],
     ) -> list[SearchResult]:
-        """Rankings -> results: fuse, fetch, rerank, explain."""
+        """What was found for each query -> its result: fetch, rerank, explain."""
         weights = {leg.name: leg.weight for leg in plan}
-        wanted = options.k if options.rerank is None else options.rerank_count
-        legs = [{name: found[i] for name, found in retrieved.rankings.items()} for i in range(len(queries))]
-        with clock("fuse"):
-            found = [fuse_legs(rankings, weights, options, wanted) for rankings in legs]
+        legs = retrieved.by_query(len(queries))
         with clock("fetch"):
             rows = fetch([f for part in found for f in part], self._targets, plan, options)
         results: list[SearchResult] = []
@@ -214,6 +229,33 @@ def _retrieve(texts: Sequence[str], plan: Sequence[PlannedLeg], scope: Scope, cl
     return _Retrieved({leg.name: found[leg.name].result() for leg in plan}, vectors)
 
 
+def _retrieve_fused(
+    texts: Sequence[str], plan: Sequence[PlannedLeg], options: SearchOptions, clock: Clock
+) -> tuple[_Retrieved, list[list[Found]]]:
+    """Both legs in one call, fused by Milvus; the legs themselves stay there."""
+    vectors: dict[str, Sequence[QueryVector]] = {leg.name: texts for leg in plan if leg.leg is Leg.BM25}
+    with clock("encode"):
+        vectors |= encode(texts, [leg for leg in plan if leg.leg is not Leg.BM25])
+    with clock("server"):
+        return _Retrieved({}, vectors), fuse_on_server(vectors, plan, options, _wanted(options))
+
+
+def _fuse(
+    retrieved: _Retrieved, queries: int, plan: Sequence[PlannedLeg], options: SearchOptions, clock: Clock
+) -> list[list[Found]]:
+    weights = {leg.name: leg.weight for leg in plan}
+    with clock("fuse"):
+        return [
+            fuse_legs(rankings, weights, options, _wanted(options))
+            for rankings in retrieved.by_query(queries)
+        ]
+
+
+def _wanted(options: SearchOptions) -> int:
+    """How many hits go into the last steps."""
+    return options.k if options.rerank is None else options.rerank_count
+
+
 def _timed(
     clock: Clock, ask: Callable[[PlannedLeg], list[Ranking]], leg: PlannedLeg
 ) -> Callable[[], list[Ranking]]:
@@ -240,7 +282,7 @@ def _explain(
                 known += new
     weights = {leg.name: leg.weight for leg in plan}
     fused = [f.fused for f in found]
-    return explain(fused, rankings, weights, matches, method=options.fusion, k=options.rrf_k)
+    return explain(fused, rankings, weights, matches, method=options.method, k=options.rrf_k)
 
 
 def _stored_passages(
