@@ -57,15 +57,16 @@ def test_batches_keep_order_and_bounds(sizes: list[int], most: int, room: int) -
         assert len(batch) == 1 or sum(w.size for w in batch) <= room
 
 
+texts = st.text(st.characters(blacklist_categories=["Cs"]), max_size=8)
+numbers = st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(blacklist_categories=["Cs"]), max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(st.characters(blacklist_categories=["Cs"])), inner, max_size=3),
+    st.none() | st.booleans() | numbers | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
     max_leaves=10,
-)  # fmt: skip
+)
 
 
-@given(st.dictionaries(st.text(st.characters(blacklist_categories=["Cs"])), json_values, max_size=4))
+@given(st.dictionaries(texts, json_values, max_size=4))
 @settings(max_examples=80, deadline=None)
 def test_metadata_keep_every_value(metadata: dict[str, object]) -> None:
     text = rows.metadata_json(metadata)
