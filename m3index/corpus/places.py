@@ -107,14 +107,14 @@ class Places:
             if not any(isinstance(entry, File | Unlisted) for entry in _directory(path, self._format)):
                 raise UsageError(
                     f"The directory {path!r} holds no file to read "
-                    f"({' '.join(SUFFIXES)}, also with .gz or .zst); for other names say --format."
+                    f"({' '.join(SUFFIXES)}, also with .gz or .zst); for other names say --input-format."
                 )
             return _directory, path
         if not os.path.exists(path):
             raise UsageError(f"{path!r} is a link to nothing.")
         if format_of(path, self._format) is None and not _is_pipe(path):
             raise UsageError(
-                f"The name of {path!r} does not say what it holds; say --format {'|'.join(FORMATS)}."
+                f"The name of {path!r} does not say what it holds; say --input-format {'|'.join(FORMATS)}."
             )
         return _file, path
 

@@ -44,7 +44,7 @@ def load(
         document_prompt=document_prompt,
     )
     return ModelEncoder(
-        name, layout, Settings(device, precision, batch_tokens, tokenizer_processes, trust_remote_code)
+        source.name, layout, Settings(device, precision, batch_tokens, tokenizer_processes, trust_remote_code)
     )
 
 

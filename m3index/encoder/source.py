@@ -30,7 +30,8 @@ _IGNORED = [
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """name: what the user wrote. directory: where the model is. preset: what its card says, if named."""
+    """name: what finds it again, from any working directory. directory: where the model is.
+    preset: what its card says, if named."""
 
     name: str
     directory: Path
@@ -46,7 +47,8 @@ def locate(name: str, *, revision: str | None = None) -> Source:
     if name == "offline":
         return Source(name, _packaged(), preset)
     if preset is None and name and Path(name).expanduser().is_dir():
-        return Source(name, Path(name).expanduser().resolve(), None)
+        directory = Path(name).expanduser().resolve()
+        return Source(str(directory), directory, None)
     hub_id = preset.hub if preset else name
     if preset is None and not _HUB_ID.fullmatch(name):
         raise ModelNotFoundError(

@@ -163,8 +163,9 @@ def check(target: Target, info: EncoderInfo, wanted: Wanted) -> None:
         )
     if properties.get("space_id") != info.space_id or target.spec.dim != info.dim:
         raise MismatchError(
-            f"Collection {alias!r} holds vectors of {properties.get('encoder') or 'another encoder'}; "
-            f"those of {info.name} cannot be compared with them. {remedy}"
+            f"Collection {alias!r} holds vectors of {properties.get('encoder') or 'another encoder'} "
+            f"({target.spec.dim}-d); those of {info.name} ({info.dim}-d) cannot be compared with them. "
+            f"{remedy}"
         )
     if wanted.sparse is not None and wanted.sparse != target.spec.sparse:
         raise MismatchError(

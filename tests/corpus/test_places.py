@@ -83,8 +83,8 @@ def test_a_format_that_is_asked_for(here: Path) -> None:
     [
         (["gone.jsonl"], None, "no file, directory or match for 'gone.jsonl'"),
         (["a.txt", "*.nope"], None, r"'\*.nope'"),
-        (["x.json"], None, "say --format jsonl|parquet"),
-        (["a.parquet.gz"], None, "say --format"),
+        (["x.json"], None, "say --input-format jsonl|parquet"),
+        (["a.parquet.gz"], None, "say --input-format"),
         (["empty"], None, "holds no file to read"),
         (["link"], None, "link to nothing"),
         (["a.txt"], "xml", "no format 'xml'"),
