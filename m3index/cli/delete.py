@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -50,8 +50,8 @@ def delete(
         filtered = index.where(where, filter_ or None)
         if bool(named) == (filtered is not None):
             raise UsageError("Name documents by id or --file, or say which by --where or --filter.")
-        which = {"ids": named} if named else {"where": filtered}
-        found = index.delete(**which, source=source, dry_run=True)  # type: ignore[arg-type]
+        which: dict[str, Any] = {"ids": named} if named else {"where": filtered}
+        found = index.delete(**which, source=source, dry_run=True)
         if dry_run or not found.deleted:
             run.outcome(found)
             return
@@ -63,7 +63,7 @@ def delete(
         with run.stop.listening(run.reporter):
             retry = parse.seconds(retry_lock)
             summary = index.delete(
-                **which,  # type: ignore[arg-type]
+                **which,
                 source=source,
                 retry_lock=retry,
                 reporter=run.reporter,

@@ -363,8 +363,11 @@ MetricsFile = Annotated[
 Yes = Annotated[bool, typer.Option("--yes", "-y", envvar="M3INDEX_YES", help="Do not ask.")]
 
 
-def index_of(given: dict[str, Any]) -> Index:
-    """The index that a command's options, by parameter name, say. An empty string is not given."""
+def index_of(given: dict[str, Any], *, create: bool = False) -> Index:
+    """The index that a command's options, by parameter name, say. An empty string is not given.
+
+    create: whether a local database is made where there is none.
+    """
     from m3index.api import EncoderChoice, Index
 
     choice = EncoderChoice(
@@ -381,4 +384,5 @@ def index_of(given: dict[str, Any]) -> Index:
         db=given["db"] or None,
         timeout=given["timeout"],
         encoder=choice,
+        create=create,
     )

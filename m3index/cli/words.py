@@ -36,10 +36,13 @@ def _run(record: Mapping[str, Any]) -> Iterator[str]:
         if record[name] or name in ("added", "unchanged")
     )
     would = "; this would be: " if planned else ", "
-    yield f"{record['collection']}: {record['scanned']:,} documents read{would}{counts}."
+    met = "asked for" if record["command"] == "delete" else "read"
+    yield f"{record['collection']}: {record['scanned']:,} documents {met}{would}{counts}."
     tokens, passages, seconds = record["tokens"], record["passages"], record["seconds"]
     if not record["scanned"]:
         yield "There was nothing in the corpus."
+    elif record["command"] in ("delete", "prune"):
+        return
     elif planned and tokens:
         time = f", about {seconds:.0f} s at the last run's rate" if seconds is not None else ""
         yield f"To encode: about {tokens:,} tokens in {passages:,} passages{time}."
