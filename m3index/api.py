@@ -108,16 +108,18 @@ class Index:
         db: str | None = None,
         timeout: float = 60.0,
         encoder: str | Encoder | EncoderChoice | None = None,
+        create: bool = True,
     ) -> Self:
         """Connects. Nothing is made in the store and no model is loaded until it is needed.
 
         uri: a local file ending in `.db` (Milvus Lite) or the URI of a server; `memory:` for tests.
         timeout: seconds for which a store that does not answer is tried again.
         encoder: preset, hub id, directory, or an encoder already loaded.
+        create: whether a local database is made where there is none; else CollectionNotFoundError.
         """
         if encoder is None or isinstance(encoder, str):
             encoder = EncoderChoice(encoder)
-        return cls(open_store(uri, token=token, db=db, timeout=timeout), collection, encoder)
+        return cls(open_store(uri, token=token, db=db, timeout=timeout, create=create), collection, encoder)
 
     def close(self) -> None:
         """Releases the store (a local file's lock too) and the encoder."""
@@ -142,10 +144,11 @@ class Index:
                 assert self._choice is not None
                 choice = self._choice
                 if choice.name is None:
-                    try:
-                        choice = replace(choice, name=self.target().properties.get("encoder"))
-                    except CollectionNotFoundError:
-                        choice = replace(choice, name=DEFAULT_ENCODER)
+                    with suppress(CollectionNotFoundError):
+                        target = self.target()
+                        choice = replace(
+                            choice, name=target.properties.get("encoder"), dim=choice.dim or target.spec.dim
+                        )
                 self._encoder = choice.load()
             return self._encoder
 
@@ -450,8 +453,9 @@ class Index:
             if loaded.info.space_id != target.properties.get("space_id"):
                 raise MismatchError(
                     f"Collection {self.collection!r} holds vectors of "
-                    f"{target.properties.get('encoder') or 'another encoder'}; those of {loaded.info.name} "
-                    f"cannot be compared with them. Search it without --encoder, or reindex it."
+                    f"{target.properties.get('encoder') or 'another encoder'} ({target.spec.dim}-d); "
+                    f"those of {loaded.info.name} ({loaded.info.dim}-d) cannot be compared with them. "
+                    f"Search it without --encoder and --dim, or reindex it."
                 )
             return loaded
 

@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 from pathlib import Path
 
-from m3index.errors import LockedError, StoppedError, StoreError, UsageError
+from m3index.errors import CollectionNotFoundError, LockedError, StoppedError, StoreError, UsageError
 
 MIN_FREE = 256 * 2**20
 """Milvus Lite on a full disk can lose rows that it has acknowledged: it is not brought there.
@@ -48,8 +48,8 @@ class Warnings(logging.Handler):
 class LiteFile:
     """A local database that this process holds; the last user of it in the process lets it go."""
 
-    def __init__(self, uri: str) -> None:
-        self.path = check_path(uri)
+    def __init__(self, uri: str, *, create: bool = True) -> None:
+        self.path = check_path(uri, create=create)
         self.warnings = Warnings()
         self.address = self._start()
         with _users_lock:
@@ -102,8 +102,9 @@ class LiteFile:
         server_manager_instance.release_server(str(self.path))
 
 
-def check_path(uri: str) -> Path:
-    """The database's path, its parent made. Raises UsageError for what cannot be one."""
+def check_path(uri: str, *, create: bool = True) -> Path:
+    """The database's path, its parent made where it may be. Raises UsageError for what cannot be one,
+    CollectionNotFoundError for one that is not there and not to be made."""
     path = Path(uri.removeprefix("file://")).expanduser().absolute()
     if path.suffix != ".db":
         raise UsageError(f"A local database's name ends in .db: {uri!r} does not. Try {str(path) + '.db'!r}.")
@@ -113,6 +114,10 @@ def check_path(uri: str) -> Path:
         )
     if path.is_dir() and any(path.iterdir()) and not (path / "collections").is_dir():
         raise UsageError(f"{path} is a folder with other things in it, not a database. Give another path.")
+    if not create and not path.exists():
+        raise CollectionNotFoundError(
+            f"There is no database {path}. Make it with `m3index ingest`, or name another with --uri."
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

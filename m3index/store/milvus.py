@@ -66,12 +66,19 @@ class MilvusStore:
 
     @classmethod
     def open(
-        cls, uri: str, token: str | None = None, db: str | None = None, *, timeout: float | None = None
+        cls,
+        uri: str,
+        token: str | None = None,
+        db: str | None = None,
+        *,
+        timeout: float | None = None,
+        create: bool = True,
     ) -> MilvusStore:
         """Opens `path.db` in this process, or a server by `http://`, `https://`, `tcp://` or `unix:`.
 
         timeout: the seconds that one call may take, its repetitions included; by default 60 on
-        servers and 600 on a local file, which answers slowly rather than not at all.
+        servers and 600 on a local file, which answers slowly rather than not at all. create: whether a
+        local file is made where there is none; else CollectionNotFoundError.
         """
         _quieten()
         if _SERVER.match(uri):
@@ -80,7 +87,7 @@ class MilvusStore:
             raise UsageError(
                 f"{faults.redacted(uri)!r} is no address of Milvus: use a path ending in .db, or http://."
             )
-        lite = LiteFile(uri)
+        lite = LiteFile(uri, create=create)
         try:
             return cls(uri, token or "", db or "", timeout, lite)
         except BaseException:

@@ -6,11 +6,17 @@ from m3index.store.base import Store
 
 
 def open_store(
-    uri: str, token: str | None = None, db: str | None = None, *, timeout: float | None = None
+    uri: str,
+    token: str | None = None,
+    db: str | None = None,
+    *,
+    timeout: float | None = None,
+    create: bool = True,
 ) -> Store:
     """`path.db` (Milvus Lite), `http(s)://`, `tcp://`, `unix:` (a server), or `memory:` (gone when closed).
 
-    timeout: the seconds that one call may take, its repetitions included.
+    timeout: the seconds that one call may take, its repetitions included. create: whether a local
+    database is made where there is none; else CollectionNotFoundError.
     """
     if uri == "memory:":
         from m3index.store.memory import MemoryStore
@@ -18,4 +24,4 @@ def open_store(
         return MemoryStore()
     from m3index.store.milvus import MilvusStore
 
-    return MilvusStore.open(uri, token, db, timeout=timeout)
+    return MilvusStore.open(uri, token, db, timeout=timeout, create=create)
