@@ -4,8 +4,8 @@
     python benchmarks/encode.py --shape student --lengths 512 --device cuda --texts 2000
     python benchmarks/encode.py --memory
 
-All are given the same texts, in turn, in one process; the medians are printed, and our ratio to each. On a CPU
-each has one thread, and its CPU seconds are what counts: they are those of a clock on a machine that does
+All are given the same texts, in turn, in one process; the medians are printed, and our ratio to each. On a
+CPU each has one thread, and its CPU seconds are what counts: they are those of a clock on a machine that does
 nothing else. A random model has the speed of the real one. FlagEmbedding and sentence-transformers come
 from tests/oracle/requirements.txt; a peer that is not installed is left out.
 """

@@ -257,8 +257,10 @@ def save(
         with torch.no_grad():
             # Initial weights are so small that every text comes out alike; make them matter.
             for name, parameter in model.named_parameters():
-                if parameter.dim() > 1:
-                    parameter.normal_(0, 1.0 if "embeddings" in name or "embed_" in name else 0.2)
+                if parameter.dim() > 1 and ("embeddings" in name or "embed_" in name):
+                    parameter.normal_(0, 1.0)
+                elif parameter.dim() > 1:
+                    parameter.normal_(0, 1.1 / parameter.shape[1] ** 0.5)
                 elif name.endswith("bias"):
                     parameter.normal_(0, 0.1)
     config.architectures = [model_class.__name__]
