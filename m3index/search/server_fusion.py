@@ -11,6 +11,7 @@ from m3index.search.options import SearchOptions
 from m3index.search.plan import PlannedLeg
 from m3index.store.base import QueryVector
 from m3index.store.filter import Filter
+from m3index.store.queries import MAX_LIMIT
 from m3index.types import Candidate, Leg
 
 
@@ -48,6 +49,8 @@ def why_not(plan: Sequence[PlannedLeg], options: SearchOptions) -> str | None:
         return "it does not give the ranks of the legs, which an explanation needs"
     if len(plan) != 2 or plan[1].target is not first.target:
         return "there is nothing to fuse in one collection"
+    if not 0 < options.rrf_k < MAX_LIMIT:
+        return f"its k is above 0 and below {MAX_LIMIT:,}"
     store = first.target.store
     if not isinstance(store, FusingStore):
         return "this store has no ranker of its own"

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 import grpc
 import numpy as np
-from pymilvus import MilvusClient
+from pymilvus import AnnSearchRequest, Function, FunctionType, MilvusClient
 from pymilvus.client.cache import GlobalCache
 from pymilvus.exceptions import MilvusException
 
@@ -25,7 +25,7 @@ from m3index.store.filter import Filter, In, render
 from m3index.store.lite import LiteFile
 from m3index.store.queries import check
 from m3index.store.rows import WireRow, batches, checked, csr_row, from_wire, refused
-from m3index.types import Candidate, Leg, Row
+from m3index.types import Candidate, Leg, Row, join_title
 
 Kind: TypeAlias = Literal["lite", "lite-server", "server"]
 T = TypeVar("T")
@@ -53,6 +53,7 @@ class MilvusStore:
         self._uri, self._token, self._db, self._lite = uri, token, db, lite
         self._timeout = timeout or (SERVER_TIMEOUT if lite is None else LITE_TIMEOUT)
         self._specs: dict[str, CollectionSpec] = {}
+        self._weighing: dict[str, bool] = {}
         self._closed = False
         self._gate: AbstractContextManager[Any] = nullcontext()
         self._client = self._connect()
@@ -264,6 +265,68 @@ class MilvusStore:
                 found[i] = _candidates(hits, leg, group_field)
         return found
 
+    def hybrid(
+        self,
+        name: str,
+        queries: Mapping[Leg, Sequence[QueryVector]],
+        weights: Mapping[Leg, float] | None,
+        *,
+        depth: int,
+        limit: int,
+        k: float,
+        where: Filter | None = None,
+    ) -> list[list[Candidate]]:
+        """Reciprocal rank fusion in the server: search/server_fusion.py says what it promises.
+
+        Candidates whose scores in a leg are equal are ranked there in the server's own order.
+        """
+        spec = self.spec(name)
+        asked = {leg: set(check(spec, leg, vectors, depth)) for leg, vectors in queries.items()}
+        found: list[list[Candidate]] = [[] for _ in next(iter(queries.values()))]
+        by_legs: dict[tuple[Leg, ...], list[int]] = {}
+        for i in range(len(found)):
+            by_legs.setdefault(tuple(leg for leg in queries if i in asked[leg]), []).append(i)
+        for legs, every in by_legs.items():
+            for numbers in _slices(every if legs else [], max(1, CANDIDATES_PER_CALL // depth)):
+                data = {leg: _query_data(leg, [queries[leg][i] for i in numbers], spec) for leg in legs}
+                params: dict[str, Any] = {"reranker": "rrf", "k": k}
+                if weights is not None:
+                    params["weights"] = [weights[leg] for leg in legs]
+                answers = self._hybrid(name, data, params, depth, limit, where)
+                for i, hits in zip(numbers, answers, strict=True):
+                    found[i] = _candidates(hits, Leg.DENSE, None)
+        return found
+
+    def weighs_legs(self, name: str) -> bool:
+        """Whether `hybrid` honours weights: servers before 3.0.1 and Milvus Lite ignore them without a
+        word. A stored passage is asked for itself: it is first in both legs, and with one of them
+        weighed 0 its score is that of one leg, or else of both."""
+        if name not in self._weighing:
+            self._weighing[name] = self._try_weights(name)
+        return self._weighing[name]
+
+    def _try_weights(self, name: str) -> bool:
+        spec = self.spec(name)
+        sparse = Leg.LEXICAL if spec.sparse == "lexical" else Leg.BM25
+        first = next(self.scan(name, None, []), None)
+        if first is None:
+            return False
+        fields = ["dense", "lexical"] if sparse is Leg.LEXICAL else ["dense", "title", "text"]
+        row = self.get(name, [first["passage_id"]], fields)[first["passage_id"]]
+        vector = row["lexical"] if sparse is Leg.LEXICAL else join_title(row["title"], row["text"])
+        try:
+            [found] = self.hybrid(
+                name,
+                {Leg.DENSE: [row["dense"]], sparse: [vector]},
+                {Leg.DENSE: 1.0, sparse: 0.0},
+                depth=10,
+                limit=1,
+                k=60,
+            )
+        except StoreError:
+            return False
+        return bool(found) and found[0].score < 1.5 / 61
+
     # -- the connection
 
     def describe(self) -> Mapping[str, Any]:
@@ -418,6 +481,39 @@ class MilvusStore:
                 limit=limit,
                 output_fields=outputs,
                 search_params=_search_params(leg, limit),
+                consistency_level="Strong",
+                timeout=t,
+            ),
+            name,
+            filtered=where is not None,
+        )
+        return answers
+
+    def _hybrid(
+        self,
+        name: str,
+        data: Mapping[Leg, Any],
+        params: Mapping[str, Any],
+        depth: int,
+        limit: int,
+        where: Filter | None,
+    ) -> Sequence[Any]:
+        expression = None if where is None else render(where)
+        legs = [
+            AnnSearchRequest(queries, leg.value, _search_params(leg, depth), depth, expr=expression)
+            for leg, queries in data.items()
+        ]
+        ranker = Function(
+            name="rrf", input_field_names=[], function_type=FunctionType.RERANK, params=dict(params)
+        )
+        answers: Sequence[Any] = self._call(
+            "searching",
+            lambda t: self._client.hybrid_search(
+                name,
+                legs,
+                ranker,
+                limit=limit,
+                output_fields=_outputs([]),
                 consistency_level="Strong",
                 timeout=t,
             ),

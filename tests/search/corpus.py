@@ -11,6 +11,7 @@ from fakes import FakeEncoder
 from m3index.encoder.base import Encoder
 from m3index.schema import CollectionSpec
 from m3index.search.plan import Target
+from m3index.store.base import Store
 from m3index.store.memory import MemoryStore
 from m3index.types import DEFAULT_SOURCE, FieldType, Row, SparseKind, document_key, join_title, passage_key
 
@@ -57,7 +58,7 @@ def collection(
     sparse: SparseKind = "lexical",
     *,
     encoder: FakeEncoder | None = None,
-    store: MemoryStore | None = None,
+    store: Store | None = None,
     name: str = "docs__g1",
     fields: Mapping[str, FieldType] | None = None,
 ) -> Target:

@@ -1,19 +1,22 @@
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from search.corpus import TIDES, collection
+from fakes import FakeEncoder
+from search.corpus import TIDES, Doc, collection
 
 from m3index.search.options import SearchOptions
 from m3index.search.searcher import Searcher, SearchResult
 from m3index.search.server_fusion import FusingStore
 from m3index.store.filter import Compare, Filter
 from m3index.store.memory import MemoryStore
-from m3index.types import Candidate, Leg, Query
+from m3index.store.milvus import MilvusStore
+from m3index.types import Candidate, EncodedBatch, Leg, Query, SparseVector
 
 
 class FusingMemory(MemoryStore):
@@ -89,6 +92,7 @@ def test_weights_are_sent_between_0_and_1() -> None:
         ({"mode": "dense"}, "nothing to fuse"),
         ({"weights": {"dense": 1.0, "sparse": 0.0}}, "nothing to fuse"),
         ({"weights": {"dense": 1.0, "sparse": 0.5}}, "ignores the weights"),
+        ({"rrf_k": 0.0}, "its k is above 0"),
     ],
 )
 def test_where_the_answer_would_be_another_it_is_fused_here(changes: Any, says: str) -> None:
@@ -123,3 +127,70 @@ def test_many_queries_and_a_reranker() -> None:
     theirs = list(searcher.run(queries, replace(options, fusion="server")))
     assert [shown(r) for r in theirs] == [shown(r) for r in ours]
     assert theirs[0].hits[0].fused_rank == 5
+
+
+class FineEncoder(FakeEncoder):
+    """Lexical weights that differ by token and by text, so that no two scores of a leg are equal."""
+
+    def _encode(self, ids: Sequence[Any], lexical: bool, multi_vector: bool) -> EncodedBatch:
+        batch = super()._encode(ids, lexical, multi_vector)
+        if batch.lexical is None:
+            return batch
+        lengths = np.diff(batch.lexical.indptr)
+        weights = (1 + batch.lexical.indices / 50_000) * (1 + np.repeat(lengths, lengths) / 997)
+        return replace(batch, lexical=replace(batch.lexical, values=weights.astype(np.float32)))
+
+
+@pytest.fixture(scope="module")
+def lite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusStore]:
+    store = MilvusStore.open(str(tmp_path_factory.mktemp("lite") / "fusion.db"))
+    yield store
+    store.close()
+
+
+@pytest.mark.parametrize("sparse", ["lexical", "bm25"])
+def test_milvus_lite_gives_our_answer(lite: MilvusStore, sparse: Any) -> None:
+    rng = random.Random(3)
+    words = [f"w{i}" for i in range(400)]
+    docs = [Doc(f"d{i}", [" ".join(rng.sample(words, 8 + i % 40))]) for i in range(120)]
+    encoder = FineEncoder(limit=512)
+    target = collection(docs, sparse, store=lite, encoder=encoder, name=f"fusion_{sparse}__g1")
+    searcher = Searcher(target)
+    compared = 0
+    for i in range(12):
+        text = " ".join(rng.sample(words, 20))
+        options = SearchOptions(k=5, passages=True, depth=30, where=Compare("doc_id", "!=", f"d{i}"))
+        ours = searcher.search(text, options)
+        if all(len(set(leg.scores)) == len(leg) for leg in ours.legs.values()):
+            theirs = searcher.search(text, replace(options, fusion="server"))
+            assert theirs.notes == ("Fused by Milvus.",)
+            assert [hit.score for hit in theirs.hits] == pytest.approx(
+                [hit.score for hit in ours.hits], rel=1e-5
+            )
+            scores = {hit.passage_id: hit.score for hit in searcher.search(text, replace(options, k=30)).hits}
+            assert [scores[hit.passage_id] for hit in theirs.hits] == pytest.approx(list(scores.values())[:5])
+            compared += 1
+    assert compared >= 4
+
+
+def test_milvus_lite_ignores_weights_and_is_found_out(lite: MilvusStore) -> None:
+    for sparse in ("lexical", "bm25"):
+        target = collection(TIDES, sparse, store=lite, name=f"weighed_{sparse}__g1")  # type: ignore[arg-type]
+        assert not lite.weighs_legs(target.collection)
+        options = SearchOptions(passages=True, fusion="server", weights={"dense": 0.9, "sparse": 0.1})
+        result = Searcher(target).search("salt sea", options)
+        assert "ignores the weights" in result.notes[0]
+        assert set(result.legs) == {"dense", "sparse"}
+    empty = collection([], store=lite, name="empty__g1")
+    assert not lite.weighs_legs(empty.collection)
+
+
+def test_a_query_without_lexical_tokens_on_milvus_lite(lite: MilvusStore) -> None:
+    target = collection(TIDES, store=lite, name="silent__g1")
+    empty = SparseVector(np.array([], np.int32), np.array([], np.float32))
+    encoded = target.encoder().encode_queries(["sea", "salt"], lexical=True)
+    assert encoded.lexical is not None
+    queries = {Leg.DENSE: list(encoded.dense), Leg.LEXICAL: [empty, encoded.lexical.row(1)]}
+    one, both = lite.hybrid(target.collection, queries, None, depth=9, limit=9, k=60)
+    assert one[0].score == pytest.approx(1 / 61)
+    assert both[0].score > 1.5 / 61
