@@ -61,7 +61,10 @@ def test_first_ingest_then_nothing_to_do() -> None:
 
 def test_each_kind_of_change() -> None:
     store, encoder = MemoryStore(), FakeEncoder()
-    run(store, [doc("same", 20), doc("grows", 3), doc("shrinks", 40), doc("meta", 25, tag="x"), doc("gone", 12)])
+    run(
+        store,
+        [doc("same", 20), doc("grows", 3), doc("shrinks", 40), doc("meta", 25, tag="x"), doc("gone", 12)],
+    )
     later = [doc("meta", 25, tag="y"), doc("shrinks", 4), doc("grows", 30), doc("same", 20), doc("new", 5)]
     summary = run(store, later, encoder)
     assert counts(summary) == {"added": 1, "updated": 2, "metadata_only": 1, "unchanged": 1, "deleted": 1}

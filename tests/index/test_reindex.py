@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from fakes import FakeEncoder
+from index.support import SETTINGS, ListCorpus, bad, doc, rows, run
+
+from m3index.errors import (
+    CollectionNotFoundError,
+    DeletesWithheldError,
+    Exit,
+    GateError,
+    NotFoundError,
+    UsageError,
+)
+from m3index.index.generations import drop_old, generations, rollback
+from m3index.index.reindex import reindex
+from m3index.store.memory import MemoryStore
+from m3index.types import Document, Leg, Rejected
+
+CORPUS = [doc(f"d{i}", 5 + 7 * i, lang="en" if i % 2 else "de") for i in range(8)]
+NEW = "new model"
+
+
+def corpora(items: Iterable[Document | Rejected]) -> dict[str, Callable[[], ListCorpus]]:
+    return {"default": lambda: ListCorpus(items)}
+
+
+def other() -> FakeEncoder:
+    return FakeEncoder(name=NEW)
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    store = MemoryStore()
+    run(store, CORPUS)
+    return store
+
+
+def test_a_new_model(store: MemoryStore) -> None:
+    encoder = other()
+    summary = reindex(store, encoder, "docs", SETTINGS, corpora=corpora(CORPUS))
+    assert (summary.exit, summary.generation, summary.added, summary.count_ok) == (0, 2, 8, True)
+    assert (summary.command, summary.store_count) == ("reindex", encoder.encoded)
+    rebuilt = MemoryStore()
+    run(rebuilt, CORPUS, other())
+    assert rows(store) == rows(rebuilt)
+    assert store.resolve("docs") == "docs__g2"
+    assert [(g.number, g.current, g.encoder) for g in generations(store, "docs")] == [
+        (1, False, "fake"),
+        (2, True, NEW),
+    ]
+    assert run(store, CORPUS, other()).unchanged == 8
+
+
+def test_a_declared_field_copies_the_vectors(store: MemoryStore) -> None:
+    encoder, before = FakeEncoder(), rows(store)
+    summary = reindex(store, encoder, "docs", replace(SETTINGS, fields={"lang": "str"}))
+    assert encoder.encoded == summary.tokens == 0
+    assert (summary.added, summary.passages) == (8, len(before))
+    after = rows(store)
+    assert {row["lang"] for row in after.values()} == {"en", "de"}
+    assert {k: {f: v for f, v in row.items() if f != "lang"} for k, row in after.items()} == before
+    assert run(store, CORPUS, encoder).unchanged == 8
+    rebuilt = MemoryStore()
+    run(rebuilt, CORPUS, settings=replace(SETTINGS, fields={"lang": "str"}))
+    assert rows(store) == rows(rebuilt)
+
+
+def test_a_field_of_another_type_quarantines_its_document(store: MemoryStore) -> None:
+    run(store, [*CORPUS, doc("n", 30, lang=7)])
+    summary = reindex(store, FakeEncoder(), "docs", replace(SETTINGS, fields={"lang": "str"}))
+    assert (summary.exit, summary.quarantined) == (3, 1)
+    assert "n" not in {row["doc_id"] for row in rows(store).values()}
+
+
+def test_force_encodes_what_could_be_copied(store: MemoryStore) -> None:
+    encoder = FakeEncoder()
+    with pytest.raises(UsageError, match="name the corpus"):
+        reindex(store, encoder, "docs", replace(SETTINGS, force=True))
+    reindex(store, encoder, "docs", replace(SETTINGS, force=True), corpora=corpora(CORPUS))
+    assert encoder.encoded == len(rows(store))
+
+
+def test_a_sync_meanwhile_is_not_lost(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sync runs after the new generation was built and before the swap."""
+    later = [*CORPUS[2:], doc("new", 30), doc("d1", "changed meanwhile")]
+    state = {"corpus": CORPUS}
+
+    def gate(old: str, new: str) -> None:
+        assert (old, new) == ("docs__g1", "docs__g2")
+        assert store.resolve("docs") == old
+        state["corpus"] = later
+        assert run(store, later).deleted == 1
+
+    summary = reindex(
+        store, other(), "docs", SETTINGS, corpora={"default": lambda: ListCorpus(state["corpus"])}, gate=gate
+    )
+    assert summary.exit == 0
+    rebuilt = MemoryStore()
+    run(rebuilt, later, other())
+    assert rows(store) == rows(rebuilt)
+
+
+def test_a_sync_during_a_copy_is_not_lost(store: MemoryStore) -> None:
+    later = [doc("d0", 50, lang="xx"), *CORPUS[2:], doc("new", 30, lang="zz")]
+    settings = replace(SETTINGS, fields={"lang": "str"})
+    reindex(store, FakeEncoder(), "docs", settings, gate=lambda _old, _new: run(store, later) and None)
+    rebuilt = MemoryStore()
+    run(rebuilt, later, settings=settings)
+    assert rows(store) == rows(rebuilt)
+
+
+def test_searches_and_a_sync_run_throughout(store: MemoryStore) -> None:
+    """No search fails, and none sees a mixture: the hits' vectors are all of one encoder."""
+    run(store, many := [doc(f"m{i}", 20, v=1) for i in range(300)])
+    later = [doc(f"m{i}", 20, v=2) for i in range(300)]
+    stop, problems, searched = threading.Event(), [], []
+    state = {"corpus": many}
+
+    def search() -> None:
+        query = FakeEncoder().encode_queries(["m7w3"], lexical=True)
+        while not stop.is_set():
+            try:
+                name = store.resolve("docs")
+                assert name is not None
+                hits = store.search(name, Leg.DENSE, [query.dense[0]], 50)[0]
+                found = store.get(name, [h.passage_id for h in hits], ["doc_hash"])
+                if len(hits) != 50 or len(found) != 50:
+                    problems.append((name, len(hits), len(found)))
+                searched.append(name)
+            except Exception as error:
+                problems.append(error)
+
+    def sync_once() -> None:
+        state["corpus"] = later
+        run(store, later, settings=replace(SETTINGS, retry_lock=20.0))
+
+    threads = [threading.Thread(target=search), threading.Thread(target=sync_once)]
+    for thread in threads:
+        thread.start()
+    reindex(
+        store,
+        other(),
+        "docs",
+        replace(SETTINGS, retry_lock=20.0),
+        corpora={"default": lambda: ListCorpus(state["corpus"])},
+    )
+    threads[1].join()
+    while "docs__g2" not in searched and threads[0].is_alive():
+        pass
+    stop.set()
+    threads[0].join()
+    assert not problems
+    assert {"docs__g1", "docs__g2"} == set(searched)
+    assert {row["metadata"]["v"] for row in rows(store).values()} == {2}, "the sync is not lost"
+
+
+def test_the_gate_may_refuse_and_the_next_run_goes_on(store: MemoryStore) -> None:
+    def refuse(_old: str, _new: str) -> None:
+        raise GateError("nDCG@10 is worse")
+
+    before = rows(store)
+    with pytest.raises(GateError):
+        reindex(store, other(), "docs", SETTINGS, corpora=corpora(CORPUS), gate=refuse)
+    assert store.resolve("docs") == "docs__g1"
+    assert rows(store) == before
+    assert [(g.number, g.state) for g in generations(store, "docs")] == [(1, "live"), (2, "building")]
+    encoder = other()
+    summary = reindex(store, encoder, "docs", SETTINGS, corpora=corpora(CORPUS))
+    assert (summary.generation, summary.unchanged, encoder.encoded) == (2, 8, 0)
+
+
+def test_an_interrupted_build_is_taken_up_or_dropped(store: MemoryStore) -> None:
+    class Stop:
+        exit = Exit.INTERRUPTED
+
+        def __init__(self) -> None:
+            self.asked = 0
+
+        def __call__(self) -> bool:
+            self.asked += 1
+            return self.asked > 4
+
+    summary = reindex(store, other(), "docs", SETTINGS, corpora=corpora(CORPUS), stop=Stop())
+    assert (summary.exit, store.resolve("docs")) == (130, "docs__g1")
+    third = FakeEncoder(name="third")
+    summary = reindex(store, third, "docs", SETTINGS, corpora=corpora(CORPUS))
+    assert summary.exit == 0
+    assert [g.encoder for g in generations(store, "docs")] == ["fake", "third"]
+
+
+def test_a_corpus_that_lacks_documents_does_not_replace_them(store: MemoryStore) -> None:
+    settings = replace(SETTINGS, max_delete=None)
+    run(store, [doc(f"x{i}") for i in range(30)], mode="ingest")
+    with pytest.raises(DeletesWithheldError, match="alias 'docs' was not moved") as caught:
+        reindex(store, other(), "docs", settings, corpora=corpora(CORPUS))
+    assert caught.value.exit_code == 14
+    with pytest.raises(DeletesWithheldError):
+        reindex(store, other(), "docs", SETTINGS, corpora=corpora([*CORPUS, bad()]))
+    assert store.resolve("docs") == "docs__g1"
+    assert reindex(store, other(), "docs", SETTINGS, corpora=corpora(CORPUS)).exit == 0
+
+
+def test_every_source_must_be_named(store: MemoryStore) -> None:
+    run(store, [doc("z")], settings=replace(SETTINGS, source="second"))
+    with pytest.raises(UsageError, match="other sources"):
+        reindex(store, other(), "docs", SETTINGS, corpora=corpora(CORPUS))
+    both = corpora(CORPUS) | {"second": lambda: ListCorpus([doc("z")])}
+    assert reindex(store, other(), "docs", SETTINGS, corpora=both).exit == 0
+    assert {row["source"] for row in rows(store).values()} == {"default", "second"}
+
+
+def test_rollback_and_old_generations(store: MemoryStore) -> None:
+    before = rows(store)
+    with pytest.raises(NotFoundError, match="no older"):
+        rollback(store, "docs")
+    reindex(store, other(), "docs", SETTINGS, corpora=corpora(CORPUS))
+    assert rollback(store, "docs").number == 1
+    assert rows(store) == before
+    assert rollback(store, "docs", to=2).current
+    with pytest.raises(NotFoundError, match="there are: 1, 2"):
+        rollback(store, "docs", to=7)
+    reindex(store, FakeEncoder(name="third"), "docs", SETTINGS, corpora=corpora(CORPUS))
+    assert [g.number for g in generations(store, "docs")] == [2, 3], "one older one is kept"
+    assert drop_old(store, "docs", 0) == ["docs__g2"]
+    with pytest.raises(CollectionNotFoundError):
+        generations(store, "nothing")
+
+
+def test_a_generation_that_was_never_finished_cannot_serve(store: MemoryStore) -> None:
+    def refuse(_old: str, _new: str) -> None:
+        raise GateError("no")
+
+    with pytest.raises(GateError):
+        reindex(store, other(), "docs", SETTINGS, corpora=corpora(CORPUS), gate=refuse)
+    with pytest.raises(UsageError, match="never finished"):
+        rollback(store, "docs", to=2)
+
+
+def test_a_crash_at_any_write_leaves_a_collection_that_serves(store: MemoryStore) -> None:
+    for fault in range(60):
+        calls: list[Any] = []
+
+        def fail(moment: str, calls: list[Any] = calls, fault: int = fault) -> None:
+            calls.append(moment)
+            if len(calls) > fault:
+                raise InterruptedError
+
+        fresh = MemoryStore()
+        run(fresh, CORPUS)
+        fresh.fail = fail
+        crashed = False
+        try:
+            reindex(fresh, other(), "docs", SETTINGS, corpora=corpora(CORPUS))
+        except InterruptedError:
+            crashed = True
+        fresh.fail = None
+        assert len(rows(fresh)) == len(rows(store))
+        if fresh.resolve("docs") == "docs__g1":
+            assert reindex(fresh, other(), "docs", SETTINGS, corpora=corpora(CORPUS)).exit == 0
+        assert run(fresh, CORPUS, other()).unchanged == 8
+        if not crashed:
+            return
+    pytest.fail("no run was left alone")
