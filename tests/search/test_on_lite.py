@@ -1,0 +1,88 @@
+"""The searches of this package on Milvus Lite as in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from search.corpus import TIDES, Doc, collection
+
+from m3index.search.options import SearchOptions
+from m3index.search.searcher import Searcher, SearchResult
+from m3index.store.filter import Compare
+from m3index.store.milvus import MilvusStore
+
+DOCS = [
+    Doc(d.doc_id, d.passages, d.title, d.source, d.metadata, {"lang": lang})
+    for d, lang in zip(TIDES, ["en", "en", "fr", None, "fr"], strict=True)
+]
+
+
+@pytest.fixture(scope="module")
+def lite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusStore]:
+    store = MilvusStore.open(str(tmp_path_factory.mktemp("lite") / "search.db"))
+    yield store
+    store.close()
+
+
+@pytest.fixture(scope="module", params=["lexical", "bm25"])
+def both(request: pytest.FixtureRequest, lite: MilvusStore) -> tuple[Searcher, Searcher]:
+    fields: Any = {"lang": "str"}
+    name = f"search_{request.param}__g1"
+    return (
+        Searcher(collection(DOCS, request.param, fields=fields)),
+        Searcher(collection(DOCS, request.param, fields=fields, store=lite, name=name)),
+    )
+
+
+def scores(result: SearchResult) -> dict[str, Any]:
+    return {
+        name: {id_: pytest.approx(s, rel=1e-4) for id_, s in zip(leg.ids, leg.scores, strict=True)}
+        for name, leg in result.legs.items()
+    }
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        SearchOptions(),
+        SearchOptions(k=2, weights={"dense": 0.3, "sparse": 0.7}),
+        SearchOptions(passages=True),
+        SearchOptions(group_by="lang"),
+        SearchOptions(where=Compare("lang", "==", "fr")),
+        SearchOptions(fusion="minmax", explain=True),
+        SearchOptions(mode="sparse"),
+    ],
+    ids=["plain", "weights", "passages", "groups", "filter", "explain", "sparse"],
+)
+def test_legs_and_hits_are_those_of_the_exact_store(
+    both: tuple[Searcher, Searcher], options: SearchOptions
+) -> None:
+    exact, lite = (searcher.search("fish live in salt water", options) for searcher in both)
+    assert {name: set(leg) for name, leg in scores(lite).items()} == {
+        name: set(leg) for name, leg in scores(exact).items()
+    }
+    for name, leg in lite.legs.items():
+        # Under a filter, Milvus Lite counts how rare a term is among the filtered rows only.
+        if options.where is None or leg.metric != "BM25":
+            assert dict(zip(leg.ids, leg.scores, strict=True)) == scores(exact)[name]
+    assert [hit.score for hit in lite.hits] == pytest.approx([hit.score for hit in exact.hits], abs=1e-4)
+    assert {hit.text for hit in lite.hits[:1]} == {"fish live in the sea"}
+    assert {hit.group for hit in lite.hits} == {hit.group for hit in exact.hits}
+    for ours, theirs in zip(lite.explanations, exact.explanations, strict=True):
+        assert {m.token for m in ours.matches} == {m.token for m in theirs.matches}
+
+
+def test_like(both: tuple[Searcher, Searcher]) -> None:
+    exact, lite = (searcher.like("sea") for searcher in both)
+    for name, leg in lite.legs.items():
+        assert dict(zip(leg.ids, leg.scores, strict=True)) == scores(exact)[name]
+    assert "sea" not in {hit.doc_id for hit in lite.hits}
+
+
+def test_a_query_without_a_lexical_match(both: tuple[Searcher, Searcher]) -> None:
+    for searcher in both:
+        result = searcher.search("どこにもない言葉")
+        assert len(result.hits) == 5
+        assert "Nothing was found by sparse" in result.notes[0]
