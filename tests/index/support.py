@@ -98,3 +98,16 @@ def run(
 ) -> Summary:
     settings = options.pop("settings", SETTINGS)
     return sync(store, encoder or FakeEncoder(), "docs", ListCorpus(items), settings, **options)
+
+
+class FastEncoder(FakeEncoder):
+    """A fake that remembers the vectors of words: for real corpora. It has room for `limit` tokens."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(limit=512, **options)
+        self._known: dict[int, np.ndarray] = {}
+
+    def _vector(self, token: int) -> np.ndarray:
+        if token not in self._known:
+            self._known[token] = super()._vector(token)
+        return self._known[token]
