@@ -1,0 +1,94 @@
+"""LangChain's own standard tests, and what they do not ask."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("langchain_core", reason="the extra `langchain` is not installed")
+pytest.importorskip("langchain_tests", reason="langchain-tests is not installed")
+
+import langchain_tests.integration_tests as standard
+import langchain_tests.unit_tests as unit
+
+from m3index.api import Index
+from m3index.encoder.model import ModelEncoder
+from m3index.integrations.langchain import M3Embeddings, M3Retriever
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class _Embeddings:
+    @pytest.fixture(autouse=True)
+    def _model_path(self, m3_path: Path) -> None:
+        self.path = str(m3_path)
+
+    @property
+    def embeddings_class(self) -> type[M3Embeddings]:
+        return M3Embeddings
+
+    @property
+    def embedding_model_params(self) -> dict[str, Any]:
+        return {"model": self.path}
+
+
+class TestEmbeddingsUnit(_Embeddings, unit.EmbeddingsUnitTests):
+    pass
+
+
+class TestEmbeddings(_Embeddings, standard.EmbeddingsIntegrationTests):
+    pass
+
+
+class TestRetriever(standard.RetrieversIntegrationTests):
+    @pytest.fixture(autouse=True)
+    def _index(self, index: Index) -> None:
+        self.index = index
+
+    @property
+    def retriever_constructor(self) -> type[M3Retriever]:
+        return M3Retriever
+
+    @property
+    def retriever_constructor_params(self) -> dict[str, Any]:
+        return {"index": self.index}
+
+    @property
+    def retriever_query_example(self) -> str:
+        return "the sea rises"
+
+
+def test_documents_carry_their_metadata_and_order(index: Index) -> None:
+    expected = index.search("the sea rises", k=4, weights={"dense": 0.8, "sparse": 0.2}).hits
+    retriever = M3Retriever(index=index, k=4, weights={"dense": 0.8, "sparse": 0.2})
+    found = retriever.invoke("the sea rises")
+    assert [d.metadata["doc_id"] for d in found] == [hit.doc_id for hit in expected]
+    assert [d.page_content for d in found] == [hit.text for hit in expected]
+    assert found[0].metadata["lang"] == "en"
+    assert found[0].id == expected[0].passage_id
+
+
+def test_filters_in_the_retriever_or_the_call(index: Index) -> None:
+    retriever = M3Retriever(index=index, where=["lang=de"])
+    assert {d.metadata["lang"] for d in retriever.invoke("sea")} == {"de"}
+    assert {d.metadata["lang"] for d in retriever.invoke("sea", where=["lang=en"])} == {"en"}
+
+
+def test_sparse_embedding_is_the_lexical_head(model: ModelEncoder) -> None:
+    pytest.importorskip("langchain_milvus", reason="the extra `langchain` is not installed")
+    from m3index.integrations.langchain_milvus import M3SparseEmbedding
+
+    embedding = M3SparseEmbedding(model)
+    one, two = embedding.embed_documents(["the sea", "tides"])
+    lexical = model.encode_documents(["the sea", "tides"], lexical=True).lexical
+    assert lexical is not None
+    assert one == lexical.row(0).to_dict() == embedding.embed_query("the sea")
+    assert two == lexical.row(1).to_dict()
+    assert all(isinstance(k, int) and isinstance(v, float) for k, v in one.items())

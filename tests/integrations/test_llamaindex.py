@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+pytest.importorskip("llama_index.core", reason="the extra `llamaindex` is not installed")
+
+from m3index.api import Index
+from m3index.integrations.llamaindex import M3Retriever
+
+
+def test_nodes_are_the_hits(index: Index) -> None:
+    expected = index.search("the sea rises", k=3).hits
+    nodes = M3Retriever(index, top_k=3).retrieve("the sea rises")
+    assert [node.node.id_ for node in nodes] == [hit.passage_id for hit in expected]
+    assert [node.score for node in nodes] == [hit.score for hit in expected]
+    assert nodes[0].node.text == expected[0].text
+    assert nodes[0].node.metadata["doc_id"] == expected[0].doc_id
+
+
+def test_filters_and_mode(index: Index) -> None:
+    retriever = M3Retriever(index, top_k=5, mode="sparse", where=["lang=de"])
+    nodes = asyncio.run(retriever.aretrieve("Ebbe"))
+    assert {node.node.metadata["lang"] for node in nodes} == {"de"}
