@@ -11,13 +11,18 @@ import typer.main
 import m3index
 from m3index import settings
 from m3index.cli import (
+    config as configuration,
+)
+from m3index.cli import (
     delete,
+    doctor,
     eval,  # noqa: A004  (a module)
     generations,
     ingest,
     mcp,
     models,
     plan,
+    reference,
     reindex,
     run,
     search,
@@ -55,6 +60,9 @@ app.command("tune")(tune.tune)
 app.command("serve")(serve.serve)
 app.command("mcp")(mcp.mcp)
 app.command("models")(models.models)
+app.command("doctor")(doctor.doctor)
+app.command("init")(configuration.init)
+app.add_typer(configuration.config)
 
 
 def _version(wanted: bool) -> None:
@@ -103,7 +111,7 @@ def _defaults(path: Path | None, profile: str | None) -> dict[str, Any]:
         command: {
             flag.lstrip("-").replace("-", "_"): param.name for param in made.params for flag in param.opts
         }
-        for command, made in typer.main.get_command(app).commands.items()  # type: ignore[attr-defined]
+        for command, made in reference.commands().items()
     }
     found = settings.read(path, profile, names.keys()).defaults(names)
     return {c: {names[c][option]: value for option, value in values.items()} for c, values in found.items()}

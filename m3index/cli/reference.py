@@ -59,7 +59,11 @@ def commands() -> dict[str, Any]:
     """Every command by name, as typer makes it."""
     from m3index.cli import app
 
-    return dict(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    found: dict[str, Any] = {}
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        inner = getattr(command, "commands", None)
+        found |= {name: command} if inner is None else {f"{name} {n}": c for n, c in inner.items()}
+    return found
 
 
 def markdown() -> str:

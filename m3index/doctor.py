@@ -1,0 +1,208 @@
+"""What is wrong with this set-up, and the remedy: each check by itself, none of them fatal."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from m3index import __version__
+from m3index.api import Index
+from m3index.errors import CollectionNotFoundError, Exit, M3IndexError
+from m3index.index.collection import Target
+from m3index.search.server_fusion import FusingStore
+
+Level: TypeAlias = Literal["ok", "note", "problem"]
+
+LOW_DISK = 2 * 1024**3
+LITE_PASSAGES = 50_000
+STALE_HOURS = 36
+_PACKAGES = ("torch", "transformers", "pymilvus", "milvus-lite", "pyarrow")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check came to. `remedy`: what to do, empty where all is well. exit: of a problem."""
+
+    check: str
+    level: Level
+    text: str
+    remedy: str = ""
+    exit: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        return {"type": "finding", **asdict(self)}
+
+
+def examine(connect: Callable[[], Index]) -> Iterator[Finding]:
+    """All checks in order. connect: opens the index that the user's settings name; its errors are
+    findings like the others."""
+    yield from _software()
+    yield _memory_disk()
+    yield _device()
+    try:
+        index = connect()
+    except M3IndexError as error:
+        yield _problem("store", error, "Look at --uri, --token and whether Milvus runs.")
+        return
+    with index:
+        yield from _store(index)
+        yield from _collection(index)
+
+
+def _problem(check: str, error: M3IndexError, remedy: str = "") -> Finding:
+    return Finding(check, "problem", str(error), remedy, int(error.exit_code))
+
+
+def _software() -> Iterator[Finding]:
+    found = [f"m3index {__version__}", f"Python {platform.python_version()}"]
+    for name in _PACKAGES:
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding(
+                "software",
+                "problem",
+                f"{name} is not installed.",
+                f"pip install {name}",
+                int(Exit.UNEXPECTED),
+            )
+    yield Finding("software", "ok", ", ".join(found))
+
+
+def _memory_disk() -> Finding:
+    free = shutil.disk_usage(tempfile.gettempdir()).free
+    text = f"{free / 1024**3:.1f} GiB free in {tempfile.gettempdir()}, {os.cpu_count()} processors"
+    if free < LOW_DISK:
+        return Finding("machine", "note", text, "Make room: models and temporary files need some.")
+    return Finding("machine", "ok", text)
+
+
+def _device() -> Finding:
+    from m3index.encoder.hardware import devices, precision
+
+    chosen = devices("auto")
+    names = ", ".join(str(device) for device in chosen)
+    kind = precision("auto", chosen[0])
+    text = f"encoding on {names} in {kind}"
+    if chosen[0].type == "cpu":
+        return Finding(
+            "device", "note", text, "Without a GPU, a student model or --device of another host is faster."
+        )
+    return Finding("device", "ok", text)
+
+
+def _store(index: Index) -> Iterator[Finding]:
+    about = index.store.describe()
+    yield Finding("store", "ok", f"{about['kind']} {about['version']} at {about['uri']}")
+    for warning in about.get("warnings", ()):
+        yield Finding("store", "problem", warning, "Run m3index verify --repair.", int(Exit.DRIFT))
+    if about["kind"] == "lite":
+        free = shutil.disk_usage(Path(about["uri"]).expanduser().resolve().parent).free
+        if free < LOW_DISK:
+            yield Finding(
+                "disk",
+                "problem",
+                f"{free / 1024**3:.1f} GiB free where the database is; a full disk can lose rows.",
+                "Make room, or move the database.",
+                int(Exit.STOPPED),
+            )
+        else:
+            yield Finding("disk", "ok", f"{free / 1024**3:.1f} GiB free where the database is")
+
+
+def _collection(index: Index) -> Iterator[Finding]:
+    try:
+        target = index.target()
+    except CollectionNotFoundError as error:
+        yield Finding("collection", "note", str(error))
+        return
+    except M3IndexError as error:
+        yield _problem("collection", error)
+        return
+    status = index.status()
+    yield Finding(
+        "collection",
+        "ok",
+        f"{target.name}: {status.documents:,} documents, {status.rows:,} passages, "
+        f"{status.sparse} sparse vectors, made with {status.encoder}",
+    )
+    if status.unfinished:
+        yield Finding(
+            "collection",
+            "note",
+            f"{status.unfinished:,} documents were left half written by a run that died.",
+            "The next sync mends them.",
+        )
+    if status.locked_by:
+        yield Finding(
+            "lock",
+            "note",
+            f"{status.locked_by} is writing.",
+            "If it is dead: m3index unlock, or wait 3 minutes.",
+        )
+    yield _freshness(status.last_success)
+    if index.store.describe()["kind"] == "lite" and status.rows > LITE_PASSAGES:
+        yield Finding(
+            "size",
+            "note",
+            f"{status.rows:,} passages are many for Milvus Lite: every process builds the sparse index anew.",
+            "Search through m3index serve, or use a Milvus server.",
+        )
+    yield _fusion(index, target)
+    yield _encoder(index, target.properties)
+
+
+def _freshness(last: str | None) -> Finding:
+    if last is None:
+        return Finding("freshness", "note", "No run has ended well yet.", "m3index sync")
+    hours = (datetime.now(UTC) - datetime.fromisoformat(last)).total_seconds() / 3600
+    if hours < -0.1:
+        return Finding(
+            "clock",
+            "note",
+            f"The last success is {-hours:.1f} hours in the future: this clock or the other host's is wrong.",
+            "Set the clocks by NTP; leases depend on them.",
+        )
+    if hours > STALE_HOURS:
+        return Finding(
+            "freshness", "note", f"The last success was {hours:.0f} hours ago.", "Look at the cron job."
+        )
+    return Finding("freshness", "ok", f"last success {hours:.1f} hours ago")
+
+
+def _fusion(index: Index, target: Target) -> Finding:
+    store = index.store
+    if not isinstance(store, FusingStore) or target.spec.sparse == "none":
+        return Finding("fusion", "ok", "by m3index; the store has no ranker of its own")
+    try:
+        weighs = store.weighs_legs(target.name)
+    except M3IndexError as error:
+        return _problem("fusion", error)
+    if weighs:
+        return Finding("fusion", "ok", "this server honours the weights of the legs")
+    text = "this store ignores the weights of the legs without a word; m3index fuses itself, with weights"
+    return Finding("fusion", "ok", text)
+
+
+def _encoder(index: Index, properties: Mapping[str, str]) -> Finding:
+    try:
+        info = index.encoder().info
+    except M3IndexError as error:
+        return _problem("encoder", error, "The model is needed to search and to sync.")
+    if info.space_id != properties.get("space_id"):
+        return Finding(
+            "encoder",
+            "problem",
+            f"{info.name} is another model than the collection was made with.",
+            "Use the collection's own (leave out --encoder), or m3index reindex.",
+            int(Exit.MISMATCH),
+        )
+    return Finding("encoder", "ok", f"{info.name}: {info.dim}-d, {info.limit:,} tokens")
