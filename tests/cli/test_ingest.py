@@ -1,0 +1,246 @@
+"""`m3index ingest`: every format, only what changed, bad rows, declared fields."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from terminal import ROWS, Command, write_jsonl
+
+
+def as_jsonl(folder: Path) -> list[str]:
+    return [str(write_jsonl(folder / "a.jsonl", ROWS))]
+
+
+def as_gzip(folder: Path) -> list[str]:
+    text = write_jsonl(folder / "plain", ROWS).read_bytes()
+    (folder / "a.jsonl.gz").write_bytes(gzip.compress(text))
+    return ["a.jsonl.gz"]
+
+
+def as_zstd(folder: Path) -> list[str]:
+    text = write_jsonl(folder / "plain", ROWS).read_bytes()
+    with pa.CompressedOutputStream(str(folder / "a.jsonl.zst"), "zstd") as out:
+        out.write(text)
+    return ["a.jsonl.zst"]
+
+
+def as_parquet(folder: Path) -> list[str]:
+    pq.write_table(pa.Table.from_pylist([dict(row) for row in ROWS]), folder / "a.parquet")
+    return ["a.parquet"]
+
+
+def as_csv(folder: Path, delimiter: str = ",") -> list[str]:
+    out = io.StringIO()
+    writer = csv.DictWriter(out, ["id", "title", "text", "lang", "year"], delimiter=delimiter, restval="")
+    writer.writeheader()
+    writer.writerows(ROWS)
+    name = "a.csv" if delimiter == "," else "a.tsv"
+    (folder / name).write_text(out.getvalue(), "utf-8")
+    return [name]
+
+
+def as_tsv(folder: Path) -> list[str]:
+    return as_csv(folder, "\t")
+
+
+def as_text(folder: Path) -> list[str]:
+    (folder / "texts").mkdir()
+    for row in ROWS:
+        (folder / "texts" / f"{row['id']}.txt").write_text(row["text"], "utf-8")
+    return ["texts"]
+
+
+def as_directory(folder: Path) -> list[str]:
+    (folder / "corpus" / "inner").mkdir(parents=True)
+    write_jsonl(folder / "corpus" / "one.jsonl", ROWS[:3])
+    write_jsonl(folder / "corpus" / "inner" / "two.jsonl", ROWS[3:])
+    return ["corpus"]
+
+
+def as_glob_and_path(folder: Path) -> list[str]:
+    write_jsonl(folder / "p1.jsonl", ROWS[:2])
+    write_jsonl(folder / "p2.jsonl", ROWS[2:4])
+    write_jsonl(folder / "other.jsonl", ROWS[4:])
+    return ["p?.jsonl", "other.jsonl"]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [as_jsonl, as_gzip, as_zstd, as_parquet, as_csv, as_tsv, as_text, as_directory, as_glob_and_path],
+    ids=lambda make: make.__name__.removeprefix("as_"),
+)
+def test_every_format(
+    m3index: Command, dense_model: Path, tmp_path: Path, make: Callable[[Path], list[str]]
+) -> None:
+    paths = make(tmp_path)
+    done = m3index("ingest", *paths, "-e", dense_model, "--json")
+    assert done.code == 0, done
+    assert (done.summary["scanned"], done.summary["added"]) == (len(ROWS), len(ROWS))
+    assert done.summary["count_ok"] is True
+    found = m3index("search", "quick brown fox", "--mode", "sparse", "-k", 1, "--json").hits[0]
+    assert found["text"] == ROWS[0]["text"]
+    assert found["doc_id"] == ("fox-en.txt" if make is as_text else "fox-en")
+    assert found.get("title", "") == ("fox-en" if make is as_text else "Fox")
+
+
+def test_stdin(m3index: Command, dense_model: Path) -> None:
+    lines = "".join(json.dumps(row) + "\n" for row in ROWS)
+    done = m3index("ingest", "-", "-e", dense_model, "--json", stdin=lines)
+    assert (done.code, done.summary["added"]) == (0, len(ROWS))
+
+
+def test_stdin_as_csv(m3index: Command, dense_model: Path) -> None:
+    done = m3index(
+        "ingest", "-", "--input-format", "csv", "-e", dense_model, "--json", stdin="id,text\n1,a fox\n"
+    )
+    assert (done.code, done.summary["added"]) == (0, 1)
+
+
+def test_a_second_ingest_encodes_nothing(m3index: Command, dense_model: Path, corpus: Path) -> None:
+    first = m3index("ingest", corpus, "-e", dense_model, "--json").summary
+    second = m3index("ingest", corpus, "--json").summary
+    assert first["tokens"] > 0
+    assert (second["unchanged"], second["added"], second["tokens"], second["passages"]) == (7, 0, 0, 0)
+    assert second["store_count"] == first["store_count"] == 7
+    assert second["encoder"] == first["encoder"] == str(dense_model)
+    told = m3index("ingest", corpus)
+    assert "7 unchanged" in told.err
+    assert "Nothing was encoded" in told.err
+
+
+def test_only_what_changed_is_written(m3index: Command, dense_model: Path, corpus: Path) -> None:
+    m3index("ingest", corpus, "-e", dense_model)
+    rows = [dict(row) for row in ROWS]
+    rows[0]["text"] += " twice"
+    rows[1]["year"] = 99
+    write_jsonl(corpus, [*rows[:5], {"id": "new", "text": "a new one"}])
+    summary = m3index("ingest", corpus, "--json").summary
+    counts = {name: summary[name] for name in ("added", "updated", "metadata_only", "unchanged", "deleted")}
+    assert counts == {"added": 1, "updated": 1, "metadata_only": 1, "unchanged": 3, "deleted": 0}
+    assert summary["store_count"] == 8
+
+
+def test_a_forced_run_encodes_all(m3index: Command, dense_model: Path, corpus: Path) -> None:
+    first = m3index("ingest", corpus, "-e", dense_model, "--json").summary
+    again = m3index("ingest", corpus, "--force", "--json").summary
+    assert again["tokens"] == first["tokens"]
+
+
+def test_a_dry_run_writes_nothing(m3index: Command, dense_model: Path, corpus: Path) -> None:
+    planned = m3index("ingest", corpus, "-e", dense_model, "--dry-run", "--json")
+    assert (planned.code, planned.summary["added"]) == (0, 7)
+    assert m3index("status").code == 10
+
+
+def test_fields_are_declared_once_and_filter(m3index: Command, dense_model: Path, corpus: Path) -> None:
+    m3index("ingest", corpus, "-e", dense_model, "--field", "lang:str", "--field", "year:int")
+    assert m3index("status", "--json").lines[0]["fields"] == {"lang": "str", "year": "int"}
+    ids = m3index("search", "fox", "--where", "year>=3", "--where", "lang in de,ru", "--format", "ids").out
+    assert sorted(ids.split()) == ["fox-de", "fox-ru"]
+    ids = m3index("search", "fox", "--filter", 'lang == "th" or year == 7', "--format", "ids").out
+    assert sorted(ids.split()) == ["book-en", "fox-th"]
+    again = m3index("ingest", corpus, "--field", "lang:str")
+    assert again.code == 0
+    other = m3index("ingest", corpus, "--field", "lang:int")
+    assert other.code == 13
+    assert "lang:str, year:int" in other.err
+
+
+def test_bad_rows_go_to_the_quarantine_and_the_run_goes_on(
+    m3index: Command, dense_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "c.jsonl").write_text(
+        '{"id": "a", "text": "one", "year": 1}\n'
+        '{"id": "b", "text": \n'
+        '{"text": "no id"}\n'
+        '{"id": "c"}\n'
+        '{"id": "a", "text": "again"}\n'
+        '{"id": "d", "text": "no number", "year": "x"}\n'
+        '{"id": "e", "text": "good", "year": 2}\n'
+    )
+    options = ("-e", dense_model, "--field", "year:int")
+    done = m3index("ingest", "c.jsonl", *options)
+    assert done.code == 3
+    assert "c.jsonl:2" in done.err
+    assert "5 bad rows are in m3index-quarantine.jsonl" in " ".join(done.err.split())
+    held = [json.loads(line) for line in (tmp_path / "m3index-quarantine.jsonl").read_text().splitlines()]
+    assert sorted((row["path"], row["line"]) for row in held) == [("c.jsonl", n) for n in (2, 3, 4, 5, 6)]
+    assert all(row["reason"] for row in held)
+    assert sorted(m3index("search", "one good", "--format", "ids", "--mode", "dense").out.split()) == [
+        "a",
+        "e",
+    ]
+
+    mended = {"id": "d", "text": "no number", "year": 3}
+    write_jsonl(tmp_path / "mended.jsonl", [mended])
+    assert m3index("ingest", "mended.jsonl", "--json").summary["added"] == 1
+
+
+def test_a_quarantine_with_a_name(m3index: Command, dense_model: Path, tmp_path: Path) -> None:
+    done = m3index("ingest", "-", "-e", dense_model, "--quarantine", "bad/rows.jsonl", stdin="{}\n")
+    assert done.code == 3
+    assert "no id" in (tmp_path / "bad" / "rows.jsonl").read_text()
+
+
+def test_too_many_errors_stop_the_run_and_it_says_so(
+    m3index: Command, dense_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "c.jsonl").write_text("nonsense\n" * 5)
+    done = m3index("ingest", "c.jsonl", "-e", dense_model, "--max-errors", 4)
+    assert done.code == 17
+    assert "--max-errors" in done.err
+    assert m3index("ingest", "c.jsonl", "--max-errors", 5, "-e", dense_model).code == 3
+
+
+def test_keys_can_be_mapped(m3index: Command, dense_model: Path) -> None:
+    row = {"key": 7, "body": "the fox", "head": "T", "more": {"lang": "en"}, "id": "not this"}
+    done = m3index(
+        "ingest", "-", "-e", dense_model, "--id-field", "key", "--text-field", "body",
+        "--title-field", "head", "--metadata-field", "more", stdin=json.dumps(row) + "\n",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    hit = m3index("search", "fox", "--json").hits[0]
+    assert (hit["doc_id"], hit["title"], hit["text"]) == ("7", "T", "the fox")
+    assert hit["metadata"] == {"lang": "en", "id": "not this"}
+
+
+def test_two_sources_may_share_an_id(m3index: Command, dense_model: Path, corpus: Path) -> None:
+    m3index("ingest", corpus, "-e", dense_model)
+    summary = m3index("ingest", corpus, "--source", "other", "--json").summary
+    assert (summary["added"], summary["store_count"]) == (7, 14)
+    found = m3index("search", "fox", "--source", "other", "-k", 3, "--json").hits
+    assert {hit["source"] for hit in found} == {"other"}
+
+
+def test_passages_of_long_texts(m3index: Command, dense_model: Path) -> None:
+    text = " ".join(f"fox {i}" for i in range(200))
+    done = m3index(
+        "ingest", "-", "-e", dense_model, "--passage-tokens", 50, "--overlap", 10, "--json",
+        stdin=json.dumps({"id": "long", "text": text}) + "\n",
+    )  # fmt: skip
+    assert done.summary["passages"] > 5
+    hits = m3index("search", "fox 150", "--passages", "-k", 100, "--json").hits
+    assert len(hits) == done.summary["passages"]
+    assert sorted(hit["ordinal"] for hit in hits) == list(range(len(hits)))
+    assert all(hit["text"] in text for hit in hits)
+    documents = m3index("search", "fox 150", "--json").hits
+    assert [hit["doc_id"] for hit in documents] == ["long"]
+
+
+def test_quiet_says_nothing(m3index: Command, dense_model: Path, corpus: Path) -> None:
+    done = m3index("ingest", corpus, "-e", dense_model, "--quiet")
+    assert (done.code, done.out, done.err) == (0, "", "")
+
+
+def test_an_empty_corpus(m3index: Command, dense_model: Path) -> None:
+    done = m3index("ingest", "-", "-e", dense_model)
+    assert done.code == 0
+    assert "nothing in the corpus" in done.err
