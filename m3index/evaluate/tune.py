@@ -20,10 +20,12 @@ from m3index.evaluate.measures import Values
 from m3index.evaluate.positional import positional_measure
 from m3index.evaluate.statistics import SEED, Difference, difference
 from m3index.search.fusion import RRF_K
+from m3index.search.options import SearchOptions
 
 SHARES: tuple[float, ...] = tuple(round(0.05 * i, 2) for i in range(21))
 KS: tuple[float, ...] = (1, 5, 10, 20, 40, 60, 100, 200)
 DEPTHS: tuple[int, ...] = (20, 50, 100, 200)
+USUAL_DEPTH = SearchOptions().leg_depth
 ALPHA = 0.05
 
 Labels: TypeAlias = Literal["qrels", "silver"]
@@ -55,7 +57,7 @@ class Fold:
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """baseline: equal weights, k = 60, the greatest depth. best: of all queries, with its value on
+    """baseline: equal weights, k = 60, the usual depth. best: of all queries, with its value on
     them, which flatters it. gain: of the settings chosen in cross-validation over the baseline, on
     queries that had no say in the choice. recommended: `best` where that gain is significant, else
     the baseline. shares, ks, surface: the value by share and k, (shares, ks), at the best depth."""
@@ -114,7 +116,7 @@ def tune(
         raise UsageError(
             f"Tuning with {folds} folds needs at least {2 * folds} judged queries; there are {len(held)}."
         )
-    baseline = Setting(0.5, RRF_K, max(depths))
+    baseline = Setting(0.5, RRF_K, USUAL_DEPTH if USUAL_DEPTH in depths else max(depths))
     shares, ks = sorted({*shares, baseline.share}), sorted({*ks, baseline.k})
     settings = [Setting(s, k, d) for s, k, d in product(shares, ks, depths)]
     values = table(held, measure, shares, ks, depths)
