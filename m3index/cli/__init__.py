@@ -15,7 +15,10 @@ from m3index.cli import (
 )
 from m3index.cli import (
     delete,
+    distill,
     doctor,
+    encode,
+    drift,
     eval,  # noqa: A004  (a module)
     generations,
     ingest,
@@ -57,6 +60,9 @@ app.command("rollback")(generations.rollback)
 app.command("unlock")(generations.unlock)
 app.command("eval")(eval.evaluate)
 app.command("tune")(tune.tune)
+app.command("distill")(distill.distill)
+app.command("drift")(drift.drift)
+app.command("encode")(encode.encode)
 app.command("serve")(serve.serve)
 app.command("mcp")(mcp.mcp)
 app.command("models")(models.models)

@@ -1,8 +1,8 @@
 """A teacher's outputs for a prepared corpus, in Parquet, so that several runs pay for them once.
 
 `manifest.json` names the teacher, the data and what is kept; `part-*.parquet` hold one row for each
-input: dense (float16) and, per token, the lexical weights before the relu (float16). A row group is a block of neighbours
-(`data.BLOCK`). Parts appear whole, so an interrupted build goes on where it stopped.
+input: dense (float16) and, per token, the lexical weights before the relu (float16). A row group is a
+block of neighbours (`data.BLOCK`). Parts appear whole, so an interrupted build goes on where it stopped.
 """
 
 from __future__ import annotations

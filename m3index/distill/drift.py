@@ -6,10 +6,12 @@ import heapq
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from m3index.distill.agreement import TOP_TOKENS, token_overlap
+from m3index.encoder import certificate as certificates
 from m3index.encoder.model import ModelEncoder
 from m3index.errors import GateError, MismatchError, UsageError
 from m3index.store.base import Store, StoredRow
@@ -30,6 +32,32 @@ class Agreement:
     lowest_cosine: float
     token_overlap: float | None
     worst: Sequence[tuple[str, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What agreement is right: as much as the certificate says of the student that wrote the passages,
+    less `SLACK`. teacher: the one that the certificate names."""
+
+    teacher: str | None
+    cosine: float
+    overlap: float | None
+
+
+SLACK = 0.02
+
+
+def expected(directory: Path) -> Expected:
+    """Of the model that wrote a collection; without a certificate the bars of `encoder.certificate`."""
+    certificate = certificates.read(directory)
+    if certificate is None:
+        return Expected(None, certificates.BARS.cosine, None)
+    found = certificate["agreement"]["student"]
+    return Expected(
+        teacher=certificate["teacher"]["name"],
+        cosine=(found["mean_cosine"] or certificates.BARS.cosine) - SLACK,
+        overlap=None if found["token_overlap"] is None else found["token_overlap"] - SLACK,
+    )
 
 
 def measure(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from m3index.corpus.mapping import FieldMapping
 from m3index.distill.data import DataSettings
@@ -57,6 +57,32 @@ class Request:
     @property
     def folder(self) -> Path:
         return self.work or self.out.with_name(self.out.name + ".work")
+
+
+def parse_heads(text: str) -> tuple[Head, ...] | None:
+    """`dense,lexical` -> heads; nothing -> None. Raises UsageError."""
+    if not text.strip():
+        return None
+    named = [part.strip() for part in text.split(",")]
+    unknown = [name for name in named if name not in HEADS]
+    if unknown:
+        raise UsageError(f"--heads: there is no head {unknown[0]!r}; there are {', '.join(HEADS)}.")
+    return tuple(head for head in HEADS if head in named)
+
+
+def parse_objective(recipe: str, weights: Mapping[str, float | None], matryoshka: str) -> Objective:
+    """A recipe, with those weights that are given in place of its own. Raises UsageError."""
+    if recipe not in RECIPES:
+        raise UsageError(f"There is no recipe {recipe!r}; there are {', '.join(RECIPES)}.")
+    changes: dict[str, Any] = {name: weight for name, weight in weights.items() if weight is not None}
+    if matryoshka:
+        try:
+            changes["matryoshka"] = tuple(sorted({int(width) for width in matryoshka.split(",")}))
+        except ValueError:
+            raise UsageError(f"--matryoshka is written 64,128,256; {matryoshka!r} is not.") from None
+        if changes["matryoshka"][0] < 1:
+            raise UsageError("--matryoshka: widths are greater than 0.")
+    return replace(RECIPES[recipe], **changes)
 
 
 def check(request: Request) -> None:

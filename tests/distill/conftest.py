@@ -72,6 +72,13 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("small") / "corpus.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in sentences(200, seed=1)), "utf-8")
+    return path
+
+
 def request_of(teacher: Path | None, corpus: Path, out: Path, **changes: Any) -> Request:
     """A run of seconds: 6 -> 3 layers, float32 on the CPU."""
     training = {"steps": 100, "rate": 3e-3, "batch_tokens": 512, "precision": "fp32"}

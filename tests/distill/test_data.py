@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import models
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from m3index.distill.data import Batches, Dataset, DataSettings, prepare, text_digest
+from m3index.encoder import layout
+from m3index.encoder.tokens import ModelTokenizer
+from m3index.errors import UsageError
+from m3index.types import Document, Place, Rejected
+
+SETTINGS = DataSettings(tokens=24, long_share=0.0, held_out=0.2)
+
+
+@pytest.fixture(scope="module")
+def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> list[ModelTokenizer]:
+    m3 = models.write_m3(tmp_path_factory.mktemp("m3"))
+    bert = models.write_sentence_bert(tmp_path_factory.mktemp("bert"))
+    return [ModelTokenizer(layout.read(path)) for path in (m3, bert)]
+
+
+def documents(number: int) -> Iterator[Document]:
+    for i in range(number):
+        yield Document(str(i), f"the fox {i} reads a book about search", metadata={"lang": "en"})
+
+
+def test_each_text_once_and_none_both_held_out_and_trained(
+    tokenizers: list[ModelTokenizer], tmp_path: Path
+) -> None:
+    twice = [*documents(200), *(Document(d.doc_id, f"  {d.text.upper()} ") for d in documents(50))]
+    made = prepare(twice, tmp_path / "d", tokenizers[:1], SETTINGS)
+    assert made.prepared.duplicates == 50
+    assert len(made.ids[0]) + len(made.held_out) == 200
+    assert made.prepared.inputs == len(made.ids[0])
+    trained = {tuple(row) for row in made.ids[0].rows(range(len(made.ids[0])))}
+    held_out = {tuple(row) for row in tokenizers[0].document_ids([h.text for h in made.held_out])}
+    assert len(trained) == made.prepared.inputs
+    assert not trained & held_out
+    assert made.held_out[0].lang == "en"
+
+
+def test_excluded_texts_are_neither(tokenizers: list[ModelTokenizer], tmp_path: Path) -> None:
+    banned = [d.text for d in documents(40)]
+    made = prepare(
+        documents(200), tmp_path / "d", tokenizers[:1], SETTINGS, exclude=set(map(text_digest, banned))
+    )
+    assert made.prepared.excluded == 40
+    assert not {h.text for h in made.held_out} & set(banned)
+
+
+def test_long_documents_are_cut_and_nothing_of_them_lost(
+    tokenizers: list[ModelTokenizer], tmp_path: Path
+) -> None:
+    long = Document("long", " ".join(["the quick brown fox jumps"] * 40))
+    made = prepare([long, *documents(50)], tmp_path / "d", tokenizers[:1], SETTINGS)
+    assert made.ids[0].lengths.max() <= 24
+    assert made.prepared.tokens > len(tokenizers[0].document_ids([long.text])[0])
+
+
+def test_a_share_is_joined_to_long_inputs(tokenizers: list[ModelTokenizer], tmp_path: Path) -> None:
+    made = prepare(
+        documents(300), tmp_path / "d", tokenizers[:1], DataSettings(tokens=64, long_share=0.5, held_out=0.1)
+    )
+    lengths = made.ids[0].lengths
+    short = len(tokenizers[0].document_ids(["the fox 10 reads a book about search"])[0])
+    assert (lengths > 2 * short).sum() >= 10
+    assert (lengths <= short + 2).sum() >= 80
+
+
+def test_two_tokenizers_see_the_same_texts(tokenizers: list[ModelTokenizer], tmp_path: Path) -> None:
+    made = prepare(documents(100), tmp_path / "d", tokenizers, SETTINGS)
+    assert len(made.ids[0]) == len(made.ids[1])
+    words = [
+        "".join(t.token_texts([i for i in row if i not in t.silent_ids]))
+        for t, ids in zip(tokenizers, made.ids, strict=True)
+        for row in ids.rows([7])
+    ]
+    plain = [w.replace(" ", "").replace("##", "") for w in words]
+    assert plain[0] == plain[1]
+
+
+def test_it_is_read_back_and_its_digest_is_of_the_texts(
+    tokenizers: list[ModelTokenizer], tmp_path: Path
+) -> None:
+    made = prepare(documents(100), tmp_path / "a", tokenizers[:1], SETTINGS)
+    again = prepare(documents(100), tmp_path / "b", tokenizers[:1], SETTINGS)
+    other = prepare(documents(101), tmp_path / "c", tokenizers[:1], SETTINGS)
+    assert made.prepared == again.prepared == Dataset(tmp_path / "a").prepared
+    assert other.prepared.digest != made.prepared.digest
+    assert json.loads((tmp_path / "a/data.json").read_text())["prepared"]["digest"] == made.prepared.digest
+
+
+def test_rejected_rows_are_told_and_left_out(tokenizers: list[ModelTokenizer], tmp_path: Path) -> None:
+    told: list[Rejected] = []
+    rows = [Rejected(Place("x", 1), "bad"), *documents(60)]
+    made = prepare(rows, tmp_path / "d", tokenizers[:1], SETTINGS, rejected=told.append)
+    assert made.prepared.rejected == len(told) == 1
+
+
+def test_too_small_a_corpus_is_refused(tokenizers: list[ModelTokenizer], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="too small"):
+        prepare(documents(1), tmp_path / "d", tokenizers[:1], SETTINGS)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.integers(3, 60), min_size=1, max_size=400),
+    st.integers(30, 500),
+    st.integers(0, 9),
+    st.integers(0, 3),
+)
+def test_an_epoch_has_every_input_once_within_the_budget(
+    lengths: list[int], budget: int, seed: int, number: int
+) -> None:
+    batches = Batches(np.array(lengths, np.int32), budget, seed)
+    planned = batches.epoch(number)
+    assert sorted(np.concatenate(planned).tolist()) == list(range(len(lengths)))
+    for batch in planned:
+        assert len(batch) == 1 or sum(lengths[i] for i in batch) <= budget
+    assert all(np.array_equal(a, b) for a, b in zip(planned, batches.epoch(number), strict=True))
+
+
+def test_going_on_from_a_cursor_is_going_on() -> None:
+    batches = Batches(np.full(50, 10, np.int32), 40, 0)
+    stream = batches.from_(0, 0)
+    steps = [next(stream) for _ in range(30)]
+    epoch, place, _ = steps[16]
+    again = batches.from_(epoch, place)
+    for expected in steps[17:]:
+        found = next(again)
+        assert found[:2] == expected[:2]
+        assert np.array_equal(found[2], expected[2])
+    assert steps[-1][0] == 2
+
+
+def test_epochs_differ() -> None:
+    batches = Batches(np.full(500, 10, np.int32), 40, 0)
+    assert not all(np.array_equal(a, b) for a, b in zip(batches.epoch(0), batches.epoch(1), strict=True))

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from m3index.distill import losses
+from m3index.distill.losses import RECIPES, Objective, Outputs
+from m3index.errors import UsageError
+
+
+def unit(n: int, width: int, seed: int) -> torch.Tensor:
+    return F.normalize(torch.randn(n, width, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+ALL = torch.ones(6, dtype=torch.bool)
+
+
+def test_cosine_is_one_minus_the_mean_cosine() -> None:
+    s, t = unit(4, 8, 0), unit(4, 8, 1)
+    assert losses.cosine(s, t).item() == pytest.approx(1 - F.cosine_similarity(s, t).mean().item(), abs=1e-6)
+    assert losses.cosine(t, t).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_similarity_compares_pairs_of_any_widths() -> None:
+    s, t = unit(3, 4, 0), unit(3, 9, 1)
+    by_hand = [float((s[i] @ s[j] - t[i] @ t[j]) ** 2) for i in range(3) for j in range(3) if i != j]
+    assert losses.similarity(s, t).item() == pytest.approx(sum(by_hand) / 6, rel=1e-5)
+    rotation = torch.linalg.qr(torch.randn(9, 9, generator=torch.Generator().manual_seed(2)))[0]
+    assert losses.similarity(t @ rotation, t).item() == pytest.approx(0, abs=1e-10)
+
+
+def test_one_text_has_no_pairs() -> None:
+    s = unit(1, 4, 0).requires_grad_()
+    assert losses.similarity(s, unit(1, 4, 1)).item() == 0.0
+
+
+def test_lexical_is_in_units_of_the_teachers_variance_and_blind_to_special_tokens() -> None:
+    t = torch.tensor([0.5, 1.0, 0.0, 2.0, 9.0, 9.0])
+    s = torch.tensor([0.7, 1.0, 0.0, 1.5, 0.0, 3.0])
+    spoken = torch.tensor([True, True, True, True, False, False])
+    expected = ((s - t)[:4] ** 2).mean() / t[:4].var(correction=0)
+    assert losses.lexical(s, t, spoken).item() == pytest.approx(expected.item(), rel=1e-6)
+    assert losses.lexical(s * 10, t * 10, spoken).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_a_token_that_fell_silent_is_heard_again() -> None:
+    s = torch.tensor([-1.0, -1.0], requires_grad=True)
+    losses.lexical(s, torch.tensor([1.0, -3.0]), torch.ones(2, dtype=torch.bool)).backward()
+    assert s.grad is not None
+    assert s.grad[0] < 0  # the teacher has a weight: the student's rises
+    assert s.grad[1] == 0  # neither has: silence is right
+
+
+def test_tokens_leave_out_what_is_not_spoken() -> None:
+    s, t = unit(6, 5, 0), unit(6, 5, 1)
+    spoken = torch.tensor([False, True, True, True, True, False])
+    assert losses.tokens(t, t, ALL).item() == pytest.approx(0, abs=1e-6)
+    expected = (1 - F.cosine_similarity(s[1:5], t[1:5])).mean().item()
+    assert losses.tokens(s, t, spoken).item() == pytest.approx(expected, rel=1e-5)
+    assert losses.tokens(s, t, ~ALL).item() == 0.0
+
+
+def test_matryoshka_takes_the_dense_terms_at_each_width() -> None:
+    s, t = unit(4, 8, 0), unit(4, 8, 1)
+    at = [losses.cosine(F.normalize(s[:, :w], dim=-1), F.normalize(t[:, :w], dim=-1)) for w in (8, 2, 4)]
+    found = losses.terms(Objective(cosine=1.0, matryoshka=(2, 4, 8)), Outputs(s), Outputs(t), ALL)
+    assert found["cosine"].item() == pytest.approx(torch.stack(at).mean().item(), rel=1e-5)
+
+
+def test_matryoshka_similarity_is_with_the_whole_teacher() -> None:
+    s, t = unit(4, 8, 0), unit(4, 5, 1)
+    cut = losses.similarity(F.normalize(s[:, :2], dim=-1), t)
+    found = losses.terms(Objective(similarity=1.0, matryoshka=(2,)), Outputs(s), Outputs(t), ALL)
+    expected = (losses.similarity(s, t) + cut) / 2
+    assert found["similarity"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_the_total_weighs_the_terms() -> None:
+    s, t = Outputs(unit(3, 4, 0), torch.rand(6)), Outputs(unit(3, 4, 1), torch.rand(6))
+    objective = Objective(cosine=2.0, lexical=0.5)
+    found = losses.terms(objective, s, t, ALL)
+    assert set(found) == {"cosine", "lexical"}
+    expected = 2 * found["cosine"] + 0.5 * found["lexical"]
+    assert losses.total(objective, found).item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_recipes_and_their_needs() -> None:
+    assert RECIPES["m3"].per_token
+    assert RECIPES["mse"].same_width
+    assert not RECIPES["mse"].per_token
+    assert not RECIPES["pair-cosine"].same_width
+    assert losses.describe(RECIPES["mse"]) == {"mse": 1.0}
+    with pytest.raises(UsageError):
+        Objective(cosine=-1.0)
