@@ -52,4 +52,4 @@ clean: ## remove what make made, the virtual environment too
 	rm -rf $(VENV) $(DEMO) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 docs-reference: $(STAMP) ## write docs/reference.md from the commands
-	$(BIN)/python -m m3index.cli.reference > docs/reference.md
+	$(BIN)/python -c 'from m3index.cli.reference import markdown; print(markdown(), end="")' > docs/reference.md

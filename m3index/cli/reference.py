@@ -1,4 +1,4 @@
-"""The command reference as Markdown, from the commands themselves: `python -m m3index.cli.reference`."""
+"""The command reference as Markdown, from the commands themselves: `make docs-reference`."""
 
 from __future__ import annotations
 
@@ -80,7 +80,3 @@ def markdown() -> str:
     lines += ["## Exit codes", "", "| code | meaning |", "|---|---|"]
     lines += [f"| {int(code)} | {_EXITS[code]} |" for code in Exit]
     return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    print(markdown(), end="")

@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import os
+import random
 import subprocess
 import sys
 import tracemalloc
@@ -455,8 +456,11 @@ def broken(tmp_path: Path, name: str, data: bytes) -> Corpus:
     return read([tmp_path / "a.jsonl", tmp_path / name, tmp_path / "z.jsonl"])
 
 
-MANY = "".join(json.dumps({"id": str(i), "text": os.urandom(50).hex()}) + "\n" for i in range(5000)).encode()
-GZ = gzip.compress(MANY)
+RANDOM = random.Random(0)
+MANY = "".join(
+    json.dumps({"id": str(i), "text": RANDOM.randbytes(50).hex()}) + "\n" for i in range(5000)
+).encode()
+GZ = gzip.compress(MANY, mtime=0)
 ZST = pa.compress(MANY, codec="zstd", asbytes=True)
 
 
@@ -485,7 +489,8 @@ def test_a_broken_file_ends_and_the_next_one_follows(
     documents, rejected = split(corpus)
     assert [d.place.path[-7:] for d in documents if d.place][:2] == ["a.jsonl"] * 2
     assert [d.place.path[-7:] for d in documents if d.place][-2:] == ["z.jsonl"] * 2
-    assert len(rejected) <= 1 or "CRC" in corpus.read_errors[0].reason
+    # gzip may notice damage late: what it unpacked before is garbled, and rejected row by row
+    assert len(rejected) <= 1 or name.endswith(".gz")
     [error] = corpus.read_errors
     assert error.place.path == str(tmp_path / name)
     assert says in error.reason
