@@ -34,9 +34,11 @@ FREE = "free"
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who writes: as the lock file and the lease name it. `expires` is a Unix time."""
+    """Who writes: as the lock file and the lease name it. `expires` is a Unix time; `machine` says
+    where `pid` means something: the boot and the process namespace."""
 
     owner: str
+    machine: str
     host: str
     pid: int
     user: str
@@ -50,12 +52,38 @@ class Holder:
     def to_json(self) -> str:
         return json.dumps(asdict(self))
 
+    @property
+    def holds(self) -> bool:
+        """Not expired, and not a process that this machine knows to be dead."""
+        if self.expires <= time.time():
+            return False
+        return self.machine != machine() or not self.machine or _alive(self.pid)
+
     @classmethod
     def from_json(cls, text: str) -> Holder | None:
         try:
             return cls(**json.loads(text))
         except (ValueError, TypeError):
             return None
+
+
+def machine() -> str:
+    """Names the processes that can be seen from here; empty where the system does not tell."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def is_local(uri: str) -> bool:
@@ -154,6 +182,7 @@ def hold(store: Store, alias: str, retry: float, command: str) -> Iterator[Write
     """
     me = Holder(
         owner=uuid4().hex,
+        machine=machine(),
         host=socket.gethostname(),
         pid=os.getpid(),
         user=getpass.getuser(),
@@ -208,9 +237,9 @@ def lock_path(uri: str, alias: str) -> Path:
 
 
 def current_lease(store: Store, name: str) -> Holder | None:
-    """Who has the lease now; None where nobody has, or it has expired."""
+    """Who has the lease now; None where nobody has, it has expired, or its process is dead."""
     holder = Holder.from_json(store.properties(name).get("lease", ""))
-    return holder if holder is not None and holder.expires > time.time() else None
+    return holder if holder is not None and holder.holds else None
 
 
 def unlock(store: Store, alias: str) -> Holder | None:

@@ -46,7 +46,14 @@ def server() -> Server:
 
 def another_host(owner: str = "theirs", expires_in: float = 60.0) -> str:
     holder = Holder(
-        owner, "host-b", 7, "cron", "m3index sync", "2026-01-01T00:00:00+00:00", time.time() + expires_in
+        owner,
+        "elsewhere",
+        "host-b",
+        7,
+        "cron",
+        "m3index sync",
+        "2026-01-01T00:00:00+00:00",
+        time.time() + expires_in,
     )
     return holder.to_json()
 
@@ -210,3 +217,17 @@ def test_lock_paths(own_locks: Path, tmp_path: Path) -> None:
     assert lock_path(str(tmp_path / "x.db"), "d") == lock_path(str(tmp_path / "." / "x.db"), "d")
     assert is_local("m3index.db")
     assert not is_local("https://in.zilliz.com")
+
+
+def test_the_lease_of_a_dead_process_of_this_machine_is_free(server: Server) -> None:
+    process = FORK.Process(target=time.sleep, args=(30,))
+    process.start()
+    holder = Holder(
+        "theirs", module.machine(), "here", process.pid or 0, "me", "m3index sync", "", time.time() + 60
+    )
+    server.set_properties("docs__g1", {"lease": holder.to_json()})
+    with pytest.raises(LockedError):
+        run(server, [doc("b")])
+    process.kill()
+    process.join(10)
+    assert module.machine() == "" or run(server, [doc("b")]).added == 1
