@@ -146,6 +146,14 @@ def _encodable(text: str) -> bool:
     return True
 
 
+_CONTROLS = {c: "\ufffd" for c in (*range(0x20), *range(0x7F, 0xA0)) if chr(c) not in "\n\t"}
+
+
+def printable(text: str) -> str:
+    """Control characters replaced: what a corpus holds must not command the terminal."""
+    return text.translate(_CONTROLS)
+
+
 class Terminal(Silent):
     """For people, on stderr: a progress bar where it is a terminal, plain lines where it is not."""
 
@@ -163,7 +171,7 @@ class Terminal(Silent):
         self._rejected = 0
 
     def _say(self, text: str, style: str | None = None) -> None:
-        self.console.print(text, style=style, markup=False)
+        self.console.print(printable(text), style=style, markup=False)
 
     def stage(self, text: str) -> None:
         self.close()

@@ -264,7 +264,6 @@ def _show(result: SearchResult, shown: Format) -> None:
         case Format.JSONL:
             show.jsonl(result)
         case Format.IDS:
-            for hit in result.hits:
-                typer.echo(hit.doc_id)
+            show.ids(result)
         case Format.TREC:
             show.trec(result)

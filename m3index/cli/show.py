@@ -13,6 +13,9 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from m3index.errors import UsageError
+from m3index.evaluate.runs import trec_lines
+from m3index.progress import printable
 from m3index.search.explain import Explanation, RankRange
 from m3index.search.hits import hit_json
 from m3index.search.searcher import SearchResult
@@ -39,14 +42,25 @@ def table(result: SearchResult) -> None:
             _explanation(out, result.explanations[position], result)
     seconds = result.timings.get("total")
     if seconds is not None:
-        parts = " ".join(f"{name} {value:.3f}" for name, value in result.timings.items() if name != "total")
+        parts = [f"{name} {value:.3f}" for name, value in result.timings.items() if name != "total"]
         count = "1 hit" if len(result.hits) == 1 else f"{len(result.hits)} hits"
-        out.print(Text(f"{count} in {seconds:.3f} s ({parts})", style="dim"))
+        _lines(out, f"{count} in {seconds:.3f} s ({', '.join(parts)})", "dim", indent=0)
+
+
+def _one_line(text: str) -> str:
+    return printable(text).replace("\n", " ").replace("\t", " ")
+
+
+def _lines(out: Console, text: str, style: str, indent: int = 4) -> None:
+    """The text at the width of the terminal, every line of it indented."""
+    for line in Text(_one_line(text), style).wrap(out, out.width - indent):
+        line.rstrip()
+        out.print(Text(" " * indent) + line, no_wrap=True)
 
 
 def _hit(out: Console, hit: Hit, query: str) -> None:
-    head = Text.assemble((f"{hit.rank:>2}. ", "bold"), (hit.title or hit.doc_id, "bold"))
-    out.print(head, overflow="ellipsis", no_wrap=True)
+    head = _one_line(f"{hit.rank:>2}. {hit.title or hit.doc_id}")
+    out.print(Text(head, "bold"), overflow="ellipsis", no_wrap=True)
     about = [hit.doc_id] if hit.title else []
     if hit.ordinal:
         about.append(f"passage {hit.ordinal}")
@@ -54,9 +68,9 @@ def _hit(out: Console, hit: Hit, query: str) -> None:
         about.append(f"rerank {hit.rerank_score:.4f} (was {hit.fused_rank})")
     about.append(f"score {hit.score:.4f}")
     about += [f"{name} #{leg.rank} ({leg.score:.3f})" for name, leg in hit.legs.items()]
-    out.print(Text("    " + " · ".join(about), style="cyan"), overflow="fold")
+    _lines(out, " · ".join(about), "cyan")
     shown = snippet(hit.text, query, width=(out.width - 4) * _LINES - 8)
-    body = Text(shown.text)
+    body = Text(printable(shown.text))
     for start, end in shown.spans:
         body.stylize("bold yellow", start, end)
     for line in body.wrap(out, out.width - 4)[:_LINES]:
@@ -83,7 +97,7 @@ def _explanation(out: Console, explanation: Explanation, result: SearchResult) -
         if len(explanation.ranks) > 1:
             lines.append(f"rank by the weight of {explanation.leg}: {_ranks(explanation.ranks)}")
     for line in lines:
-        out.print(Text("    " + line, style="green"), overflow="fold")
+        _lines(out, line, "green")
     if lines:
         out.print()
 
@@ -106,8 +120,17 @@ def record(line: Mapping[str, Any]) -> None:
 
 
 def trec(result: SearchResult) -> None:
+    for line in trec_lines(result.query.query_id or "q", result.hits, "m3index"):
+        typer.echo(line)
+
+
+def ids(result: SearchResult) -> None:
+    """One on a line. Raises UsageError for an id of several lines."""
     for hit in result.hits:
-        typer.echo(f"{result.query.query_id or 'q'} Q0 {hit.doc_id} {hit.rank} {hit.score!r} m3index")
+        if len(hit.doc_id.splitlines()) > 1:
+            raise UsageError(f"The id {hit.doc_id!r} has a line break; use --format jsonl.")
+    for hit in result.hits:
+        typer.echo(hit.doc_id)
 
 
 def pairs(rows: Sequence[tuple[str, str]]) -> None:

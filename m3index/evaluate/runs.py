@@ -166,14 +166,15 @@ class _ParquetSink:
 def _sink(path: Path, form: RunFormat, tag: str) -> _Sink:
     match form:
         case "trec":
-            return _LineSink(path, partial(_trec_lines, tag=_column(tag, "tag")))
+            return _LineSink(path, partial(trec_lines, tag=_column(tag, "tag")))
         case "jsonl":
             return _LineSink(path, _json_lines)
         case "parquet":
             return _ParquetSink(path)
 
 
-def _trec_lines(query_id: str, hits: Sequence[Hit], tag: str) -> Iterator[str]:
+def trec_lines(query_id: str, hits: Sequence[Hit], tag: str) -> Iterator[str]:
+    """The lines of one query's ranking. Raises UsageError for an id that has white space."""
     query = _column(query_id, "query id")
     for hit, score in zip(hits, falling([order_score(hit) for hit in hits]), strict=True):
         yield f"{query} Q0 {_column(hit.doc_id, 'document id')} {hit.rank} {score} {tag}"
@@ -241,6 +242,6 @@ def _column(value: str, what: str) -> str:
     if not value or any(c.isspace() for c in value):
         raise UsageError(
             f"The {what} {value!r} has white space or is empty, which a TREC run cannot hold; "
-            "write the run as .jsonl or .parquet."
+            "write JSON lines instead (.jsonl, or --format jsonl)."
         )
     return value

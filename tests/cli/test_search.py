@@ -1,0 +1,163 @@
+"""`m3index search`: what it prints, for people and for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
+from rich.cells import cell_len
+from terminal import ROWS, Command, Done
+
+from m3index import schema
+
+HIT = Draft202012Validator(schema.load("hit.schema.json"))
+EVENT = Draft202012Validator(schema.load("event.schema.json"))
+
+Search = Callable[..., Done]
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory, m3_model: Path) -> Path:
+    from m3index.api import Index
+    from m3index.types import Document
+
+    path = tmp_path_factory.mktemp("search") / "m3.db"
+    documents = [
+        Document(r["id"], r["text"], r.get("title", ""), {"lang": r["lang"], "year": r["year"]}) for r in ROWS
+    ]
+    long = " ".join(f"a long text about search and books number {i}." for i in range(40))
+    documents.append(Document("long-en", long, "A title that is so long " * 8, {"lang": "en", "year": 9}))
+    with Index.open(uri=str(path), encoder=str(m3_model)) as index:
+        index.ingest(documents, fields={"lang": "str", "year": "int"})
+    return path
+
+
+@pytest.fixture
+def search(m3index: Command, database: Path) -> Search:
+    return lambda *arguments, **more: m3index("search", *arguments, "--uri", database, **more)
+
+
+def test_json_is_only_json_and_follows_the_schemas(search: Search) -> None:
+    done = search("the quick brown fox", "--json", "--explain")
+    assert (done.code, done.err) == (0, "")
+    *hits, summary = done.lines
+    assert len(hits) > 5
+    for hit in hits:
+        HIT.validate(hit)
+    EVENT.validate(summary)
+    assert (summary["type"], summary["hits"], summary["exit"]) == ("summary", len(hits), 0)
+    assert [hit["rank"] for hit in hits] == list(range(1, len(hits) + 1))
+    assert {leg for hit in hits for leg in hit["legs"]} == {"dense", "sparse"}
+
+
+def test_jsonl_is_the_hits_alone(search: Search) -> None:
+    lines = search("fox", "--format", "jsonl", "-k", 3).lines
+    assert [line["type"] for line in lines] == ["hit"] * 3
+
+
+def test_ids(search: Search) -> None:
+    ids = search("fox", "--format", "ids", "-k", 3).out.splitlines()
+    assert ids == [hit["doc_id"] for hit in search("fox", "-k", 3, "--json").hits]
+
+
+def test_trec(search: Search) -> None:
+    lines = search("fox", "--format", "trec", "-k", 3).out.splitlines()
+    assert [line.split()[3] for line in lines] == ["1", "2", "3"]
+    assert all(line.split()[1] == "Q0" and len(line.split()) == 6 for line in lines)
+    scores = [float(line.split()[4]) for line in lines]
+    assert scores == sorted(scores, reverse=True)
+
+
+@pytest.mark.parametrize("options", [[], ["--explain"], ["--passages"], ["--rerank", "colbert"]])
+@pytest.mark.parametrize("query", ["the quick brown fox reads a book about search", "狐狸 懒狗"])
+def test_a_pipe_gets_plain_text_of_80_columns(search: Search, query: str, options: list[str]) -> None:
+    out = search(query, *options).out
+    assert "\x1b" not in out
+    assert "score" in out
+    for line in out.splitlines():
+        assert cell_len(line) <= 80, line
+        assert line == line.rstrip()
+
+
+def test_colours_can_be_asked_for(search: Search) -> None:
+    assert "\x1b[" in search("fox", FORCE_COLOR="1").out
+
+
+def test_a_narrow_terminal(search: Search) -> None:
+    assert all(cell_len(line) <= 50 for line in search("a book about search", COLUMNS="50").out.splitlines())
+
+
+def test_one_hit_is_one_hit(search: Search) -> None:
+    assert "\n1 hit in " in search("fox", "-k", 1).out
+    assert "\n2 hits in " in search("fox", "-k", 2).out
+
+
+def test_no_hits(search: Search) -> None:
+    done = search("fox", "--where", "year>100")
+    assert (done.code, done.out) == (0, "No hits.\n")
+
+
+def test_modes_are_the_legs(search: Search) -> None:
+    assert set(search("fox", "--mode", "dense", "-k", 1, "--json").hits[0]["legs"]) == {"dense"}
+    assert set(search("the quick brown fox", "--mode", "sparse", "-k", 1, "--json").hits[0]["legs"]) == {
+        "sparse"
+    }
+
+
+def test_weights_change_the_order(search: Search) -> None:
+    def ids(*options: object) -> list[str]:
+        return search("the quick brown fox", "--format", "ids", *options).out.split()
+
+    assert ids("--weights", "dense=1,sparse=0") == ids("--mode", "dense")
+    assert ids("--weights", "dense=0,sparse=1") == ids("--mode", "sparse")
+    hit = search("the quick brown fox", "--weights", "dense=0.7,sparse=0.3", "--rrf-k", 10, "--json").hits[0]
+    assert hit["legs"]["dense"]["contribution"] == pytest.approx(0.7 / (10 + hit["legs"]["dense"]["rank"]))
+    assert hit["score"] == pytest.approx(sum(leg["contribution"] for leg in hit["legs"].values()))
+
+
+def test_group_by(search: Search) -> None:
+    hits = search("fox", "--group-by", "lang", "--json").hits
+    assert len({hit["group"] for hit in hits}) == len(hits)
+
+
+def test_like(search: Search) -> None:
+    hits = search("--like", "fox-en", "--json", "-k", 3).hits
+    assert len(hits) == 3
+    assert "fox-en" not in [hit["doc_id"] for hit in hits]
+
+
+def test_explain_names_what_matched(search: Search) -> None:
+    out = search("the quick brown fox", "--explain", "-k", 1).out
+    assert "matched: " in out
+    assert "fox" in out.split("matched: ")[1]
+
+
+def test_options_from_the_environment(search: Search) -> None:
+    assert len(search("fox", M3INDEX_K="2", M3INDEX_FORMAT="ids").out.split()) == 2
+    assert len(search("fox", "-k", 1, M3INDEX_K="2", M3INDEX_FORMAT="ids").out.split()) == 1
+
+
+def test_a_document_cannot_command_the_terminal(m3index: Command, dense_model: Path) -> None:
+    row = {
+        "id": "a\nb\x1b[2J",
+        "title": "\x1b]0;title\x07\nsecond",
+        "text": "fox \x1b[31mred\r\x9b1m",
+        "x": "\x1b",
+    }
+    assert m3index("ingest", "-", "-e", dense_model, stdin=json.dumps(row) + "\n{\x1b\n").code == 3
+    done = m3index("search", "fox", "--explain", FORCE_COLOR="")
+    assert done.code == 0
+    assert not set(done.out) & {"\x1b", "\x07", "\r", "\x9b"}
+    assert "�" in done.out
+    assert m3index("search", "fox", "--json").hits[0]["doc_id"] == row["id"]
+
+
+@pytest.mark.parametrize("form", ["ids", "trec"])
+def test_an_id_that_a_line_cannot_hold_is_refused(m3index: Command, dense_model: Path, form: str) -> None:
+    m3index("ingest", "-", "-e", dense_model, stdin='{"id": "a\\nb", "text": "fox"}\n')
+    done = m3index("search", "fox", "--format", form)
+    assert (done.code, done.out) == (2, "")
+    assert "--format jsonl" in done.err
