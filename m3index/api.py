@@ -203,7 +203,7 @@ class Index:
         the run early is raised, with the summary so far in the error's `summary`.
         """
         settings = replace(settings or SyncSettings(), **changes)
-        with self._reporting(reporter, quarantine) as told:
+        with quarantining(reporter, quarantine) as told:
             return sync(
                 self.store,
                 self.encoder(),
@@ -228,7 +228,7 @@ class Index:
     ) -> Summary:
         """Applies a feed of upserts and deletes (`{"op": "delete", "id": ...}`), in its order."""
         settings = replace(settings or SyncSettings(), **options)
-        with self._reporting(reporter, quarantine) as told:
+        with quarantining(reporter, quarantine) as told:
             feed = read_changes(changes, mapping)
             return apply_changes(
                 self.store, self.encoder(), self.collection, feed, settings, reporter=told, stop=stop
@@ -297,7 +297,7 @@ class Index:
             source: partial(self._corpus, paths, mapping, input_format, replace(settings, source=source))
             for source, paths in (corpora or {}).items()
         }
-        with self._reporting(reporter, quarantine) as told:
+        with quarantining(reporter, quarantine) as told:
             return reindex(
                 self.store,
                 self.encoder(),
@@ -379,18 +379,6 @@ class Index:
         named = [paths] if isinstance(paths, str | os.PathLike) else paths
         return read(named, mapping or FieldMapping(), format=input_format, fields=fields)
 
-    @contextmanager
-    def _reporting(
-        self, reporter: Reporter | None, quarantine: str | os.PathLike[str] | None
-    ) -> Iterator[Reporter]:
-        """The reporter, with bad rows going into the quarantine file too."""
-        reporter = reporter or Silent()
-        if quarantine is None:
-            yield reporter
-            return
-        with Quarantine(quarantine) as file:
-            yield _Quarantining(reporter, file)
-
     # -- search
 
     def search(self, text: str, options: SearchOptions | None = None, **changes: Any) -> SearchResult:
@@ -460,6 +448,19 @@ class Index:
             return loaded
 
         return encoder
+
+
+@contextmanager
+def quarantining(
+    reporter: Reporter | None, quarantine: str | os.PathLike[str] | None
+) -> Iterator[Reporter]:
+    """The reporter, with bad rows going into the quarantine file too."""
+    reporter = reporter or Silent()
+    if quarantine is None:
+        yield reporter
+        return
+    with Quarantine(quarantine) as file:
+        yield _Quarantining(reporter, file)
 
 
 class _Quarantining:

@@ -12,7 +12,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "m3index"
 ROWS = [
-    ["types"], ["errors"], ["schema"], ["settings"], ["progress"],
+    ["types"], ["errors"], ["files"], ["schema"], ["settings"], ["progress"],
     ["corpus"], ["encoder"], ["store"], ["index"], ["search"], ["evaluate"], ["distill"],
     ["api"], ["scale"], ["serve"], ["integrations"], ["doctor"], ["cli"], ["__main__"],
 ]  # fmt: skip

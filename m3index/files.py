@@ -1,0 +1,176 @@
+"""Folders on local disks and in object stores, by one interface. A file appears whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from m3index.errors import (
+    M3IndexError,
+    NotAuthorisedError,
+    NotFoundError,
+    StoppedError,
+    UnreachableError,
+    UsageError,
+)
+
+_CHUNK = 8 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A file that was put in its place. digest: BLAKE2b of its bytes, 128 bits in hex."""
+
+    name: str
+    bytes: int
+    digest: str
+
+
+class Folder:
+    """A local directory, or a prefix in an object store (`s3://bucket/prefix`, `gs://`).
+
+    The store's address and keys are looked for where its own tools look (AWS_ENDPOINT_URL,
+    AWS_ACCESS_KEY_ID ...); schemes that pyarrow has not go through fsspec. Nothing is made before the
+    first file is written. Raises NotFoundError, NotAuthorisedError, StoppedError (disk full),
+    UnreachableError, UsageError.
+    """
+
+    def __init__(self, location: str | os.PathLike[str]) -> None:
+        self.location = os.fspath(location).rstrip("/") or "/"
+        self.local = "://" not in self.location or self.location.startswith("file://")
+        self._fs, self._path = _open(self.location, local=self.local)
+
+    def __str__(self) -> str:
+        return self.location
+
+    def __reduce__(self) -> tuple[type[Folder], tuple[str]]:
+        return Folder, (self.location,)
+
+    def sub(self, name: str) -> Folder:
+        """The folder `name` in this one."""
+        if self.local:
+            return Folder(f"{self.location}/{name}")
+        location, question, query = self.location.partition("?")
+        return Folder(f"{location}/{name}{question}{query}")
+
+    def sizes(self) -> dict[str, int]:
+        """The files right in this folder and their bytes; nothing where there is no such folder."""
+        from pyarrow import fs
+
+        with self._mapped():
+            found = self._fs.get_file_info(fs.FileSelector(self._path, allow_not_found=True))
+        return {info.base_name: info.size for info in found if info.type == fs.FileType.File}
+
+    def read(self, name: str) -> bytes | None:
+        """The whole file; None where there is none."""
+        try:
+            with self._mapped(), self._fs.open_input_file(self._at(name)) as file:
+                return bytes(file.read())
+        except NotFoundError:
+            return None
+
+    def open(self, name: str) -> Any:
+        """For random access, a `pyarrow.NativeFile`."""
+        with self._mapped():
+            return self._fs.open_input_file(self._at(name))
+
+    def delete(self, name: str) -> None:
+        """One that is not there is no error."""
+        with suppress(NotFoundError), self._mapped():
+            self._fs.delete_file(self._at(name))
+
+    def write(self, name: str, data: bytes) -> Written:
+        with self.writing(name) as path:
+            path.write_bytes(data)
+        return Written(name, len(data), hashlib.blake2b(data, digest_size=16).hexdigest())
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        """A local path to write to; the file takes its place when the block ends without an error."""
+        with self._mapped():
+            if self.local:
+                directory = Path(self._path)
+                directory.mkdir(parents=True, exist_ok=True)
+            else:
+                directory = Path(tempfile.gettempdir())
+            partial = directory / f".{name}.{uuid.uuid4().hex}.partial"
+            try:
+                yield partial
+                if self.local:
+                    _sync(partial)
+                    partial.replace(directory / name)
+                else:
+                    with partial.open("rb") as source, self._fs.open_output_stream(self._at(name)) as target:
+                        shutil.copyfileobj(source, target, _CHUNK)
+            finally:
+                partial.unlink(missing_ok=True)
+
+    def _at(self, name: str) -> str:
+        return f"{self._path}/{name}"
+
+    @contextmanager
+    def _mapped(self) -> Iterator[None]:
+        """Foreign exceptions become ours, here alone."""
+        try:
+            yield
+        except M3IndexError:
+            raise
+        except FileNotFoundError as error:
+            raise NotFoundError(f"{self.location}: {_words(error)}") from error
+        except PermissionError as error:
+            raise NotAuthorisedError(f"{self.location}: {_words(error)}") from error
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise StoppedError(f"{self.location}: the disk is full. Make room and run again.") from error
+            if "ACCESS_DENIED" in str(error) or "InvalidAccessKeyId" in str(error):
+                raise NotAuthorisedError(
+                    f"{self.location}: the object store refused the credentials: {_words(error)}"
+                ) from error
+            if self.local:
+                raise UsageError(f"{self.location}: {_words(error)}") from error
+            raise UnreachableError(f"{self.location}: {_words(error)}") from error
+
+
+def digest_of(path: Path) -> str:
+    """BLAKE2b of a file's bytes, 128 bits in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def _words(error: OSError) -> str:
+    return error.strerror or str(error)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _open(location: str, *, local: bool) -> tuple[Any, str]:
+    import pyarrow as pa
+    from pyarrow import fs
+
+    if local:
+        return fs.LocalFileSystem(), str(Path(location.removeprefix("file://")).expanduser().absolute())
+    try:
+        found: tuple[Any, str] = fs.FileSystem.from_uri(location)
+        return found
+    except pa.ArrowInvalid as unknown:
+        try:
+            import fsspec
+
+            handler, path = fsspec.url_to_fs(location)
+        except (ImportError, ValueError) as error:
+            raise UsageError(f"{location} is no folder that can be opened: {error or unknown}") from None
+        return fs.PyFileSystem(fs.FSSpecHandler(handler)), path
+    except OSError as error:
+        raise UnreachableError(f"{location} cannot be opened: {_words(error)}") from error

@@ -1,0 +1,336 @@
+"""Corpus -> shards: blocks of documents -> passages -> (thread) encode -> Parquet, with no store at all.
+
+A run does only the shards that are missing, so that a run which was killed is simply begun again. Any number
+of workers may share a folder: worker i of n takes every n-th block.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
+from itertools import groupby
+from typing import Any
+
+from m3index.corpus.windows import PassageSettings, PassageSize, Tokenizer, windows
+from m3index.encoder.base import Encoder
+from m3index.errors import Exit, M3IndexError, MismatchError, MissingHeadError, StoppedError
+from m3index.files import Folder, digest_of
+from m3index.index.plan import Corpus
+from m3index.index.prefetch import prefetch
+from m3index.index.settings import Never, Stop
+from m3index.progress import Progress, Reporter, Silent
+from m3index.scale import blocks as in_blocks
+from m3index.scale.blocks import Block, Hashed, Worker
+from m3index.scale.manifest import CorpusRecord, Entry, ShardFolder, digest_of_digests
+from m3index.scale.shards import DenseType, Fingerprint, Writer
+from m3index.types import DEFAULT_SOURCE, Passage, Rejected, Row, SparseKind, passage_key
+
+PIECE_TOKENS, PIECE_ROWS = 65_536, 1_024
+"""What is encoded in one call. Constants, so that a shard does not depend on how fast a machine is."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeSettings:
+    """passages, sparse: None is the default for this encoder. block: documents of a shard.
+    max_errors: more bad rows than that end the run with exit 17."""
+
+    source: str = DEFAULT_SOURCE
+    passages: PassageSettings | None = None
+    sparse: SparseKind | None = None
+    dense: DenseType = "float32"
+    worker: Worker = field(default_factory=Worker)
+    block: int = in_blocks.DOCUMENTS
+    max_errors: int | None = None
+
+
+@dataclass(slots=True)
+class EncodeSummary:
+    """What a run did. shards: of the whole corpus. written, kept: of this worker's share; documents,
+    passages and tokens are those of the written ones."""
+
+    out: str
+    encoder: str
+    worker: str
+    shards: int = 0
+    written: int = 0
+    kept: int = 0
+    documents: int = 0
+    passages: int = 0
+    tokens: int = 0
+    quarantined: int = 0
+    seconds: float = 0.0
+    exit: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        return {"type": "summary", "command": "encode", **asdict(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Passages that are encoded in one call: (document, passage, how many the document has).
+    last: nothing more comes for this block."""
+
+    block: Block
+    passages: Sequence[tuple[Hashed, Passage, int]]
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A piece as rows, each with the tokens of its input."""
+
+    block: Block
+    rows: Sequence[Row]
+    tokens: Sequence[int]
+    last: bool
+
+
+def fingerprint_of(encoder: Encoder, settings: EncodeSettings) -> Fingerprint:
+    """How shards will be made. Raises MissingHeadError, UsageError for a size the model cannot take."""
+    info = encoder.info
+    sparse = settings.sparse or ("lexical" if info.lexical else "bm25")
+    if sparse == "lexical" and not info.lexical:
+        raise MissingHeadError(
+            f"{info.name} has no lexical head. Use --sparse bm25, or a model that has one."
+        )
+    passages = (settings.passages or PassageSettings()).resolve(encoder.tokenizer)
+    return Fingerprint(info, sparse, passages, settings.dense)
+
+
+def encode(
+    corpus: Corpus,
+    out: Folder,
+    encoder: Encoder,
+    settings: EncodeSettings,
+    *,
+    reporter: Reporter | None = None,
+    stop: Stop | None = None,
+) -> EncodeSummary:
+    """Writes this worker's missing shards, and at the end what the corpus is.
+
+    Raises MismatchError where the folder holds shards of another encoder or other settings.
+    """
+    return _Run(out, encoder, settings, reporter or Silent(), stop or Never()).over(corpus)
+
+
+class _Run:
+    def __init__(
+        self, out: Folder, encoder: Encoder, settings: EncodeSettings, reporter: Reporter, stop: Stop
+    ) -> None:
+        self.encoder, self.settings, self.reporter, self.stop = encoder, settings, reporter, stop
+        self.fingerprint = fingerprint_of(encoder, settings)
+        self.folder = open_for(out, self.fingerprint)
+        worker = f"{settings.worker.index}/{settings.worker.of}"
+        self.plan = Planned(self.folder, self.fingerprint, settings, self._rejected)
+        self.summary = EncodeSummary(str(out), encoder.info.name, worker)
+
+    def over(self, corpus: Corpus) -> EncodeSummary:
+        started, summary = time.monotonic(), self.summary
+        try:
+            self._write_missing(corpus)
+        except M3IndexError as error:
+            error.summary = self._ended(started, error.exit_code).to_json()
+            raise
+        if self.stop():
+            return self._ended(started, self.stop.exit)
+        self.folder.conclude(self.plan.record())
+        return self._ended(started, Exit.QUARANTINED if summary.quarantined else Exit.OK)
+
+    def _ended(self, started: float, code: Exit) -> EncodeSummary:
+        seconds = round(time.monotonic() - started, 3)
+        shards, kept = self.plan.shards, self.plan.kept
+        return replace(self.summary, shards=shards, kept=kept, seconds=seconds, exit=int(code))
+
+    def _write_missing(self, corpus: Corpus) -> None:
+        total = corpus.total_bytes
+        pieces = prefetch(self._pieces(self.plan.missing(corpus)), depth=4)
+        with closing(prefetch(self._encoded(pieces), depth=2)) as encoded:
+            for _, of_shard in groupby(encoded, key=lambda piece: piece.block.number):
+                entry = write_shard(self.folder, self.fingerprint, self._counted(of_shard, corpus, total))
+                if entry is not None:
+                    self.summary.written += 1
+                    self.summary.documents += entry.documents
+        for error in corpus.read_errors:
+            self._rejected(error)
+
+    def _pieces(self, missing: Iterable[Block]) -> Iterator[Piece]:
+        for block in missing:
+            yield from cut(block, self.encoder.tokenizer, self.fingerprint.passages, self._rejected)
+
+    def _encoded(self, pieces: Generator[Piece, None, None]) -> Iterator[Encoded]:
+        lexical = self.fingerprint.sparse == "lexical"
+        with closing(pieces):
+            for piece in pieces:
+                if self.stop():
+                    return
+                yield encode_piece(self.encoder, piece, self.settings.source, lexical=lexical)
+
+    def _counted(self, pieces: Iterable[Encoded], corpus: Corpus, total: int | None) -> Iterator[Encoded]:
+        summary = self.summary
+        for piece in pieces:
+            summary.passages += len(piece.rows)
+            summary.tokens += sum(piece.tokens)
+            yield piece
+            done = Progress(self.plan.documents, summary.passages, summary.tokens, corpus.bytes_read, total)
+            self.reporter.progress(done)
+
+    def _rejected(self, rejected: Rejected) -> None:
+        self.summary.quarantined += 1
+        self.reporter.rejected(rejected)
+        most = self.settings.max_errors
+        if most is not None and self.summary.quarantined > most:
+            raise StoppedError(
+                f"More than {most:,} bad rows: stopped. Mend the corpus or raise --max-errors."
+            )
+
+
+class Planned:
+    """One pass over the corpus: which blocks there are, and which of mine are missing.
+
+    rejected: is told the bad rows of my blocks.
+    """
+
+    def __init__(
+        self,
+        folder: ShardFolder,
+        fingerprint: Fingerprint,
+        settings: EncodeSettings,
+        rejected: Callable[[Rejected], None],
+    ) -> None:
+        self._folder, self._fingerprint, self._settings = folder, fingerprint, settings
+        self._digest = fingerprint.digest
+        self._tell = rejected
+        self._contents: list[str] = []
+        self.documents = self.kept = 0
+
+    @property
+    def shards(self) -> int:
+        return len(self._contents)
+
+    def missing(self, corpus: Corpus) -> Iterator[Block]:
+        worker, settings = self._settings.worker, self._settings
+        found = in_blocks.blocks(
+            corpus,
+            settings.source,
+            self._fingerprint.passages,
+            documents=settings.block,
+            rejected=lambda number, item: self._tell(item) if worker.takes(number) else None,
+        )
+        for block in found:
+            self._contents.append(block.content)
+            self.documents += len(block.documents)
+            if not worker.takes(block.number):
+                continue
+            if self._folder.finished(block.number, block.content, self._digest):
+                self.kept += 1
+            else:
+                yield block
+
+    def record(self) -> CorpusRecord:
+        """What the corpus is, once the pass has ended."""
+        content = digest_of_digests(self._contents)
+        return CorpusRecord(self.shards, self.documents, content, self._fingerprint, self._settings.source)
+
+
+def open_for(out: Folder, fingerprint: Fingerprint) -> ShardFolder:
+    """The folder to write to. Raises MismatchError where it holds shards that were made otherwise."""
+    folder = ShardFolder(out)
+    if any(entry.fingerprint != fingerprint.digest for entry in folder.entries.values()):
+        record = folder.record()
+        by = record.fingerprint.encoder.name if record else "another encoder"
+        raise MismatchError(
+            f"{out} holds shards made by {by} with other settings. Name another folder, or delete this one."
+        )
+    return folder
+
+
+def cut(
+    block: Block, tokenizer: Tokenizer, size: PassageSize, rejected: Callable[[Rejected], None]
+) -> Iterator[Piece]:
+    """A block's passages in pieces. A block comes to the same pieces wherever it is cut."""
+    by_place = iter(block.documents)
+    piece: list[tuple[Hashed, Passage, int]] = []
+    tokens = 0
+    documents = (hashed.document for hashed in block.documents)
+    for document, passages in windows(documents, tokenizer, size.tokens, size.overlap, rejected):
+        hashed = next(h for h in by_place if h.document is document)
+        for passage in passages:
+            piece.append((hashed, passage, len(passages)))
+            tokens += passage.tokens
+            if tokens >= PIECE_TOKENS or len(piece) == PIECE_ROWS:
+                yield Piece(block, piece, last=False)
+                piece, tokens = [], 0
+    yield Piece(block, piece, last=True)
+
+
+def encode_piece(encoder: Encoder, piece: Piece, source: str, *, lexical: bool) -> Encoded:
+    if not piece.passages:
+        return Encoded(piece.block, [], [], piece.last)
+    batch = encoder.encode_ids([passage.token_ids for _, passage, _ in piece.passages], lexical=lexical)
+    rows = [
+        Row(
+            passage_id=passage_key(hashed.key, passage.ordinal),
+            doc_id=hashed.document.doc_id,
+            ordinal=passage.ordinal,
+            source=source,
+            doc_hash=hashed.doc_hash,
+            passages=count,
+            title=hashed.document.title,
+            text=passage.text,
+            metadata=hashed.document.metadata,
+            fields={},
+            dense=batch.dense[i],
+            sparse=batch.lexical.row(i) if batch.lexical is not None else None,
+        )
+        for i, (hashed, passage, count) in enumerate(piece.passages)
+    ]
+    return Encoded(piece.block, rows, batch.tokens.tolist(), piece.last)
+
+
+def write_shard(folder: ShardFolder, fingerprint: Fingerprint, pieces: Iterable[Encoded]) -> Entry | None:
+    """Writes one shard out of all its pieces; None (and no shard) where they end before the last one."""
+    try:
+        return _write(folder, fingerprint, pieces)
+    except _UnfinishedError:
+        return None
+
+
+class _UnfinishedError(Exception):
+    """The pieces of a shard ended too early: its file must not take its place."""
+
+
+def _write(folder: ShardFolder, fingerprint: Fingerprint, pieces: Iterable[Encoded]) -> Entry:
+    pieces = iter(pieces)
+    piece = next(pieces)
+    block = piece.block
+    folder.unfinish(block.number)
+    entry = Entry(
+        block.number,
+        block.content,
+        fingerprint.digest,
+        len(block.documents),
+        rows=0,
+        tokens=0,
+        size=0,
+        hash="",
+    )
+    rows = tokens = 0
+    with folder.shards.writing(entry.file) as path:
+        writer = Writer(path, fingerprint)
+        try:
+            while True:
+                writer.add(piece.rows, piece.tokens)
+                rows, tokens = rows + len(piece.rows), tokens + sum(piece.tokens)
+                if piece.last:
+                    break
+                following = next(pieces, None)
+                if following is None:
+                    raise _UnfinishedError
+                piece = following
+        finally:
+            writer.close()
+        entry = replace(entry, rows=rows, tokens=tokens, size=path.stat().st_size, hash=digest_of(path))
+    folder.finish(entry)
+    return entry

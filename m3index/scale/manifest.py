@@ -1,0 +1,170 @@
+"""What a folder of shards holds: one line for each finished shard, and one record of the whole corpus.
+
+Each shard has a manifest file of its own, so that any number of writers never meet. A shard counts once
+its line is there. `corpus.json` is written at the end of a pass over the corpus and has the digest of all
+its documents: the shards are complete when their lines come to that digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from m3index.errors import DriftError, MismatchError, NotFoundError
+from m3index.files import Folder
+from m3index.scale.shards import Fingerprint
+
+CORPUS = "corpus.json"
+_READERS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """The manifest line of a shard.
+
+    content: digest of its documents. fingerprint: digest of how they were encoded. tokens: None where
+    they are not known. size (in bytes), hash: of the file.
+    """
+
+    shard: int
+    content: str
+    fingerprint: str
+    documents: int
+    rows: int
+    tokens: int | None
+    size: int
+    hash: str
+
+    @property
+    def file(self) -> str:
+        return shard_file(self.shard)
+
+    def to_line(self) -> bytes:
+        return json.dumps(asdict(self)).encode() + b"\n"
+
+    @classmethod
+    def from_line(cls, line: bytes) -> Self:
+        return cls(**json.loads(line))
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusRecord:
+    """What all shards together must be. content: digest of their digests, in order."""
+
+    shards: int
+    documents: int
+    content: str
+    fingerprint: Fingerprint
+    source: str
+
+    def to_json(self) -> dict[str, Any]:
+        kept = {"shards": self.shards, "documents": self.documents, "content": self.content}
+        return {"version": self.fingerprint.version, **kept, "source": self.source} | {
+            "fingerprint": self.fingerprint.to_json()
+        }
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> Self:
+        fingerprint = Fingerprint.from_json(record["fingerprint"])
+        return cls(record["shards"], record["documents"], record["content"], fingerprint, record["source"])
+
+
+def shard_file(number: int) -> str:
+    return f"{number:09d}.parquet"
+
+
+def _line_file(number: int) -> str:
+    return f"{number:09d}.json"
+
+
+def digest_of_digests(contents: Iterable[str]) -> str:
+    total = hashlib.blake2b(digest_size=16)
+    for content in contents:
+        total.update(bytes.fromhex(content))
+    return total.hexdigest()
+
+
+class ShardFolder:
+    """A folder of shards, as it was when it was opened."""
+
+    def __init__(self, folder: Folder) -> None:
+        self.folder = folder
+        self.shards, self._lines = folder.sub("shards"), folder.sub("manifest")
+        self._sizes = self.shards.sizes()
+        names = [name for name in self._lines.sizes() if name.endswith(".json") and name[0] != "."]
+        with ThreadPoolExecutor(_READERS) as pool:
+            lines = pool.map(self._lines.read, names)
+            self.entries = {e.shard: e for e in (Entry.from_line(line) for line in lines if line)}
+
+    def finished(self, number: int, content: str, fingerprint: str) -> bool:
+        """Whether this shard is there, whole, and of this content."""
+        entry = self.entries.get(number)
+        return (
+            entry is not None
+            and (entry.content, entry.fingerprint) == (content, fingerprint)
+            and self._sizes.get(entry.file) == entry.size
+        )
+
+    def finish(self, entry: Entry) -> None:
+        """Writes the line of a shard whose file is in its place."""
+        self._lines.write(_line_file(entry.shard), entry.to_line())
+        self.entries[entry.shard] = entry
+        self._sizes[entry.file] = entry.size
+
+    def unfinish(self, number: int) -> None:
+        """Takes the line of a shard away before its file is replaced."""
+        if self.entries.pop(number, None) is not None:
+            self._lines.delete(_line_file(number))
+
+    def conclude(self, record: CorpusRecord) -> None:
+        """Writes what the corpus is, and removes shards past its end (it was longer once)."""
+        for number in [n for n in self.entries if n >= record.shards]:
+            self.unfinish(number)
+            self.shards.delete(shard_file(number))
+        self.folder.write(CORPUS, json.dumps(record.to_json()).encode() + b"\n")
+
+    def record(self) -> CorpusRecord | None:
+        data = self.folder.read(CORPUS)
+        return None if data is None else CorpusRecord.from_json(json.loads(data))
+
+    def complete(self) -> tuple[CorpusRecord, Sequence[Entry]]:
+        """The corpus and its shards in order. Raises NotFoundError, DriftError where any is missing."""
+        record = self.record()
+        if record is None:
+            raise NotFoundError(
+                f"{self.folder} has no finished shards: no `m3index encode` has come to its end there."
+            )
+        digest = record.fingerprint.digest
+        missing = [
+            number
+            for number in range(record.shards)
+            if (entry := self.entries.get(number)) is None
+            or entry.fingerprint != digest
+            or self._sizes.get(entry.file) != entry.size
+        ]
+        entries = [self.entries[n] for n in range(record.shards) if n in self.entries]
+        if missing or digest_of_digests(e.content for e in entries) != record.content:
+            which = (
+                f"{len(missing):,} of {record.shards:,} shards are missing" if missing else "shards are old"
+            )
+            raise DriftError(
+                f"{self.folder} is not complete: {which}. Run `m3index encode` again with the same corpus; "
+                "only what is missing is encoded."
+            )
+        return record, entries
+
+
+def check_same_space(records: Sequence[CorpusRecord]) -> Fingerprint:
+    """The fingerprint of folders that are loaded together. Raises MismatchError where they differ."""
+    first = records[0].fingerprint
+    for record in records[1:]:
+        if record.fingerprint.digest != first.digest:
+            raise MismatchError(
+                f"These shards were made by different encoders or settings ({first.encoder.name} and "
+                f"{record.fingerprint.encoder.name}); load them into different collections."
+            )
+    return first
