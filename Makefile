@@ -53,3 +53,11 @@ clean: ## remove what make made, the virtual environment too
 
 docs-reference: $(STAMP) ## write docs/reference.md from the commands
 	$(BIN)/python -c 'from m3index.cli.reference import markdown; print(markdown(), end="")' > docs/reference.md
+
+package: $(STAMP) ## build wheel and sdist, install the wheel into a fresh venv, try it
+	rm -rf dist build/smoke
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	$(PYTHON) -m venv build/smoke
+	build/smoke/bin/python -m pip install --quiet -c constraints.txt "$$(ls dist/*.whl)[offline]"
+	cd build/smoke && bin/m3index --version && bin/m3index ingest ../../examples/corpus.jsonl --encoder offline --uri smoke.db \
+	  && bin/m3index search "honey bees" --uri smoke.db -k 1
