@@ -45,7 +45,7 @@ class CollectionSpec:
     """What a collection is made from: `schemas/collection.json` filled in.
 
     dim: width of the dense vector. fields: the declared typed columns, by name. analyzer: a name
-    in `analyzers` of the definition (`icu`, `standard`), only where sparse is `bm25`.
+    in `analyzers` of the definition (`icu`, `ngrams`), only where sparse is `bm25`.
     """
 
     dim: int

@@ -118,7 +118,7 @@ def translate(error: BaseException, doing: str, uri: str, *, filtered: bool = Fa
         return StoppedError(
             f"{place} takes no more data ({said}). Free memory, disk or quota, then run again."
         )
-    if filtered and is_content(error):
+    if filtered and (is_content(error) or "cannot parse expression" in said):
         return FilterError(f"Milvus does not take the filter: {_filter_words(said)}")
     return StoreError(f"{place} refused {doing}: {said}" + ("" if found is None else f" (code {found})."))
 

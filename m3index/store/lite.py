@@ -79,7 +79,7 @@ class LiteFile:
 
     def check_disk(self, batch_bytes: int) -> None:
         """Raises StoppedError where a write could fill the disk."""
-        bound = max(int(os.environ.get("M3INDEX_MIN_FREE_DISK", MIN_FREE)), 4 * batch_bytes)
+        bound = max(_min_free(), 4 * batch_bytes)
         free = shutil.disk_usage(self.path).free
         if free < bound:
             raise StoppedError(
@@ -100,6 +100,13 @@ class LiteFile:
         from milvus_lite.server_manager import server_manager_instance
 
         server_manager_instance.release_server(str(self.path))
+
+
+def _min_free() -> int:
+    asked = os.environ.get("M3INDEX_MIN_FREE_DISK", str(MIN_FREE))
+    if not asked.isdecimal():
+        raise UsageError(f"M3INDEX_MIN_FREE_DISK is a number of bytes, not {asked!r}.")
+    return int(asked)
 
 
 def check_path(uri: str, *, create: bool = True) -> Path:

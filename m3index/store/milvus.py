@@ -6,7 +6,7 @@ import logging
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import grpc
@@ -60,7 +60,7 @@ class MilvusStore:
         self._version = str(
             self._call("asking for the version", lambda t: self._client.get_server_version(timeout=t))
         )
-        lite_engine = "lite" in self._version.lower()
+        lite_engine = self._version.lower().replace("-", "_").startswith("milvus_lite")
         self.kind: Kind = "lite" if lite is not None else "lite-server" if lite_engine else "server"
         if lite_engine:
             self._gate = threading.RLock()
@@ -127,12 +127,17 @@ class MilvusStore:
                 name, schema=made, consistency_level="Strong", timeout=t
             ),
         )
-        self.set_properties(name, properties)
-        # There is nothing to index yet, so there is nothing to wait for (pymilvus sleeps half a second).
-        self._call(
-            f"indexing {name!r}", lambda t: self._client.create_index(name, params, timeout=t, sync=False)
-        )
-        self._load(name)
+        try:
+            self.set_properties(name, properties)
+            # There is nothing to index yet, so there is nothing to wait for (pymilvus sleeps half a second).
+            self._call(
+                f"indexing {name!r}", lambda t: self._client.create_index(name, params, timeout=t, sync=False)
+            )
+            self._load(name)
+        except M3IndexError:
+            with suppress(M3IndexError):
+                self.drop(name)
+            raise
 
     def drop(self, name: str) -> None:
         if name not in self.collections():
@@ -404,7 +409,7 @@ class MilvusStore:
         return faults.translate(error, doing, self._uri, filtered=filtered)
 
     def _reopen(self, lite: LiteFile, error: BaseException) -> M3IndexError:
-        """After a failed write Lite's memory and its log may differ: what counts is its log."""
+        """After a failed write Lite's memory, log and files may differ; closing and opening settles it."""
         with self._gate:
             self._client.close()
             lite.restart()

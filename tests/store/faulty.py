@@ -23,7 +23,7 @@ RESPONSES: dict[str, Callable[[common_pb2.Status], Any]] = {
     "Flush": lambda s: milvus_pb2.FlushResponse(status=s),
     "Connect": lambda s: milvus_pb2.ConnectResponse(status=s),
     "DescribeAlias": lambda s: milvus_pb2.DescribeAliasResponse(status=s),
-    "CreateAlias": lambda s: s,
+    "CreateIndex": lambda s: s,
 }
 
 

@@ -168,6 +168,15 @@ def test_failures_are_not_logged_besides(
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_collection_that_cannot_be_finished_is_not_left_behind(faulty: tuple[MilvusStore, Faults]) -> None:
+    store, faults = faulty
+    faults.times("CreateIndex", Failure(1100, "no such index"), 1)
+    with pytest.raises(StoreError, match="no such index"):
+        store.create("y", DENSE, {})
+    assert store.collections() == ["x"]
+    store.create("y", DENSE, {})
+
+
 # ------------------------------------------------------------------------------- rows
 
 
@@ -271,9 +280,10 @@ def test_a_bad_filter_of_a_server_is_told_in_its_words(faulty: tuple[MilvusStore
     store, faults = faulty
     said = "cannot parse expression: yeer > 1, error: field yeer not exist"
     whole = f"failed to create query plan: {said}: invalid parameter"
-    faults.times("Search", Failure(1100, whole), 1)
-    with pytest.raises(FilterError, match=rf": {re.escape(said)}$"):
-        store.search("x", Leg.DENSE, [vector("q")], 1, Expression("yeer > 1"))
+    for code in (1100, 65_535):
+        faults.times("Search", Failure(code, whole), 1)
+        with pytest.raises(FilterError, match=rf": {re.escape(said)}$"):
+            store.search("x", Leg.DENSE, [vector("q")], 1, Expression("yeer > 1"))
 
 
 def test_a_released_collection_is_loaded_again(tmp_path: Path) -> None:
@@ -408,6 +418,9 @@ def test_a_full_disk_stops_before_it_is_full(tmp_path: Path, monkeypatch: pytest
         with pytest.raises(StoppedError, match="MB are free"):
             write()
     assert store.count("x") == 2
+    monkeypatch.setenv("M3INDEX_MIN_FREE_DISK", "1 GB")
+    with pytest.raises(UsageError, match="a number of bytes"):
+        store.upsert("x", rows(5))
     monkeypatch.delenv("M3INDEX_MIN_FREE_DISK")
     store.upsert("x", rows(5))
     store.close()
