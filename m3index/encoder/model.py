@@ -84,7 +84,7 @@ class ModelEncoder:
         return self._encode(ids, lexical, multi_vector, skip)
 
     def encode_documents(
-        self, texts: Sequence[str], *, lexical: bool | None = None, multi_vector: bool = False
+        self, texts: Iterable[str], *, lexical: bool | None = None, multi_vector: bool = False
     ) -> EncodedBatch:
         """Encodes texts with the document prompt. lexical None: if the model has the head.
 
@@ -92,16 +92,16 @@ class ModelEncoder:
         """
         lexical = self._info.lexical if lexical is None else lexical
         return self.encode_ids(
-            self._tokenizer.document_ids(texts), lexical=lexical, multi_vector=multi_vector
+            self._tokenizer.document_ids(list(texts)), lexical=lexical, multi_vector=multi_vector
         )
 
     def encode_queries(
-        self, texts: Sequence[str], *, lexical: bool | None = None, multi_vector: bool = False
+        self, texts: Iterable[str], *, lexical: bool | None = None, multi_vector: bool = False
     ) -> EncodedBatch:
         """Encodes queries with the model's query prompt. One longer than the limit is a UsageError."""
         lexical = self._info.lexical if lexical is None else lexical
         skip = 0 if self._layout.pool_prompt else self._tokenizer.query_prompt_tokens
-        return self._encode(self._tokenizer.query_ids(texts), lexical, multi_vector, skip)
+        return self._encode(self._tokenizer.query_ids(list(texts)), lexical, multi_vector, skip)
 
     def dense_documents(self, texts: Iterable[str], *, window: int = 4096) -> Iterator[FloatArray]:
         """Dense vectors (dim,) of any number of texts, in order, `window` texts in memory at a time."""

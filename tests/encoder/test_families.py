@@ -8,8 +8,10 @@ from pathlib import Path
 import models
 import numpy as np
 import pytest
+import torch
 
 from encoder import reference
+from m3index.encoder import backbone
 from m3index.encoder.load import load
 
 TEXTS = ["the quick brown fox", "", "le renard brun saute, le chien lit", "敏捷的棕色狐狸 book", "a " * 40]
@@ -33,6 +35,44 @@ def agrees(path: Path, *, prompt: str = "", dim: int | None = None, atol: float 
 )
 def test_pooling_of_every_family(tmp_path: Path, family: str, pooling: str) -> None:
     agrees(WRITERS[family](tmp_path, pooling=pooling))
+
+
+@pytest.mark.parametrize("family", ["bert", "xlmr"])
+@pytest.mark.parametrize("way", [backbone.PackedBackbone, backbone.SingleBackbone])
+def test_every_way_gives_the_same(
+    tmp_path: Path, family: str, way: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BERT and XLM-R have a forward of our own; transformers' code, packed or not, must agree with it."""
+
+    def only(model: object, device: object) -> backbone.Backbone:
+        chosen: backbone.Backbone = way(model)
+        return chosen
+
+    monkeypatch.setattr(backbone, "of_model", only)
+    agrees(WRITERS[family](tmp_path))
+
+
+def test_xlmr_and_bert_take_the_forward_of_our_own(tmp_path: Path) -> None:
+    for family in ("bert", "xlmr"):
+        encoder = load(str(WRITERS[family](tmp_path / family)))
+        encoder.encode_documents(["fox"])
+        assert encoder._engines is not None
+        (found,) = encoder._engines[0]._backbones.values()
+        assert isinstance(found, backbone.FusedBackbone)
+
+
+def test_a_way_that_is_not_exact_is_found_out(
+    bert: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A kernel that lets inputs see each other: neither packed way is taken, and the vectors are right."""
+
+    def leaky(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
+        whole = [x.transpose(0, 1)[None] for x in (q, k, v)]
+        return torch.nn.functional.scaled_dot_product_attention(*whole)[0].transpose(0, 1)
+
+    monkeypatch.setattr(backbone.attention, "attend", leaky)
+    agrees(bert)
+    assert "cannot be packed" in caplog.text
 
 
 def test_two_pooling_modes_are_concatenated(tmp_path: Path) -> None:
