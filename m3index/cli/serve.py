@@ -57,12 +57,11 @@ def serve(
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     dim: options.Dim = None,
-    as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Keep a collection and its encoder warm: JSON over HTTP, a page for people, Prometheus metrics."""
     given = dict(locals())
-    with session("serve", as_json=as_json, quiet=quiet) as run:
+    with session("serve", quiet=quiet) as run:
         need("fastapi", "uvicorn", "prometheus_client", extra="serve")
         from m3index.serve.guard import access
         from m3index.serve.run import serve as run_server
@@ -76,7 +75,6 @@ def serve(
 
             def listening(url: str) -> None:
                 run.reporter.note(f"{collection} at {url} (loading the encoder; stop with Ctrl-C)")
-                run.summary |= {"collection": collection, "url": url}
 
             run_server(index, allowed, host=host, port=port, cross_encoder=rerank, on_listening=listening)
         finally:
