@@ -118,10 +118,24 @@ def create_generation(
     store: Store, alias: str, number: int, encoder: Encoder, wanted: Wanted, *, point: bool
 ) -> Target:
     """Makes an empty generation; `point`: and moves the alias to it. Raises UsageError for a bad name."""
+    passages = (wanted.passages or PassageSettings()).resolve(encoder.tokenizer)
+    return new_generation(store, alias, number, encoder.info, passages, wanted, point=point)
+
+
+def new_generation(
+    store: Store,
+    alias: str,
+    number: int,
+    info: EncoderInfo,
+    passages: PassageSize,
+    wanted: Wanted,
+    *,
+    point: bool,
+) -> Target:
+    """`create_generation` where no encoder is at hand, only what is known of it."""
     if not _NAME.fullmatch(alias):
         raise UsageError(f"A collection's name is made of letters, digits and _: {alias!r} is not.")
-    info, spec = encoder.info, make_spec(encoder.info, wanted)
-    passages = (wanted.passages or PassageSettings()).resolve(encoder.tokenizer)
+    spec = make_spec(info, wanted)
     name = generation_name(alias, number)
     properties = {
         "uuid": uuid.uuid4().hex,

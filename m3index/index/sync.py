@@ -200,6 +200,8 @@ class Run:
     def finish(self) -> Summary:
         """Makes it durable, counts, and notes a success in the collection."""
         self.store.flush(self.target.name)
+        for complaint in self.store.describe().get("warnings", ()):
+            self.reporter.warning(f"The database complains: {complaint} Rows may be lost. {REPAIR}")
         count = self.store.count(self.target.name)
         expected = self.rows_before + self.tally.row_delta
         count_ok = count == expected

@@ -270,6 +270,15 @@ def test_lost_rows_are_drift() -> None:
     assert "verify --repair" in told.warnings[0]
 
 
+def test_what_the_database_complains_of_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, told = MemoryStore(), Told()
+    described = {**store.describe(), "warnings": ["a segment was lost."]}
+    monkeypatch.setattr(store, "describe", lambda: described)
+    run(store, [doc("a")], reporter=told)
+    assert "a segment was lost." in told.warnings[0]
+    assert "verify --repair" in told.warnings[0]
+
+
 # ------------------------------------------------------------------- stopping
 
 
