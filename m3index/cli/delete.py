@@ -45,7 +45,7 @@ def delete(
 ) -> None:
     """Remove documents by id, from a file of ids, or by filter. Asks first."""
     given = dict(locals())
-    with session("delete", as_json=as_json, quiet=quiet) as run, options.index_of(given) as index:
+    with session("delete", as_json=as_json, quiet=quiet) as run, options.opened(run, given) as index:
         named = [*ids, *(_ids(file) if file is not None else [])]
         filtered = index.where(where, filter_ or None)
         if bool(named) == (filtered is not None):

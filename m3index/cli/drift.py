@@ -54,7 +54,7 @@ def drift(
         from m3index.encoder.presets import DEFAULT
         from m3index.encoder.source import locate
 
-        with options.index_of(given) as index:
+        with options.opened(run, given) as index:
             target = index.target()
             expected = drifting.expected(locate(target.properties["encoder"]).directory)
             with_ = load(teacher or expected.teacher or DEFAULT, device=device, precision=precision)

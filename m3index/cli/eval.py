@@ -187,7 +187,7 @@ def _search(going: Session, given: dict[str, Any], queries: Path, judged: set[st
     runs: dict[str, Run] = {}
     names = ("k", "weights", "rrf_k", "fusion", "depth", "filter_", "where", "source", "rerank_depth")
     same = {name: given[name] for name in names} | {"passages": False, "group_by": "", "texts": False}
-    with options.index_of(given) as index:
+    with options.opened(going, given) as index:
         sparse = index.target().spec.sparse
         modes = given["modes"] or (["dense"] if sparse == "none" else ["dense", "sparse", "hybrid"])
         ways = [(mode, mode, "") for mode in modes]

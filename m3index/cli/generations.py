@@ -22,7 +22,7 @@ def generations(
     """List the generations of a collection and which one serves."""
     given = dict(locals())
     with session("generations", as_json=as_json) as run:
-        with options.index_of(given) as index:
+        with options.opened(run, given) as index:
             found = index.generations()
         for generation in found:
             run.reporter.result(generation.to_json())
@@ -61,7 +61,7 @@ def rollback(
 ) -> None:
     """Let an older generation serve again."""
     given = dict(locals())
-    with session("rollback", as_json=as_json) as run, options.index_of(given) as index:
+    with session("rollback", as_json=as_json) as run, options.opened(run, given) as index:
         chosen = index.rollback(to, retry_lock=parse.seconds(retry_lock))
         run.reporter.note(f"{collection!r} is generation {chosen.number} ({chosen.rows:,} rows) now.")
         run.summary |= {"collection": collection, "generation": chosen.number}
@@ -77,7 +77,7 @@ def unlock(
 ) -> None:
     """Free the lease of a run whose host has died, before it expires by itself."""
     given = dict(locals())
-    with session("unlock", as_json=as_json) as run, options.index_of(given) as index:
+    with session("unlock", as_json=as_json) as run, options.opened(run, given) as index:
         holder = index.unlock()
         run.reporter.note(f"The lease of {holder} is freed." if holder else f"{collection!r} was not locked.")
         run.summary |= {"collection": collection, "freed": str(holder) if holder else None}

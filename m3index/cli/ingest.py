@@ -137,7 +137,7 @@ def update(run: Session, mode: Mode, given: dict[str, Any]) -> None:
         "reporter": run.reporter,
     }
     chosen = settings(given)
-    with options.index_of(given, create=True) as index:
+    with options.opened(run, given, create=True) as index:
         if bool(given["paths"]) == bool(given.get("changes")):
             raise UsageError("Name the corpus, or a feed with --changes; one of the two.")
         if given["dry_run"] and not given["paths"]:

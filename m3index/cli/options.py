@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -9,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from m3index.api import Index
+    from m3index.cli.session import Session
 
 _STORE = "Store"
 _ENCODER = "Encoder"
@@ -386,3 +389,19 @@ def index_of(given: dict[str, Any], *, create: bool = False) -> Index:
         encoder=choice,
         create=create,
     )
+
+
+@contextmanager
+def opened(run: Session, given: dict[str, Any], *, create: bool = False) -> Iterator[Index]:
+    """`index_of` for the time of a command; what the store's engine complains of meanwhile is shown.
+
+    Milvus Lite only logs that it lost rows: nobody should have to read its log to learn that.
+    """
+    with index_of(given, create=create) as index:
+        try:
+            yield index
+        finally:
+            for warning in dict.fromkeys(index.store.warnings):
+                run.reporter.warning(
+                    f"Milvus Lite says: {warning} Rows may be lost: run m3index verify --repair."
+                )

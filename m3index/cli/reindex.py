@@ -81,7 +81,7 @@ def reindex(
 ) -> None:
     """Build a new generation with another model, other fields or settings, and move the name to it."""
     given = dict(locals())
-    with session("reindex", as_json=as_json, quiet=quiet) as run, options.index_of(given) as index:
+    with session("reindex", as_json=as_json, quiet=quiet) as run, options.opened(run, given) as index:
         from m3index.api import QualityGate
         from m3index.corpus.mapping import FieldMapping
         from m3index.evaluate.formats import read_qrels, read_queries

@@ -78,7 +78,7 @@ def run(
 
         asked = read_queries(queries)
         with (
-            options.index_of(given) as index,
+            options.opened(going, given) as index,
             RunWriter(output, tag=tag) as writer,
         ):
             chosen = one.search_options(

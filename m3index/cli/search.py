@@ -200,7 +200,7 @@ def search(
             raise UsageError(
                 "Give a query, or --like DOC_ID." if not like else "Give a query or --like, not both."
             )
-        with options.index_of(given) as index:
+        with options.opened(run, given) as index:
             chosen = search_options(
                 index, k=k, mode=mode, weights=weights, rrf_k=rrf_k, fusion=fusion, depth=depth,
                 filter_=filter_, where=where, source=source, passages=passages, group_by=group_by,

@@ -18,7 +18,7 @@ def status(
     """Show a collection: rows, encoder, sparse kind, schema version, last change; fit for monitoring."""
     given = dict(locals())
     with session("status", as_json=as_json) as run:
-        with options.index_of(given) as index:
+        with options.opened(run, given) as index:
             found = index.status()
         if as_json:
             run.reporter.result(found.to_json())

@@ -92,7 +92,7 @@ def tune(
         judged = read_qrels(Path(qrels)) if qrels else {}
         if judged:
             asked = [query for query in asked if query.query_id in judged]
-        with options.index_of(given) as index:
+        with options.opened(going, given) as index:
             chosen = one.search_options(
                 index,
                 k=min(depth, 50),

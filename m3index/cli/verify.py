@@ -52,7 +52,7 @@ def verify(
 ) -> None:
     """Compare the index with the corpus: rows, hashes, texts, and vectors encoded anew (exit 15)."""
     given = dict(locals())
-    with session("verify", as_json=as_json, quiet=quiet) as run, options.index_of(given) as index:
+    with session("verify", as_json=as_json, quiet=quiet) as run, options.opened(run, given) as index:
         from m3index.corpus.mapping import FieldMapping
         from m3index.index.verify import Difference, parse_subset
 
