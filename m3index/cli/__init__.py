@@ -17,8 +17,8 @@ from m3index.cli import (
     delete,
     distill,
     doctor,
-    encode,
     drift,
+    encode,
     eval,  # noqa: A004  (a module)
     generations,
     ingest,
