@@ -32,7 +32,7 @@ from m3index.errors import UsageError
 from m3index.schema import check_field
 
 FILE_NAME = "m3index.toml"
-SECRETS = frozenset({"token", "password"})
+SECRETS = frozenset({"token", "password", "serve_token"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,22 +13,6 @@ if TYPE_CHECKING:
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 
 
-def weights(text: str) -> dict[str, float] | None:
-    """`dense=0.7,sparse=0.3` -> {"dense": 0.7, "sparse": 0.3}; nothing -> None."""
-    if not text.strip():
-        return None
-    parsed: dict[str, float] = {}
-    for part in text.split(","):
-        name, equals, value = part.partition("=")
-        try:
-            parsed[name.strip()] = float(value)
-        except ValueError:
-            equals = ""
-        if not equals or not name.strip():
-            raise UsageError(f"Weights are written dense=0.7,sparse=0.3; {part.strip()!r} is not.")
-    return parsed
-
-
 def passages(tokens: str, overlap: int | None) -> PassageSettings | None:
     """The options --passage-tokens and --overlap; None where neither was given."""
     from m3index.corpus.windows import PassageSettings

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from m3index.cli import options, parse
-from m3index.cli.session import session
+from m3index.cli import options
+from m3index.cli.session import Session, session
 from m3index.errors import UsageError
 from m3index.types import DEFAULT_COLLECTION, DEFAULT_SOURCE
 
@@ -62,7 +63,7 @@ Fusion = Annotated[
         envvar="M3INDEX_FUSION",
         metavar="METHOD",
         rich_help_panel="Search",
-        help="rrf, minmax, dbsf or arctan (docs/search.md has the formulas).",
+        help="rrf, minmax, dbsf, arctan, or server: Milvus's own where it gives the same (docs/search.md).",
     ),
 ]
 Depth = Annotated[
@@ -171,6 +172,16 @@ def search(
             help="Show each leg's rank, score and part, what matched, and where other weights lead.",
         ),
     ] = False,
+    server: Annotated[
+        str,
+        typer.Option(
+            envvar="M3INDEX_SERVER",
+            metavar="URL",
+            rich_help_panel="Server",
+            show_default="none",
+            help="Ask a running m3index serve, which has the model loaded; its token: M3INDEX_SERVE_TOKEN.",
+        ),
+    ] = "",
     uri: options.Uri = options.DEFAULT_URI,
     token: options.Token = "",
     db: options.Db = "",
@@ -200,19 +211,37 @@ def search(
             raise UsageError(
                 "Give a query, or --like DOC_ID." if not like else "Give a query or --like, not both."
             )
-        with options.opened(run, given) as index:
-            chosen = search_options(
-                index, k=k, mode=mode, weights=weights, rrf_k=rrf_k, fusion=fusion, depth=depth,
-                filter_=filter_, where=where, source=source, passages=passages, group_by=group_by,
-                rerank=rerank, rerank_depth=rerank_depth, rerank_weights=rerank_weights, explain=explain,
-            )  # fmt: skip
-            result = (
-                index.like(like, source or DEFAULT_SOURCE, chosen) if like else index.search(query, chosen)
-            )
+        result = _from_server(given) if server else _from_index(run, given)
         for note in result.notes:
             run.reporter.note(note)
         _show(result, shown)
         run.summary |= {"collection": collection, "hits": len(result.hits)}
+
+
+_WORDS = ("k", "mode", "rrf_k", "fusion", "depth", "where", "source", "passages", "group_by")
+_RERANKING = ("rerank", "rerank_depth", "explain")
+
+
+def _from_index(run: Session, given: dict[str, Any]) -> SearchResult:
+    with options.opened(run, given) as index:
+        names = (*_WORDS, *_RERANKING, "weights", "filter_", "rerank_weights")
+        chosen = search_options(index, **{name: given[name] for name in names})
+        if given["like"]:
+            return index.like(given["like"], given["source"] or DEFAULT_SOURCE, chosen)
+        return index.search(given["query"], chosen)
+
+
+def _from_server(given: dict[str, Any]) -> SearchResult:
+    from m3index.search.weights import parse_weights
+    from m3index.serve.client import RemoteIndex
+
+    remote = RemoteIndex(given["server"], os.environ.get("M3INDEX_SERVE_TOKEN"), timeout=given["timeout"])
+    words = {name: given[name] for name in (*_WORDS, *_RERANKING)}
+    words |= {"filter": given["filter_"], "weights": parse_weights(given["weights"])}
+    words["rerank_weights"] = parse_weights(given["rerank_weights"])
+    if given["like"]:
+        return remote.like(given["like"], **words)
+    return remote.search(given["query"], **words)
 
 
 def search_options(
@@ -237,18 +266,19 @@ def search_options(
 ) -> SearchOptions:
     """The command line's words as SearchOptions. Shared by the commands that search."""
     from m3index.search.options import SearchOptions
+    from m3index.search.weights import parse_weights
 
     return SearchOptions(
         k=k,
         mode=mode,  # type: ignore[arg-type]  # checked there
-        weights=parse.weights(weights),
+        weights=parse_weights(weights),
         rrf_k=rrf_k,
         fusion=fusion,  # type: ignore[arg-type]
         depth=depth,
         where=index.where(where, filter_ or None, source or None),
         passages=passages,
         group_by=group_by or None,
-        rerank=index.reranker(rerank, parse.weights(rerank_weights)) if rerank else None,
+        rerank=index.reranker(rerank, parse_weights(rerank_weights)) if rerank else None,
         rerank_depth=rerank_depth,
         explain=explain,
         texts=texts,

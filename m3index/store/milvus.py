@@ -361,7 +361,8 @@ class MilvusStore:
         address = self._uri
         if self._lite is not None:
             address = self._lite.address
-            options["grpc_options"] = {"grpc.enable_http_proxy": 0}
+            # Lite's own server forbids the pings that pymilvus sends over an idle connection.
+            options["grpc_options"] = {"grpc.enable_http_proxy": 0, "grpc.keepalive_time_ms": 2**31 - 1}
 
         def attempt(seconds: float) -> MilvusClient:
             return MilvusClient(
