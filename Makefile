@@ -45,8 +45,10 @@ integration: $(STAMP) ## the integration suite against the Milvus of docker-comp
 	M3INDEX_TEST_URI=http://127.0.0.1:19530 $(BIN)/python -m pytest -m integration; \
 	status=$$?; docker compose down --volumes; exit $$status
 
-test-oracle: $(STAMP) ## against FlagEmbedding and sentence-transformers (tests/oracle/requirements.txt)
-	$(BIN)/python -m pytest -m oracle
+test-oracle: ## against FlagEmbedding and sentence-transformers, in a virtual environment of its own
+	@test -d .venv-oracle || $(PYTHON) -m venv .venv-oracle
+	.venv-oracle/bin/python -m pip install --quiet -c constraints.txt -e '.[dev]' -r tests/oracle/requirements.txt
+	.venv-oracle/bin/python -m pytest -m oracle
 
 test-browser: $(STAMP) ## the page of `m3index serve` in Chromium (Debian's, or Playwright's own)
 	$(BIN)/python -m pip install --quiet -c constraints.txt playwright
