@@ -68,8 +68,8 @@ class Quarantine:
         self.count = 0
         self._partial = self.path.with_name(self.path.name + ".partial")
         self._file: TextIO | None = None
-        folder = self.path.parent
-        if self.path.is_dir() or (folder.exists() and not os.access(folder, os.W_OK)):
+        folder = next(parent for parent in self.path.absolute().parents if parent.exists())
+        if self.path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
             raise UsageError(f"The quarantine file {self.path} cannot be written; name another one.")
 
     def add(self, rejected: Rejected) -> None:
