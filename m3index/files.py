@@ -83,6 +83,17 @@ class Folder:
         with self._mapped():
             return self._fs.open_input_file(self._at(name))
 
+    def map(self, name: str) -> Any:
+        """The bytes of a file as a `pyarrow.Buffer`: mapped where it is local, else in memory."""
+        import pyarrow as pa
+
+        with self._mapped():
+            if self.local:
+                with pa.memory_map(self._at(name)) as file:
+                    return file.read_buffer()
+            with self._fs.open_input_file(self._at(name)) as file:
+                return file.read_buffer()
+
     def delete(self, name: str) -> None:
         """One that is not there is no error."""
         with suppress(NotFoundError), self._mapped():

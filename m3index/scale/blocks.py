@@ -28,11 +28,19 @@ class Hashed:
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
-    """The documents of shard `number`. content: digest of their keys and hashes, in order."""
+class ShardKey:
+    """Which shard, and of what. content: digest of its documents' keys and hashes, in order."""
 
     number: int
     content: str
+    documents: int
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What becomes a shard."""
+
+    shard: ShardKey
     documents: list[Hashed]
 
 
@@ -70,15 +78,20 @@ def blocks(
             rejected(number, item)
             continue
         hashed = Hashed(item, document_key(source, item.doc_id), doc_hash(item, size))
-        digest.update(f"{hashed.key}{hashed.doc_hash}".encode())
+        digest.update(content_bytes(hashed.key, hashed.doc_hash))
         kept.append(hashed)
         characters += len(item.text)
         if len(kept) == documents or characters >= CHARACTERS:
-            yield Block(number, digest.hexdigest(), kept)
+            yield Block(ShardKey(number, digest.hexdigest(), len(kept)), kept)
             number, characters, kept = number + 1, 0, []
             digest = hashlib.blake2b(digest_size=16)
     if kept:
-        yield Block(number, digest.hexdigest(), kept)
+        yield Block(ShardKey(number, digest.hexdigest(), len(kept)), kept)
+
+
+def content_bytes(key: str, doc_hash: str) -> bytes:
+    """What a document adds to the digest of its shard."""
+    return f"{key}{doc_hash}".encode()
 
 
 def _problem(document: Document) -> str | None:

@@ -22,8 +22,8 @@ from m3index.index.prefetch import prefetch
 from m3index.index.settings import Never, Stop
 from m3index.progress import Progress, Reporter, Silent
 from m3index.scale import blocks as in_blocks
-from m3index.scale.blocks import Block, Hashed, Worker
-from m3index.scale.manifest import CorpusRecord, Entry, ShardFolder, digest_of_digests
+from m3index.scale.blocks import Block, Hashed, ShardKey, Worker
+from m3index.scale.manifest import CorpusRecord, Entry, ShardFolder, digest_of_digests, shard_file
 from m3index.scale.shards import DenseType, Fingerprint, Writer
 from m3index.types import DEFAULT_SOURCE, Passage, Rejected, Row, SparseKind, passage_key
 
@@ -79,11 +79,11 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A piece as rows, each with the tokens of its input."""
+    """A part of a shard as rows, each with the tokens of its input (None where they are not known)."""
 
-    block: Block
+    shard: ShardKey
     rows: Sequence[Row]
-    tokens: Sequence[int]
+    tokens: Sequence[int | None]
     last: bool
 
 
@@ -147,7 +147,7 @@ class _Run:
         total = corpus.total_bytes
         pieces = prefetch(self._pieces(self.plan.missing(corpus)), depth=4)
         with closing(prefetch(self._encoded(pieces), depth=2)) as encoded:
-            for _, of_shard in groupby(encoded, key=lambda piece: piece.block.number):
+            for _, of_shard in groupby(encoded, key=lambda piece: piece.shard.number):
                 entry = write_shard(self.folder, self.fingerprint, self._counted(of_shard, corpus, total))
                 if entry is not None:
                     self.summary.written += 1
@@ -171,7 +171,7 @@ class _Run:
         summary = self.summary
         for piece in pieces:
             summary.passages += len(piece.rows)
-            summary.tokens += sum(piece.tokens)
+            summary.tokens += _total(piece.tokens)
             yield piece
             done = Progress(self.plan.documents, summary.passages, summary.tokens, corpus.bytes_read, total)
             self.reporter.progress(done)
@@ -219,11 +219,12 @@ class Planned:
             rejected=lambda number, item: self._tell(item) if worker.takes(number) else None,
         )
         for block in found:
-            self._contents.append(block.content)
-            self.documents += len(block.documents)
-            if not worker.takes(block.number):
+            shard = block.shard
+            self._contents.append(shard.content)
+            self.documents += shard.documents
+            if not worker.takes(shard.number):
                 continue
-            if self._folder.finished(block.number, block.content, self._digest):
+            if self._folder.finished(shard.number, shard.content, self._digest):
                 self.kept += 1
             else:
                 yield block
@@ -231,7 +232,7 @@ class Planned:
     def record(self) -> CorpusRecord:
         """What the corpus is, once the pass has ended."""
         content = digest_of_digests(self._contents)
-        return CorpusRecord(self.shards, self.documents, content, self._fingerprint, self._settings.source)
+        return CorpusRecord(self.shards, self.documents, content, self._fingerprint)
 
 
 def open_for(out: Folder, fingerprint: Fingerprint) -> ShardFolder:
@@ -267,7 +268,7 @@ def cut(
 
 def encode_piece(encoder: Encoder, piece: Piece, source: str, *, lexical: bool) -> Encoded:
     if not piece.passages:
-        return Encoded(piece.block, [], [], piece.last)
+        return Encoded(piece.block.shard, [], [], piece.last)
     batch = encoder.encode_ids([passage.token_ids for _, passage, _ in piece.passages], lexical=lexical)
     rows = [
         Row(
@@ -286,7 +287,7 @@ def encode_piece(encoder: Encoder, piece: Piece, source: str, *, lexical: bool) 
         )
         for i, (hashed, passage, count) in enumerate(piece.passages)
     ]
-    return Encoded(piece.block, rows, batch.tokens.tolist(), piece.last)
+    return Encoded(piece.block.shard, rows, batch.tokens.tolist(), piece.last)
 
 
 def write_shard(folder: ShardFolder, fingerprint: Fingerprint, pieces: Iterable[Encoded]) -> Entry | None:
@@ -301,28 +302,22 @@ class _UnfinishedError(Exception):
     """The pieces of a shard ended too early: its file must not take its place."""
 
 
+def _total(tokens: Sequence[int | None]) -> int:
+    return sum(t for t in tokens if t is not None)
+
+
 def _write(folder: ShardFolder, fingerprint: Fingerprint, pieces: Iterable[Encoded]) -> Entry:
     pieces = iter(pieces)
     piece = next(pieces)
-    block = piece.block
-    folder.unfinish(block.number)
-    entry = Entry(
-        block.number,
-        block.content,
-        fingerprint.digest,
-        len(block.documents),
-        rows=0,
-        tokens=0,
-        size=0,
-        hash="",
-    )
+    shard = piece.shard
+    folder.unfinish(shard.number)
     rows = tokens = 0
-    with folder.shards.writing(entry.file) as path:
+    with folder.shards.writing(shard_file(shard.number)) as path:
         writer = Writer(path, fingerprint)
         try:
             while True:
                 writer.add(piece.rows, piece.tokens)
-                rows, tokens = rows + len(piece.rows), tokens + sum(piece.tokens)
+                rows, tokens = rows + len(piece.rows), tokens + _total(piece.tokens)
                 if piece.last:
                     break
                 following = next(pieces, None)
@@ -331,6 +326,9 @@ def _write(folder: ShardFolder, fingerprint: Fingerprint, pieces: Iterable[Encod
                 piece = following
         finally:
             writer.close()
-        entry = replace(entry, rows=rows, tokens=tokens, size=path.stat().st_size, hash=digest_of(path))
+        size, digest = path.stat().st_size, digest_of(path)
+    entry = Entry(
+        shard.number, shard.content, fingerprint.digest, shard.documents, rows, tokens or None, size, digest
+    )
     folder.finish(entry)
     return entry

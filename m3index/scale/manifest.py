@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from m3index.errors import DriftError, MismatchError, NotFoundError
 from m3index.files import Folder
 from m3index.scale.shards import Fingerprint
+from m3index.types import FieldType
 
 CORPUS = "corpus.json"
 _READERS = 16
@@ -53,24 +54,22 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class CorpusRecord:
-    """What all shards together must be. content: digest of their digests, in order."""
+    """What all shards together must be. content: digest of their digests, in order. fields: those that
+    the collection had which the shards come from."""
 
     shards: int
     documents: int
     content: str
     fingerprint: Fingerprint
-    source: str
+    fields: Mapping[str, FieldType] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        kept = {"shards": self.shards, "documents": self.documents, "content": self.content}
-        return {"version": self.fingerprint.version, **kept, "source": self.source} | {
-            "fingerprint": self.fingerprint.to_json()
-        }
+        return {"version": self.fingerprint.version, **asdict(self)}
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Self:
         fingerprint = Fingerprint.from_json(record["fingerprint"])
-        return cls(record["shards"], record["documents"], record["content"], fingerprint, record["source"])
+        return cls(record["shards"], record["documents"], record["content"], fingerprint, record["fields"])
 
 
 def shard_file(number: int) -> str:
