@@ -125,4 +125,5 @@ def translate(error: BaseException, doing: str, uri: str, *, filtered: bool = Fa
 
 def _filter_words(said: str) -> str:
     said = re.sub(r"^failed to create query plan: ", "", said)
-    return re.sub(r": invalid parameter$", "", said)
+    said = re.sub(r" at column (\d+) .*? \^+ ?", r" at column \1; ", said)  # Lite repeats and underlines it
+    return re.sub(r"(: invalid parameter|; )$", "", said)

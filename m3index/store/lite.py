@@ -143,8 +143,8 @@ def holder(path: Path) -> str:
         try:
             if not any(os.readlink(fd) == lock for fd in (process / "fd").iterdir()):
                 continue
-            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            words = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").split()
         except OSError:
             continue
-        return f"process {process.name} ({command[:120]})"
+        return f"process {process.name} ({' '.join(words)[:120]})"
     return "another process"
