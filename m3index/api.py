@@ -56,7 +56,8 @@ DEFAULT_ENCODER = "teacher"
 
 @dataclass(frozen=True, slots=True)
 class EncoderChoice:
-    """Which model to load, and how. `name` None: the collection's own; for a new one `teacher`."""
+    """Which model to load, and how. `name` None: the collection's own; for a new one `teacher`.
+    cache: a folder (a path, `s3://`) of vectors by content; what it holds is not encoded again."""
 
     name: str | None = None
     device: str = "auto"
@@ -64,11 +65,12 @@ class EncoderChoice:
     dim: int | None = None
     batch_tokens: str = "auto"
     trust_remote_code: bool = False
+    cache: str | None = None
 
     def load(self) -> Encoder:
         from m3index.encoder.load import load
 
-        return load(
+        encoder = load(
             self.name or DEFAULT_ENCODER,
             device=self.device,
             precision=self.precision,
@@ -76,6 +78,12 @@ class EncoderChoice:
             batch_tokens=self.batch_tokens,
             trust_remote_code=self.trust_remote_code,
         )
+        if self.cache is None:
+            return encoder
+        from m3index.encoder.cached import CachedEncoder
+        from m3index.files import Folder
+
+        return CachedEncoder(encoder, Folder(self.cache))
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,10 @@ from m3index.cli import (
     drift,
     encode,
     eval,  # noqa: A004  (a module)
+    export,
     generations,
     ingest,
+    load,
     mcp,
     models,
     plan,
@@ -63,6 +65,8 @@ app.command("tune")(tune.tune)
 app.command("distill")(distill.distill)
 app.command("drift")(drift.drift)
 app.command("encode")(encode.encode)
+app.command("load")(load.load)
+app.command("export")(export.export)
 app.command("serve")(serve.serve)
 app.command("mcp")(mcp.mcp)
 app.command("models")(models.models)

@@ -82,6 +82,7 @@ def encode(
     precision: options.Precision = "auto",
     dim: options.Dim = None,
     batch_tokens: options.BatchTokens = "auto",
+    cache: options.Cache = "",
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -113,7 +114,12 @@ def _encode(run: Session, given: dict[str, Any]) -> None:
         format=given["input_format"] or None,
     )
     choice = EncoderChoice(
-        given["encoder"] or None, given["device"], given["precision"], given["dim"], given["batch_tokens"]
+        given["encoder"] or None,
+        given["device"],
+        given["precision"],
+        given["dim"],
+        given["batch_tokens"],
+        cache=given["cache"] or None,
     )
     out, encoder = Folder(given["out"]), choice.load()
     try:
@@ -132,12 +138,10 @@ def _settings(given: dict[str, Any]) -> EncodeSettings:
     from m3index.scale.encode import EncodeSettings
     from m3index.scale.shards import dense_type
 
-    if given["sparse"] not in ("", "lexical", "bm25", "none"):
-        raise UsageError(f"--sparse is lexical, bm25 or none, not {given['sparse']!r}.")
     return EncodeSettings(
         source=given["source"],
         passages=parse.passages(given["passage_tokens"], given["overlap"]),
-        sparse=given["sparse"] or None,
+        sparse=parse.sparse(given["sparse"]),
         dense=dense_type(given["dense_as"]),
         worker=_worker(given["shard"]),
         block=given["shard_documents"],

@@ -41,6 +41,7 @@ def ingest(
     precision: options.Precision = "auto",
     dim: options.Dim = None,
     batch_tokens: options.BatchTokens = "auto",
+    cache: options.Cache = "",
     metrics_file: options.MetricsFile = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -81,6 +82,7 @@ def sync(
     precision: options.Precision = "auto",
     dim: options.Dim = None,
     batch_tokens: options.BatchTokens = "auto",
+    cache: options.Cache = "",
     metrics_file: options.MetricsFile = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -179,13 +181,11 @@ def settings(given: dict[str, Any]) -> SyncSettings:
     from m3index.schema import parse_field
 
     given = _DEFAULTS | given
-    if given["sparse"] not in ("", "lexical", "bm25", "none"):
-        raise UsageError(f"--sparse is lexical, bm25 or none, not {given['sparse']!r}.")
     return SyncSettings(
         source=given["source"],
         passages=parse.passages(given["passage_tokens"], given["overlap"]),
         fields=dict(map(parse_field, given["field"])) or None,
-        sparse=given["sparse"] or None,
+        sparse=parse.sparse(given["sparse"]),
         analyzer=given["analyzer"] or None,
         max_delete=MaxDelete.parse(given["max_delete"]) if given.get("max_delete") else None,
         max_errors=given["max_errors"],

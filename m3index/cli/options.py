@@ -122,6 +122,16 @@ BatchTokens = Annotated[
         help="Token budget of one forward pass; auto finds it from the free memory.",
     ),
 ]
+Cache = Annotated[
+    str,
+    typer.Option(
+        envvar="M3INDEX_CACHE",
+        metavar="DIR",
+        rich_help_panel=_ENCODER,
+        show_default="none",
+        help="Folder (a path, s3://) of vectors by content: what it holds is not encoded again.",
+    ),
+]
 Source = Annotated[
     str,
     typer.Option(
@@ -379,6 +389,7 @@ def index_of(given: dict[str, Any], *, create: bool = False) -> Index:
         given.get("precision", "auto"),
         given.get("dim"),
         given.get("batch_tokens", "auto"),
+        cache=given.get("cache") or None,
     )
     return Index.open(
         given["collection"],

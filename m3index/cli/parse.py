@@ -9,6 +9,7 @@ from m3index.errors import UsageError
 
 if TYPE_CHECKING:
     from m3index.corpus.windows import PassageSettings
+    from m3index.types import SparseKind
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 
@@ -24,6 +25,16 @@ def passages(tokens: str, overlap: int | None) -> PassageSettings | None:
     if not tokens.isascii() or not tokens.isdecimal():
         raise UsageError(f"--passage-tokens takes a number or full, not {tokens!r}.")
     return PassageSettings(int(tokens), overlap)
+
+
+def sparse(text: str) -> SparseKind | None:
+    """The option --sparse; None where it was not given."""
+    match text:
+        case "":
+            return None
+        case "lexical" | "bm25" | "none":
+            return text
+    raise UsageError(f"--sparse is lexical, bm25 or none, not {text!r}.")
 
 
 def seconds(text: str) -> float:

@@ -75,6 +75,7 @@ def reindex(
     precision: options.Precision = "auto",
     dim: options.Dim = None,
     batch_tokens: options.BatchTokens = "auto",
+    cache: options.Cache = "",
     metrics_file: options.MetricsFile = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
