@@ -15,6 +15,7 @@ import argparse
 import gzip
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -42,16 +43,22 @@ from m3index.types import Document, join_title
 NTREX = ("eng", "deu", "fra", "spa", "ita", "nld", "por", "swe", "pol", "fin", "ind", "tur")
 
 
+PYDOCS = "pydocs.en-es.jsonl.gz"
+_MARKUP = re.compile(r":[\w:]+:`[~!]?([^`<]*?)(?: *<[^>]*>)?`|``|`_*|\*\*|\|")
+_SENTENCE = re.compile(r"(?<=[.!?:;]) +(?=[A-Z])")
+
+
 def training_texts(data: Path) -> Iterator[tuple[str, str]]:
-    """(language, text)."""
+    """(language, text): news sentences; paragraphs of the Python documentation without their markup, and
+    the sentences of every second one, since queries are short."""
     for name in NTREX:
-        path = data / "ntrex" / f"{name}.txt.gz"
-        if path.is_file():
-            with gzip.open(path, "rt", encoding="utf-8") as lines:
-                yield from ((name, line.strip()) for line in lines if line.strip())
-    for path in sorted(data.glob("pydocs.en-*.jsonl.gz")):
-        with gzip.open(path, "rt", encoding="utf-8") as lines:
-            yield from (("eng", json.loads(line)["en"]) for line in lines)
+        with gzip.open(data / "ntrex" / f"{name}.txt.gz", "rt", encoding="utf-8") as lines:
+            yield from ((name, line.strip()) for line in lines if line.strip())
+    with gzip.open(data / PYDOCS, "rt", encoding="utf-8") as lines:
+        for i, line in enumerate(lines):
+            text = _MARKUP.sub(lambda found: found[1] or "", json.loads(line)["en"]).strip()
+            parts = _SENTENCE.split(text) if i % 2 else [text]
+            yield from (("eng", part) for part in parts if len(part) > 20)
 
 
 def evaluation_digests(data: Path) -> set[int]:
@@ -105,9 +112,9 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--tokens", type=int, default=1_500_000, help="to train on")
     parser.add_argument("--rate", type=float, default=5e-4)
-    parser.add_argument("--batch-tokens", type=int, default=2048)
+    parser.add_argument("--batch-tokens", type=int, default=1024)
     parser.add_argument("--hidden", type=float, default=1.0, help="weight of the hidden states' cosines")
-    parser.add_argument("--similarity", type=float, default=1.0)
+    parser.add_argument("--similarity", type=float, default=10.0)
     parser.add_argument("--lexical", type=float, default=0.1)
     parser.add_argument("--quick", action="store_true", help="without SciFact")
     parser.add_argument("--teacher", help="a teacher with its lexical head, fitted before")

@@ -91,7 +91,7 @@ def test_it_is_read_back_and_its_digest_is_of_the_texts(
 ) -> None:
     made = prepare(documents(100), tmp_path / "a", tokenizers[:1], SETTINGS)
     again = prepare(documents(100), tmp_path / "b", tokenizers[:1], SETTINGS)
-    other = prepare(documents(101), tmp_path / "c", tokenizers[:1], SETTINGS)
+    other = prepare(documents(110), tmp_path / "c", tokenizers[:1], SETTINGS)
     assert made.prepared == again.prepared == Dataset(tmp_path / "a").prepared
     assert other.prepared.digest != made.prepared.digest
     assert json.loads((tmp_path / "a/data.json").read_text())["prepared"]["digest"] == made.prepared.digest

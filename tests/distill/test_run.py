@@ -132,18 +132,18 @@ class Interrupt:
 
 @pytest.mark.parametrize("cached", [False, True])
 def test_resuming_equals_not_stopping_bit_for_bit(
-    teacher: Path, corpus: Path, tmp_path: Path, cached: bool
+    teacher: Path, small: Path, tmp_path: Path, cached: bool
 ) -> None:
     def run(name: str, resume: bool = False, stop: Callable[[], bool] = lambda: False) -> Distilled:
         heads = {"cache": tmp_path / "cache", "heads": ("dense", "lexical")} if cached else {}
-        training = {"steps": 24, "accumulate": 2, "save_every": 7}
+        training = {"steps": 12, "accumulate": 2, "save_every": 5}
         return distill(
-            request_of(teacher, corpus, tmp_path / name, training=training, resume=resume, **heads), stop=stop
+            request_of(teacher, small, tmp_path / name, training=training, resume=resume, **heads), stop=stop
         )
 
     whole = run("whole")
     with pytest.raises(Stopped, match="--resume"):
-        run("parts", stop=Interrupt(9))
+        run("parts", stop=Interrupt(7))
     parts = run("parts", resume=True)
     files = ["model.safetensors", "sparse_linear.pt", *["colbert_linear.pt"] * (not cached)]
     for name in files:
@@ -151,27 +151,27 @@ def test_resuming_equals_not_stopping_bit_for_bit(
     assert [s["loss"] for s in whole.cursor.history] == [s["loss"] for s in parts.cursor.history]
 
 
-def test_resuming_another_run_is_refused(teacher: Path, corpus: Path, tmp_path: Path) -> None:
+def test_resuming_another_run_is_refused(teacher: Path, small: Path, tmp_path: Path) -> None:
     with pytest.raises(Stopped):
-        distill(request_of(teacher, corpus, tmp_path / "s", training={"steps": 5}), stop=Interrupt(2))
+        distill(request_of(teacher, small, tmp_path / "s", training={"steps": 5}), stop=Interrupt(2))
     with pytest.raises(MismatchError, match="another teacher"):
-        distill(request_of(teacher, corpus, tmp_path / "s", training={"steps": 6}, resume=True))
+        distill(request_of(teacher, small, tmp_path / "s", training={"steps": 6}, resume=True))
 
 
-def test_a_stale_cache_is_refused(teacher: Path, corpus: Path, tmp_path: Path) -> None:
+def test_a_stale_cache_is_refused(teacher: Path, small: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"cache": tmp_path / "cache", "heads": ("dense", "lexical")}
     options["training"] = {"steps": 2}
-    distill(request_of(teacher, corpus, tmp_path / "one", **options))
+    distill(request_of(teacher, small, tmp_path / "one", **options))
     other = tmp_path / "other.jsonl"
-    other.write_text("".join(corpus.read_text("utf-8").splitlines(keepends=True)[:800]), "utf-8")
+    other.write_text("".join(small.read_text("utf-8").splitlines(keepends=True)[:150]), "utf-8")
     with pytest.raises(MismatchError, match=r"stale: data, inputs, tokens differ"):
         distill(request_of(teacher, other, tmp_path / "two", **options))
 
 
-def test_a_cached_teacher_teaches_what_the_teacher_does(teacher: Path, corpus: Path, tmp_path: Path) -> None:
+def test_a_cached_teacher_teaches_what_the_teacher_does(teacher: Path, small: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"heads": ("dense", "lexical"), "training": {"steps": 5}}
-    online = distill(request_of(teacher, corpus, tmp_path / "one", **options))
-    cached = distill(request_of(teacher, corpus, tmp_path / "two", cache=tmp_path / "cache", **options))
+    online = distill(request_of(teacher, small, tmp_path / "one", **options))
+    cached = distill(request_of(teacher, small, tmp_path / "two", cache=tmp_path / "cache", **options))
     a, b = ([step["loss"] for step in d.cursor.history] for d in (online, cached))
     assert a != b  # half precision
     assert a == pytest.approx(b, rel=2e-3)
@@ -191,7 +191,7 @@ def test_recipes_for_layers(teacher: Path, corpus: Path, tmp_path: Path, recipe:
             corpus,
             tmp_path / "s",
             objective=RECIPES[recipe],
-            training={"steps": 60},
+            training={"steps": 40, "rate": 5e-4},
             heads=("dense",),
         )
     )
@@ -220,7 +220,7 @@ class TestAnotherStudent:
     ) -> None:
         objective = Objective(similarity=1.0, matryoshka=(16,))
         request = request_of(
-            teacher, corpus, tmp_path / "s", student=str(student), objective=objective, training={"steps": 60}
+            teacher, corpus, tmp_path / "s", student=str(student), objective=objective, training={"steps": 40}
         )
         done = distill(request)
         found = certificate(done)["agreement"]
@@ -234,7 +234,7 @@ class TestAnotherStudent:
     ) -> None:
         request = request_of(
             teacher, corpus, tmp_path / "s", student=str(student), objective=RECIPES["mse"],
-            training={"steps": 60, "rate": 5e-4},
+            training={"steps": 40, "rate": 5e-4},
         )  # fmt: skip
         done = distill(request)
         found = certificate(done)["agreement"]
@@ -316,9 +316,9 @@ def test_an_output_directory_that_is_not_empty_is_refused(
         distill(request_of(teacher, corpus, tmp_path))
 
 
-def test_a_loss_that_is_not_finite_ends_the_run(teacher: Path, corpus: Path, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_ends_the_run(teacher: Path, small: Path, tmp_path: Path) -> None:
     with pytest.raises(M3IndexError, match="not finite"):
-        distill(request_of(teacher, corpus, tmp_path / "s", training={"rate": 1e30, "steps": 20}))
+        distill(request_of(teacher, small, tmp_path / "s", training={"rate": 1e30, "steps": 20}))
 
 
 def test_embeddings_stay_frozen_unless_asked(trained: Distilled, teacher: Path) -> None:
