@@ -90,6 +90,10 @@ def read(path: Path | None, profile: str | None, commands: Collection[str]) -> C
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{path}: {error}") from None
     profiles = document.pop("profile", {})
+    if not isinstance(profiles, dict) or not all(isinstance(p, dict) for p in profiles.values()):
+        raise UsageError(f"{path}: a profile is a table: [profile.NAME].")
+    for layer in profiles.values():
+        _merge(path, [layer], commands)  # a bad one is told of before it is asked for
     layers = [document]
     if profile is not None:
         if profile not in profiles:
@@ -100,11 +104,12 @@ def read(path: Path | None, profile: str | None, commands: Collection[str]) -> C
 
 
 def _merge(path: Path, layers: list[dict[str, Any]], commands: Collection[str]) -> ConfigFile:
+    """Later layers win: also what they say to all commands over what earlier ones say to one."""
     common: dict[str, Any] = {}
     own: dict[str, dict[str, Any]] = {}
     fields: dict[str, str] = {}
     for layer in layers:
-        for key, value in layer.items():
+        for key, value in sorted(layer.items(), key=lambda item: isinstance(item[1], dict)):
             name = key.replace("-", "_")
             if name == "fields":
                 if not isinstance(value, dict):
@@ -121,6 +126,8 @@ def _merge(path: Path, layers: list[dict[str, Any]], commands: Collection[str]) 
             else:
                 _refuse_secrets(path, {name: value})
                 common[name] = value
+                for table in own.values():
+                    table.pop(name, None)
     return ConfigFile(path, common, own, fields)
 
 
