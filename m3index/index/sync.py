@@ -81,7 +81,7 @@ class Run:
         self.batcher = Batcher(store, target, encoder, settings.source, passages)
         self.tally = Tally()
         self.rows_before = 0
-        self.expected: int | None = None  # rows of the source, once it is known
+        self.expected: int | None = None  # rows of the source, where the listing has shown others
 
     def new_planner(self) -> Planner:
         target, settings = self.target, self.settings
@@ -171,8 +171,6 @@ class Run:
         self.reporter.stage("looking for documents that have left the corpus")
         listing = Listing(self.store, self.target.name, self.planner)
         kept = listing.rows_protected
-        if self.mode == "prune":
-            kept += listing.rows_seen
         withheld = why_withheld(
             corpus, self.planner, listing, added=self.tally.added, guard=self.settings.max_delete
         )
@@ -182,7 +180,7 @@ class Run:
             kept += listing.rows_unseen
         else:
             self._remove_unseen(listing)
-        if self.tally.stopped is None:
+        if self.mode == "sync" and self.tally.stopped is None and listing.rows_seen != self.tally.rows:
             self.expected = self.tally.rows + kept
 
     def _remove_unseen(self, listing: Listing) -> None:
