@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -98,6 +99,15 @@ class Folder:
         """One that is not there is no error."""
         with suppress(NotFoundError), self._mapped():
             self._fs.delete_file(self._at(name))
+
+    def clear_partials(self, seconds: float) -> None:
+        """Deletes what killed writers left half written in a local folder, where it is older than this."""
+        if not self.local:
+            return
+        with self._mapped():
+            for partial in Path(self._path).glob(".*.partial"):
+                if time.time() - partial.stat().st_mtime > seconds:
+                    partial.unlink(missing_ok=True)
 
     def write(self, name: str, data: bytes) -> Written:
         with self.writing(name) as path:

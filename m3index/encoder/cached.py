@@ -1,9 +1,9 @@
 """A cache of vectors by content: what was encoded once, by this model with these settings, is not again.
 
 The key is a digest of the input's token ids (title, prompt and special tokens in), below a folder for the
-encoder's id. Entries lie in packs: Arrow files that are written once, under the digest of their bytes, so that
-any number of processes and machines may share a cache without a lock. A pack that is damaged or gone is a
-miss, never an error.
+encoder's id. Entries lie in packs: Arrow files that are written once, under the digest of their bytes, so
+that any number of processes and machines may share a cache without a lock. A pack that is damaged or gone
+is a miss, never an error.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeAlias
 
 from m3index.corpus.windows import PassageSettings, PassageSize, Tokenizer, windows
 from m3index.encoder.base import Encoder
@@ -23,7 +23,7 @@ from m3index.index.settings import Never, Stop
 from m3index.progress import Progress, Reporter, Silent
 from m3index.scale import blocks as in_blocks
 from m3index.scale.blocks import Block, Hashed, ShardKey, Worker
-from m3index.scale.manifest import CorpusRecord, Entry, ShardFolder, digest_of_digests, shard_file
+from m3index.scale.manifest import CorpusRecord, Entry, ShardFolder, ShardSink, digest_of_digests, shard_file
 from m3index.scale.shards import DenseType, Fingerprint, Writer
 from m3index.types import DEFAULT_SOURCE, Passage, Rejected, Row, SparseKind, passage_key
 
@@ -67,13 +67,16 @@ class EncodeSummary:
         return {"type": "summary", "command": "encode", **asdict(self)}
 
 
+CutPassage: TypeAlias = tuple[Hashed, Passage, int]
+"""A document, one of its passages, and how many it has."""
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Passages that are encoded in one call: (document, passage, how many the document has).
-    last: nothing more comes for this block."""
+    """Passages that are encoded in one call. last: nothing more comes for this shard."""
 
-    block: Block
-    passages: Sequence[tuple[Hashed, Passage, int]]
+    shard: ShardKey
+    passages: Sequence[CutPassage]
     last: bool
 
 
@@ -251,24 +254,35 @@ def cut(
     block: Block, tokenizer: Tokenizer, size: PassageSize, rejected: Callable[[Rejected], None]
 ) -> Iterator[Piece]:
     """A block's passages in pieces. A block comes to the same pieces wherever it is cut."""
+    return in_pieces(block.shard, passages_of(block, tokenizer, size, rejected))
+
+
+def passages_of(
+    block: Block, tokenizer: Tokenizer, size: PassageSize, rejected: Callable[[Rejected], None]
+) -> Iterator[CutPassage]:
     by_place = iter(block.documents)
-    piece: list[tuple[Hashed, Passage, int]] = []
-    tokens = 0
     documents = (hashed.document for hashed in block.documents)
     for document, passages in windows(documents, tokenizer, size.tokens, size.overlap, rejected):
         hashed = next(h for h in by_place if h.document is document)
         for passage in passages:
-            piece.append((hashed, passage, len(passages)))
-            tokens += passage.tokens
-            if tokens >= PIECE_TOKENS or len(piece) == PIECE_ROWS:
-                yield Piece(block, piece, last=False)
-                piece, tokens = [], 0
-    yield Piece(block, piece, last=True)
+            yield hashed, passage, len(passages)
+
+
+def in_pieces(shard: ShardKey, passages: Iterable[CutPassage]) -> Iterator[Piece]:
+    piece: list[CutPassage] = []
+    tokens = 0
+    for passage in passages:
+        piece.append(passage)
+        tokens += passage[1].tokens
+        if tokens >= PIECE_TOKENS or len(piece) == PIECE_ROWS:
+            yield Piece(shard, piece, last=False)
+            piece, tokens = [], 0
+    yield Piece(shard, piece, last=True)
 
 
 def encode_piece(encoder: Encoder, piece: Piece, source: str, *, lexical: bool) -> Encoded:
     if not piece.passages:
-        return Encoded(piece.block.shard, [], [], piece.last)
+        return Encoded(piece.shard, [], [], piece.last)
     batch = encoder.encode_ids([passage.token_ids for _, passage, _ in piece.passages], lexical=lexical)
     rows = [
         Row(
@@ -287,10 +301,10 @@ def encode_piece(encoder: Encoder, piece: Piece, source: str, *, lexical: bool) 
         )
         for i, (hashed, passage, count) in enumerate(piece.passages)
     ]
-    return Encoded(piece.block.shard, rows, batch.tokens.tolist(), piece.last)
+    return Encoded(piece.shard, rows, batch.tokens.tolist(), piece.last)
 
 
-def write_shard(folder: ShardFolder, fingerprint: Fingerprint, pieces: Iterable[Encoded]) -> Entry | None:
+def write_shard(folder: ShardSink, fingerprint: Fingerprint, pieces: Iterable[Encoded]) -> Entry | None:
     """Writes one shard out of all its pieces; None (and no shard) where they end before the last one."""
     try:
         return _write(folder, fingerprint, pieces)
@@ -306,7 +320,7 @@ def _total(tokens: Sequence[int | None]) -> int:
     return sum(t for t in tokens if t is not None)
 
 
-def _write(folder: ShardFolder, fingerprint: Fingerprint, pieces: Iterable[Encoded]) -> Entry:
+def _write(folder: ShardSink, fingerprint: Fingerprint, pieces: Iterable[Encoded]) -> Entry:
     pieces = iter(pieces)
     piece = next(pieces)
     shard = piece.shard

@@ -21,6 +21,7 @@ from m3index.types import FieldType
 
 CORPUS = "corpus.json"
 _READERS = 16
+_PARTIAL_SECONDS = 86_400.0  # what a killed writer left is a day old before it is taken for that
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +88,27 @@ def digest_of_digests(contents: Iterable[str]) -> str:
     return total.hexdigest()
 
 
-class ShardFolder:
-    """A folder of shards, as it was when it was opened."""
+class ShardSink:
+    """Where shards are written to, whatever is there."""
 
     def __init__(self, folder: Folder) -> None:
         self.folder = folder
         self.shards, self._lines = folder.sub("shards"), folder.sub("manifest")
+
+    def finish(self, entry: Entry) -> None:
+        """Writes the line of a shard whose file is in its place."""
+        self._lines.write(_line_file(entry.shard), entry.to_line())
+
+    def unfinish(self, number: int) -> None:
+        """Takes the line of a shard away, before its file is replaced."""
+        self._lines.delete(_line_file(number))
+
+
+class ShardFolder(ShardSink):
+    """A folder of shards, as it was when it was opened."""
+
+    def __init__(self, folder: Folder) -> None:
+        super().__init__(folder)
         self._sizes = self.shards.sizes()
         names = [name for name in self._lines.sizes() if name.endswith(".json") and name[0] != "."]
         with ThreadPoolExecutor(_READERS) as pool:
@@ -109,21 +125,20 @@ class ShardFolder:
         )
 
     def finish(self, entry: Entry) -> None:
-        """Writes the line of a shard whose file is in its place."""
-        self._lines.write(_line_file(entry.shard), entry.to_line())
+        super().finish(entry)
         self.entries[entry.shard] = entry
         self._sizes[entry.file] = entry.size
 
     def unfinish(self, number: int) -> None:
-        """Takes the line of a shard away before its file is replaced."""
-        if self.entries.pop(number, None) is not None:
-            self._lines.delete(_line_file(number))
+        super().unfinish(number)
+        self.entries.pop(number, None)
 
     def conclude(self, record: CorpusRecord) -> None:
         """Writes what the corpus is, and removes shards past its end (it was longer once)."""
         for number in [n for n in self.entries if n >= record.shards]:
             self.unfinish(number)
             self.shards.delete(shard_file(number))
+        self.shards.clear_partials(_PARTIAL_SECONDS)
         self.folder.write(CORPUS, json.dumps(record.to_json()).encode() + b"\n")
 
     def record(self) -> CorpusRecord | None:

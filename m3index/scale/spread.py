@@ -1,0 +1,362 @@
+"""`encode` on Ray Data: read and tokenised by CPU tasks, encoded by actors that hold one model each.
+
+A row of the dataset is a whole shard, so that Ray never splits one: what an actor takes is a shard's
+passages, and what it writes is the shard. A task that died is run again by Ray and writes the same file;
+a run that died is begun again and does the shards that have no line in the manifest.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import dropwhile
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+import ray.data
+from ray.data import DataContext, Datasource
+from ray.data.block import BlockMetadata
+from ray.data.datasource import ReadTask
+
+from m3index.corpus.mapping import FieldMapping
+from m3index.corpus.places import STDIN
+from m3index.corpus.readers import Corpus, read
+from m3index.corpus.windows import Tokenizer
+from m3index.encoder.base import Encoder
+from m3index.errors import DriftError, Exit, UsageError
+from m3index.files import Folder
+from m3index.progress import Progress, Reporter, Silent
+from m3index.scale.blocks import Block, Hashed, ShardKey, blocks
+from m3index.scale.encode import (
+    EncodeSettings,
+    EncodeSummary,
+    Planned,
+    encode_piece,
+    fingerprint_of,
+    in_pieces,
+    open_for,
+    passages_of,
+    write_shard,
+)
+from m3index.scale.manifest import ShardSink
+from m3index.scale.shards import Fingerprint
+from m3index.store.rows import metadata_json
+from m3index.types import Document, Passage, Place, Rejected
+
+LoadEncoder = Callable[[], Encoder]
+READ_SHARDS = 8
+"""How many shards one task reads, one after the other."""
+
+_PLACE = [pa.field("path", pa.string()), pa.field("line", pa.int64())]
+_KEY = [pa.field("shard", pa.int64()), pa.field("content", pa.string()), pa.field("documents", pa.int64())]
+_DOCUMENT = pa.struct(
+    [
+        *(pa.field(name, pa.string()) for name in ("doc_id", "title", "text", "metadata", "key", "doc_hash")),
+        *_PLACE,
+    ]
+)
+_PASSAGE = pa.struct(
+    [
+        pa.field("document", pa.int32()),
+        pa.field("ordinal", pa.int32()),
+        pa.field("passages", pa.int32()),
+        pa.field("text", pa.string()),
+        pa.field("token_ids", pa.list_(pa.int32())),
+    ]
+)
+_REJECTED = pa.struct([pa.field("doc_id", pa.string()), pa.field("reason", pa.string()), *_PLACE])
+READ = pa.schema([*_KEY, pa.field("of", pa.list_(_DOCUMENT))])
+CUT = pa.schema([*READ, pa.field("cut", pa.list_(_PASSAGE)), pa.field("rejected", pa.list_(_REJECTED))])
+DONE = pa.schema(
+    [
+        *_KEY,
+        *(pa.field(name, pa.int64()) for name in ("rows", "tokens")),
+        pa.field("rejected", pa.list_(_REJECTED)),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """Where to run. address: of a Ray cluster; None: one on this machine. actors: how many models, each
+    with so many GPUs; 0 GPUs: on one CPU each."""
+
+    address: str | None = None
+    actors: int = 1
+    gpus_per_actor: float = 0.0
+    cpus: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """How the corpus is read, on any machine that sees the same files."""
+
+    paths: Sequence[str]
+    mapping: FieldMapping
+    format: str | None = None
+
+    def open(self, paths: Sequence[str] | None = None) -> Corpus:
+        return read(self.paths if paths is None else paths, self.mapping, format=self.format)
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Where a shard's documents lie: from this line of the first of these files."""
+
+    shard: ShardKey
+    files: Sequence[str]
+    line: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What every task is told."""
+
+    source: Source
+    settings: EncodeSettings
+    fingerprint: Fingerprint
+    out: Folder
+    load: LoadEncoder
+
+
+def encode_on_ray(
+    source: Source,
+    out: Folder,
+    load: LoadEncoder,
+    settings: EncodeSettings,
+    engine: Engine,
+    *,
+    reporter: Reporter | None = None,
+) -> EncodeSummary:
+    """As `encode.encode`, on a Ray cluster. load: is called in each process that needs the encoder; all
+    machines must see the corpus and the folder by the same names."""
+    reporter = reporter or Silent()
+    if STDIN in source.paths:
+        raise UsageError("Ray reads the corpus on many machines, so that it cannot come from standard input.")
+    encoder = load()
+    fingerprint = fingerprint_of(encoder, settings)
+    encoder.close()
+    started, folder = time.monotonic(), open_for(out, fingerprint)
+    reporter.stage("looking for what is missing")
+    told: list[Rejected] = []
+    plan = Planned(folder, fingerprint, settings, told.append)
+    corpus = source.open()
+    stretches = list(_stretches(corpus, plan))
+    summary = EncodeSummary(str(out), fingerprint.encoder.name, "ray", shards=plan.shards, kept=plan.kept)
+    for item in [*told, *corpus.read_errors]:
+        reporter.rejected(item)
+    summary.quarantined = len(told) + len(corpus.read_errors)
+    if stretches:
+        reporter.stage(f"encoding {len(stretches):,} shards on {engine.actors} actors")
+        _run(Job(source, settings, fingerprint, out, load), stretches, engine, reporter, summary)
+    folder = open_for(out, fingerprint)
+    lost = sum(not folder.finished(s.shard.number, s.shard.content, fingerprint.digest) for s in stretches)
+    if lost:
+        raise DriftError(f"{lost:,} shards have not come out of Ray. Run it again: only they are encoded.")
+    folder.conclude(plan.record())
+    summary.exit = int(Exit.QUARANTINED if summary.quarantined else Exit.OK)
+    return replace(summary, seconds=round(time.monotonic() - started, 3))
+
+
+def _run(
+    job: Job, stretches: Sequence[Stretch], engine: Engine, reporter: Reporter, summary: EncodeSummary
+) -> None:
+    _connect(engine)
+    rows = (
+        ray.data.read_datasource(
+            Shards(job, stretches), override_num_blocks=-(-len(stretches) // READ_SHARDS)
+        )
+        .map_batches(cut_shard, batch_size=1, batch_format="pyarrow", fn_kwargs={"job": job})
+        .map_batches(
+            EncodeShard,
+            batch_size=1,
+            batch_format="pyarrow",
+            fn_constructor_kwargs={"job": job},
+            compute=ray.data.ActorPoolStrategy(size=engine.actors),
+            num_gpus=engine.gpus_per_actor or None,
+        )
+    )
+    total = sum(stretch.shard.documents for stretch in stretches)
+    for row in rows.iter_rows():
+        for item in row["rejected"]:
+            place = Place(item["path"], item["line"])
+            reporter.rejected(Rejected(place, item["reason"], doc_id=item["doc_id"]))
+            summary.quarantined += 1
+        summary.written += 1
+        summary.documents += row["documents"]
+        summary.passages += row["rows"]
+        summary.tokens += row["tokens"]
+        reporter.progress(Progress(summary.documents, summary.passages, summary.tokens, total=total))
+
+
+def _connect(engine: Engine) -> None:
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    if not ray.is_initialized():
+        # A cluster has its CPUs already; only one that is started here can be told.
+        cpus = {"num_cpus": engine.cpus} if engine.cpus and engine.address is None else {}
+        ray.init(engine.address, log_to_driver=False, logging_level=logging.WARNING, **cpus)
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = False
+
+
+# ------------------------------------------------------------------ what is read where
+
+
+def _stretches(corpus: Corpus, plan: Planned) -> Iterator[Stretch]:
+    """The missing shards and where their documents lie, from one pass over the corpus."""
+    for block in plan.missing(corpus):
+        places = [hashed.document.place for hashed in block.documents]
+        files = dict.fromkeys(place.path for place in places if place is not None)
+        first = places[0]
+        yield Stretch(block.shard, list(files), first.line if first is not None else None)
+
+
+class Shards(Datasource):  # type: ignore[misc]  # Ray has no types here
+    """The documents of the missing shards, one shard a row."""
+
+    def __init__(self, job: Job, stretches: Sequence[Stretch]) -> None:
+        self._job, self._stretches = job, stretches
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        return None
+
+    def get_read_tasks(self, *_: Any, **__: Any) -> list[ReadTask]:
+        """READ_SHARDS shards each, whatever parallelism is asked for."""
+        return [
+            ReadTask(
+                _Read(self._job, part),
+                BlockMetadata(num_rows=len(part), size_bytes=None, input_files=None, exec_stats=None),
+                schema=READ,
+            )
+            for start in range(0, len(self._stretches), READ_SHARDS)
+            if (part := self._stretches[start : start + READ_SHARDS])
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    job: Job
+    stretches: Sequence[Stretch]
+
+    def __call__(self) -> Iterator[pa.Table]:
+        for stretch in self.stretches:
+            yield pa.Table.from_pylist([read_shard(self.job, stretch)], READ)
+
+
+def read_shard(job: Job, stretch: Stretch) -> dict[str, Any]:
+    """A row of READ. Raises DriftError where the corpus is not what it was when the run began."""
+    settings, wanted = job.settings, stretch.shard
+    items = job.source.open(stretch.files)
+    begun = dropwhile(
+        lambda item: (_place(item).path, _place(item).line) != (stretch.files[0], stretch.line), items
+    )
+    passages = job.fingerprint.passages
+    found = next(blocks(begun, settings.source, passages, documents=settings.block), None)
+    if found is None or found.shard.content != wanted.content:
+        raise DriftError(
+            f"Shard {wanted.number}: the corpus has changed since the run began, or names a file twice. "
+            "Run it again."
+        )
+    return _key(wanted) | {"of": [_document(hashed) for hashed in found.documents]}
+
+
+# ------------------------------------------------------------------ what tasks and actors do
+
+
+@cache
+def _tokenizer_of(load: LoadEncoder) -> Tokenizer:
+    """One tokenizer for each worker process of Ray."""
+    return load().tokenizer
+
+
+def cut_shard(table: pa.Table, job: Job) -> pa.Table:
+    """A row of READ as a row of CUT."""
+    [row] = table.to_pylist()
+    block = Block(_shard(row), [_hashed(one) for one in row["of"]])
+    rejected: list[Rejected] = []
+    places = {id(hashed): i for i, hashed in enumerate(block.documents)}
+    cut = passages_of(block, _tokenizer_of(job.load), job.fingerprint.passages, rejected.append)
+    row["cut"] = [
+        {
+            "document": places[id(hashed)],
+            "ordinal": passage.ordinal,
+            "passages": count,
+            "text": passage.text,
+            "token_ids": passage.token_ids,
+        }
+        for hashed, passage, count in cut
+    ]
+    row["rejected"] = [
+        {"doc_id": r.doc_id, "reason": r.reason, "path": r.place.path, "line": r.place.line} for r in rejected
+    ]
+    return pa.Table.from_pylist([row], CUT)
+
+
+class EncodeShard:
+    """An actor: one model, which encodes shards and writes them."""
+
+    def __init__(self, job: Job) -> None:
+        self._job, self._encoder, self._sink = job, job.load(), ShardSink(job.out)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """A row of CUT as a row of DONE."""
+        job = self._job
+        [row] = table.to_pylist()
+        documents = [_hashed(one) for one in row["of"]]
+        passages = (
+            (
+                documents[cut["document"]],
+                Passage(cut["ordinal"], cut["text"], 0, 0, np.array(cut["token_ids"], np.int32)),
+                cut["passages"],
+            )
+            for cut in row["cut"]
+        )
+        lexical = job.fingerprint.sparse == "lexical"
+        encoded = (
+            encode_piece(self._encoder, piece, job.settings.source, lexical=lexical)
+            for piece in in_pieces(_shard(row), passages)
+        )
+        entry = write_shard(self._sink, job.fingerprint, encoded)
+        assert entry is not None  # the pieces were all there
+        done = {"rows": entry.rows, "tokens": entry.tokens or 0, "rejected": row["rejected"]}
+        return pa.Table.from_pylist([_key(_shard(row)) | done], DONE)
+
+
+def _key(shard: ShardKey) -> dict[str, Any]:
+    return {"shard": shard.number, "content": shard.content, "documents": shard.documents}
+
+
+def _shard(row: dict[str, Any]) -> ShardKey:
+    return ShardKey(row["shard"], row["content"], row["documents"])
+
+
+def _place(item: Document | Rejected) -> Place:
+    return item.place or Place("")
+
+
+def _document(hashed: Hashed) -> dict[str, Any]:
+    document, place = hashed.document, _place(hashed.document)
+    return {
+        "doc_id": document.doc_id,
+        "title": document.title,
+        "text": document.text,
+        "metadata": metadata_json(document.metadata),
+        "key": hashed.key,
+        "doc_hash": hashed.doc_hash,
+        "path": place.path,
+        "line": place.line,
+    }
+
+
+def _hashed(row: dict[str, Any]) -> Hashed:
+    place = Place(row["path"], row["line"])
+    document = Document(row["doc_id"], row["text"], row["title"], json.loads(row["metadata"]), place)
+    return Hashed(document, row["key"], row["doc_hash"])

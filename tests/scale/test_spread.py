@@ -1,0 +1,99 @@
+"""Ray Data: the same shards as without it, whatever dies on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("ray", reason="needs m3index[ray]")
+psutil = pytest.importorskip("psutil")
+
+TESTS = Path(__file__).resolve().parent.parent
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)}
+DOCUMENTS, PASSAGES = 8_000, 50_000
+
+
+@pytest.fixture
+def head() -> Iterator[tuple[int, str]]:
+    """A Ray cluster of this test: the process that started it, and its address."""
+    process = subprocess.Popen(
+        [sys.executable, str(TESTS / "scale_ray.py"), "head"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=ENVIRONMENT,
+    )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stdout is not None
+    yield process.pid, process.stdout.readline().strip()
+    process.stdin.close()
+    process.wait(60)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_shards_equal_those_without_ray_though_a_worker_and_the_driver_are_killed(
+    head: tuple[int, str], tmp_path: Path
+) -> None:
+    from models import write_m3
+    from scale_ray import SETTINGS, choice, source
+    from scale_support import contents, document
+
+    from m3index.files import Folder
+    from m3index.scale.encode import encode
+
+    seed = random.SystemRandom().randrange(10**6)
+    dice = random.Random(seed)
+    print(f"seed {seed}")
+    corpus, model = tmp_path / "corpus", tmp_path / "model"
+    corpus.mkdir()
+    write_m3(model)
+    for part in range(5):
+        numbers = range(part, DOCUMENTS, 5)
+        lines = (json.dumps(document(n)) for n in numbers)
+        (corpus / f"{part}.jsonl").write_text("\n".join(lines), "utf-8")
+    out, alone = Folder(tmp_path / "out"), Folder(tmp_path / "alone")
+
+    pid, address = head
+    command = [sys.executable, str(TESTS / "scale_ray.py"), "run", address, str(corpus), str(model)]
+    log = (tmp_path / "driver.log").open("w")
+
+    def finished() -> int:
+        return len(out.sub("manifest").sizes())
+
+    def reach(shards: int, driver: subprocess.Popen[str]) -> None:
+        while finished() < shards:
+            assert driver.poll() is None, (tmp_path / "driver.log").read_text()
+            time.sleep(0.02)
+
+    driver = subprocess.Popen([*command, out.location], stdout=log, stderr=log, text=True, env=ENVIRONMENT)
+    reach(dice.randint(2, 10), driver)
+    workers = [
+        p
+        for p in psutil.Process(pid).children(recursive=True)
+        if "".join(p.cmdline()).startswith("ray::MapWorker")
+    ]
+    assert len(workers) >= 2
+    dice.choice(workers).kill()
+    reach(finished() + dice.randint(5, 20), driver)
+    driver.kill()
+    driver.wait()
+    before = finished()
+    assert before < 63
+
+    done = subprocess.run(
+        [*command, out.location], capture_output=True, text=True, env=ENVIRONMENT, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert before <= summary["kept"] < summary["shards"] == 63  # a shard may end after the driver
+
+    encode(source(corpus).open(), alone, choice(str(model)).load(), SETTINGS)
+    expected = contents(alone)
+    assert len(expected) > PASSAGES
+    assert contents(out) == expected
