@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -251,17 +250,27 @@ def memory_of(args: argparse.Namespace) -> None:
         str(args.directory), device=args.device, precision=args.precision, batch_tokens=args.memory_budget
     )
     rows = encoder.tokenizer.document_ids([text_of(LIMIT, i) for i in range(args.texts)])
-    encoder.encode_ids(rows[:1], lexical=True) if args.device != "cpu" else encoder.encode_documents(["a"])
-    before = used(args.device)
+    encoder.encode_documents(["a"])
+    before = resting(args.device)
     encoder.encode_ids(rows, lexical=True)
-    print(json.dumps({"budget": args.memory_budget, "extra_mib": (used(args.device) - before) / 2**20}))
+    print(json.dumps({"budget": args.memory_budget, "extra_mib": (peak(args.device) - before) / 2**20}))
 
 
-def used(device: str) -> int:
-    """Peak so far: resident memory of the process, or what torch allocated on the GPU."""
-    if device == "cpu":
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return int(torch.cuda.max_memory_allocated())
+def resting(device: str) -> int:
+    """Bytes in use now; the peak is counted anew from here."""
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats()
+        return int(torch.cuda.memory_allocated())
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak of resident memory begins again
+    return peak(device)
+
+
+def peak(device: str) -> int:
+    """Most bytes in use since `resting`: resident memory of the process, or torch's on the GPU."""
+    if device != "cpu":
+        return int(torch.cuda.max_memory_allocated())
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 if __name__ == "__main__":
