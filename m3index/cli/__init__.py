@@ -11,9 +11,7 @@ import typer.main
 import m3index
 from m3index import settings
 from m3index.cli import (
-    config as configuration,
-)
-from m3index.cli import (
+    bench,
     delete,
     distill,
     doctor,
@@ -35,6 +33,9 @@ from m3index.cli import (
     status,
     tune,
     verify,
+)
+from m3index.cli import (
+    config as configuration,
 )
 from m3index.errors import M3IndexError
 
@@ -64,6 +65,7 @@ app.command("eval")(eval.evaluate)
 app.command("tune")(tune.tune)
 app.command("distill")(distill.distill)
 app.command("drift")(drift.drift)
+app.command("bench")(bench.bench)
 app.command("encode")(encode.encode)
 app.command("load")(load.load)
 app.command("export")(export.export)

@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
+import ray.exceptions
 from ray.data import DataContext, Datasource
 from ray.data.block import BlockMetadata
 from ray.data.datasource import ReadTask
@@ -29,7 +30,7 @@ from m3index.corpus.places import STDIN
 from m3index.corpus.readers import Corpus, read
 from m3index.corpus.windows import Tokenizer
 from m3index.encoder.base import Encoder
-from m3index.errors import DriftError, Exit, UsageError
+from m3index.errors import DriftError, Exit, M3IndexError, UnreachableError, UsageError
 from m3index.files import Folder
 from m3index.progress import Progress, Reporter, Silent
 from m3index.scale.blocks import Block, Hashed, ShardKey, blocks
@@ -183,7 +184,7 @@ def _run(
         )
     )
     total = sum(stretch.shard.documents for stretch in stretches)
-    for row in rows.iter_rows():
+    for row in _mapped(rows.iter_rows()):
         for item in row["rejected"]:
             place = Place(item["path"], item["line"])
             reporter.rejected(Rejected(place, item["reason"], doc_id=item["doc_id"]))
@@ -195,13 +196,31 @@ def _run(
         reporter.progress(Progress(summary.documents, summary.passages, summary.tokens, total=total))
 
 
+def _mapped(rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """What a task raised is raised here as it was."""
+    try:
+        yield from rows
+    except ray.exceptions.RayError as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, M3IndexError):
+            cause = getattr(cause, "cause", None) or cause.__cause__
+        if cause is not None:
+            raise cause from error
+        raise M3IndexError(f"Ray gave up: {error}. Run it again: only what is missing is encoded.") from error
+
+
 def _connect(engine: Engine) -> None:
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.WARNING)
     if not ray.is_initialized():
         # A cluster has its CPUs already; only one that is started here can be told.
         cpus = {"num_cpus": engine.cpus} if engine.cpus and engine.address is None else {}
-        ray.init(engine.address, log_to_driver=False, logging_level=logging.WARNING, **cpus)
+        try:
+            ray.init(engine.address, log_to_driver=False, logging_level=logging.WARNING, **cpus)
+        except ConnectionError as error:
+            raise UnreachableError(
+                f"{error}. Is the address right, and RAY_AUTH_MODE as the cluster has it?"
+            ) from error
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False

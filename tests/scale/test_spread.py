@@ -17,7 +17,9 @@ pytest.importorskip("ray", reason="needs m3index[ray]")
 psutil = pytest.importorskip("psutil")
 
 TESTS = Path(__file__).resolve().parent.parent
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)}
+ENVIRONMENT = os.environ | {
+    "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS), "RAY_AUTH_MODE": "disabled",
+}  # fmt: skip
 DOCUMENTS, PASSAGES = 8_000, 50_000
 
 
@@ -33,6 +35,7 @@ def head() -> Iterator[tuple[int, str]]:
     yield process.pid, process.stdout.readline().strip()
     process.stdin.close()
     process.wait(60)
+    process.stdout.close()
 
 
 @pytest.mark.slow
@@ -61,17 +64,20 @@ def test_shards_equal_those_without_ray_though_a_worker_and_the_driver_are_kille
 
     pid, address = head
     command = [sys.executable, str(TESTS / "scale_ray.py"), "run", address, str(corpus), str(model)]
-    log = (tmp_path / "driver.log").open("w")
+    log = tmp_path / "driver.log"
 
     def finished() -> int:
         return len(out.sub("manifest").sizes())
 
     def reach(shards: int, driver: subprocess.Popen[str]) -> None:
         while finished() < shards:
-            assert driver.poll() is None, (tmp_path / "driver.log").read_text()
+            assert driver.poll() is None, log.read_text()
             time.sleep(0.02)
 
-    driver = subprocess.Popen([*command, out.location], stdout=log, stderr=log, text=True, env=ENVIRONMENT)
+    with log.open("w") as told:
+        driver = subprocess.Popen(
+            [*command, out.location], stdout=told, stderr=told, text=True, env=ENVIRONMENT
+        )
     reach(dice.randint(2, 10), driver)
     workers = [
         p

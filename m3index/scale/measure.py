@@ -1,0 +1,203 @@
+"""What a model does on this machine with this corpus, in a minute: `m3index bench`."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from m3index.corpus.windows import PassageSize, windows
+from m3index.encoder.base import Encoder
+from m3index.errors import UsageError
+from m3index.progress import Progress, Reporter, Silent
+from m3index.types import Document, IntArray, Rejected
+
+MOST_PASSAGES = 20_000
+CALL_TOKENS = 8_192
+_PADDED_BATCH = 32
+
+_WORDS = [
+    "the",
+    "sea",
+    "rises",
+    "and",
+    "falls",
+    "twice",
+    "a",
+    "day",
+    "der",
+    "Mond",
+    "zieht",
+    "das",
+    "Wasser",
+    "an",
+    "la",
+    "marée",
+    "monte",
+    "et",
+    "descend",
+    "el",
+    "mar",
+    "sube",
+    "y",
+    "baja",
+    "приливы",
+    "и",
+    "отливы",
+    "зависят",
+    "от",
+    "луны",
+    "潮汐は月の引力で起こる",
+    "바다는",
+    "하루에",
+    "두",
+    "번",
+    "البحر",
+    "يرتفع",
+    "وينخفض",
+    "कि",
+    "समुद्र",
+    "दिन",
+    "में",
+    "दो",
+    "बार",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """texts and tokens are those that were encoded in `seconds`; a text is a passage.
+
+    tokens_p50, tokens_p95, tokens_max: lengths of the sample. tokenise_tokens_s: of the tokenizer alone,
+    with the windows. load_s: from nothing to the first vector. padded_tokens: how many tokens a
+    batch-of-32 encoder would have computed for each real one; here it is 1. peak_gib: of this process.
+    """
+
+    encoder: str
+    device: str
+    precision: str
+    lexical: bool
+    texts: int
+    tokens: int
+    seconds: float
+    texts_s: float
+    tokens_s: float
+    tokens_p50: int
+    tokens_p95: int
+    tokens_max: int
+    tokenise_tokens_s: float
+    load_s: float
+    padded_tokens: float
+    peak_gib: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {"type": "bench", **asdict(self)}
+
+
+def synthetic(seed: int = 0) -> Iterator[Document]:
+    """Texts in several scripts whose lengths are log-normal: a median of about 80 words, some of 1,500."""
+    dice = np.random.default_rng(seed)
+    number = 0
+    while True:
+        words = int(np.clip(dice.lognormal(np.log(80), 0.9), 3, 1500))
+        yield Document(f"s{number}", " ".join(dice.choice(_WORDS, words)))
+        number += 1
+
+
+def measure(
+    encoder: Encoder,
+    documents: Iterable[Document | Rejected],
+    size: PassageSize,
+    *,
+    seconds: float = 20.0,
+    device: str = "auto",
+    precision: str = "auto",
+    reporter: Reporter | None = None,
+) -> Measured:
+    """Encodes passages of these documents for about so many seconds, after a warm-up that is not counted."""
+    reporter = reporter or Silent()
+    reporter.stage("loading the model")
+    lexical = encoder.info.lexical
+    started = time.perf_counter()
+    [first] = encoder.tokenizer.documents(["warm up"])
+    encoder.encode_ids([first.ids], lexical=lexical)
+    load = time.perf_counter() - started
+    reporter.stage("tokenising")
+    started = time.perf_counter()
+    passages = _sample(encoder, documents, size, seconds / 4)
+    tokenising = time.perf_counter() - started
+    if not passages:
+        raise UsageError("There is no text in that corpus to measure with.")
+    lengths = np.array([len(ids) for ids in passages])
+    calls = list(_calls(passages))
+    encoder.encode_ids(calls[0][: max(1, len(calls[0]) // 8)], lexical=lexical)
+    reporter.stage("encoding")
+    texts = tokens = 0
+    started = time.perf_counter()
+    while (elapsed := time.perf_counter() - started) < seconds:
+        call = calls.pop(0)
+        calls.append(call)
+        encoder.encode_ids(call, lexical=lexical)
+        texts += len(call)
+        tokens += sum(map(len, call))
+        reporter.progress(Progress(int(elapsed), texts, tokens, total=int(seconds), unit="seconds"))
+    return Measured(
+        encoder=encoder.info.name,
+        device=device,
+        precision=precision,
+        lexical=lexical,
+        texts=texts,
+        tokens=tokens,
+        seconds=round(elapsed, 3),
+        texts_s=round(texts / elapsed, 2),
+        tokens_s=round(tokens / elapsed, 1),
+        tokens_p50=int(np.percentile(lengths, 50)),
+        tokens_p95=int(np.percentile(lengths, 95)),
+        tokens_max=int(lengths.max()),
+        tokenise_tokens_s=round(float(lengths.sum()) / tokenising, 1),
+        load_s=round(load, 3),
+        padded_tokens=round(_padded(lengths), 3),
+        peak_gib=round(_peak_bytes() / 2**30, 2),
+    )
+
+
+def _sample(
+    encoder: Encoder, documents: Iterable[Document | Rejected], size: PassageSize, seconds: float
+) -> Sequence[IntArray]:
+    """Passages of the corpus, from its beginning: as many as can be tokenised in so many seconds."""
+    deadline = time.perf_counter() + seconds
+    found: list[IntArray] = []
+    good = (item for item in documents if isinstance(item, Document))
+    for _, passages in windows(good, encoder.tokenizer, size.tokens, size.overlap, lambda _: None):
+        found += [passage.token_ids for passage in passages]
+        if len(found) >= MOST_PASSAGES or time.perf_counter() > deadline:
+            break
+    return found
+
+
+def _calls(passages: Sequence[IntArray]) -> Iterator[list[IntArray]]:
+    call: list[IntArray] = []
+    tokens = 0
+    for ids in passages:
+        call.append(ids)
+        tokens += len(ids)
+        if tokens >= CALL_TOKENS:
+            yield call
+            call, tokens = [], 0
+    if call:
+        yield call
+
+
+def _padded(lengths: Any) -> float:
+    batches = [lengths[i : i + _PADDED_BATCH] for i in range(0, len(lengths), _PADDED_BATCH)]
+    return float(sum(len(batch) * int(batch.max()) for batch in batches) / lengths.sum())
+
+
+def _peak_bytes() -> int:
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
