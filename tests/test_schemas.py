@@ -1,0 +1,163 @@
+"""The contracts in schemas/: valid, shipped, and what the code goes by."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
+from terminal import REPOSITORY
+
+from m3index import schema
+from m3index.errors import UsageError
+from m3index.schema import CollectionSpec, check_field, field_value, parse_field
+
+FILES = sorted((REPOSITORY / "schemas").glob("*.json"))
+SCHEMAS = [path for path in FILES if path.name.endswith(".schema.json")]
+
+
+@pytest.mark.parametrize("path", SCHEMAS, ids=lambda path: path.name)
+def test_the_schemas_are_valid(path: Path) -> None:
+    loaded = schema.load(path.name)
+    Draft202012Validator.check_schema(loaded)
+    assert loaded["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert loaded["title"]
+
+
+def test_a_schema_that_is_not_there() -> None:
+    with pytest.raises(FileNotFoundError, match=r"nothere\.json"):
+        schema.load("nothere.json")
+
+
+def test_collection_json_and_the_code_agree() -> None:
+    definition = schema.collection()
+    names = {field["name"] for field in definition["fields"]}
+    assert definition["primary_key"] in names
+    vectors = {definition["dense"]["field"]["name"], definition["sparse"]["lexical"]["field"]["name"]}
+    bm25 = definition["sparse"]["bm25"]
+    assert names | vectors | {bm25["field"]["name"], bm25["input"]["name"]} == schema.BASE_FIELDS
+    assert (bm25["function"]["input"], bm25["function"]["output"]) == (
+        bm25["input"]["name"],
+        bm25["field"]["name"],
+    )
+    assert set(schema.FIELD_TYPES) == {"str", "int", "float", "bool", "str[]"}
+    assert schema.version() == definition["version"] >= 1
+    assert definition["declared_field"]["nullable"] is True
+    for part in (definition["dense"], definition["sparse"]["lexical"]):
+        assert part["index"]["metric_type"] == "IP"
+
+
+def test_a_row_has_the_fields_of_the_definition() -> None:
+    """What is written per row (types.Row) and what the collection holds are the same names."""
+    from dataclasses import fields
+
+    from m3index.types import Row
+
+    row = {field.name for field in fields(Row)} - {"fields", "sparse"}
+    assert row == {field["name"] for field in schema.collection()["fields"]} | {"dense"}
+
+
+@pytest.mark.parametrize("sparse", ["lexical", "bm25", "none"])
+def test_pymilvus_takes_the_definition(sparse: str) -> None:
+    from m3index.store.definition import to_milvus
+
+    spec = CollectionSpec(8, sparse, {"lang": "str", "tags": "str[]"}, "ngrams" if sparse == "bm25" else None)  # type: ignore[arg-type]
+    made = to_milvus(spec, lite=True)
+    assert {field.name for field in made.fields} >= {"passage_id", "text", "dense", "lang", "tags"}
+
+
+@pytest.mark.parametrize(
+    ("text", "parsed"),
+    [
+        ("lang:str", ("lang", "str")),
+        ("year : int", ("year", "int")),
+        ("lang", ("lang", "str")),
+        ("t:str[]", ("t", "str[]")),
+    ],
+)  # fmt: skip
+def test_declarations(text: str, parsed: tuple[str, str]) -> None:
+    assert parse_field(text) == parsed
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a b", "1a", "_a", "ä", "text", "dense", "bm25_input", "a" * 256, 'x"', "a-b"]
+)
+def test_names_that_no_field_may_have(name: str) -> None:
+    with pytest.raises(UsageError):
+        check_field(name, "str")
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "stored"),
+    [
+        ("str", "x", "x"), ("str", None, None), ("int", 5, 5), ("int", -(2**63), -(2**63)), ("float", 5, 5.0),
+        ("float", 0.5, 0.5), ("bool", True, True), ("str[]", ["a", "b"], ("a", "b")), ("str[]", [], ()),
+    ],
+)  # fmt: skip
+def test_values_that_fit(kind: str, given: object, stored: object) -> None:
+    found = field_value("x", kind, given)  # type: ignore[arg-type]
+    assert found == stored
+    assert type(found) is type(stored)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [
+        ("str", 5), ("str", ["a"]), ("str", "\ud800"), ("str", "ä" * 32_768), ("int", "5"), ("int", 5.0),
+        ("int", True), ("int", 2**63), ("float", "0.5"), ("float", True), ("float", float("nan")),
+        ("float", float("inf")), ("float", 10**400), ("bool", 1), ("bool", "true"), ("str[]", "a"),
+        ("str[]", [1]), ("str[]", ["a"] * 4097), ("str[]", [None]),
+    ],
+    ids=lambda value: str(value)[:12].encode("ascii", "replace").decode(),
+)  # fmt: skip
+def test_values_that_do_not(kind: str, given: object) -> None:
+    with pytest.raises(ValueError, match="field 'x'"):
+        field_value("x", kind, given)  # type: ignore[arg-type]
+
+
+def test_the_example_corpus_follows_the_document_schema() -> None:
+    validator = Draft202012Validator(schema.load("document.schema.json"))
+    lines = (REPOSITORY / "examples" / "corpus.jsonl").read_text("utf-8").splitlines()
+    assert len(lines) > 200
+    for line in lines:
+        validator.validate(json.loads(line))
+
+
+@pytest.mark.slow
+def test_the_wheel_has_the_schemas_and_a_fresh_environment_reads_them(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--quiet",
+        "-w",
+        str(tmp_path),
+        str(REPOSITORY),
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("m3index-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        archive.extractall(tmp_path / "installed")
+    assert {f"m3index/schemas/{path.name}" for path in FILES} <= set(names)
+    assert "m3index/py.typed" in names
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert not [name for name in names if name.startswith("tests/")]
+    program = "import m3index.schema as s; print(s.__file__, s.version())"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path / "installed",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == [
+        str(tmp_path / "installed" / "m3index" / "schema.py"),
+        str(schema.version()),
+    ]
