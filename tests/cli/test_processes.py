@@ -169,7 +169,6 @@ HEAVY = {
     *("pymilvus", "milvus_lite", "grpc", "tenacity", "numpy", "scipy", "pyarrow", "pandas"),
     *("fastapi", "ray"),
 }
-)
 
 
 def loaded(tmp_path: Path, *arguments: str) -> set[str]:
