@@ -63,6 +63,13 @@ class Folder:
         location, question, query = self.location.partition("?")
         return Folder(f"{location}/{name}{question}{query}")
 
+    def in_bucket(self, name: str) -> str:
+        """The file's path within its bucket. Raises UsageError for a local folder."""
+        bucket, _, path = self._at(name).partition("/")
+        if self.local or not bucket:
+            raise UsageError(f"{self.location} is in no object store, and must be.")
+        return path
+
     def sizes(self) -> dict[str, int]:
         """The files right in this folder and their bytes; nothing where there is no such folder."""
         from pyarrow import fs

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from m3index.cli import options, parse
+from m3index.cli.extras import need
 from m3index.cli.session import session
+from m3index.errors import UsageError
 from m3index.types import DEFAULT_COLLECTION
+
+if TYPE_CHECKING:
+    from m3index.store.bulk import Importer
 
 _SHARDS = "Shards"
 
@@ -52,6 +57,16 @@ def load(
             help="Shards that are written at a time.",
         ),
     ] = None,
+    bulk: Annotated[
+        str,
+        typer.Option(
+            envvar="M3INDEX_BULK",
+            metavar="S3_FOLDER",
+            rich_help_panel=_SHARDS,
+            show_default="none: by upsert",
+            help="By the server's bulk import, with files put here: a folder in the server's own bucket.",
+        ),
+    ] = "",
     field: options.Field = [],  # noqa: B006  (typer copies it)
     sparse: options.Sparse = "",
     analyzer: options.Analyzer = "",
@@ -74,6 +89,7 @@ def load(
     ):
         from m3index.api import quarantining
         from m3index.files import Folder
+        from m3index.scale.bulk import bulk_load
         from m3index.scale.load import LoadSettings
         from m3index.scale.load import load as load_shards
         from m3index.schema import parse_field
@@ -88,11 +104,26 @@ def load(
             workers=workers,
             retry_lock=parse.seconds(retry_lock),
         )
+        shards = [Folder(folder) for folder in folders]
         with (
             run.stop.listening(run.reporter),
             quarantining(run.reporter, quarantine or options.DEFAULT_QUARANTINE) as told,
         ):
-            summary = load_shards(
-                index.store, collection, [Folder(f) for f in folders], settings, reporter=told, stop=run.stop
-            )
+            if bulk:
+                need("minio", "azure.storage.blob", "ml_dtypes", extra="bulk")
+                importer = _importer(uri, token, db)
+                summary = bulk_load(
+                    index.store, importer, collection, shards, Folder(bulk), settings,
+                    reporter=told, stop=run.stop,
+                )  # fmt: skip
+            else:
+                summary = load_shards(index.store, collection, shards, settings, reporter=told, stop=run.stop)
         run.outcome(summary)
+
+
+def _importer(uri: str, token: str, db: str) -> Importer:
+    from m3index.store.bulk import ServerImporter
+
+    if not uri.startswith(("http://", "https://")):
+        raise UsageError(f"Bulk import is a service of Milvus servers (http://host:19530); {uri} is none.")
+    return ServerImporter(uri, token, db)

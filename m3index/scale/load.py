@@ -37,6 +37,7 @@ from m3index.progress import Progress, Reporter, Silent
 from m3index.scale.manifest import CorpusRecord, Entry, ShardFolder, check_same_space
 from m3index.scale.repeated import Repeated, documents_of, repeated
 from m3index.scale.shards import Fingerprint, reading, rows_of
+from m3index.schema import CollectionSpec
 from m3index.store.base import Store
 from m3index.types import Document, FieldType, Place, Rejected, Row, SparseKind, key_of_passage, passage_key
 
@@ -154,6 +155,19 @@ def _building(store: Store, alias: str, shards: Shards, wanted: Wanted) -> Targe
     return target
 
 
+def is_building(target: Target) -> bool:
+    return target.properties.get("state") == BUILDING
+
+
+def serve(store: Store, target: Target, shards: Shards, keep: int) -> None:
+    """What is to be done once a collection has been loaded and counted: a new generation gets the alias."""
+    done = {"last_success": now(), "settings": settings_json(shards.fingerprint.passages)}
+    store.set_properties(target.name, done | {"state": LIVE})
+    if is_building(target):
+        store.point(target.alias, target.name)
+        drop_old(store, target.alias, keep)
+
+
 class _Load:
     def __init__(
         self,
@@ -171,12 +185,8 @@ class _Load:
         self._told = threading.Lock()
         self._failed = False
 
-    @property
-    def building(self) -> bool:
-        return self.target.properties.get("state") == BUILDING
-
     def over(self, settings: LoadSettings) -> Summary:
-        store, name = self.store, self.target.name
+        store, name, building = self.store, self.target.name, is_building(self.target)
         before = store.count(name)
         try:
             self._write_shards(settings.workers or (1 if is_local(store.uri) else SERVER_WORKERS))
@@ -187,22 +197,15 @@ class _Load:
             raise
         if self.tally.stopped is not None:
             return self._summary(count, count_ok=None)
-        expected = self.tally.rows if self.building else before + self.tally.row_delta
+        expected = self.tally.rows if building else before + self.tally.row_delta
         if count != expected:
             self.reporter.warning(
                 f"{self.target.alias!r} has {count:,} rows, {expected:,} were expected. "
-                + ("It does not serve; load again." if self.building else "Prove it with `m3index verify`.")
+                + ("It does not serve; load again." if building else "Prove it with `m3index verify`.")
             )
             return self._summary(count, count_ok=False)
-        self._serve(settings.keep)
+        serve(store, self.target, self.shards, settings.keep)
         return self._summary(count, count_ok=True)
-
-    def _serve(self, keep: int) -> None:
-        done = {"last_success": now(), "settings": settings_json(self.shards.fingerprint.passages)}
-        self.store.set_properties(self.target.name, done | {"state": LIVE})
-        if self.building:
-            self.store.point(self.target.alias, self.target.name)
-            drop_old(self.store, self.target.alias, keep)
 
     def _write_shards(self, workers: int) -> None:
         with ThreadPoolExecutor(workers, thread_name_prefix="m3index-load") as pool:
@@ -253,9 +256,9 @@ class _Load:
                 unchanged_rows += len(rows)
                 continue
             try:
-                written = self._rows(rows)
+                written = rows_for(rows, self.target.spec)
             except ValueError as error:
-                rejected.append(_rejected(rows, str(error)))
+                rejected.append(rejected_of(rows, str(error)))
                 continue
             key = key_of_passage(first.passage_id)
             new.append(Rewrite(key, written, stored["passages"] if stored else 0))
@@ -269,7 +272,7 @@ class _Load:
             for rewrite in new:
                 rows_now = len(rewrite.rows)
                 if refusal := refused.get(rewrite.key):
-                    rejected.append(_rejected(rewrite.rows, refusal.reason))
+                    rejected.append(rejected_of(rewrite.rows, refusal.reason))
                     rows_now = 0 if refusal.removed else held.get(rewrite.key, 0)
                 else:
                     tally.count(Change.UPDATED if rewrite.stored else Change.ADDED)
@@ -281,13 +284,6 @@ class _Load:
                 self.reporter.rejected(item)
             told = Progress(tally.scanned, tally.passages, total=self.shards.documents - len(self.repeated))
             self.reporter.progress(told)
-
-    def _rows(self, rows: Sequence[Row]) -> Sequence[Row]:
-        """As this collection takes them. ValueError where a declared field has a value of another type."""
-        first, spec = rows[0], self.target.spec
-        fields = declared(Document(first.doc_id, first.text, first.title, first.metadata), spec.fields)
-        lexical = spec.sparse == "lexical"
-        return [replace(row, fields=fields, sparse=row.sparse if lexical else None) for row in rows]
 
     def _held(self, changed: Sequence[Rewrite]) -> dict[str, int]:
         """How many rows the collection really has of these documents."""
@@ -307,7 +303,15 @@ class _Load:
         )
 
 
-def _rejected(rows: Sequence[Row], reason: str) -> Rejected:
+def rows_for(rows: Sequence[Row], spec: CollectionSpec) -> Sequence[Row]:
+    """A document as this collection takes it. ValueError where a declared field has another type."""
+    first = rows[0]
+    fields = declared(Document(first.doc_id, first.text, first.title, first.metadata), spec.fields)
+    lexical = spec.sparse == "lexical"
+    return [replace(row, fields=fields, sparse=row.sparse if lexical else None) for row in rows]
+
+
+def rejected_of(rows: Sequence[Row], reason: str) -> Rejected:
     first = rows[0]
     document = Document(
         first.doc_id, first.text, first.title, first.metadata, Place(f"source {first.source}")
