@@ -219,12 +219,19 @@ def distill(
     """Distil a student that keeps dense, lexical and multi-vector heads; certify what it is worth."""
     given = dict(locals())
     with session("distill", as_json=as_json, quiet=quiet) as run:
+        from m3index.distill.loop import Stopped
         from m3index.distill.run import distill as distil
 
-        show = _Curve(run)
-        with run.stop.listening(run.reporter):
-            done = distil(_request(given), reporter=run.reporter, on_step=show, stop=run.stop)
-        show.close()
+        request, show = _request(given), _Curve(run)
+        try:
+            with run.stop.listening(run.reporter):
+                done = distil(request, reporter=run.reporter, on_step=show, stop=run.stop)
+        except Stopped as stopped:
+            run.exit = run.stop.exit
+            run.reporter.error(str(stopped), int(run.exit))
+            return
+        finally:
+            show.close()
         run.summary |= {"steps": done.cursor.step, "tokens": done.cursor.tokens, "out": str(done.out)}
         if done.certificate is not None:
             run.reporter.result({"type": "certificate", **done.certificate})

@@ -47,15 +47,6 @@ def write(network: Network, folder: Path) -> Path:
     return folder
 
 
-def copy_with_heads(network: Network, folder: Path) -> Path:
-    """A model whose backbone stayed as it was, and the heads beside it."""
-    write(network, folder)
-    for path in network.layout.weights:
-        if path.parent == network.layout.backbone and path.name == "model.safetensors":
-            shutil.copyfile(path, folder / path.name)
-    return folder
-
-
 def _write_modules(network: Network, folder: Path) -> None:
     """The sentence-transformers side: Transformer, Pooling, the model's Dense layers, Normalize, and
     after them a projection to the teacher's width where there is one."""

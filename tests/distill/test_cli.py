@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import jsonschema
 import models
 import pytest
-from terminal import Command, write_jsonl
+from terminal import REPOSITORY, Command, process_environment, write_jsonl
 
 from m3index import schema
 
@@ -87,3 +90,24 @@ def test_the_curve_is_told_to_people(m3index: Command, teacher: Path, small: Pat
     assert "step 3 of 3" in done.err
     assert "mean cosine with the teacher" in done.err
     assert done.out == ""
+
+
+def test_ctrl_c_keeps_what_was_trained(teacher: Path, small: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable, "-m", "m3index", "distill", "--teacher", teacher, "--out", "s", "--corpus", small,
+        "--layers", "2", "--steps", "1000000", "--device", "cpu", "--tokens", "64", "--held-out", "0.1",
+        "--json",
+    ]  # fmt: skip
+    environment = process_environment(PYTHONPATH=str(REPOSITORY))
+    options = {"cwd": tmp_path, "env": environment, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **options) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if '"steps"' in line:
+                break
+        process.send_signal(signal.SIGINT)
+        rest = process.stdout.read().splitlines()
+    assert process.returncode == 130
+    assert "--resume goes on from there" in rest[-2]
+    assert (tmp_path / "s.work/checkpoint.pt").is_file()
+    assert not (tmp_path / "s").exists()
