@@ -1,0 +1,84 @@
+"""encode, load, export and bench as commands, with a tiny model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from models import write_m3
+from scale_support import contents, document
+from typer.testing import CliRunner
+
+from m3index.cli import app
+from m3index.files import Folder
+
+Run = Callable[..., tuple[int, list[dict[str, Any]]]]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_m3(tmp_path_factory.mktemp("model")))
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.chdir(tmp_path)
+    rows = (json.dumps(document(n)) for n in range(30))
+    (tmp_path / "corpus.jsonl").write_text("\n".join(rows))
+
+    def invoke(*arguments: str) -> tuple[int, list[dict[str, Any]]]:
+        done = CliRunner().invoke(app, [*arguments, "--json"])
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return done.exit_code, [json.loads(line) for line in done.stdout.splitlines()]
+
+    return invoke
+
+
+def test_encode_load_export(run: Run, model: str) -> None:
+    shared = ("corpus.jsonl", "-o", "shards", "-e", model, "--passage-tokens", "40", "--shard-documents", "8")
+    for index in range(2):
+        code, lines = run("encode", *shared, "--shard", f"{index}/2")
+        assert (code, lines[-1]["written"], lines[-1]["shards"]) == (0, 2, 4)
+    code, lines = run("load", "shards", "--uri", "docs.db", "--field", "year:int")
+    assert (code, lines[-1]["added"], lines[-1]["count_ok"]) == (0, 30, True)
+    code, lines = run("export", "-o", "again", "--uri", "docs.db")
+    assert (code, lines[-1]["documents"]) == (0, 30)
+    assert contents(Folder("again")) == contents(Folder("shards"))
+    code, lines = run("ingest", "corpus.jsonl", "--uri", "docs.db", "-e", model)
+    assert (code, lines[-1]["unchanged"], lines[-1]["tokens"]) == (0, 30, 0)
+
+
+def test_the_cache_spares_the_second_ingest(run: Run, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from m3index.encoder.model import ModelEncoder
+
+    shared = ("corpus.jsonl", "-e", model, "--cache", "cache")
+    assert run("ingest", *shared, "--uri", "a.db")[0] == 0
+    monkeypatch.setattr(ModelEncoder, "encode_ids", None)  # whoever calls it fails
+    code, lines = run("ingest", *shared, "--uri", "b.db")
+    assert (code, lines[-1]["added"]) == (0, 30)
+    assert run("encode", *shared, "-o", "shards")[1][-1]["documents"] == 30
+
+
+@pytest.mark.parametrize("shard", ["2/2", "a/b", "1", "-1/2"])
+def test_a_share_that_is_none_is_a_usage_error(run: Run, model: str, shard: str) -> None:
+    code, lines = run("encode", "corpus.jsonl", "-o", "shards", "-e", model, f"--shard={shard}")
+    assert (code, "--shard is written I/N" in lines[0]["message"]) == (2, True)
+
+
+def test_a_folder_without_shards_is_not_found(run: Run) -> None:
+    code, lines = run("load", "nothing", "--uri", "docs.db")
+    assert (code, lines[-1]["exit"]) == (10, 10)
+
+
+def test_bench_says_what_the_machine_does(run: Run, model: str) -> None:
+    for corpus in ([], ["corpus.jsonl"]):
+        code, lines = run("bench", *corpus, "-e", model, "--seconds", "0.3")
+        [measured] = [line for line in lines if line["type"] == "bench"]
+        assert code == 0
+        assert measured["texts"] > 0
+        assert measured["tokens_s"] == pytest.approx(measured["tokens"] / measured["seconds"], rel=0.01)
+        assert measured["padded_tokens"] >= 1
