@@ -1,0 +1,153 @@
+"""Over a way that loses, repeats, delays and cuts: nothing lost, nothing doubled, no waiting for ever."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import pytest
+from index.support import check_invariant
+from integration.conftest import NewIndex
+from integration.corpora import documents, held, in_memory, settings
+from integration.engines import Engine
+from integration.proxy import Fault, Proxy, first, proxied, seeded
+
+from m3index.api import Index
+from m3index.errors import M3IndexError, UnreachableError
+from m3index.index.summary import Summary
+
+pytestmark = pytest.mark.integration
+
+TIMEOUT = 10.0
+RUN_SECONDS = 90.0
+RERUNS = 8
+
+
+@pytest.fixture(scope="module")
+def way(engine: Engine) -> Iterator[Proxy]:
+    if engine.uri.startswith("https"):
+        pytest.skip("the proxy speaks no TLS")
+    with proxied(engine.uri) as proxy:
+        yield proxy
+
+
+@pytest.fixture(autouse=True)
+def _clear_way(way: Proxy) -> Iterator[None]:
+    way.plan = None
+    way.met = Counter()
+    yield
+    way.plan = None
+
+
+def until_done(index: Index, run: Callable[[], Summary]) -> Summary:
+    """What cron does: the same command again. Each run ends within its bound, well or not."""
+    failures: list[M3IndexError] = []
+    for _ in range(RERUNS):
+        began = time.monotonic()
+        try:
+            summary = run()
+        except M3IndexError as error:
+            failures.append(error)
+            index.unlock()  # this process, which the lease names, lives on
+        else:
+            if summary.exit == 0:
+                return summary
+        assert time.monotonic() - began < RUN_SECONDS
+    raise AssertionError(f"not done after {RERUNS} runs: {failures}")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_runs_over_a_bad_way_end_equal_to_a_rebuild(
+    engine: Engine, new_index: NewIndex, way: Proxy, seed: int
+) -> None:
+    how = settings(engine)
+    old, new = documents(40, seed=seed), documents(36, seed=seed, edition=1)[4:]
+    index = new_index(uri=way.uri, timeout=TIMEOUT)
+
+    way.plan = seeded(seed, 0.2)
+    summary = until_done(index, lambda: index.ingest(old, how))
+    assert summary.count_ok
+    assert held(index) == held(in_memory(old, how))
+
+    until_done(index, lambda: index.sync(new, how))
+    way.plan = None
+    found = held(index)
+    check_invariant(found)
+    assert found == held(in_memory(new, how))
+    last = index.sync(new, how)
+    assert (last.exit, last.unchanged, last.passages) == (0, len(new), 0)
+    assert way.met.total() >= 5, "the way was bad enough to mean something"
+
+
+WRITES = ("Upsert", "Delete", "Flush", "AlterCollection")
+CREATION = ("CreateCollection", "CreateIndex", "LoadCollection", "CreateAlias")
+
+
+@pytest.mark.parametrize("fault", [f for f in Fault if f is not Fault.SILENT], ids=lambda f: f.name)
+def test_each_fault_of_each_write_is_got_over(
+    engine: Engine, new_index: NewIndex, way: Proxy, fault: Fault
+) -> None:
+    how = settings(engine)
+    old, new = documents(12), documents(10, edition=1)
+    index = new_index(uri=way.uri, timeout=TIMEOUT)
+    for method in CREATION:
+        way.plan = first(method, fault)
+        until_done(index, lambda: index.ingest(old, how))
+    for method in WRITES:
+        way.plan = first(method, fault)
+        until_done(index, lambda: index.sync(new, how))
+        assert held(index) == held(in_memory(new, how)), method
+        way.plan = None
+        until_done(index, lambda: index.sync(old, how))
+    assert way.met[fault] >= len(WRITES)
+
+
+def test_a_rate_limit_is_waited_for_and_named_when_it_lasts(
+    engine: Engine, new_index: NewIndex, way: Proxy
+) -> None:
+    how = settings(engine)
+    index = new_index(uri=way.uri, timeout=3)
+    index.ingest(documents(3), how)
+    way.plan = first("Upsert", Fault.BUSY, times=3)
+    assert index.ingest(documents(6), how).exit == 0
+    assert way.met[Fault.BUSY] == 3
+
+    way.plan = lambda method, _: Fault.BUSY if method == "Upsert" else None
+    with pytest.raises(UnreachableError, match="rate limit exceeded") as error:
+        index.ingest(documents(9), how)
+    assert error.value.summary is not None
+    assert error.value.summary["exit"] == 20
+    way.plan = None
+    assert index.ingest(documents(9), how).exit == 0
+    assert held(index) == held(in_memory(documents(9), how))
+
+
+def test_an_answer_that_never_comes_is_given_up_in_time(
+    engine: Engine, new_index: NewIndex, way: Proxy
+) -> None:
+    how = settings(engine)
+    index = new_index(uri=way.uri, timeout=2)
+    index.ingest(documents(3), how)
+    for method, call in {
+        "Search": lambda: index.search("sea", mode="dense"),
+        "Upsert": lambda: index.ingest(documents(6), how),
+    }.items():
+        way.plan = lambda name, _, method=method: Fault.SILENT if name == method else None
+        began = time.monotonic()
+        with pytest.raises(UnreachableError, match="did not answer"):
+            call()
+        assert time.monotonic() - began < 15
+    way.plan = None
+    assert index.ingest(documents(6), how).exit == 0, "what was written unheard is taken for what it is"
+    assert held(index) == held(in_memory(documents(6), how))
+
+
+def test_searches_repeat_what_may_be_repeated(engine: Engine, new_index: NewIndex, way: Proxy) -> None:
+    index = new_index(uri=way.uri, timeout=TIMEOUT)
+    index.ingest(documents(10), settings(engine))
+    wanted = [h.doc_id for h in index.search("sea", mode="dense").hits]
+    for fault in (Fault.REFUSED, Fault.LOST, Fault.EXPIRED, Fault.TWICE, Fault.SLOW, Fault.BUSY, Fault.RESET):
+        way.plan = first("Search", fault)
+        assert [h.doc_id for h in index.search("sea", mode="dense").hits] == wanted, fault.name
+        assert way.met[fault] == 1

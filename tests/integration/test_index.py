@@ -1,0 +1,172 @@
+"""The life of a collection on a server, through the public API: made, filled, changed, moved, proved."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from fakes import FakeEncoder
+from integration.conftest import NewIndex
+from integration.corpora import documents, held, in_memory, settings
+from integration.engines import Engine
+
+from m3index import schema
+from m3index.errors import CollectionNotFoundError, Exit, LockedError, MismatchError, NotFoundError
+from m3index.index import lock
+from m3index.index.verify import Difference
+from m3index.types import Document, document_key, passage_key
+
+pytestmark = pytest.mark.integration
+
+
+def test_a_collection_is_made_as_the_schema_says_and_read_back(engine: Engine, new_index: NewIndex) -> None:
+    index = new_index()
+    with pytest.raises(CollectionNotFoundError, match="m3index ingest"):
+        index.search("anything")
+    index.ingest(iter(()), settings(engine))
+    target = index.target()
+    assert target.name == f"{index.collection}__g1"
+    assert (target.spec.dim, target.spec.sparse, target.spec.fields) == (16, engine.sparse, engine.fields)
+    assert target.properties["schema_version"] == str(schema.version())
+    assert json.loads(target.properties["fields"]) == engine.fields
+    assert index.status().rows == 0
+    assert index.search("anything", mode="dense").hits == ()
+
+
+def test_vectors_of_another_space_are_refused(engine: Engine, new_index: NewIndex) -> None:
+    index = new_index()
+    index.ingest(documents(3), settings(engine))
+    other = new_index(index.collection, encoder=FakeEncoder(name="other"))
+    with pytest.raises(MismatchError, match="cannot be compared"):
+        other.ingest(documents(3), settings(engine))
+    with pytest.raises(MismatchError, match="cannot be compared"):
+        other.search("sea")
+
+
+def test_ingest_sync_and_delete_leave_what_a_rebuild_would(engine: Engine, new_index: NewIndex) -> None:
+    index, how = new_index(), settings(engine)
+    old, new = documents(60), [*documents(50, edition=1)[5:], *documents(8, seed=1)]
+
+    first = index.ingest(old, how)
+    assert (first.exit, first.added, first.count_ok, first.store_count) == (0, 60, True, first.passages)
+    assert held(index) == held(in_memory(old, how))
+
+    again = index.sync(old, how)
+    assert (again.exit, again.unchanged, again.passages, again.tokens) == (0, 60, 0, 0)
+
+    changed = index.sync(new, how)
+    kept = {d.doc_id for d in new}
+    assert changed.exit == 0
+    assert changed.deleted == len({d.doc_id for d in old} - kept)
+    assert changed.metadata_only > 0
+    assert held(index) == held(in_memory(new, how))
+
+    gone = index.delete([new[0].doc_id, new[-1].doc_id, "never there"])
+    assert gone.deleted == 2
+    assert held(index) == held(in_memory(new[1:-1], how))
+
+
+def test_what_is_only_metadata_is_written_without_encoding(engine: Engine, new_index: NewIndex) -> None:
+    encoder = FakeEncoder()
+    index, how = new_index(encoder=encoder), settings(engine)
+    old = documents(12)
+    index.ingest(old, how)
+    encoded = encoder.encoded
+    new = [replace(d, metadata={**d.metadata, "seen": True}) for d in old]
+    summary = index.sync(new, how)
+    assert (summary.metadata_only, summary.updated, encoder.encoded) == (12, 0, encoded)
+    assert held(index) == held(in_memory(new, how))
+
+
+def test_deletions_over_the_guard_are_withheld(engine: Engine, new_index: NewIndex) -> None:
+    index, how = new_index(), settings(engine)
+    index.ingest(documents(40), how)
+    summary = index.sync(documents(20), replace(how, max_delete=None))
+    assert (summary.exit, summary.deleted, summary.deletes_withheld) == (Exit.DELETES_WITHHELD, 0, 20)
+    assert index.status().documents == 40
+
+
+def test_sources_do_not_see_each_other(engine: Engine, new_index: NewIndex) -> None:
+    index, how = new_index(), settings(engine)
+    index.ingest(documents(6), replace(how, source="a"))
+    index.ingest(documents(6), replace(how, source="b"))
+    index.sync(documents(3), replace(how, source="a"))
+    assert index.store.count(index.target().name, index.where(source="b")) == sum(
+        row["source"] == "b" for row in held(index).values()
+    )
+    assert {row["doc_id"] for row in held(index).values() if row["source"] == "b"} == {
+        d.doc_id for d in documents(6)
+    }
+
+
+def test_what_one_client_wrote_another_reads_at_once(engine: Engine, new_index: NewIndex) -> None:
+    writer = new_index()
+    reader, how = new_index(writer.collection), settings(engine)
+    for round_ in range(4):
+        items = [Document(f"d{i}", f"round {round_} of document number{i}") for i in range(5 + round_)]
+        writer.sync(items, how)
+        hits = reader.search(f"round {round_} of document number{4 + round_}", mode="dense", k=1).hits
+        assert [(h.doc_id, h.text) for h in hits] == [(f"d{4 + round_}", items[-1].text)]
+        assert held(reader) == held(in_memory(items, how))
+        writer.delete([f"d{4 + round_}"])
+        assert reader.store.count(reader.target().name) == 4 + round_
+
+
+def test_a_new_generation_takes_over_and_can_be_taken_back(engine: Engine, new_index: NewIndex) -> None:
+    index, how = new_index(), settings(engine)
+    items = documents(15)
+    index.ingest(items, how)
+    reader = new_index(index.collection)
+    assert reader.target().name.endswith("__g1")
+
+    larger = FakeEncoder(dim=24, name="larger")
+    rebuilt = new_index(index.collection, encoder=larger)
+    summary = rebuilt.reindex({"default": items}, how)
+    assert (summary.exit, summary.generation) == (0, 2)
+    assert reader.target().name.endswith("__g2"), "an open reader sees the swap"
+    assert held(rebuilt) == held(in_memory(items, how, larger))
+
+    assert [(g.number, g.current, g.state) for g in index.generations()] == [
+        (1, False, "live"),
+        (2, True, "live"),
+    ]
+    assert index.rollback().number == 1
+    assert held(index) == held(in_memory(items, how))
+    assert index.rollback(to=2).current
+    with pytest.raises(NotFoundError, match="no generation 9"):
+        index.rollback(to=9)
+
+
+def test_verify_finds_what_was_broken_and_mends_it(engine: Engine, new_index: NewIndex) -> None:
+    index, how = new_index(), settings(engine)
+    items = documents(25)
+    index.ingest(items, how)
+    assert index.verify(items, how).exit == 0
+
+    name, store = index.target().name, index.store
+    lost = items[4]
+    store.delete(name, [passage_key(document_key("default", lost.doc_id), 0)])
+    found: list[Difference] = []
+    proof = index.verify(items, how, found=found.append)
+    assert proof.exit == Exit.DRIFT
+    assert {d.doc_id for d in found} == {lost.doc_id}
+
+    assert index.verify(items, how, repair=True).repaired == 1
+    assert index.verify(items, how).exit == 0
+    assert held(index) == held(in_memory(items, how))
+
+
+def test_a_second_writer_waits_for_the_lease_of_the_first(
+    engine: Engine, new_index: NewIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As from another machine: the lease in the collection is all that tells."""
+    index, how = new_index(), settings(engine)
+    index.ingest(documents(3), how)
+    name = index.target().name
+    elsewhere = lock.Holder("x", "another machine", "far", 1, "ann", "m3index sync", "now", 4e9)
+    index.store.set_properties(name, {"lease": elsewhere.to_json()})
+    with pytest.raises(LockedError, match="ann"):
+        index.sync(documents(3), how)
+    assert index.unlock() is not None
+    assert index.sync(documents(3), how).exit == 0

@@ -1,0 +1,182 @@
+"""Every way to search, on a server as in the exact store in memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fakes import FakeEncoder
+from integration.conftest import NewIndex
+from integration.corpora import LANGUAGES, documents, in_memory, settings
+from integration.engines import Engine
+
+from m3index.api import Index
+from m3index.errors import FilterError
+from m3index.search.searcher import SearchResult
+from m3index.types import Document, Query
+
+pytestmark = pytest.mark.integration
+
+ITEMS = documents(60)
+TEXTS = ["the moon pulls the sea", "Ebbe und Flut", "притяжением луны", "潮汐 月球", "القمر", "gelgit", "qqq"]
+
+
+@pytest.fixture(scope="module")
+def filled(engine: Engine, new_index: NewIndex) -> tuple[Index, Index]:
+    """The same documents on the server and in memory."""
+    index, how = new_index(), settings(engine)
+    index.ingest(ITEMS, how)
+    return index, in_memory(ITEMS, how)
+
+
+@pytest.fixture(scope="module")
+def bm25(engine: Engine, new_index: NewIndex) -> tuple[Index, Index]:
+    engine.needs("bm25")
+    how = settings(engine, sparse="bm25", analyzer="ngrams")
+    encoder = FakeEncoder(lexical=False)
+    index = new_index(encoder=encoder)
+    index.ingest(ITEMS, how)
+    return index, in_memory(ITEMS, how, encoder)
+
+
+def seen(result: SearchResult) -> list[Any]:
+    return [(h.rank, h.doc_id, h.ordinal, pytest.approx(h.score, rel=1e-4)) for h in result.hits]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mode": "dense"},
+        {"mode": "sparse"},
+        {"mode": "hybrid"},
+        {"mode": "hybrid", "weights": {"dense": 0.2, "sparse": 0.8}},
+        {"fusion": "minmax"},
+        {"fusion": "server"},
+        {"passages": True, "k": 20},
+        {"group_by": "lang"},
+        {"group_by": "year", "mode": "dense"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("pair", ["filled", "bm25"])
+def test_hits_are_those_of_the_exact_store(
+    engine: Engine, request: pytest.FixtureRequest, pair: str, options: dict[str, Any]
+) -> None:
+    if options.get("mode") != "dense":
+        engine.needs("lexical")
+    if "group_by" in options:
+        engine.needs("fields")
+    server, memory = request.getfixturevalue(pair)
+    for text in TEXTS:
+        assert seen(server.search(text, **options)) == seen(memory.search(text, **options)), text
+
+
+def test_weights_count_in_the_server_or_on_the_client(engine: Engine, filled: tuple[Index, Index]) -> None:
+    """`--fusion server` is taken only where the server honours weights; the answer is the same."""
+    engine.needs("lexical")
+    server, memory = filled
+    for weights in ({"dense": 1.0, "sparse": 0.05}, {"dense": 0.05, "sparse": 1.0}):
+        ours = memory.search(TEXTS[0], weights=weights)
+        theirs = server.search(TEXTS[0], weights=weights, fusion="server")
+        assert [h.doc_id for h in theirs.hits] == [h.doc_id for h in ours.hits]
+
+
+def test_a_server_that_fuses_with_weights_says_so(engine: Engine, filled: tuple[Index, Index]) -> None:
+    engine.needs("weights in RRF")
+    version = str(filled[0].store.describe()["version"]).lstrip("v").split(".")
+    if (int(version[0]), int(version[1])) < (3, 0):
+        pytest.skip("weights in RRF: honoured from Milvus 3.0.1; m3index fuses on the client before")
+    notes = filled[0].search(TEXTS[0], weights={"dense": 0.3, "sparse": 0.7}, fusion="server").notes
+    assert not any("client" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    "conditions",
+    [
+        ["lang=de"],
+        ["lang!=en"],
+        ["year>=2000", "year<2010"],
+        ["tags=t1"],
+        ["tags=t1", "lang=ru"],
+        ["lang=nothing like it"],
+    ],
+    ids=str,
+)
+def test_filters_are_kept_in_every_leg(
+    engine: Engine, filled: tuple[Index, Index], conditions: list[str]
+) -> None:
+    engine.needs("fields", "lexical")
+    server, memory = filled
+    where = server.where(conditions)
+    for mode in ("dense", "sparse", "hybrid"):
+        found = server.search(TEXTS[0], where=where, mode=mode, k=60)
+        assert seen(found) == seen(memory.search(TEXTS[0], where=where, mode=mode, k=60))
+
+
+def test_expressions_of_milvus_and_hostile_values(engine: Engine, filled: tuple[Index, Index]) -> None:
+    server, memory = filled
+    everything = server.search(TEXTS[0], mode="dense", k=60)
+    assert len(everything.hits) == 60
+    some = server.search(
+        TEXTS[0], mode="dense", k=60, where=server.where(expression='metadata["lang"] == "de"')
+    )
+    assert {h.doc_id for h in some.hits} == {d.doc_id for d in ITEMS if d.metadata["lang"] == "de"}
+    for source in ('" or "" == "', "' or 1 == 1", "\\", "%", "ü\"'"):
+        assert server.search(TEXTS[0], mode="dense", where=server.where(source=source)).hits == ()
+    with pytest.raises(FilterError):
+        server.search(TEXTS[0], mode="dense", where=server.where(expression="no_such_field > 1"))
+    with pytest.raises(FilterError):
+        server.search(TEXTS[0], mode="dense", where=server.where(expression="lang ==== 1"))
+    assert memory.status().documents == server.status().documents
+
+
+def test_many_queries_at_once_equal_one_by_one(engine: Engine, filled: tuple[Index, Index]) -> None:
+    server, _ = filled
+    mode: Any = "dense" if engine.sparse == "none" else "hybrid"
+    queries = [Query(str(i), text) for i, text in enumerate(TEXTS)]
+    for result in server.run(queries, mode=mode):
+        assert seen(result) == seen(server.search(result.query.text, mode=mode))
+
+
+def test_like_explain_and_rerank(engine: Engine, filled: tuple[Index, Index]) -> None:
+    engine.needs("lexical")
+    server, memory = filled
+    doc_id = ITEMS[7].doc_id
+    assert seen(server.like(doc_id)) == seen(memory.like(doc_id))
+    explained = server.search(TEXTS[0], explain=True)
+    assert len(explained.explanations) == len(explained.hits)
+    for index in filled:
+        reranked = index.search(TEXTS[0], rerank=index.reranker("colbert"), k=5)
+        assert reranked.hits[0].rerank_score is not None
+    assert [h.doc_id for h in server.search(TEXTS[0], rerank=server.reranker("colbert"), k=5).hits] == [
+        h.doc_id for h in memory.search(TEXTS[0], rerank=memory.reranker("colbert"), k=5).hits
+    ]
+
+
+UNSPACED = {
+    "zh": ("潮汐是月球引力造成的海水涨落", "月球引力"),
+    "ja": ("潮の満ち引きは月の引力によって起こる", "月の引力"),
+    "ko": ("밀물과 썰물은 달의 중력 때문에 생긴다", "달의 중력"),
+    "th": ("น้ำขึ้นน้ำลงเกิดจากแรงดึงดูดของดวงจันทร์", "ดวงจันทร์"),
+    "hi": ("ज्वार भाटा चंद्रमा के गुरुत्वाकर्षण से होता है", "चंद्रमा"),
+    **{lang: (LANGUAGES[lang], LANGUAGES[lang].split()[0]) for lang in ("en", "de", "ru", "ar", "tr")},
+}
+
+
+def test_bm25_by_the_default_analyzer_finds_words_of_every_script(
+    engine: Engine, new_index: NewIndex
+) -> None:
+    """`icu` on servers, `ngrams` (folded by the client) on Milvus Lite."""
+    engine.needs("bm25")
+    index = new_index(encoder=FakeEncoder(lexical=False))
+    items = [Document(lang, text) for lang, (text, _) in UNSPACED.items()]
+    index.ingest(items, settings(engine, sparse="bm25", fields={}))
+    assert index.target().spec.analyzer == index.store.default_analyzer()
+    for lang, (_, word) in UNSPACED.items():
+        assert index.search(word, mode="sparse", k=1).hits[0].doc_id == lang, word
+        assert index.search(word.upper(), mode="sparse", k=1).hits[0].doc_id == lang
+
+
+def test_servers_analyse_by_icu(engine: Engine, new_index: NewIndex) -> None:
+    engine.needs("icu")
+    assert new_index().store.default_analyzer() == "icu"
