@@ -15,12 +15,12 @@ import argparse
 import gzip
 import json
 import os
+import random
 import re
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,26 +39,35 @@ from m3index.distill.request import Request
 from m3index.distill.run import distill
 from m3index.types import Document, join_title
 
-# Languages of NTREX whose words the English vocabulary spells in pieces of letters.
-NTREX = ("eng", "deu", "fra", "spa", "ita", "nld", "por", "swe", "pol", "fin", "ind", "tur")
-
-
 PYDOCS = "pydocs.en-es.jsonl.gz"
+CROPS = 8
 _MARKUP = re.compile(r":[\w:]+:`[~!]?([^`<]*?)(?: *<[^>]*>)?`|``|`_*|\*\*|\|")
 _SENTENCE = re.compile(r"(?<=[.!?:;]) +(?=[A-Z])")
 
 
-def training_texts(data: Path) -> Iterator[tuple[str, str]]:
-    """(language, text): news sentences; paragraphs of the Python documentation without their markup, and
-    the sentences of every second one, since queries are short."""
-    for name in NTREX:
-        with gzip.open(data / "ntrex" / f"{name}.txt.gz", "rt", encoding="utf-8") as lines:
-            yield from ((name, line.strip()) for line in lines if line.strip())
+def training_texts(data: Path) -> list[str]:
+    """English news sentences and, since queries are short, stretches of 4 to 16 of their words; half of the
+    paragraphs and sentences of the Python documentation, without their markup. Shuffled."""
+    draw = random.Random(0)
+    texts = []
+    with gzip.open(data / "ntrex/eng.txt.gz", "rt", encoding="utf-8") as lines:
+        for sentence in filter(None, map(str.strip, lines)):
+            words = sentence.split()
+            texts.append(sentence)
+            for _ in range(CROPS):
+                n = draw.randint(4, 16)
+                if len(words) > n:
+                    start = draw.randrange(len(words) - n)
+                    texts.append(" ".join(words[start : start + n]))
+    documentation = []
     with gzip.open(data / PYDOCS, "rt", encoding="utf-8") as lines:
         for i, line in enumerate(lines):
             text = _MARKUP.sub(lambda found: found[1] or "", json.loads(line)["en"]).strip()
             parts = _SENTENCE.split(text) if i % 2 else [text]
-            yield from (("eng", part) for part in parts if len(part) > 20)
+            documentation += [part for part in parts if len(part) > 20]
+    texts += documentation[::2]
+    draw.shuffle(texts)
+    return texts
 
 
 def evaluation_digests(data: Path) -> set[int]:
@@ -73,13 +82,11 @@ def evaluation_digests(data: Path) -> set[int]:
 
 
 def write_corpus(data: Path, path: Path) -> int:
-    excluded, count = evaluation_digests(data), 0
-    with path.open("w", encoding="utf-8") as out:
-        for i, (lang, text) in enumerate(training_texts(data / "text_multilingual")):
-            if text_digest(text) not in excluded:
-                out.write(json.dumps({"id": str(i), "text": text, "lang": lang}, ensure_ascii=False) + "\n")
-                count += 1
-    return count
+    excluded = evaluation_digests(data)
+    texts = [t for t in training_texts(data / "text_multilingual") if text_digest(t) not in excluded]
+    rows = (json.dumps({"id": str(i), "text": text}) + "\n" for i, text in enumerate(texts))
+    path.write_text("".join(rows), "utf-8")
+    return len(texts)
 
 
 def bars(found: dict[str, Any]) -> list[tuple[str, float, float]]:
@@ -110,7 +117,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=default)
     parser.add_argument("--out", type=Path, help="keep the student here")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--tokens", type=int, default=1_500_000, help="to train on")
+    parser.add_argument("--tokens", type=int, default=1_000_000, help="to train on")
     parser.add_argument("--rate", type=float, default=5e-4)
     parser.add_argument("--batch-tokens", type=int, default=1024)
     parser.add_argument("--hidden", type=float, default=1.0, help="weight of the hidden states' cosines")
@@ -123,7 +130,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         print(f"{write_corpus(args.data, work / 'corpus.jsonl'):,} texts")
-        data = DataSettings(tokens=192, long_share=0.15, held_out=0.01, held_out_texts=400)
+        data = DataSettings(tokens=192, long_share=0.15, held_out=0.01)
         common: dict[str, Any] = {"corpus": [str(work / "corpus.jsonl")], "data": data, "device": "cpu"}
         teacher, seconds = args.teacher or str(work / "teacher"), {}
         if args.teacher is None:
