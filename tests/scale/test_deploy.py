@@ -1,0 +1,44 @@
+"""The manifests of deploy/ and the guide: YAML that is well formed, commands and options that exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer.main
+import yaml
+
+from m3index.cli import app
+
+ROOT = Path(__file__).resolve().parents[2]
+GUIDE = ROOT / "docs" / "scale.md"
+FILES = [*sorted((ROOT / "deploy").iterdir()), GUIDE]
+COMMAND = re.compile(r"m3index (?:encode|load|export|ingest|bench) [^#`\n|]*")
+
+
+def commands(path: Path) -> list[list[str]]:
+    text = path.read_text("utf-8").replace("\\\n", " ")
+    if path.suffix == ".yaml":
+        text = re.sub(r"\n +(?=--)", " ", text)
+    return [shlex.split(re.split(r"  +", found)[0]) for found in COMMAND.findall(text)]
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.suffix == ".yaml"], ids=lambda p: p.name)
+def test_manifests_are_yaml(path: Path) -> None:
+    for one in yaml.safe_load_all(path.read_text("utf-8")):
+        assert isinstance(one, dict)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
+def test_commands_and_options_exist(path: Path) -> None:
+    known = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    found = commands(path)
+    if path.suffix in (".slurm",) or path.name in ("rayjob.yaml", "encode-job.yaml", "scale.md"):
+        assert found
+    for _, name, *words in found:
+        options = {flag for parameter in known[name].params for flag in parameter.opts}
+        for word in words:
+            if word.startswith("-"):
+                assert word in options, f"{path.name}: m3index {name} has no {word}"
