@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO
 from uuid import uuid4
 
-from m3index.errors import LockedError, M3IndexError
+from m3index.errors import LockedError, M3IndexError, UsageError
 from m3index.index.collection import Target
 from m3index.store.base import Store
 
@@ -223,11 +223,18 @@ def locked(holder: Holder | None, name: str) -> LockedError:
 
 
 def lock_path(uri: str, alias: str) -> Path:
-    """The lock file: in the user's runtime directory, or one of ours in the temporary one."""
+    """The lock file: in the user's runtime directory, or one of ours in the temporary one.
+
+    Raises UsageError where somebody else has made that directory: links in it could lead anywhere.
+    """
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     base = Path(runtime) if runtime and Path(runtime).is_dir() else Path(tempfile.gettempdir())
     folder = base / f"m3index-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise UsageError(
+            f"{folder} is not yours. Have it removed, or set XDG_RUNTIME_DIR to a directory of yours."
+        )
     if uri.startswith("memory:"):
         where = f"{uri}{os.getpid()}"
     else:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import threading
 import time
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ import pytest
 from fakes import FakeEncoder
 from index.support import SETTINGS, ListCorpus, doc, rows, run
 
-from m3index.errors import LockedError
+from m3index.errors import LockedError, UsageError
 from m3index.index import lock as module
 from m3index.index.collection import Target, find
 from m3index.index.lock import Holder, current_lease, hold, is_local, lock_path, unlock
@@ -217,6 +218,13 @@ def test_lock_paths(own_locks: Path, tmp_path: Path) -> None:
     assert lock_path(str(tmp_path / "x.db"), "d") == lock_path(str(tmp_path / "." / "x.db"), "d")
     assert is_local("m3index.db")
     assert not is_local("https://in.zilliz.com")
+
+
+def test_a_lock_directory_of_somebody_else_is_not_used(own_locks: Path, tmp_path: Path) -> None:
+    (own_locks / f"m3index-{os.getuid()}").symlink_to(tmp_path, target_is_directory=True)
+    with pytest.raises(UsageError, match="is not yours"):
+        lock_path("http://h:19530", "docs")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_lease_of_a_dead_process_of_this_machine_is_free(server: Server) -> None:
