@@ -101,10 +101,7 @@ class JsonLines(Silent):
         self._next = time.monotonic() + every
 
     def _write(self, record: Mapping[str, Any]) -> None:
-        line = json.dumps(record, ensure_ascii=False, allow_nan=False)
-        if not line.isascii() and not _encodable(line):
-            line = json.dumps(record, allow_nan=False)
-        self.out.write(line + "\n")
+        self.out.write(json_line(record) + "\n")
         self.out.flush()
 
     def stage(self, text: str) -> None:
@@ -137,13 +134,20 @@ class JsonLines(Silent):
         self._write(record)
 
 
-def _encodable(text: str) -> bool:
-    """Not so with half a surrogate pair, which only JSON's escapes can carry."""
+_LINE_ENDS = {ord(c): f"\\u{ord(c):04x}" for c in "\x85\u2028\u2029"}
+
+
+def json_line(record: Mapping[str, Any]) -> str:
+    """The record as one line for every reader: ends of line that JSON allows inside a string, and
+    halves of surrogate pairs, are escaped."""
+    line = json.dumps(record, ensure_ascii=False, allow_nan=False)
+    if line.isascii():
+        return line
     try:
-        text.encode()
+        line.encode()
     except UnicodeEncodeError:
-        return False
-    return True
+        return json.dumps(record, allow_nan=False)
+    return line.translate(_LINE_ENDS)
 
 
 _CONTROLS = {c: "\ufffd" for c in (*range(0x20), *range(0x7F, 0xA0)) if chr(c) not in "\n\t"}

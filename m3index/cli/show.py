@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from rich.text import Text
 
 from m3index.errors import UsageError
 from m3index.evaluate.runs import trec_lines
-from m3index.progress import printable
+from m3index.progress import json_line, printable
 from m3index.search.explain import Explanation, RankRange
 from m3index.search.hits import hit_json
 from m3index.search.searcher import SearchResult
@@ -116,7 +115,7 @@ def jsonl(result: SearchResult) -> None:
 
 
 def record(line: Mapping[str, Any]) -> None:
-    sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
+    sys.stdout.write(json_line(line) + "\n")
 
 
 def trec(result: SearchResult) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from m3index.errors import UsageError
 from m3index.evaluate.formats import read_lines
+from m3index.progress import json_line
 from m3index.search.hits import hit_json
 from m3index.types import Hit
 
@@ -182,7 +183,7 @@ def trec_lines(query_id: str, hits: Sequence[Hit], tag: str) -> Iterator[str]:
 
 def _json_lines(query_id: str, hits: Sequence[Hit]) -> Iterator[str]:
     for hit in hits:
-        yield json.dumps(hit_json(hit, query_id=query_id, text=False), ensure_ascii=False)
+        yield json_line(hit_json(hit, query_id=query_id, text=False))
 
 
 def _parquet_row(query_id: str, hit: Hit) -> dict[str, Any]:

@@ -69,10 +69,7 @@ def test_a_stopped_ingest_is_taken_up_by_the_next(
     assert summary["added"] + summary["unchanged"] == summary["store_count"] == MANY
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_run_that_waits_for_stdin_stops_too(
-    tmp_path: Path, dense_model: Path, number: int, code: int
-) -> None:
+def test_a_run_that_waits_for_stdin_stops_too(tmp_path: Path, dense_model: Path) -> None:
     with started(tmp_path, "ingest", "-", "-e", dense_model, "--json") as process:
         assert process.stdin is not None
         row = {"text": "le renard brun saute par-dessus le chien"}
@@ -81,11 +78,11 @@ def test_a_run_that_waits_for_stdin_stops_too(
         process.stdin.flush()
         first_progress(process)
         time.sleep(0.5)
-        process.send_signal(number)
+        process.send_signal(signal.SIGTERM)
         out = process.stdout.read() if process.stdout else b""
-        assert process.wait(20) == code
+        assert process.wait(20) == 143
     lines = [json.loads(line) for line in out.splitlines()]
-    assert lines[-1]["exit"] == code
+    assert lines[-1]["exit"] == 143
     assert not [line for line in lines if line["type"] == "error" and "path" in line]
 
 
