@@ -14,8 +14,15 @@ import numpy as np
 from pymilvus import AnnSearchRequest, Function, FunctionType, MilvusClient
 from pymilvus.client.cache import GlobalCache
 from pymilvus.exceptions import MilvusException
+from pymilvus.milvus_client.index import IndexParam, IndexParams
 
-from m3index.errors import CollectionNotFoundError, M3IndexError, StoreError, UsageError
+from m3index.errors import (
+    CollectionNotFoundError,
+    M3IndexError,
+    StoreError,
+    UnreachableError,
+    UsageError,
+)
 from m3index.schema import CollectionSpec
 from m3index.store import faults, retry
 from m3index.store.analyzer import NGRAMS, analyzers, bm25_text
@@ -121,18 +128,19 @@ class MilvusStore:
         if self._call("looking for a collection", lambda t: self._client.has_collection(name, timeout=t)):
             raise StoreError(f"The collection {name!r} is there already.")
         made, params = to_milvus(spec, lite=lite), indexes(spec, lite=lite)
-        self._call(
+        written = {PREFIX + key: value for key, value in properties.items()}
+        # With its properties from the first moment: without them it is nobody's, should the run end here.
+        self._once(
             f"making the collection {name!r}",
             lambda t: self._client.create_collection(
-                name, schema=made, consistency_level="Strong", timeout=t
+                name, schema=made, consistency_level="Strong", properties=written, timeout=t
             ),
+            lambda: self.properties(name) == properties,
         )
         try:
-            self.set_properties(name, properties)
             # There is nothing to index yet, so there is nothing to wait for (pymilvus sleeps half a second).
-            self._call(
-                f"indexing {name!r}", lambda t: self._client.create_index(name, params, timeout=t, sync=False)
-            )
+            for index in params:
+                self._index(name, index)
             self._load(name)
         except M3IndexError:
             with suppress(M3IndexError):
@@ -184,7 +192,11 @@ class MilvusStore:
         if name not in self.collections():
             raise CollectionNotFoundError(f"There is no collection {name!r} at {self.uri}.")
         change = self._client.create_alias if self._behind(alias) is None else self._client.alter_alias
-        self._call(f"pointing {alias!r} to {name!r}", lambda t: change(name, alias, timeout=t))
+        self._once(
+            f"pointing {alias!r} to {name!r}",
+            lambda t: change(name, alias, timeout=t),
+            lambda: self._behind(alias) == name,
+        )
 
     def drop_alias(self, alias: str) -> None:
         if self._behind(alias) is not None:
@@ -400,6 +412,18 @@ class MilvusStore:
         except (MilvusException, grpc.RpcError) as error:
             raise self._translated(error, doing, filtered=filtered, write=write) from error
 
+    def _once(self, doing: str, attempt: Callable[[float], Any], done: Callable[[], bool]) -> None:
+        """A call that engines refuse the second time: one whose answer was lost may have been done."""
+        try:
+            self._call(doing, attempt)
+        except UnreachableError:
+            raise
+        except StoreError:
+            with suppress(M3IndexError):
+                if done():
+                    return
+            raise
+
     def _translated(
         self, error: BaseException, doing: str, *, filtered: bool = False, write: bool = False
     ) -> M3IndexError:
@@ -418,6 +442,17 @@ class MilvusStore:
         return StoreError(
             f"Milvus Lite failed to write to {lite.path} ({faults.words(error)}). It was closed and opened "
             "again; run the same command again, and it goes on from there."
+        )
+
+    def _index(self, name: str, index: IndexParam) -> None:
+        field = index.field_name
+        self._once(
+            f"indexing {name!r}",
+            lambda t: self._client.create_index(name, IndexParams([index]), timeout=t, sync=False),
+            lambda: (
+                field
+                in self._call("listing indexes", lambda t: self._client.list_indexes(name, field, timeout=t))
+            ),
         )
 
     def _load(self, name: str) -> None:

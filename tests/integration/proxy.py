@@ -26,6 +26,8 @@ from pymilvus.grpc_gen import milvus_pb2
 SERVICE = milvus_pb2.DESCRIPTOR.services_by_name["MilvusService"]
 MESSAGE_BYTES = 256 * 2**20
 RATE_LIMIT = 8
+NO_DEADLINE = 3_600.0
+"""Seconds; a call without one says that it has centuries left, which gRPC itself cannot hold."""
 
 
 class Fault(StrEnum):
@@ -114,9 +116,10 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
     def _forward(self, path: str, request: bytes, context: Any) -> bytes:
         own = ("user-agent", "grpc-", ":", "te", "content-type")
         metadata = [(k, v) for k, v in context.invocation_metadata() if not k.startswith(own)]
+        left = context.time_remaining()
         try:
             answer: bytes = self._channel.unary_unary(path)(
-                request, timeout=context.time_remaining(), metadata=metadata
+                request, timeout=min(left, NO_DEADLINE) if left else None, metadata=metadata
             )
         except grpc.RpcError as error:
             context.abort(error.code(), error.details())  # type: ignore[attr-defined]  # it is a call too

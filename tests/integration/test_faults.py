@@ -20,8 +20,8 @@ from m3index.index.summary import Summary
 pytestmark = pytest.mark.integration
 
 TIMEOUT = 10.0
-RUN_SECONDS = 90.0
-RERUNS = 8
+RUN_SECONDS = 60.0
+RERUNS = 4
 
 
 @pytest.fixture(scope="module")
