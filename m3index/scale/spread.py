@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import dropwhile
@@ -32,9 +33,11 @@ from m3index.corpus.windows import Tokenizer
 from m3index.encoder.base import Encoder
 from m3index.errors import DriftError, Exit, M3IndexError, UnreachableError, UsageError
 from m3index.files import Folder
+from m3index.index.prefetch import prefetch
 from m3index.progress import Progress, Reporter, Silent
 from m3index.scale.blocks import Block, Hashed, ShardKey, blocks
 from m3index.scale.encode import (
+    CutPassage,
     EncodeSettings,
     EncodeSummary,
     Planned,
@@ -302,21 +305,45 @@ def cut_shard(table: pa.Table, job: Job) -> pa.Table:
     block = Block(_shard(row), [_hashed(one) for one in row["of"]])
     rejected: list[Rejected] = []
     places = {id(hashed): i for i, hashed in enumerate(block.documents)}
-    cut = passages_of(block, _tokenizer_of(job.load), job.fingerprint.passages, rejected.append)
-    row["cut"] = [
-        {
-            "document": places[id(hashed)],
-            "ordinal": passage.ordinal,
-            "passages": count,
-            "text": passage.text,
-            "token_ids": passage.token_ids,
-        }
-        for hashed, passage, count in cut
-    ]
-    row["rejected"] = [
+    passages = job.fingerprint.passages
+    cut = list(passages_of(block, _tokenizer_of(job.load), passages, rejected.append))
+    told = [
         {"doc_id": r.doc_id, "reason": r.reason, "path": r.place.path, "line": r.place.line} for r in rejected
     ]
-    return pa.Table.from_pylist([row], CUT)
+    columns = [*table.columns, _one(_passages(cut, places)), pa.array([told], CUT.field("rejected").type)]
+    return pa.Table.from_arrays(columns, schema=CUT)
+
+
+def _passages(cut: Sequence[CutPassage], places: Mapping[int, int]) -> pa.StructArray:
+    """Passages as an array of _PASSAGE; their token ids go as they are, not as Python's numbers."""
+    ids = [passage.token_ids for _, passage, _ in cut]
+    offsets = np.concatenate([[0], np.cumsum([len(row) for row in ids])]).astype(np.int32)
+    flat = np.concatenate(ids) if ids else np.zeros(0, np.int32)
+    return pa.StructArray.from_arrays(
+        [
+            pa.array([places[id(hashed)] for hashed, _, _ in cut], pa.int32()),
+            pa.array([passage.ordinal for _, passage, _ in cut], pa.int32()),
+            pa.array([count for _, _, count in cut], pa.int32()),
+            pa.array([passage.text for _, passage, _ in cut], pa.string()),
+            pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat.astype(np.int32))),
+        ],
+        fields=list(_PASSAGE),
+    )
+
+
+def _one(values: pa.Array) -> pa.ListArray:
+    """One row that holds all of these."""
+    return pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values)
+
+
+def _cut_passages(cut: pa.StructArray, documents: Sequence[Hashed]) -> Iterator[CutPassage]:
+    """What `_passages` was made from."""
+    ids = cut.field("token_ids")
+    flat, offsets = ids.values.to_numpy(zero_copy_only=False), ids.offsets.to_pylist()
+    plain = (cut.field(name).to_pylist() for name in ("document", "ordinal", "passages", "text"))
+    for i, (document, ordinal, count, text) in enumerate(zip(*plain, strict=True)):
+        passage = Passage(ordinal, text, 0, 0, flat[offsets[i] : offsets[i + 1]])
+        yield documents[document], passage, count
 
 
 class EncodeShard:
@@ -326,24 +353,18 @@ class EncodeShard:
         self._job, self._encoder, self._sink = job, job.load(), ShardSink(job.out)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """A row of CUT as a row of DONE."""
+        """A row of CUT as a row of DONE. One thread encodes while this one writes."""
         job = self._job
-        [row] = table.to_pylist()
+        [row] = table.drop_columns(["cut"]).to_pylist()
         documents = [_hashed(one) for one in row["of"]]
-        passages = (
-            (
-                documents[cut["document"]],
-                Passage(cut["ordinal"], cut["text"], 0, 0, np.array(cut["token_ids"], np.int32)),
-                cut["passages"],
-            )
-            for cut in row["cut"]
-        )
+        cut = _cut_passages(table.column("cut").combine_chunks().flatten(), documents)
         lexical = job.fingerprint.sparse == "lexical"
         encoded = (
             encode_piece(self._encoder, piece, job.settings.source, lexical=lexical)
-            for piece in in_pieces(_shard(row), passages)
+            for piece in in_pieces(_shard(row), cut)
         )
-        entry = write_shard(self._sink, job.fingerprint, encoded)
+        with closing(prefetch(encoded, depth=2)) as pieces:
+            entry = write_shard(self._sink, job.fingerprint, pieces)
         assert entry is not None  # the pieces were all there
         done = {"rows": entry.rows, "tokens": entry.tokens or 0, "rejected": row["rejected"]}
         return pa.Table.from_pylist([_key(_shard(row)) | done], DONE)
