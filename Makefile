@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 DEMO   := demo
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help demo test lint types test-slow test-oracle test-gpu test-browser integration integration-lite docs-reference clean
+.PHONY: help demo test lint types test-slow test-oracle test-gpu test-browser integration integration-lite docs docs-reference package setup clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -58,10 +58,15 @@ test-gpu: $(STAMP) ## needs CUDA
 	$(BIN)/python -m pytest -m gpu
 
 clean: ## remove what make made, the virtual environment too
-	rm -rf $(VENV) $(DEMO) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-docs $(DEMO) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 docs-reference: $(STAMP) ## write docs/reference.md from the commands
 	$(BIN)/python -c 'from m3index.cli.reference import markdown; print(markdown(), end="")' > docs/reference.md
+
+docs: ## the documentation as a site, into site/, in a virtual environment of its own
+	@test -d .venv-docs || $(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet -c constraints.txt mkdocs-material
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
 
 package: $(STAMP) ## build wheel and sdist, install the wheel into a fresh venv, try it
 	rm -rf dist build/smoke
