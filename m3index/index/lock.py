@@ -31,6 +31,9 @@ SETTLE_SECONDS = 2.0
 RETRY_SECONDS = 0.5
 FREE = "free"
 
+_writing: set[str] = set()
+"""The owners among the runs of this process that have not ended."""
+
 
 @dataclass(frozen=True, slots=True)
 class Holder:
@@ -54,9 +57,11 @@ class Holder:
 
     @property
     def holds(self) -> bool:
-        """Not expired, and not a process that this machine knows to be dead."""
+        """Not expired, and not a run that this machine knows to have ended."""
         if self.expires <= time.time():
             return False
+        if self.machine == machine() and self.machine and self.pid == os.getpid():
+            return self.owner in _writing
         return self.machine != machine() or not self.machine or _alive(self.pid)
 
     @classmethod
@@ -196,10 +201,12 @@ def hold(store: Store, alias: str, retry: float, command: str) -> Iterator[Write
         file.write(me.to_json())
         file.flush()
         lock = WriteLock(store, me, deadline)
+        _writing.add(me.owner)
         try:
             yield lock
         finally:
             lock.release()
+            _writing.discard(me.owner)
             file.truncate(0)
 
 

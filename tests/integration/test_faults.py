@@ -13,7 +13,6 @@ from integration.corpora import documents, held, in_memory, settings
 from integration.engines import Engine
 from integration.proxy import Fault, Proxy, first, proxied, seeded
 
-from m3index.api import Index
 from m3index.errors import M3IndexError, UnreachableError
 from m3index.index.summary import Summary
 
@@ -40,7 +39,7 @@ def _clear_way(way: Proxy) -> Iterator[None]:
     way.plan = None
 
 
-def until_done(index: Index, run: Callable[[], Summary]) -> Summary:
+def until_done(run: Callable[[], Summary]) -> Summary:
     """What cron does: the same command again. Each run ends within its bound, well or not."""
     failures: list[M3IndexError] = []
     for _ in range(RERUNS):
@@ -49,7 +48,6 @@ def until_done(index: Index, run: Callable[[], Summary]) -> Summary:
             summary = run()
         except M3IndexError as error:
             failures.append(error)
-            index.unlock()  # this process, which the lease names, lives on
         else:
             if summary.exit == 0:
                 return summary
@@ -66,11 +64,11 @@ def test_runs_over_a_bad_way_end_equal_to_a_rebuild(
     index = new_index(uri=way.uri, timeout=TIMEOUT)
 
     way.plan = seeded(seed, 0.2)
-    summary = until_done(index, lambda: index.ingest(old, how))
+    summary = until_done(lambda: index.ingest(old, how))
     assert summary.count_ok
     assert held(index) == held(in_memory(old, how))
 
-    until_done(index, lambda: index.sync(new, how))
+    until_done(lambda: index.sync(new, how))
     way.plan = None
     found = held(index)
     check_invariant(found)
@@ -93,13 +91,13 @@ def test_each_fault_of_each_write_is_got_over(
     index = new_index(uri=way.uri, timeout=TIMEOUT)
     for method in CREATION:
         way.plan = first(method, fault)
-        until_done(index, lambda: index.ingest(old, how))
+        until_done(lambda: index.ingest(old, how))
     for method in WRITES:
         way.plan = first(method, fault)
-        until_done(index, lambda: index.sync(new, how))
+        until_done(lambda: index.sync(new, how))
         assert held(index) == held(in_memory(new, how)), method
         way.plan = None
-        until_done(index, lambda: index.sync(old, how))
+        until_done(lambda: index.sync(old, how))
     assert way.met[fault] >= len(WRITES)
 
 

@@ -98,7 +98,6 @@ def test_an_ingest_whose_server_stays_away_goes_on_at_the_next_run(
     server.start()
     encoder = FastEncoder()
     again = new_index("it_restart", uri=uri, token=None, encoder=encoder)
-    again.unlock()
     summary = again.ingest(many(), how)
     assert (summary.exit, summary.count_ok) == (0, True)
     assert held(again) == held(in_memory(many(), how, FastEncoder()))
