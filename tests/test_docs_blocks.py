@@ -6,17 +6,20 @@ import importlib
 import importlib.util
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 import yaml
 from jsonschema import Draft202012Validator
 from terminal import REPOSITORY
 
 from m3index import schema, settings
+from m3index.cli import app
 from m3index.cli.reference import commands
 
 PAGES = [REPOSITORY / "README.md", *sorted(REPOSITORY.glob("docs/*.md"))]
@@ -83,6 +86,40 @@ def test_python_imports_what_there_is(block: Block) -> None:
             continue
         for name in found[2].split(","):
             assert hasattr(module, name.split(" as ")[0].strip()), f"{found[1]} has no {name}"
+
+
+def indented() -> Iterator[tuple[str, list[str]]]:
+    """(page and line, words) of each call of m3index in an indented block. What stands three blanks
+    behind it is a remark."""
+    for page in PAGES:
+        text = re.sub(r"\s*\\\n\s*", " ", page.read_text("utf-8"))
+        bare = re.sub(r"^```.*?^```", lambda fence: "\n" * fence[0].count("\n"), text, flags=re.M | re.S)
+        for number, line in enumerate(bare.splitlines(), 1):
+            found = re.match(r" {4}(?:.*\| (?:xargs [^m]*)?)?m3index (?!.*-->)(.*)", line)
+            if found is None or page.name == "reference.md":
+                continue
+            command = re.split(r"(?<=\S) {3,}(?=[^-])|\s[#|<>]\s", found[1])[0]
+            yield f"{page.name}:{number}", shlex.split(re.sub(r"\$\(\(.*?\)\)", "1", command))
+
+
+INDENTED = list(indented())
+
+
+def test_there_are_indented_commands() -> None:
+    assert len(INDENTED) > 20
+
+
+@pytest.mark.parametrize("example", INDENTED, ids=lambda example: example[0])
+def test_indented_commands_parse(example: tuple[str, list[str]]) -> None:
+    words = list(example[1])
+    group: Any = typer.main.get_command(app)
+    if words[0].startswith("--"):
+        words = words[2:]  # --profile NAME, --config FILE
+    name = ""
+    while hasattr(group, "commands"):
+        assert words[0] in group.commands
+        name, group = words[0], group.commands[words.pop(0)]
+    group.make_context(name, words)
 
 
 def objects() -> Iterator[tuple[str, dict[str, Any]]]:
