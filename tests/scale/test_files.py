@@ -86,10 +86,19 @@ def test_foreign_errors_become_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_an_object_store_that_refuses_or_is_away(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(NotFoundError):
         Folder(f"{s3}-is-no-bucket/x").open("one")
-    away = "s3://corpus/x?endpoint_override=127.0.0.1:9&scheme=http"
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    with pytest.raises((UnreachableError, NotAuthorisedError)):
-        Folder(away).write("one", b"1")
+    folder = Folder(f"{s3}/x")
+    for said, error in (
+        ("AWS Error NETWORK_CONNECTION during PutObject", UnreachableError),
+        ("AWS Error ACCESS_DENIED during PutObject", NotAuthorisedError),
+    ):
+
+        class Failing:
+            def open_output_stream(self, _: str, said: str = said) -> None:
+                raise OSError(said)
+
+        monkeypatch.setattr(folder, "_fs", Failing())
+        with pytest.raises(error):
+            folder.write("one", b"1")
 
 
 def test_a_folder_of_fsspec(tmp_path: Path) -> None:
