@@ -186,12 +186,12 @@ class Wire:
 
 
 @contextmanager
-def proxied(uri: str, *, max_message: int = MESSAGE_BYTES) -> Iterator[Proxy]:
+def proxied(uri: str, *, max_message: int = MESSAGE_BYTES, kind: type[Proxy] = Proxy) -> Iterator[Proxy]:
     """A proxy before the server at `uri`. max_message: the most bytes of a request that it takes."""
     whole = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     wire = Wire()
     channel = grpc.insecure_channel(urlsplit(uri).netloc, options=whole)
-    proxy = Proxy(channel, wire)
+    proxy = kind(channel, wire)
     server = grpc.server(
         futures.ThreadPoolExecutor(8),
         handlers=[proxy],
