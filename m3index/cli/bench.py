@@ -71,7 +71,7 @@ def bench(
                 ),
                 ("tokenizer", f"{measured.tokenise_tokens_s:,.0f} tokens/s alone"),
                 ("packing", f"no padding; batches of 32 would compute {measured.padded_tokens:.2f} x"),
-                ("memory", f"{measured.peak_gib:.2f} GiB at the peak"),
+                ("memory", f"{measured.peak_gib:.2f} GiB at the peak (the host's)"),
                 ("loading", f"{measured.load_s:.1f} s"),
             ]
         )

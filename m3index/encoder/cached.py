@@ -13,6 +13,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +30,7 @@ PACK_ROWS = 8_192
 PACK_SECONDS = 60.0
 _KEY_BYTES = 16
 _MERGE_AT = 8
+_READERS = 16
 _OPEN_LOCAL, _OPEN_REMOTE = 64, 4
 """How many packs are kept at hand: local ones are mapped, remote ones lie in memory."""
 
@@ -85,11 +87,14 @@ class CachedEncoder:
     def token_texts(self, ids: Sequence[int]) -> list[str]:
         return self._encoder.token_texts(ids)
 
-    def close(self) -> None:
-        """Writes what is not written yet, and closes the encoder."""
+    def flush(self) -> None:
+        """Writes what is not written yet."""
         with self._lock:
             for vectors in self._vectors.values():
                 vectors.flush()
+
+    def close(self) -> None:
+        self.flush()
         self._encoder.close()
 
     def _open(self, lexical: bool) -> _Vectors:
@@ -170,7 +175,8 @@ class _Vectors:
             columns |= {"indices": pa.list_(pa.int32()), "values": pa.list_(pa.float32())}
         self._schema = pa.schema(list(columns.items()))
         self._packs = sorted(name for name in folder.sizes() if name.endswith(".arrow"))
-        keys = [(i, keys) for i, name in enumerate(self._packs) if (keys := self._keys(name)) is not None]
+        with ThreadPoolExecutor(_READERS) as pool:
+            keys = [(i, k) for i, k in enumerate(pool.map(self._keys, self._packs)) if k is not None]
         self._places = [_Places.merged([_Places.of(k, i) for i, k in keys])] if keys else []
         self._open: OrderedDict[int, pa.RecordBatch | None] = OrderedDict()
         self._pending: dict[bytes, Vectors] = {}

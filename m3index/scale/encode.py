@@ -182,11 +182,13 @@ class _Run:
     def _rejected(self, rejected: Rejected) -> None:
         self.summary.quarantined += 1
         self.reporter.rejected(rejected)
-        most = self.settings.max_errors
-        if most is not None and self.summary.quarantined > most:
-            raise StoppedError(
-                f"More than {most:,} bad rows: stopped. Mend the corpus or raise --max-errors."
-            )
+        check_errors(self.summary.quarantined, self.settings.max_errors)
+
+
+def check_errors(quarantined: int, most: int | None) -> None:
+    """Raises StoppedError for more bad rows than are allowed."""
+    if most is not None and quarantined > most:
+        raise StoppedError(f"More than {most:,} bad rows: stopped. Mend the corpus or raise --max-errors.")
 
 
 class Planned:

@@ -75,7 +75,8 @@ class Measured:
 
     tokens_p50, tokens_p95, tokens_max: lengths of the sample. tokenise_tokens_s: of the tokenizer alone,
     with the windows. load_s: from nothing to the first vector. padded_tokens: how many tokens a
-    batch-of-32 encoder would have computed for each real one; here it is 1. peak_gib: of this process.
+    batch-of-32 encoder would have computed for each real one; here it is 1. peak_gib: of this process; the
+    memory of a GPU is not in it.
     """
 
     encoder: str

@@ -31,6 +31,7 @@ from m3index.corpus.places import STDIN
 from m3index.corpus.readers import Corpus, read
 from m3index.corpus.windows import Tokenizer
 from m3index.encoder.base import Encoder
+from m3index.encoder.cached import CachedEncoder
 from m3index.errors import DriftError, Exit, M3IndexError, UnreachableError, UsageError
 from m3index.files import Folder
 from m3index.index.prefetch import prefetch
@@ -41,6 +42,7 @@ from m3index.scale.encode import (
     EncodeSettings,
     EncodeSummary,
     Planned,
+    check_errors,
     encode_piece,
     fingerprint_of,
     in_pieces,
@@ -156,6 +158,7 @@ def encode_on_ray(
     for item in [*told, *corpus.read_errors]:
         reporter.rejected(item)
     summary.quarantined = len(told) + len(corpus.read_errors)
+    check_errors(summary.quarantined, settings.max_errors)
     if stretches:
         reporter.stage(f"encoding {len(stretches):,} shards on {engine.actors} actors")
         _run(Job(source, settings, fingerprint, out, load), stretches, engine, reporter, summary)
@@ -192,6 +195,7 @@ def _run(
             place = Place(item["path"], item["line"])
             reporter.rejected(Rejected(place, item["reason"], doc_id=item["doc_id"]))
             summary.quarantined += 1
+        check_errors(summary.quarantined, job.settings.max_errors)
         summary.written += 1
         summary.documents += row["documents"]
         summary.passages += row["rows"]
@@ -366,6 +370,8 @@ class EncodeShard:
         with closing(prefetch(encoded, depth=2)) as pieces:
             entry = write_shard(self._sink, job.fingerprint, pieces)
         assert entry is not None  # the pieces were all there
+        if isinstance(self._encoder, CachedEncoder):
+            self._encoder.flush()  # nobody closes an actor
         done = {"rows": entry.rows, "tokens": entry.tokens or 0, "rejected": row["rejected"]}
         return pa.Table.from_pylist([_key(_shard(row)) | done], DONE)
 
