@@ -13,27 +13,35 @@ _NOT_TERMS = {"step", "rate", "norm", "tokens", "total_steps", "tokens_per_secon
 
 
 class Curves:
-    """Writes into a folder. Rows of an interrupted run stay when it goes on."""
+    """Writes into a folder. Of a run that goes on, the rows up to its checkpoint stay."""
 
     def __init__(self, folder: Path, *, resume: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._rows, self._picture = folder / "training.jsonl", folder / "training.png"
-        self._file = self._rows.open("a" if resume else "w", encoding="utf-8")
+        self._resume, self._begun = resume, False
 
     def __call__(self, step: Step) -> None:
-        self._file.write(json.dumps({name: float(f"{value:.6g}") for name, value in step.items()}) + "\n")
-        self._file.flush()
+        if not self._begun:
+            kept = self._rows_before(step["step"]) if self._resume and self._rows.is_file() else []
+            self._rows.write_text("".join(kept), "utf-8")
+            self._begun = True
+        # Opened anew each time: the row is there for whoever looks, and a run may end at any point.
+        with self._rows.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({name: float(f"{value:.6g}") for name, value in step.items()}) + "\n")
 
-    def close(self, history: Sequence[Step]) -> bool:
+    def _rows_before(self, step: float) -> list[str]:
+        rows = self._rows.read_text("utf-8").splitlines(keepends=True)
+        return [row for row in rows if row.endswith("\n") and json.loads(row)["step"] < step]
+
+    def draw(self, history: Sequence[Step]) -> bool:
         """Draws the picture; False where matplotlib (m3index[eval]) is not installed."""
-        self._file.close()
         if importlib.util.find_spec("matplotlib") is None:
             return False
-        draw(history, self._picture)
+        picture(history, self._picture)
         return True
 
 
-def draw(history: Sequence[Step], path: Path) -> None:
+def picture(history: Sequence[Step], path: Path) -> None:
     """Each term over the steps, on a logarithmic scale."""
     from matplotlib.figure import Figure
 

@@ -117,7 +117,7 @@ class _Job:
             report=report,
             stop=stop,
         )
-        if curves and not curves.close(cursor.history):
+        if curves and not curves.draw(cursor.history):
             self.reporter.note("No picture of the loss: pip install 'm3index[eval]' for matplotlib.")
         if not self.world.first:
             return Distilled(request.out, cursor, None)
