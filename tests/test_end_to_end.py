@@ -1,0 +1,253 @@
+"""From the corpus to the hit: the numbers are those of an independent reference, the bytes those that
+went in, and memory does not grow with the corpus."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import sys
+import tracemalloc
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from fakes import FakeEncoder
+from models import LINES
+from terminal import DATA, Command, write_jsonl
+from tokenizers import Tokenizer
+
+from m3index.api import Index
+from m3index.corpus.windows import PassageSettings
+from m3index.store.base import Filter
+from m3index.store.memory import MemoryStore
+from m3index.types import EncodedBatch, IntArray, Row, SparseRows
+
+# ------------------------------------------------------------- the numbers
+
+
+class Reference:
+    """BGE-M3's dense and lexical vectors, by transformers and numpy alone."""
+
+    SPECIALS = (0, 1, 2, 3)  # <s>, <pad>, </s>, <unk>
+
+    def __init__(self, path: Path) -> None:
+        from transformers import XLMRobertaModel
+
+        self.tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
+        self.model = XLMRobertaModel.from_pretrained(path, attn_implementation="eager").eval()
+        head = torch.load(path / "sparse_linear.pt", weights_only=True)
+        self.weight = head["weight"].numpy().astype(np.float64)[0]
+        self.bias = float(head["bias"][0])
+
+    def __call__(self, text: str) -> tuple[np.ndarray, dict[int, float]]:
+        ids = self.tokenizer.encode(text).ids
+        with torch.no_grad():
+            hidden = self.model(torch.tensor([ids])).last_hidden_state[0].numpy().astype(np.float64)
+        lexical: dict[int, float] = defaultdict(float)
+        for token, state in zip(ids, hidden, strict=True):
+            if token not in self.SPECIALS:
+                lexical[token] = max(lexical[token], float(state @ self.weight) + self.bias, 0.0)
+        return hidden[0] / np.linalg.norm(hidden[0]), {t: w for t, w in lexical.items() if w > 0}
+
+
+def product(a: dict[int, float], b: dict[int, float]) -> float:
+    return sum(weight * b[token] for token, weight in a.items() if token in b)
+
+
+QUERIES = ("the quick brown fox", "懒狗 狐狸", "reads a book about search", *LINES[:6])
+
+
+@pytest.fixture(scope="module")
+def reference(m3_model: Path) -> Reference:
+    return Reference(m3_model)
+
+
+@pytest.fixture
+def documents(tmp_path: Path) -> list[dict[str, Any]]:
+    rows = [{"id": f"line-{n}", "text": line} for n, line in enumerate(LINES)]
+    rows += [{"id": f"titled-{n}", "title": LINES[n - 1], "text": line} for n, line in enumerate(LINES[:5])]
+    write_jsonl(tmp_path / "corpus.jsonl", rows)
+    return rows
+
+
+@pytest.fixture
+def indexed(m3index: Command, m3_model: Path, documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    done = m3index("ingest", "corpus.jsonl", "-e", m3_model, "--precision", "fp32", "--uri", "x.db", "--json")
+    assert done.code == 0, done
+    assert done.summary["passages"] == len(documents)
+    return documents
+
+
+def joined(row: dict[str, Any]) -> str:
+    return f"{row['title']}\n{row['text']}" if "title" in row else str(row["text"])
+
+
+def test_stored_vectors_are_those_of_the_reference(
+    indexed: list[dict[str, Any]], reference: Reference
+) -> None:
+    with Index.open(uri="x.db") as index:
+        fields = ["doc_id", "dense", "lexical"]
+        stored = {row["doc_id"]: row for row in index.store.scan(index.target().name, None, fields)}
+    assert len(stored) == len(indexed)
+    for document in indexed:
+        dense, lexical = reference(joined(document))
+        row = stored[document["id"]]
+        np.testing.assert_allclose(row["dense"], dense, atol=1e-5)
+        assert row["lexical"].to_dict() == pytest.approx(lexical, abs=1e-5)
+
+
+def test_leg_scores_are_computed_by_hand(
+    m3index: Command, indexed: list[dict[str, Any]], reference: Reference
+) -> None:
+    vectors = {row["id"]: reference(joined(row)) for row in indexed}
+    compared = 0
+    for text in QUERIES:
+        query_dense, query_lexical = reference(text)
+        common = ("search", text, "--uri", "x.db", "--precision", "fp32", "-k", 50, "--json")
+        dense = {hit["doc_id"]: hit["score"] for hit in m3index(*common, "--mode", "dense").hits}
+        assert dense == pytest.approx({i: float(d @ query_dense) for i, (d, _) in vectors.items()}, abs=1e-5)
+        lexical = {hit["doc_id"]: hit["score"] for hit in m3index(*common, "--mode", "sparse").hits}
+        by_hand = {i: product(query_lexical, words) for i, (_, words) in vectors.items()}
+        assert lexical == pytest.approx(
+            {i: score for i, score in by_hand.items() if score > 0}, abs=1e-5, rel=1e-5
+        )
+        compared += len(lexical)
+    assert compared > 20
+
+
+def test_hybrid_is_weighted_reciprocal_rank_by_hand(
+    m3index: Command, indexed: list[dict[str, Any]], reference: Reference
+) -> None:
+    vectors = {row["id"]: reference(joined(row)) for row in indexed}
+    query_dense, query_lexical = reference(QUERIES[0])
+    legs = {
+        0.7: {i: float(d @ query_dense) for i, (d, _) in vectors.items()},
+        0.3: {i: s for i, (_, w) in vectors.items() if (s := product(query_lexical, w)) > 0},
+    }
+    fused: dict[str, float] = defaultdict(float)
+    for weight, scores in legs.items():
+        for rank, doc_id in enumerate(sorted(scores, key=lambda i: -scores[i]), 1):
+            fused[doc_id] += weight / (60 + rank)
+    done = m3index("search", QUERIES[0], "--uri", "x.db", "--weights", "dense=0.7,sparse=0.3", "-k", 50,
+                   "--precision", "fp32", "--json")  # fmt: skip
+    assert {hit["doc_id"]: hit["score"] for hit in done.hits} == pytest.approx(dict(fused), abs=1e-9)
+
+
+# --------------------------------------------------------------- the bytes
+
+
+class CheapEncoder(FakeEncoder):
+    """Vectors that cost next to nothing."""
+
+    def _encode(self, ids: Sequence[IntArray], lexical: bool, multi_vector: bool) -> EncodedBatch:
+        dense = np.ones((len(ids), self.info.dim), np.float32)
+        for vector, row in zip(dense, ids, strict=True):
+            vector += np.bincount(row % self.info.dim, minlength=self.info.dim)
+        dense /= np.linalg.norm(dense, axis=1, keepdims=True)
+        heads = np.array([row[1] if len(row) > 2 else 4 for row in ids], np.int32)
+        one_each = SparseRows(np.arange(len(ids) + 1), heads, np.ones(len(ids), np.float32))
+        return EncodedBatch(
+            dense, one_each if lexical else None, np.array([len(row) for row in ids], np.int32)
+        )
+
+
+@pytest.mark.parametrize("lexical", [True, False], ids=["lexical", "bm25"])
+def test_xquad_comes_out_byte_for_byte(tmp_path: Path, lexical: bool) -> None:
+    """2,880 passages in twelve languages: text, titles, metadata and ids, through Milvus Lite."""
+    path = DATA / "xquad" / "mixed" / "corpus.jsonl.gz"
+    if not path.exists():
+        pytest.skip(f"{path} is not there (M3INDEX_DATA)")
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        rows = {row["_id"]: row for row in map(json.loads, file)}
+    assert len(rows) == 2_880
+    encoder = CheapEncoder(limit=4096, lexical=lexical)
+    with Index.open(uri=str(tmp_path / "x.db"), encoder=encoder) as index:
+        summary = index.ingest([path], passages=PassageSettings("full", 0))
+        assert (summary.exit, summary.added, summary.store_count) == (0, 2_880, 2_880)
+    with Index.open(uri=str(tmp_path / "x.db"), encoder=encoder) as index:
+        stored = list(index.store.scan(index.target().name, None, ["doc_id", "title", "text", "metadata"]))
+        assert index.ingest([path]).unchanged == 2_880
+    assert len(stored) == 2_880
+    for found in stored:
+        row = rows[found["doc_id"]]
+        assert found["text"].encode() == row["text"].encode()
+        assert found["title"].encode() == row["title"].encode()
+        extra = {key: value for key, value in row.items() if key not in ("_id", "title", "text", "metadata")}
+        assert found["metadata"] == extra | row.get("metadata", {})
+
+
+# -------------------------------------------------------------- the memory
+
+
+class CountingStore(MemoryStore):
+    """Takes rows and keeps only their number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = 0
+
+    def upsert(self, name: str, rows: Sequence[Row]) -> None:
+        self.rows += len(rows)
+
+    def count(self, name: str, where: Filter | None = None) -> int:
+        return self.rows
+
+
+class Stream(io.RawIOBase):
+    """JSON lines made when they are read."""
+
+    def __init__(self, documents: int) -> None:
+        self._lines = (self._line(n) for n in range(documents))
+        self._left = b""
+
+    def _line(self, n: int) -> bytes:
+        text = f"document {n} and a word that takes its place in memory: {'o' * 1_000}"
+        return json.dumps({"id": f"a rather long id of document {n}", "text": text}).encode() + b"\n"
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while len(self._left) < len(buffer) and (line := next(self._lines, b"")):
+            self._left += line
+        data, self._left = self._left[: len(buffer)], self._left[len(buffer) :]
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def peak(documents: int, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The most bytes held at once by an ingest of so many documents from stdin."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(Stream(documents))))
+    store = CountingStore()
+    with Index(store, "docs", CheapEncoder(limit=256)) as index:
+        tracemalloc.start()
+        try:
+            summary = index.ingest(["-"])
+            held = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert (summary.added, store.rows) == (documents, documents)
+    return held
+
+
+BYTES_A_DOCUMENT = 144
+"""What a run may hold of a document that it is done with: its 16-byte key in a hash table that is never
+less than a third full, and twice that for the moment in which the table grows (index/seen.py)."""
+
+
+@pytest.mark.slow
+def test_memory_is_bounded_by_the_windows_not_by_the_corpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    few, many = 5_000, 50_000  # 5 MB and 50 MB of text
+    small = peak(few, monkeypatch)
+    large = peak(many, monkeypatch)
+    assert large - small < BYTES_A_DOCUMENT * many + 2_000_000
+    assert large < 64_000_000
+
+
+def test_memory_is_bounded_by_the_windows_in_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert peak(6_000, monkeypatch) - peak(2_000, monkeypatch) < BYTES_A_DOCUMENT * 6_000 + 1_000_000
