@@ -58,7 +58,7 @@ def tune(
             "--write",
             envvar="M3INDEX_TUNE_WRITE",
             rich_help_panel="Output",
-            help="Write the recommended weights into [search] of the configuration file.",
+            help="Write the recommended weights into the table search of the configuration file.",
         ),
     ] = False,
     plot: Plot = None,

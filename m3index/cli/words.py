@@ -18,14 +18,14 @@ def sentences(record: Mapping[str, Any]) -> Iterator[str]:
 def _verified(record: Mapping[str, Any]) -> Iterator[str]:
     part = "" if record["subset"] in ("", "1/1") else f" (slice {record['subset']})"
     yield (
-        f"{record['collection']}: {record['checked']:,} documents and {record['passages']:,} passages "
+        f"{record['collection']}: {_many(record['checked'], 'document')} and {_many(record['passages'], 'passage')} "
         f"compared{part} in {record['seconds']:.1f} s."
     )
     if not record["differing"]:
         yield "The index is what the corpus says."
         return
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in record["by_kind"].items())
-    yield f"{record['differing']:,} documents differ ({kinds}); {record['repaired']:,} were mended."
+    yield f"{_many(record['differing'], 'document')} differing ({kinds}); {record['repaired']:,} were mended."
 
 
 def _run(record: Mapping[str, Any]) -> Iterator[str]:
@@ -37,7 +37,7 @@ def _run(record: Mapping[str, Any]) -> Iterator[str]:
     )
     would = "; this would be: " if planned else ", "
     met = "asked for" if record["command"] == "delete" else "read"
-    yield f"{record['collection']}: {record['scanned']:,} documents {met}{would}{counts}."
+    yield f"{record['collection']}: {_many(record['scanned'], 'document')} {met}{would}{counts}."
     tokens, passages, seconds = record["tokens"], record["passages"], record["seconds"]
     if not record["scanned"]:
         yield "There was nothing in the corpus."
@@ -45,11 +45,11 @@ def _run(record: Mapping[str, Any]) -> Iterator[str]:
         return
     elif planned and tokens:
         time = f", about {seconds:.0f} s at the last run's rate" if seconds is not None else ""
-        yield f"To encode: about {tokens:,} tokens in {passages:,} passages{time}."
+        yield f"To encode: about {tokens:,} tokens in {_many(passages, 'passage')}{time}."
     elif tokens:
         rate = tokens / max(seconds, 1e-9)
         yield (
-            f"{passages:,} passages written, {tokens:,} tokens encoded in {seconds:.1f} s "
+            f"{_many(passages, 'passage')} written, {tokens:,} tokens encoded in {seconds:.1f} s "
             f"({rate:,.0f} tokens/s)."
         )
     else:
@@ -60,3 +60,7 @@ def _run(record: Mapping[str, Any]) -> Iterator[str]:
         yield "Stopped early. The next run goes on from here."
     if record["deletes_withheld"]:
         yield f"{record['deletes_withheld']:,} deletions were withheld; see the warning above."
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
