@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -121,9 +122,16 @@ def _row(option: Any, from_file: dict[str, Any]) -> tuple[str, tuple[Any, str]]:
     name = max(option.opts, key=len)
     secret = name.strip("-") in settings.SECRETS or name.endswith("-token")
     if option.envvar in os.environ:
-        return name, ("(set)" if secret else os.environ[option.envvar], option.envvar)
+        return name, ("(set)" if secret else _without_password(os.environ[option.envvar]), option.envvar)
     if option.name in from_file:
-        return name, (from_file[option.name], str(settings.find() or settings.FILE_NAME))
+        value = from_file[option.name]
+        shown = _without_password(value) if isinstance(value, str) else value
+        return name, (shown, str(settings.find() or settings.FILE_NAME))
     default = option.default() if callable(option.default) else option.default
     described = isinstance(option.show_default, str) and default in (None, "", [], ())
     return name, (option.show_default if described else default, "default")
+
+
+def _without_password(value: str) -> str:
+    """`https://user:secret@host` -> `https://host`."""
+    return re.sub(r"(://)[^/@]*@", r"\1", value)

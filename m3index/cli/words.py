@@ -18,7 +18,8 @@ def sentences(record: Mapping[str, Any]) -> Iterator[str]:
 def _verified(record: Mapping[str, Any]) -> Iterator[str]:
     part = "" if record["subset"] in ("", "1/1") else f" (slice {record['subset']})"
     yield (
-        f"{record['collection']}: {_many(record['checked'], 'document')} and {_many(record['passages'], 'passage')} "
+        f"{record['collection']}: {_many(record['checked'], 'document')} "
+        f"and {_many(record['passages'], 'passage')} "
         f"compared{part} in {record['seconds']:.1f} s."
     )
     if not record["differing"]:
