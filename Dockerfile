@@ -17,7 +17,7 @@ COPY schemas /src/schemas
 RUN pip install --no-cache-dir --extra-index-url "${TORCH_INDEX}" -c /src/constraints.txt "/src[offline,serve]" \
     && rm -rf /src
 
-USER m3index
+USER 10001
 WORKDIR /data
 ENV HF_HOME=/data/.cache/huggingface \
     PYTHONUNBUFFERED=1

@@ -41,9 +41,19 @@ integration-lite: $(STAMP) ## the integration suite against `milvus-lite server`
 	$(BIN)/python -m pytest -m integration
 
 integration: $(STAMP) ## the integration suite against the Milvus of docker-compose.yml
-	docker compose up --detach --wait
-	M3INDEX_TEST_URI=http://127.0.0.1:19530 $(BIN)/python -m pytest -m integration; \
-	status=$$?; docker compose down --volumes; exit $$status
+	MILVUS_AUTH=true docker compose up --detach --wait; status=$$?; \
+	if [ $$status = 0 ]; then \
+	  M3INDEX_TEST_URI=http://127.0.0.1:19530 M3INDEX_TEST_TOKEN=root:Milvus $(BIN)/python -m pytest -m integration; \
+	  status=$$?; fi; \
+	docker compose down --volumes; exit $$status
+
+build/engines/%: # milvus-lite-2.5.1, milvus-2.3.5: name and version of a package, in a venv of its own
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet --disable-pip-version-check --no-deps "$$(echo '$*' | sed 's/-\([0-9]\)/==\1/')" || { rm -rf $@; exit 1; }
+
+engines: $(STAMP) build/engines/milvus-lite-2.5.1 build/engines/milvus-2.3.5 ## second opinions: older engines of PyPI (110 MB, 10 minutes)
+	$(BIN)/python -m pytest -m engines
+	$(BIN)/python tests/engines/servers.py $(BIN)/python -m pytest -m integration tests/integration --deselect tests/integration/test_faults.py
 
 test-oracle: ## against FlagEmbedding and sentence-transformers, in a virtual environment of its own
 	@test -d .venv-oracle || $(PYTHON) -m venv .venv-oracle

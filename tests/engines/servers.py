@@ -22,6 +22,9 @@ if __name__ == "__main__":
 
 from servers import free_port, stop
 
+from m3index.errors import UnreachableError
+from m3index.store.open import open_store
+
 VENVS = Path(__file__).parents[2] / "build" / "engines"
 LITE_2_5, MILVUS_2_3 = VENVS / "milvus-lite-2.5.1", VENVS / "milvus-2.3.5"
 ROOT_TOKEN = "root:Milvus"
@@ -74,6 +77,19 @@ class Milvus23:
                 start_new_session=True,
             )
         wait_for(self.port, self._starter, 150)
+        self._serves()
+
+    def _serves(self) -> None:
+        """Its port is open long before it answers, above all when it has data to recover."""
+        end = time.monotonic() + 180
+        while True:
+            try:
+                store = open_store(self.uri, ROOT_TOKEN, timeout=5)
+                store.collections()
+                return store.close()
+            except UnreachableError:
+                if time.monotonic() > end:
+                    raise
 
     def kill(self) -> None:
         """SIGKILL to the server and its starter, which form a process group."""

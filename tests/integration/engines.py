@@ -1,6 +1,6 @@
 """The server that the suite runs against, and the one table of what engines lack.
 
-docs/compatibility.md lists every entry, word for word (tests/test_compatibility.py).
+docs/compatibility.md lists every entry, word for word (test_compatibility.py).
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ class Eager(FastEncoder):
 
 
 def many() -> list[Document]:
-    return documents(1_600)
+    return documents(1_200)
 
 
 def test_an_ingest_waits_for_a_server_that_comes_back(
@@ -76,7 +76,7 @@ def test_an_ingest_waits_for_a_server_that_comes_back(
         back.start()
 
     index = new_index("it_restart", uri=f"http://127.0.0.1:{server.port}", token=None, timeout=60,
-                      encoder=Eager(1_200, die))  # fmt: skip
+                      encoder=Eager(800, die))  # fmt: skip
     summary = index.ingest(many(), how)
     back.join()
     assert (summary.exit, summary.count_ok) == (0, True)
@@ -88,7 +88,7 @@ def test_an_ingest_whose_server_stays_away_goes_on_at_the_next_run(
     engine: Engine, server: Dying, new_index: NewIndex
 ) -> None:
     how, uri = settings(engine), f"http://127.0.0.1:{server.port}"
-    index = new_index("it_restart", uri=uri, token=None, timeout=2, encoder=Eager(1_200, server.kill))
+    index = new_index("it_restart", uri=uri, token=None, timeout=2, encoder=Eager(800, server.kill))
     with pytest.raises(UnreachableError) as error:
         index.ingest(many(), how)
     assert error.value.summary is not None

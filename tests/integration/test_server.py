@@ -13,6 +13,7 @@ from integration.corpora import documents, held, in_memory, settings
 from integration.engines import Engine
 from integration.proxy import proxied
 from pymilvus import MilvusClient
+from pymilvus.exceptions import MilvusException
 
 from m3index.doctor import examine
 from m3index.errors import M3IndexError, NotAuthorisedError
@@ -56,7 +57,19 @@ def test_a_database_holds_its_own_collections(
             inside.store.drop(name)
         assert outside.search("sea", mode="dense").hits
     finally:
-        client.drop_database(db)
+        _drop_database(client, db)
+
+
+def _drop_database(client: MilvusClient, db: str) -> None:
+    """A server drops collections by and by, and a database only when it is empty."""
+    end = time.monotonic() + 30
+    while True:
+        try:
+            return client.drop_database(db)
+        except MilvusException:
+            if time.monotonic() > end:
+                raise
+            time.sleep(1)
 
 
 def test_a_database_that_is_not_there_is_said_so(engine: Engine, new_index: NewIndex) -> None:
