@@ -105,7 +105,10 @@ def main(
         ),
     ] = None,
     version: Annotated[  # noqa: ARG001  (its callback acts)
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+        bool,
+        typer.Option(
+            "--version", metavar="", callback=_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
     if ctx.resilient_parsing or ctx.invoked_subcommand is None:

@@ -14,7 +14,7 @@ def bench(
     paths: Annotated[
         list[str],
         typer.Argument(
-            metavar="[PATH...]",
+            metavar="PATH",
             show_default="synthetic texts of many lengths",
             help="The corpus; its first documents are encoded.",
         ),

@@ -50,7 +50,8 @@ encoder = {encoder}
 
 def init(
     yes: Annotated[
-        bool, typer.Option("--yes", "-y", envvar="M3INDEX_YES", help="Do not ask; take the defaults.")
+        bool,
+        typer.Option("--yes", "-y", metavar="", envvar="M3INDEX_YES", help="Do not ask; take the defaults."),
     ] = False,
     path: Annotated[
         Path, typer.Option("--file", envvar="M3INDEX_CONFIG", metavar="FILE", help="Where to write it.")
@@ -87,7 +88,7 @@ config = typer.Typer(name="config", help="The configuration in force.", no_args_
 def show(
     ctx: typer.Context,
     command: Annotated[
-        str, typer.Argument(metavar="[COMMAND]", help="Of this command only.", show_default=False)
+        str, typer.Argument(metavar="COMMAND", help="Of this command only.", show_default=False)
     ] = "",
     as_json: options.Json = False,
 ) -> None:

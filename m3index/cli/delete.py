@@ -18,7 +18,7 @@ from m3index.types import DEFAULT_COLLECTION, DEFAULT_SOURCE
 
 def delete(
     ids: Annotated[
-        list[str], typer.Argument(metavar="[DOC_ID...]", help="Documents to remove.", show_default=False)
+        list[str], typer.Argument(metavar="DOC_ID", help="Documents to remove.", show_default=False)
     ] = [],  # noqa: B006  (typer copies it)
     file: Annotated[
         Optional[Path],  # noqa: UP045  (typer evaluates it)

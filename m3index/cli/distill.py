@@ -38,7 +38,7 @@ def distill(
             "--corpus", _DATA, "Texts to train on: as for ingest. Several may follow.", metavar="FILE..."
         ),
     ],
-    more: Annotated[list[str], typer.Argument(metavar="[FILE...]", help="More of the corpus.")] = [],  # noqa: B006
+    more: Annotated[list[str], typer.Argument(metavar="FILE", help="More of the corpus.")] = [],  # noqa: B006
     teacher: Annotated[
         str,
         _option(

@@ -22,7 +22,7 @@ def load(
     folders: Annotated[
         list[str],
         typer.Argument(
-            metavar="DIR...",
+            metavar="DIR",
             show_default=False,
             help="Folders that `m3index encode` or `export` filled. Of repeated ids the first counts.",
         ),
@@ -31,6 +31,7 @@ def load(
         bool,
         typer.Option(
             "--fresh",
+            metavar="",
             envvar="M3INDEX_FRESH",
             rich_help_panel=_SHARDS,
             help="Into a new generation; the name moves to it once it is counted.",

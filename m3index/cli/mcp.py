@@ -19,7 +19,7 @@ def mcp(
     http: Annotated[
         bool,
         typer.Option(
-            "--http", envvar="M3INDEX_MCP_HTTP", rich_help_panel="Server",
+            "--http", metavar="", envvar="M3INDEX_MCP_HTTP", rich_help_panel="Server",
             help="Streamable HTTP at /mcp, instead of standard input and output.",
         ),
     ] = False,

@@ -27,7 +27,7 @@ def models(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="[MODEL]",
+            metavar="MODEL",
             help="Only this preset, or what this hub id or directory says of itself.",
             show_default=False,
         ),

@@ -145,6 +145,7 @@ Json = Annotated[
     bool,
     typer.Option(
         "--json",
+        metavar="",
         envvar="M3INDEX_JSON",
         rich_help_panel=_OUTPUT,
         help="JSON lines on standard output, nothing else there.",
@@ -153,7 +154,12 @@ Json = Annotated[
 Quiet = Annotated[
     bool,
     typer.Option(
-        "--quiet", "-q", envvar="M3INDEX_QUIET", rich_help_panel=_OUTPUT, help="Warnings and errors only."
+        "--quiet",
+        "-q",
+        metavar="",
+        envvar="M3INDEX_QUIET",
+        rich_help_panel=_OUTPUT,
+        help="Warnings and errors only.",
     ),
 ]
 Where = Annotated[
@@ -181,7 +187,7 @@ FilterText = Annotated[
 Paths = Annotated[
     list[str],
     typer.Argument(
-        metavar="PATH...",
+        metavar="PATH",
         show_default=False,
         help="JSONL (also .gz, .zst), Parquet, CSV, text: files, globs, directories, or - for stdin.",
     ),
@@ -189,7 +195,7 @@ Paths = Annotated[
 SomePaths = Annotated[
     list[str],
     typer.Argument(
-        metavar="[PATH...]",
+        metavar="PATH",
         show_default=False,
         help="JSONL (also .gz, .zst), Parquet, CSV, text: files, globs, directories, or - for stdin.",
     ),
@@ -333,6 +339,7 @@ DryRun = Annotated[
     bool,
     typer.Option(
         "--dry-run",
+        metavar="",
         envvar="M3INDEX_DRY_RUN",
         rich_help_panel=_CORPUS,
         help="Say what would be done; write nothing.",
@@ -341,7 +348,11 @@ DryRun = Annotated[
 Force = Annotated[
     bool,
     typer.Option(
-        "--force", envvar="M3INDEX_FORCE", rich_help_panel=_CORPUS, help="Encode unchanged documents too."
+        "--force",
+        metavar="",
+        envvar="M3INDEX_FORCE",
+        rich_help_panel=_CORPUS,
+        help="Encode unchanged documents too.",
     ),
 ]
 RetryLock = Annotated[
@@ -373,7 +384,7 @@ MetricsFile = Annotated[
         help="Write the outcome in Prometheus' textfile format.",
     ),
 ]
-Yes = Annotated[bool, typer.Option("--yes", "-y", envvar="M3INDEX_YES", help="Do not ask.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", metavar="", envvar="M3INDEX_YES", help="Do not ask.")]
 
 
 def index_of(given: dict[str, Any], *, create: bool = False) -> Index:

@@ -36,10 +36,15 @@ def _default(option: Any) -> str:
     return f"`{' '.join(map(str, value)) if isinstance(value, list | tuple) else value}`"
 
 
+def _usage(argument: Any) -> str:
+    name = (argument.metavar or argument.name.upper()) + "..." * (argument.nargs != 1)
+    return name if argument.required else f"[{name}]"
+
+
 def _command(name: str, command: Any) -> list[str]:
     arguments = [p for p in command.params if p.param_type_name == "argument"]
     options = [p for p in command.params if p.param_type_name == "option" and p.name != "help"]
-    usage = " ".join(["m3index", name, "[OPTIONS]", *((p.metavar or p.name.upper()) for p in arguments)])
+    usage = " ".join(["m3index", name, "[OPTIONS]", *map(_usage, arguments)])
     lines = [f"## m3index {name}", "", (command.help or "").strip(), "", f"    {usage}", ""]
     lines += [f"- `{a.metavar or a.name.upper()}`: {a.help or ''}" for a in arguments]
     if arguments:

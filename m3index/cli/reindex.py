@@ -19,7 +19,7 @@ def reindex(
     paths: Annotated[
         list[str],
         typer.Argument(
-            metavar="[[SOURCE=]PATH...]",
+            metavar="[SOURCE=]PATH",
             show_default=False,
             help="The corpus of each source; not needed where the vectors can be kept.",
         ),

@@ -80,6 +80,7 @@ Passages = Annotated[
     bool,
     typer.Option(
         "--passages",
+        metavar="",
         envvar="M3INDEX_PASSAGES",
         rich_help_panel="Search",
         help="Passages as hits, instead of documents by their best passage.",
@@ -167,6 +168,7 @@ def search(
         bool,
         typer.Option(
             "--explain",
+            metavar="",
             envvar="M3INDEX_EXPLAIN",
             rich_help_panel="Search",
             help="Show each leg's rank, score and part, what matched, and where other weights lead.",

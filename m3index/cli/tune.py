@@ -56,6 +56,7 @@ def tune(
         bool,
         typer.Option(
             "--write",
+            metavar="",
             envvar="M3INDEX_TUNE_WRITE",
             rich_help_panel="Output",
             help="Write the recommended weights into the table search of the configuration file.",

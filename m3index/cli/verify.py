@@ -26,7 +26,11 @@ def verify(
     repair: Annotated[
         bool,
         typer.Option(
-            "--repair", envvar="M3INDEX_REPAIR", rich_help_panel="Corpus", help="Mend exactly what differs."
+            "--repair",
+            metavar="",
+            envvar="M3INDEX_REPAIR",
+            rich_help_panel="Corpus",
+            help="Mend exactly what differs.",
         ),
     ] = False,
     max_delete: options.MaxDelete = "",
