@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -56,8 +57,8 @@ from m3index.store.rows import metadata_json
 from m3index.types import Document, Passage, Place, Rejected
 
 LoadEncoder = Callable[[], Encoder]
-READ_SHARDS = 8
-"""How many shards one task reads, one after the other."""
+_BLOCK_BYTES = 1
+"""Ray joins rows to blocks of this size, and a block is what a task takes: each shard is one."""
 
 _PLACE = [pa.field("path", pa.string()), pa.field("line", pa.int64())]
 _KEY = [pa.field("shard", pa.int64()), pa.field("content", pa.string()), pa.field("documents", pa.int64())]
@@ -91,12 +92,21 @@ DONE = pa.schema(
 @dataclass(frozen=True, slots=True)
 class Engine:
     """Where to run. address: of a Ray cluster; None: one on this machine. actors: how many models, each
-    with so many GPUs; 0 GPUs: on one CPU each."""
+    with so many GPUs; 0 GPUs: with one CPU each."""
 
     address: str | None = None
     actors: int = 1
     gpus_per_actor: float = 0.0
-    cpus: int | None = None
+
+    @property
+    def cpus_per_actor(self) -> int:
+        """Where a GPU works, all CPUs are left to reading and tokenising."""
+        return 0 if self.gpus_per_actor else 1
+
+    @property
+    def cpus(self) -> int:
+        """How many CPUs it needs at least: actors keep theirs, and reading needs one."""
+        return self.actors * self.cpus_per_actor + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,11 +184,10 @@ def encode_on_ray(
 def _run(
     job: Job, stretches: Sequence[Stretch], engine: Engine, reporter: Reporter, summary: EncodeSummary
 ) -> None:
-    _connect(engine)
+    _connect(engine, reporter)
+    shards = Shards(job, stretches, readers=engine.actors)
     rows = (
-        ray.data.read_datasource(
-            Shards(job, stretches), override_num_blocks=-(-len(stretches) // READ_SHARDS)
-        )
+        ray.data.read_datasource(shards, override_num_blocks=len(shards.parts))
         .map_batches(cut_shard, batch_size=1, batch_format="pyarrow", fn_kwargs={"job": job})
         .map_batches(
             EncodeShard,
@@ -186,6 +195,7 @@ def _run(
             batch_format="pyarrow",
             fn_constructor_kwargs={"job": job},
             compute=ray.data.ActorPoolStrategy(size=engine.actors),
+            num_cpus=engine.cpus_per_actor,
             num_gpus=engine.gpus_per_actor or None,
         )
     )
@@ -216,21 +226,28 @@ def _mapped(rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         raise M3IndexError(f"Ray gave up: {error}. Run it again: only what is missing is encoded.") from error
 
 
-def _connect(engine: Engine) -> None:
+def _connect(engine: Engine, reporter: Reporter) -> None:
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.WARNING)
     if not ray.is_initialized():
-        # A cluster has its CPUs already; only one that is started here can be told.
-        cpus = {"num_cpus": engine.cpus} if engine.cpus and engine.address is None else {}
+        here = engine.address is None and "RAY_ADDRESS" not in os.environ
+        cpus = {"num_cpus": max(os.cpu_count() or 1, engine.cpus)} if here else {}
         try:
             ray.init(engine.address, log_to_driver=False, logging_level=logging.WARNING, **cpus)
         except ConnectionError as error:
             raise UnreachableError(
                 f"{error}. Is the address right, and RAY_AUTH_MODE as the cluster has it?"
             ) from error
+    there = int(ray.cluster_resources().get("CPU", 0))
+    if there < engine.cpus:
+        reporter.warning(
+            f"The cluster has {there} CPUs, and {engine.actors} actors with one to read need {engine.cpus}: "
+            "the run waits until there are more. Use fewer --actors."
+        )
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False
+    context.target_max_block_size = _BLOCK_BYTES
 
 
 # ------------------------------------------------------------------ what is read where
@@ -248,22 +265,24 @@ def _stretches(corpus: Corpus, plan: Planned) -> Iterator[Stretch]:
 class Shards(Datasource):  # type: ignore[misc]  # Ray has no types here
     """The documents of the missing shards, one shard a row."""
 
-    def __init__(self, job: Job, stretches: Sequence[Stretch]) -> None:
-        self._job, self._stretches = job, stretches
+    def __init__(self, job: Job, stretches: Sequence[Stretch], readers: int) -> None:
+        """readers: how many tasks read. Each reads on from the first file of its shards."""
+        self._job = job
+        size = -(-len(stretches) // readers)
+        self.parts = [stretches[start : start + size] for start in range(0, len(stretches), size)]
 
     def estimate_inmemory_data_size(self) -> int | None:
         return None
 
     def get_read_tasks(self, *_: Any, **__: Any) -> list[ReadTask]:
-        """READ_SHARDS shards each, whatever parallelism is asked for."""
+        """A task for each of the parts, whatever parallelism is asked for."""
         return [
             ReadTask(
                 _Read(self._job, part),
                 BlockMetadata(num_rows=len(part), size_bytes=None, input_files=None, exec_stats=None),
                 schema=READ,
             )
-            for start in range(0, len(self._stretches), READ_SHARDS)
-            if (part := self._stretches[start : start + READ_SHARDS])
+            for part in self.parts
         ]
 
 
@@ -273,25 +292,40 @@ class _Read:
     stretches: Sequence[Stretch]
 
     def __call__(self) -> Iterator[pa.Table]:
-        for stretch in self.stretches:
-            yield pa.Table.from_pylist([read_shard(self.job, stretch)], READ)
+        """One table of one row a shard. Neighbours are read in one go, so that no file is read twice."""
+        for run in _neighbours(self.stretches):
+            found = _blocks_from(self.job, run)
+            for stretch in run:
+                block = next(found, None)
+                if block is None or block.shard.content != stretch.shard.content:
+                    raise DriftError(
+                        f"Shard {stretch.shard.number}: the corpus has changed since the run began, or names "
+                        "a file twice. Run it again."
+                    )
+                row = _key(stretch.shard) | {"of": [_document(hashed) for hashed in block.documents]}
+                yield pa.Table.from_pylist([row], READ)
 
 
-def read_shard(job: Job, stretch: Stretch) -> dict[str, Any]:
-    """A row of READ. Raises DriftError where the corpus is not what it was when the run began."""
-    settings, wanted = job.settings, stretch.shard
-    items = job.source.open(stretch.files)
+def _neighbours(stretches: Sequence[Stretch]) -> Iterator[list[Stretch]]:
+    """Stretches whose shards follow each other without a gap."""
+    run: list[Stretch] = []
+    for stretch in stretches:
+        if run and stretch.shard.number != run[-1].shard.number + 1:
+            yield run
+            run = []
+        run.append(stretch)
+    if run:
+        yield run
+
+
+def _blocks_from(job: Job, run: Sequence[Stretch]) -> Iterator[Block]:
+    first = run[0]
+    files = list(dict.fromkeys(file for stretch in run for file in stretch.files))
+    items = job.source.open(files)
     begun = dropwhile(
-        lambda item: (_place(item).path, _place(item).line) != (stretch.files[0], stretch.line), items
+        lambda item: (_place(item).path, _place(item).line) != (first.files[0], first.line), items
     )
-    passages = job.fingerprint.passages
-    found = next(blocks(begun, settings.source, passages, documents=settings.block), None)
-    if found is None or found.shard.content != wanted.content:
-        raise DriftError(
-            f"Shard {wanted.number}: the corpus has changed since the run began, or names a file twice. "
-            "Run it again."
-        )
-    return _key(wanted) | {"of": [_document(hashed) for hashed in found.documents]}
+    return blocks(begun, job.settings.source, job.fingerprint.passages, documents=job.settings.block)
 
 
 # ------------------------------------------------------------------ what tasks and actors do
