@@ -41,8 +41,8 @@ def test_an_ingest_whose_server_is_killed_ends_equal_to_a_rebuild(
 ) -> None:
     monkeypatch.setattr(lock, "SETTLE_SECONDS", 0.05)
     how = settings(Engine(server.uri, ROOT_TOKEN, "server 2.3", given=False))
-    items = documents(1_200)
-    eager = Eager(800, server.kill)
+    items = documents(700)
+    eager = Eager(1_000, server.kill)
     with Index.open("killed", uri=server.uri, token=ROOT_TOKEN, timeout=5, encoder=eager) as index:
         with pytest.raises(UnreachableError) as error:
             index.ingest(items, how)

@@ -38,10 +38,10 @@ class Dying:
         stop(self.process)
 
 
-@pytest.fixture
-def server(engine: Engine, tmp_path: Path) -> Iterator[Dying]:
+@pytest.fixture(scope="module")
+def server(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dying]:
     engine.needs("restart")
-    server = Dying(tmp_path / "dying")
+    server = Dying(tmp_path_factory.mktemp("restart") / "dying")
     yield server
     server.close()
 
@@ -62,7 +62,7 @@ class Eager(FastEncoder):
 
 
 def many() -> list[Document]:
-    return documents(1_200)
+    return documents(700)
 
 
 def test_an_ingest_waits_for_a_server_that_comes_back(
@@ -75,8 +75,8 @@ def test_an_ingest_waits_for_a_server_that_comes_back(
         server.kill()
         back.start()
 
-    index = new_index("it_restart", uri=f"http://127.0.0.1:{server.port}", token=None, timeout=60,
-                      encoder=Eager(800, die))  # fmt: skip
+    index = new_index("it_waits", uri=f"http://127.0.0.1:{server.port}", token=None, timeout=60,
+                      encoder=Eager(1_000, die))  # fmt: skip
     summary = index.ingest(many(), how)
     back.join()
     assert (summary.exit, summary.count_ok) == (0, True)
@@ -88,7 +88,7 @@ def test_an_ingest_whose_server_stays_away_goes_on_at_the_next_run(
     engine: Engine, server: Dying, new_index: NewIndex
 ) -> None:
     how, uri = settings(engine), f"http://127.0.0.1:{server.port}"
-    index = new_index("it_restart", uri=uri, token=None, timeout=2, encoder=Eager(800, server.kill))
+    index = new_index("it_goes_on", uri=uri, token=None, timeout=2, encoder=Eager(1_000, server.kill))
     with pytest.raises(UnreachableError) as error:
         index.ingest(many(), how)
     assert error.value.summary is not None
@@ -97,7 +97,7 @@ def test_an_ingest_whose_server_stays_away_goes_on_at_the_next_run(
 
     server.start()
     encoder = FastEncoder()
-    again = new_index("it_restart", uri=uri, token=None, encoder=encoder)
+    again = new_index("it_goes_on", uri=uri, token=None, encoder=encoder)
     summary = again.ingest(many(), how)
     assert (summary.exit, summary.count_ok) == (0, True)
     assert held(again) == held(in_memory(many(), how, FastEncoder()))

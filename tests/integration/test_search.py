@@ -175,6 +175,7 @@ def test_bm25_by_the_default_analyzer_finds_words_of_every_script(
     for lang, (_, word) in UNSPACED.items():
         assert index.search(word, mode="sparse", k=1).hits[0].doc_id == lang, word
         assert index.search(word.upper(), mode="sparse", k=1).hits[0].doc_id == lang
+    assert index.search("qqq, zzz! ...", mode="sparse").hits == (), "spaces and punctuation are no words"
 
 
 def test_servers_analyse_by_icu(engine: Engine, new_index: NewIndex) -> None:
