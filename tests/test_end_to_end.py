@@ -10,6 +10,7 @@ import sys
 import tracemalloc
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tokenizers import Tokenizer
 
 from m3index.api import Index
 from m3index.corpus.windows import PassageSettings
+from m3index.progress import Progress, Silent
 from m3index.store.base import Filter
 from m3index.store.memory import MemoryStore
 from m3index.types import EncodedBatch, IntArray, Row, SparseRows
@@ -251,3 +253,31 @@ def test_memory_is_bounded_by_the_windows_not_by_the_corpus(monkeypatch: pytest.
 
 def test_memory_is_bounded_by_the_windows_in_small(monkeypatch: pytest.MonkeyPatch) -> None:
     assert peak(6_000, monkeypatch) - peak(2_000, monkeypatch) < BYTES_A_DOCUMENT * 6_000 + 1_000_000
+
+
+# ------------------------------------------------------------ the progress
+
+
+class Followed(Silent):
+    def __init__(self) -> None:
+        self.steps: list[Progress] = []
+
+    def progress(self, progress: Progress) -> None:
+        self.steps.append(progress)
+
+
+def test_progress_follows_what_is_written_not_what_is_read_ahead(tmp_path: Path) -> None:
+    """The reader is several windows ahead of the encoder; an ETA must not believe it."""
+    rows = ({"id": str(n), "text": f"document {n} {'o' * 1_000}"} for n in range(2_000))
+    path, followed = write_jsonl(tmp_path / "c.jsonl", rows), Followed()
+    with Index(MemoryStore(), "docs", CheapEncoder(limit=256)) as index:
+        index.ingest(path, reporter=followed)
+        first, last = followed.steps[0], followed.steps[-1]
+        assert (first.documents, first.bytes_read, first.total_bytes) == (0, 0, path.stat().st_size)
+        assert (last.documents, last.bytes_read, last.total_bytes) == (2_000, *[path.stat().st_size] * 2)
+        for before, after in pairwise(followed.steps):
+            assert before.documents <= after.documents
+            share = after.bytes_read / path.stat().st_size
+            assert share <= after.documents / 2_000 + 0.02
+        index.ingest(path, reporter=followed)
+        assert followed.steps[-1].documents == 2_000

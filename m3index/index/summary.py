@@ -42,8 +42,9 @@ class Summary:
 class Tally:
     """A summary in the making.
 
-    row_delta: rows that this run added less those that it removed. rows: rows that the collection
-    should hold of the documents met. encoding_seconds: in the encoder.
+    pending: documents met that are still to be written. row_delta: rows that this run added less those
+    that it removed. rows: rows that the collection should hold of the documents met. encoding_seconds:
+    in the encoder.
     """
 
     scanned: int = 0
@@ -57,6 +58,7 @@ class Tally:
     passages: int = 0
     tokens: int = 0
     encoding_seconds: float = 0.0
+    pending: int = 0
     row_delta: int = 0
     rows: int = 0
     stopped: Exit | None = None
@@ -67,6 +69,12 @@ class Tally:
         self.scanned += window.scanned
         self.unchanged += window.unchanged
         self.rows += window.rows
+        self.pending += len(window.planned)
+
+    @property
+    def finished(self) -> int:
+        """Documents that this run has done with."""
+        return self.scanned - self.pending
 
     def count(self, change: Change) -> None:
         match change:

@@ -58,6 +58,20 @@ def pipeline(
     return prefetch(batcher.encode(batches, stop), depth=1)
 
 
+class Counted:
+    """A corpus that counts what is taken out of it. Reading is ahead of writing by some windows: the
+    share of these items that is finished is the share of the bytes read that a progress bar shows."""
+
+    def __init__(self, corpus: Iterable[Document | Rejected]) -> None:
+        self._corpus = corpus
+        self.count = 0
+
+    def __iter__(self) -> Iterator[Document | Rejected]:
+        for item in self._corpus:
+            self.count += 1
+            yield item
+
+
 class Run:
     """One run into one concrete collection."""
 
@@ -92,9 +106,9 @@ class Run:
     def over(self, corpus: Corpus) -> Summary:
         """The whole run: write what changed, remove what has left, count."""
         with self.accounted():
-            total = corpus.total_bytes
-            for _ in self.write_changes(corpus):
-                self.progress(corpus.bytes_read, total)
+            total, items = corpus.total_bytes, Counted(corpus)
+            for _ in self.write_changes(items):
+                self.progress(int(corpus.bytes_read * self.tally.finished / max(items.count, 1)), total)
             for error in corpus.read_errors:
                 self._quarantine(error)
             self._remove_absent(corpus)
@@ -143,6 +157,7 @@ class Run:
                 tally.passages += rows
             tally.rows += rows
             tally.row_delta += rows - planned.rows
+        tally.pending -= len(batch.documents)
         tally.tokens += batch.tokens
         tally.encoding_seconds += batch.seconds
 
@@ -154,7 +169,9 @@ class Run:
 
     def progress(self, bytes_read: int, total_bytes: int | None) -> None:
         tally = self.tally
-        self.reporter.progress(Progress(tally.scanned, tally.passages, tally.tokens, bytes_read, total_bytes))
+        self.reporter.progress(
+            Progress(tally.finished, tally.passages, tally.tokens, bytes_read, total_bytes)
+        )
 
     def ending(self) -> bool:
         """Whether the run ends before the corpus does."""
