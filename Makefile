@@ -79,8 +79,10 @@ docs: ## the documentation as a site, into site/, in a virtual environment of it
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
 
 package: $(STAMP) ## build wheel and sdist, install the wheel into a fresh venv, try it
-	rm -rf dist build/smoke
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	rm -rf dist build/smoke build/build
+	$(PYTHON) -m venv build/build
+	build/build/bin/python -m pip install --quiet --disable-pip-version-check build
+	build/build/bin/python -m build --outdir dist .
 	$(PYTHON) -m venv build/smoke
 	build/smoke/bin/python -m pip install --quiet -c constraints.txt "$$(ls dist/*.whl)[offline]"
 	cd build/smoke && bin/m3index --version && bin/m3index ingest ../../examples/corpus.jsonl --encoder offline --uri smoke.db \

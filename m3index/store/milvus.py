@@ -258,7 +258,10 @@ class MilvusStore:
         try:
             self._raw_call(lambda t: self._client.flush(name, timeout=t), name)
         except (MilvusException, grpc.RpcError) as error:
-            if faults.code(error) != faults.RATE_LIMIT:
+            # What was acknowledged is in the server's log; it is only not yet in its final form.
+            if faults.code(error) != faults.RATE_LIMIT and "wait for flush timeout" not in faults.words(
+                error
+            ):
                 raise self._translated(error, "flushing", write=True) from error
 
     # -- search

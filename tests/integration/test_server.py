@@ -44,6 +44,7 @@ def test_a_wrong_token_is_refused_and_not_repeated_to_anybody(engine: Engine, ne
 def test_a_database_holds_its_own_collections(
     engine: Engine, new_index: NewIndex, client: MilvusClient
 ) -> None:
+    engine.needs("databases")
     db, how = f"it_{os.getpid()}", settings(engine)
     client.create_database(db)
     try:
