@@ -63,11 +63,13 @@ def test_runs_over_a_bad_way_end_equal_to_a_rebuild(
     old, new = documents(40, seed=seed), documents(36, seed=seed, edition=1)[4:]
     index = new_index(uri=way.uri, timeout=TIMEOUT)
 
-    way.plan = seeded(seed, 0.2)
+    bad = way.plan = seeded(seed, 0.2)
     summary = until_done(lambda: index.ingest(old, how))
     assert summary.count_ok
+    way.plan = None
     assert held(index) == held(in_memory(old, how))
 
+    way.plan = bad
     until_done(lambda: index.sync(new, how))
     way.plan = None
     found = held(index)
@@ -95,8 +97,8 @@ def test_each_fault_of_each_write_is_got_over(
     for method in WRITES:
         way.plan = first(method, fault)
         until_done(lambda: index.sync(new, how))
-        assert held(index) == held(in_memory(new, how)), method
         way.plan = None
+        assert held(index) == held(in_memory(new, how)), method
         until_done(lambda: index.sync(old, how))
     assert way.met[fault] >= len(WRITES)
 
@@ -105,8 +107,9 @@ def test_a_rate_limit_is_waited_for_and_named_when_it_lasts(
     engine: Engine, new_index: NewIndex, way: Proxy
 ) -> None:
     how = settings(engine)
-    index = new_index(uri=way.uri, timeout=3)
-    index.ingest(documents(3), how)
+    made = new_index()
+    made.ingest(documents(3), how)
+    index = new_index(made.collection, uri=way.uri, timeout=3)
     way.plan = first("Upsert", Fault.BUSY, times=3)
     assert index.ingest(documents(6), how).exit == 0
     assert way.met[Fault.BUSY] == 3
@@ -125,8 +128,9 @@ def test_an_answer_that_never_comes_is_given_up_in_time(
     engine: Engine, new_index: NewIndex, way: Proxy
 ) -> None:
     how = settings(engine)
-    index = new_index(uri=way.uri, timeout=2)
-    index.ingest(documents(3), how)
+    made = new_index()
+    made.ingest(documents(3), how)
+    index = new_index(made.collection, uri=way.uri, timeout=2)
     for method, call in {
         "Search": lambda: index.search("sea", mode="dense"),
         "Upsert": lambda: index.ingest(documents(6), how),
