@@ -73,7 +73,7 @@ def find() -> Path | None:
     named = os.environ.get("M3INDEX_CONFIG")
     if named:
         return Path(named)
-    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "m3index" / FILE_NAME
+    home = Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")) / "m3index" / FILE_NAME
     return next((path for path in (Path(FILE_NAME), home) if path.is_file()), None)
 
 

@@ -179,6 +179,14 @@ class WriteLock:
         self._name = None
 
 
+def _user() -> str:
+    """A container may run under a number that has no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
+
+
 @contextmanager
 def hold(store: Store, alias: str, retry: float, command: str) -> Iterator[WriteLock]:
     """The lock of (uri, alias) on this host, for the time of a run; take the lease inside.
@@ -190,7 +198,7 @@ def hold(store: Store, alias: str, retry: float, command: str) -> Iterator[Write
         machine=machine(),
         host=socket.gethostname(),
         pid=os.getpid(),
-        user=getpass.getuser(),
+        user=_user(),
         command=command,
         since=datetime.now(UTC).isoformat(timespec="seconds"),
     )

@@ -12,7 +12,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from jsonschema import Draft202012Validator
 from terminal import ROWS, Command, write_jsonl
+
+from m3index import schema
 
 
 def as_jsonl(folder: Path) -> list[str]:
@@ -244,3 +247,33 @@ def test_an_empty_corpus(m3index: Command, dense_model: Path) -> None:
     done = m3index("ingest", "-", "-e", dense_model)
     assert done.code == 0
     assert "nothing in the corpus" in done.err
+
+
+def test_a_user_without_a_name_or_a_home(
+    m3index: Command, dense_model: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container that runs under a bare number."""
+
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 4242")
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+    monkeypatch.setattr("pwd.getpwuid", lambda _: nobody())
+    for name in ("HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    assert m3index("ingest", corpus, "-e", dense_model).code == 0
+
+
+def test_json_is_only_json_and_follows_the_schema(m3index: Command, dense_model: Path) -> None:
+    lines = '{"id": "1", "text": "fox"}\nnonsense\n{"id": "2"}\n{"id": "3\\ud800", "text": "x"}\n'
+    done = m3index("ingest", "-", "-e", dense_model, "--json", stdin=lines)
+    assert (done.code, done.err) == (3, "")
+    event = Draft202012Validator(schema.load("event.schema.json"))
+    for line in done.lines:
+        event.validate(line)
+    assert [line["line"] for line in done.lines if line["type"] == "error"] == [2, 3, 4]
+    assert list(done.summary) == [
+        "type", "command", "seconds", "collection", "encoder", "scanned", "added", "updated", "metadata_only",
+        "unchanged", "deleted", "quarantined", "deletes_withheld", "passages", "tokens", "generation",
+        "store_count", "count_ok", "exit",
+    ]  # fmt: skip

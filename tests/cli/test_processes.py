@@ -13,9 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 from terminal import ROWS, Command, process_environment, write_jsonl
 
+from m3index import schema
+
 MANY = 1_500
+EVENT = Draft202012Validator(schema.load("event.schema.json"))
 
 
 @contextmanager
@@ -40,6 +44,7 @@ def first_progress(process: subprocess.Popen[bytes]) -> list[dict[str, object]]:
     read = []
     for line in process.stdout:
         read.append(json.loads(line))
+        EVENT.validate(read[-1])
         if read[-1].get("passages"):
             break
     return read
