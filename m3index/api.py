@@ -27,13 +27,13 @@ from m3index.evaluate.gate import Gate
 from m3index.evaluate.measures import score_run
 from m3index.evaluate.runs import as_run
 from m3index.index import collection as collections
-from m3index.index.changes import apply_changes, read_changes
+from m3index.index.changes import apply_changes, plan_changes, read_changes
 from m3index.index.delete import delete
 from m3index.index.forecast import Plan, plan
 from m3index.index.generations import Generation, generations, rollback
 from m3index.index.lock import Holder, unlock
 from m3index.index.plan import Corpus
-from m3index.index.reindex import reindex
+from m3index.index.reindex import ReindexPlan, plan_reindex, reindex
 from m3index.index.settings import Mode, Stop, SyncSettings
 from m3index.index.status import Status, status
 from m3index.index.summary import Summary
@@ -234,13 +234,28 @@ class Index:
         stop: Stop | None = None,
         **options: Any,
     ) -> Summary:
-        """Applies a feed of upserts and deletes (`{"op": "delete", "id": ...}`), in its order."""
+        """Applies a feed of upserts and deletes (`{"op": "delete", "id": ...}`), in its order. See also
+        `plan_changes`."""
         settings = replace(settings or SyncSettings(), **options)
         with quarantining(reporter, quarantine) as told:
             feed = read_changes(changes, mapping)
             return apply_changes(
                 self.store, self.encoder(), self.collection, feed, settings, reporter=told, stop=stop
             )
+
+    def plan_changes(
+        self,
+        changes: str | os.PathLike[str],
+        settings: SyncSettings | None = None,
+        *,
+        mapping: FieldMapping | None = None,
+        reporter: Reporter | None = None,
+    ) -> Plan:
+        """What `apply` would do with this feed, with nothing written and nothing encoded."""
+        feed = read_changes(changes, mapping)
+        return plan_changes(
+            self.store, self.encoder(), self.collection, feed, settings or SyncSettings(), reporter=reporter
+        )
 
     def delete(
         self,
@@ -317,6 +332,17 @@ class Index:
                 reporter=told,
                 stop=stop,
             )
+
+    def plan_reindex(
+        self, corpora: Mapping[str, Paths] | None = None, settings: SyncSettings | None = None, **options: Any
+    ) -> ReindexPlan:
+        """What `reindex` would do, with nothing written and nothing encoded."""
+        settings = replace(settings or SyncSettings(), **options)
+        passes = {
+            source: partial(self._corpus, paths, None, None, settings)
+            for source, paths in (corpora or {}).items()
+        }
+        return plan_reindex(self.store, self.encoder(), self.collection, settings, passes)
 
     def _gate(self, gate: QualityGate, reporter: Reporter, old: str, new: str) -> None:
         """Raises GateError where the new generation is worse than the gate allows."""
@@ -459,9 +485,7 @@ class Index:
 
 
 @contextmanager
-def quarantining(
-    reporter: Reporter | None, quarantine: str | os.PathLike[str] | None
-) -> Iterator[Reporter]:
+def quarantining(reporter: Reporter | None, quarantine: str | os.PathLike[str] | None) -> Iterator[Reporter]:
     """The reporter, with bad rows going into the quarantine file too."""
     reporter = reporter or Silent()
     if quarantine is None:

@@ -143,7 +143,9 @@ def update(run: Session, mode: Mode, given: dict[str, Any]) -> None:
         if bool(given["paths"]) == bool(given.get("changes")):
             raise UsageError("Name the corpus, or a feed with --changes; one of the two.")
         if given["dry_run"] and not given["paths"]:
-            raise UsageError("A feed of changes has no --dry-run.")
+            del corpus["input_format"]
+            run.outcome(index.plan_changes(given["changes"], chosen, **corpus))
+            return
         if given["dry_run"]:
             run.outcome(index.plan(given["paths"], chosen, mode=mode, **corpus))
             return

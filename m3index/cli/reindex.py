@@ -62,6 +62,7 @@ def reindex(
     metadata_field: options.MetadataField = "",
     quarantine: options.QuarantinePath = None,
     force: options.Force = False,
+    dry_run: options.DryRun = False,
     uri: options.Uri = options.DEFAULT_URI,
     token: options.Token = "",
     db: options.Db = "",
@@ -99,6 +100,9 @@ def reindex(
             name, equals, rest = path.partition("=")
             named, where = (name, rest) if equals and not Path(path).exists() else (source, path)
             corpora.setdefault(named, []).append(where)
+        if dry_run:
+            run.outcome(index.plan_reindex(corpora, settings(given)))
+            return
         with run.stop.listening(run.reporter):
             summary = index.reindex(
                 corpora,

@@ -11,8 +11,16 @@ _COUNTS = ("added", "updated", "metadata_only", "unchanged", "deleted", "quarant
 
 
 def sentences(record: Mapping[str, Any]) -> Iterator[str]:
-    """For the records of `Summary`, `Plan` and `Verification`."""
+    """For the records of `Summary`, `Plan`, `Verification` and `ReindexPlan`."""
+    if "encodes" in record:
+        return _reindexed(record)
     return _verified(record) if "checked" in record else _run(record)
+
+
+def _reindexed(record: Mapping[str, Any]) -> Iterator[str]:
+    how = "encoding every document again" if record["encodes"] else "keeping the vectors; nothing to encode"
+    rows = _many(record["rows"], "passage")
+    yield f"{record['collection']}: generation {record['generation']} would be built from {rows}, {how}."
 
 
 def _verified(record: Mapping[str, Any]) -> Iterator[str]:

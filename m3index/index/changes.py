@@ -7,18 +7,20 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 from m3index.corpus.formats import Parsed, jsonl
 from m3index.corpus.lines import MAX_LINE, Meter, UnreadableError, open_bytes, reading
 from m3index.corpus.mapping import FieldMapping, RowError
+from m3index.corpus.memory import Documents
 from m3index.corpus.places import COMPRESSIONS
 from m3index.encoder.base import Encoder
 from m3index.errors import UsageError
 from m3index.index.collection import open_collection
 from m3index.index.delete import stored_ordinals
+from m3index.index.forecast import Plan, plan
 from m3index.index.lock import hold
 from m3index.index.plan import windows_of
 from m3index.index.settings import Never, Stop, SyncSettings
@@ -85,6 +87,29 @@ def apply_changes(
                 if run.ending():
                     break
             return run.finish()
+
+
+def plan_changes(
+    store: Store,
+    encoder: Encoder,
+    alias: str,
+    changes: Iterable[ChangeItem],
+    settings: SyncSettings,
+    *,
+    reporter: Reporter | None = None,
+) -> Plan:
+    """What `apply_changes` would do. Holds the feed in memory: of one id only the last change counts."""
+    items = list(changes)
+    rejected = [item for item in items if isinstance(item, Rejected)]
+    last = {item.doc_id: item for item in items if not isinstance(item, Rejected)}
+    documents = [item for item in last.values() if isinstance(item, Document)]
+    found = plan(
+        store, encoder, alias, Documents([*rejected, *documents]), settings, mode="ingest", reporter=reporter
+    )
+    gone = [document_key(settings.source, i.doc_id) for i in last.values() if isinstance(i, Deletion)]
+    name = store.resolve(alias)
+    deleted = len(stored_ordinals(store, name, gone)) if name is not None and gone else 0
+    return replace(found, scanned=len(items), deleted=deleted)
 
 
 def _apply(run: Run, part: list[ChangeItem]) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import TypeAlias
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeAlias
 
 from m3index import schema
 from m3index.corpus.mapping import declared
@@ -102,6 +102,34 @@ def reindex(
             store.point(alias, new.name)
         drop_old(store, alias, keep)
         return build.summary(count)
+
+
+@dataclass(frozen=True, slots=True)
+class ReindexPlan:
+    """What a reindex would do. encodes: whether the documents are encoded again, or their vectors kept;
+    rows: of the generation in use."""
+
+    collection: str
+    encoder: str
+    generation: int
+    encodes: bool
+    rows: int
+    exit: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        return {"type": "summary", "command": "reindex", **asdict(self)}
+
+
+def plan_reindex(
+    store: Store, encoder: Encoder, alias: str, settings: SyncSettings, corpora: Corpora | None = None
+) -> ReindexPlan:
+    """Says what `reindex` would do; takes no lock, writes nothing. Raises what it would refuse with."""
+    old = find(store, alias)
+    copying = _can_copy(old, encoder, _wanted(old, encoder, settings)) and not settings.force
+    if not copying:
+        _check_sources(store, old, corpora)
+    last = generation_number(alias, generation_names(store, alias)[-1]) or 0
+    return ReindexPlan(alias, encoder.info.name, last + 1, not copying, store.count(old.name))
 
 
 def _wanted(old: Target, encoder: Encoder, settings: SyncSettings) -> Wanted:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from index.support import SETTINGS, check_invariant, doc, rows, run
 
 from m3index.errors import CollectionNotFoundError, UsageError
-from m3index.index.changes import ChangeItem, Deletion, apply_changes, read_changes
+from m3index.index.changes import ChangeItem, Deletion, apply_changes, plan_changes, read_changes
 from m3index.index.delete import delete
 from m3index.store.filter import Compare
 from m3index.store.memory import MemoryStore
@@ -145,7 +145,10 @@ def test_applies_a_feed_in_its_order() -> None:
         Rejected(place, "bad"),
         Deletion("never there", place),
     ]
+    forecast = plan_changes(store, encoder, "docs", feed, SETTINGS)
     summary = apply_changes(store, encoder, "docs", feed, SETTINGS)
+    for count in ("scanned", "added", "updated", "metadata_only", "unchanged", "deleted"):
+        assert getattr(forecast, count) == getattr(summary, count), count
     assert (summary.added, summary.updated, summary.deleted, summary.quarantined) == (1, 1, 1, 1)
     assert (summary.scanned, summary.count_ok, summary.exit) == (len(feed), True, 3)
     assert {row["doc_id"]: row["text"] for row in rows(store).values() if row["doc_id"] != "a"} == {

@@ -18,7 +18,7 @@ from m3index.errors import (
     UsageError,
 )
 from m3index.index.generations import drop_old, generations, rollback
-from m3index.index.reindex import reindex
+from m3index.index.reindex import plan_reindex, reindex
 from m3index.store.memory import MemoryStore
 from m3index.types import Document, Leg, Rejected
 
@@ -55,6 +55,16 @@ def test_a_new_model(store: MemoryStore) -> None:
         (2, True, NEW),
     ]
     assert run(store, CORPUS, other()).unchanged == 8
+
+
+def test_a_plan_says_what_would_be_done_and_does_nothing(store: MemoryStore) -> None:
+    before, count = rows(store), store.count("docs__g1")
+    copied = plan_reindex(store, FakeEncoder(), "docs", replace(SETTINGS, fields={"lang": "str"}))
+    assert (copied.encodes, copied.generation, copied.rows) == (False, 2, count)
+    assert plan_reindex(store, other(), "docs", SETTINGS, corpora(CORPUS)).encodes
+    with pytest.raises(UsageError, match="name the corpus"):
+        plan_reindex(store, other(), "docs", SETTINGS)
+    assert (store.collections(), rows(store)) == (["docs__g1"], before)
 
 
 def test_a_declared_field_copies_the_vectors(store: MemoryStore) -> None:
