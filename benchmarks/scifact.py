@@ -22,6 +22,7 @@ from m3index.api import Index
 from m3index.corpus.readers import read
 from m3index.encoder.load import load
 from m3index.evaluate.formats import read_qrels, read_queries
+from m3index.evaluate.runs import as_run
 from m3index.types import Document, Query, join_title
 
 MEASURES = ("nDCG@10", "R@100")
@@ -50,7 +51,9 @@ def exact(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, default=Path("../shared/data/scifact"))
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
@@ -71,10 +74,7 @@ def main() -> None:
                 f"{time.perf_counter() - started:.0f} s"
             )
             for mode in ("dense", "sparse", "hybrid"):
-                run = {
-                    r.query.query_id: {hit.doc_id: hit.score for hit in r.hits}
-                    for r in index.run(queries, mode=mode, k=100)
-                }
+                run = as_run({r.query.query_id: r.hits for r in index.run(queries, mode=mode, k=100)})
                 rows.append((f"m3index {mode}", measured(qrels, run)))
             target = index.target()
             stored = list(index.store.scan(target.name, None, ["doc_id", "title", "text"]))

@@ -49,8 +49,14 @@ class FakeEncoder:
         self.tokenizer = FakeTokenizer(limit)
         self.seed = int.from_bytes(hashlib.blake2b((space or name).encode(), digest_size=4).digest(), "big")
         self.info = EncoderInfo(
-            name=name, dim=dim, limit=limit, window_reserve=2, lexical=lexical, multi_vector=lexical,
-            space_id=f"space-{space or name}-{dim}", encoder_id=f"encoder-{name}-{dim}",
+            name=name,
+            dim=dim,
+            limit=limit,
+            window_reserve=2,
+            lexical=lexical,
+            multi_vector=lexical,
+            space_id=f"space-{space or name}-{dim}",
+            encoder_id=f"encoder-{name}-{dim}",
         )
         self.encoded = 0
         self.closed = False

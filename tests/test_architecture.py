@@ -78,7 +78,8 @@ def test_help_loads_neither_torch_nor_pymilvus() -> None:
         "from m3index.__main__ import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "loaded = {'torch', 'transformers', 'pymilvus', 'milvus_lite', 'pyarrow', 'scipy'} & set(sys.modules)\n"
+        "heavy = {'torch', 'transformers', 'pymilvus', 'milvus_lite', 'pyarrow', 'scipy'}\n"
+        "loaded = heavy & set(sys.modules)\n"
         "sys.exit(f'loaded: {loaded}' if loaded else 0)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
