@@ -15,7 +15,9 @@ from m3index.index.prune import MaxDelete
 from m3index.index.settings import SyncSettings
 from m3index.index.summary import Summary
 from m3index.index.sync import sync
+from m3index.store.base import Store
 from m3index.store.memory import MemoryStore
+from m3index.store.open import open_store
 
 DATA = Path(os.environ.get("M3INDEX_DATA", Path(__file__).parents[2] / "../shared/data"))
 
@@ -27,17 +29,20 @@ def steps(corpus: str) -> tuple[Path, list[dict[str, Any]]]:
     return folder, [json.loads(line) for line in (folder / "changes.jsonl").read_text().splitlines()]
 
 
-def one_run(store: MemoryStore, encoder: FastEncoder, path: Path, max_delete: str | None = None) -> Summary:
+def one_run(store: Store, encoder: FastEncoder, path: Path, max_delete: str | None = None) -> Summary:
     settings = SyncSettings(max_delete=MaxDelete.parse(max_delete) if max_delete else None)
     return sync(store, encoder, "docs", read([path]), settings)
 
 
-@pytest.mark.parametrize(
-    "corpus", ["rustbook", pytest.param("tldr", marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
-)
-def test_every_step_of_a_real_history(corpus: str) -> None:
+SLOW = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@pytest.mark.parametrize("kind", ["memory", pytest.param("lite", marks=SLOW)])
+@pytest.mark.parametrize("corpus", ["rustbook", pytest.param("tldr", marks=SLOW)])
+def test_every_step_of_a_real_history(corpus: str, kind: str, tmp_path: Path) -> None:
     folder, history = steps(corpus)
-    store, encoder = MemoryStore(), FastEncoder()
+    store = open_store("memory:" if kind == "memory" else str(tmp_path / "history.db"))
+    encoder = FastEncoder()
     first = one_run(store, encoder, folder / "v1.jsonl.gz")
     assert (first.exit, first.added, first.scanned) == (0, first.scanned, first.scanned)
     for step in history:
@@ -62,15 +67,18 @@ def test_every_step_of_a_real_history(corpus: str) -> None:
             assert (done.added, done.updated) == (len(step["added"]), len(step["modified"]))
 
         encoded, made = encoder.encoded, []
-        store.fail = made.append
+        if isinstance(store, MemoryStore):
+            store.fail = made.append
         again = one_run(store, encoder, path)
-        store.fail = None
         assert (again.exit, again.unchanged) == (0, again.scanned)
         assert encoder.encoded == encoded
-        assert set(made) == {"before set_properties", "after set_properties"}
+        if isinstance(store, MemoryStore):
+            store.fail = None
+            assert set(made) == {"before set_properties", "after set_properties"}
     rebuilt = MemoryStore()
     one_run(rebuilt, FastEncoder(), path)
     assert rows(store) == rows(rebuilt)
+    store.close()
 
 
 def test_a_truncated_corpus_deletes_nothing(tmp_path: Path) -> None:
