@@ -40,14 +40,15 @@ from m3index.distill.run import distill
 from m3index.types import Document, join_title
 
 PYDOCS = "pydocs.en-es.jsonl.gz"
-CROPS = 8
+CROPS = 12
+LAYERS = (0, 3, 5)
 _MARKUP = re.compile(r":[\w:]+:`[~!]?([^`<]*?)(?: *<[^>]*>)?`|``|`_*|\*\*|\|")
 _SENTENCE = re.compile(r"(?<=[.!?:;]) +(?=[A-Z])")
 
 
 def training_texts(data: Path) -> list[str]:
-    """English news sentences and, since queries are short, stretches of 4 to 16 of their words; half of the
-    paragraphs and sentences of the Python documentation, without their markup. Shuffled."""
+    """English news sentences and, since queries are short, stretches of 4 to 16 of their words; paragraphs
+    and sentences of the Python documentation, without their markup. Shuffled."""
     draw = random.Random(0)
     texts = []
     with gzip.open(data / "ntrex/eng.txt.gz", "rt", encoding="utf-8") as lines:
@@ -59,13 +60,11 @@ def training_texts(data: Path) -> list[str]:
                 if len(words) > n:
                     start = draw.randrange(len(words) - n)
                     texts.append(" ".join(words[start : start + n]))
-    documentation = []
     with gzip.open(data / PYDOCS, "rt", encoding="utf-8") as lines:
         for i, line in enumerate(lines):
             text = _MARKUP.sub(lambda found: found[1] or "", json.loads(line)["en"]).strip()
             parts = _SENTENCE.split(text) if i % 2 else [text]
-            documentation += [part for part in parts if len(part) > 20]
-    texts += documentation[::2]
+            texts += [part for part in parts if len(part) > 20]
     draw.shuffle(texts)
     return texts
 
@@ -117,10 +116,10 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=default)
     parser.add_argument("--out", type=Path, help="keep the student here")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--tokens", type=int, default=1_000_000, help="to train on")
+    parser.add_argument("--tokens", type=int, default=1_300_000, help="to train on")
     parser.add_argument("--rate", type=float, default=5e-4)
     parser.add_argument("--batch-tokens", type=int, default=1024)
-    parser.add_argument("--hidden", type=float, default=1.0, help="weight of the hidden states' cosines")
+    parser.add_argument("--hidden", type=float, default=3.0, help="weight of the hidden states' cosines")
     parser.add_argument("--similarity", type=float, default=10.0)
     parser.add_argument("--lexical", type=float, default=0.1)
     parser.add_argument("--quick", action="store_true", help="without SciFact")
@@ -148,7 +147,7 @@ def main() -> int:
         steps = args.tokens // args.batch_tokens
         done = distill(
             Request(
-                out=work / "student", teacher=teacher, layers=LayerChoice(3),
+                out=work / "student", teacher=teacher, layers=LayerChoice(layers=LAYERS),
                 objective=Objective(
                     cosine=1.0, similarity=args.similarity, lexical=args.lexical, hidden=args.hidden
                 ),

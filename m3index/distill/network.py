@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from m3index.distill.losses import Outputs
-from m3index.encoder import attention, backbone, heads, packing
+from m3index.encoder import backbone, heads, packing
 from m3index.encoder.attention import Spans
 from m3index.encoder.backbone import Backbone
 from m3index.encoder.hardware import Precision
@@ -104,13 +104,8 @@ def trainable(layout: Layout, *, trust_remote_code: bool = False) -> Network:
     """A model in float32 on the CPU whose forward has gradients; dropout stays off, so that the student
     sees its inputs as the teacher does."""
     model = backbone.load_model(layout, "fp32", trust_remote_code=trust_remote_code)
-    return Network(layout, ModelTokenizer(layout), model, differentiable(model))
-
-
-def differentiable(model: Any) -> Backbone:
-    if getattr(model.config, "_attn_implementation", None) == attention.NAME:
-        return backbone.PackedBackbone(model)
-    return backbone.SingleBackbone(model)
+    forward = backbone.of_model(model, torch.device("cpu"), gradients=True)
+    return Network(layout, ModelTokenizer(layout), model, forward)
 
 
 def frozen(

@@ -98,8 +98,8 @@ def load(
     return of_model(load_model(layout, precision, trust_remote_code=trust_remote_code), device)
 
 
-def of_model(model: Any, device: torch.device) -> Backbone:
-    """The fastest way to this model's forward that is exact.
+def of_model(model: Any, device: torch.device, *, gradients: bool = False) -> Backbone:
+    """The fastest way to this model's forward that is exact; with `gradients` of those that have them.
 
     Each way is tried on two short inputs, and kept only if it gives what the model's own code gives for
     one input at a time, on this device and in this precision.
@@ -108,7 +108,7 @@ def of_model(model: Any, device: torch.device) -> Backbone:
     own_attention = model.config._attn_implementation
     truth = _probe(SingleBackbone(model), model, device)
     ways: list[Callable[[Any], Backbone]] = [PackedBackbone]
-    if _fusable(model.config):
+    if not gradients and _fusable(model.config):
         ways.insert(0, FusedBackbone)
     for way in ways:
         try:
