@@ -41,6 +41,7 @@ from m3index.types import Document, join_title
 
 PYDOCS = "pydocs.en-es.jsonl.gz"
 CROPS = 12
+LANGUAGES = ("deu", "fra", "ita", "spa", "por")
 LAYERS = (0, 3, 5)
 _MARKUP = re.compile(r":[\w:]+:`[~!]?([^`<]*?)(?: *<[^>]*>)?`|``|`_*|\*\*|\|")
 _SENTENCE = re.compile(r"(?<=[.!?:;]) +(?=[A-Z])")
@@ -48,7 +49,8 @@ _SENTENCE = re.compile(r"(?<=[.!?:;]) +(?=[A-Z])")
 
 def training_texts(data: Path) -> list[str]:
     """English news sentences and, since queries are short, stretches of 4 to 16 of their words; paragraphs
-    and sentences of the Python documentation, without their markup. Shuffled."""
+    and sentences of the Python documentation, without their markup; news sentences of other languages,
+    which an English vocabulary spells in rare pieces. Shuffled."""
     draw = random.Random(0)
     texts = []
     with gzip.open(data / "ntrex/eng.txt.gz", "rt", encoding="utf-8") as lines:
@@ -65,6 +67,9 @@ def training_texts(data: Path) -> list[str]:
             text = _MARKUP.sub(lambda found: found[1] or "", json.loads(line)["en"]).strip()
             parts = _SENTENCE.split(text) if i % 2 else [text]
             texts += [part for part in parts if len(part) > 20]
+    for language in LANGUAGES:
+        with gzip.open(data / f"ntrex/{language}.txt.gz", "rt", encoding="utf-8") as lines:
+            texts += filter(None, map(str.strip, lines))
     draw.shuffle(texts)
     return texts
 
@@ -116,10 +121,10 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=default)
     parser.add_argument("--out", type=Path, help="keep the student here")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--tokens", type=int, default=1_300_000, help="to train on")
+    parser.add_argument("--tokens", type=int, default=1_400_000, help="to train on")
     parser.add_argument("--rate", type=float, default=5e-4)
     parser.add_argument("--batch-tokens", type=int, default=1024)
-    parser.add_argument("--hidden", type=float, default=3.0, help="weight of the hidden states' cosines")
+    parser.add_argument("--hidden", type=float, default=10.0, help="weight of the hidden states' cosines")
     parser.add_argument("--similarity", type=float, default=10.0)
     parser.add_argument("--lexical", type=float, default=0.1)
     parser.add_argument("--quick", action="store_true", help="without SciFact")
