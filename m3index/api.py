@@ -30,8 +30,8 @@ from m3index.index import collection as collections
 from m3index.index.changes import apply_changes, plan_changes, read_changes
 from m3index.index.delete import delete
 from m3index.index.forecast import Plan, plan
-from m3index.index.generations import Generation, generations, rollback
-from m3index.index.lock import Holder, unlock
+from m3index.index.generations import Generation, generations, plan_rollback, rollback
+from m3index.index.lock import Holder, plan_unlock, unlock
 from m3index.index.plan import Corpus
 from m3index.index.reindex import ReindexPlan, plan_reindex, reindex
 from m3index.index.settings import Mode, Stop, SyncSettings
@@ -373,9 +373,17 @@ class Index:
         """Moves the alias to generation `to`, or to the one before the current."""
         return rollback(self.store, self.collection, to, retry_lock=retry_lock)
 
+    def plan_rollback(self, to: int | None = None) -> Generation:
+        """The generation that `rollback` would choose, with nothing written."""
+        return plan_rollback(self.store, self.collection, to)
+
     def unlock(self) -> Holder | None:
         """Frees the lease of a dead holder before it expires; returns who had it."""
         return unlock(self.store, self.collection)
+
+    def plan_unlock(self) -> Holder | None:
+        """Whose lease `unlock` would free, with nothing written."""
+        return plan_unlock(self.store, self.collection)
 
     def plan(
         self,

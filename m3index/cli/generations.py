@@ -57,14 +57,20 @@ def rollback(
     timeout: options.Timeout = 60.0,
     collection: options.Collection = DEFAULT_COLLECTION,
     retry_lock: options.RetryLock = "0s",
+    dry_run: options.DryRun = False,
     as_json: options.Json = False,
 ) -> None:
     """Let an older generation serve again."""
     given = dict(locals())
     with session("rollback", as_json=as_json) as run, options.opened(run, given) as index:
-        chosen = index.rollback(to, retry_lock=parse.seconds(retry_lock))
-        run.reporter.note(f"{collection!r} is generation {chosen.number} ({chosen.rows:,} rows) now.")
-        run.summary |= {"collection": collection, "generation": chosen.number}
+        if dry_run:
+            chosen = index.plan_rollback(to)
+            said = "would be"
+        else:
+            chosen = index.rollback(to, retry_lock=parse.seconds(retry_lock))
+            said = "is now"
+        run.reporter.note(f"{collection!r} {said} generation {chosen.number} ({chosen.rows:,} rows).")
+        run.summary |= {"collection": collection, "generation": chosen.number, "dry_run": dry_run}
 
 
 def unlock(
@@ -73,11 +79,16 @@ def unlock(
     db: options.Db = "",
     timeout: options.Timeout = 60.0,
     collection: options.Collection = DEFAULT_COLLECTION,
+    dry_run: options.DryRun = False,
     as_json: options.Json = False,
 ) -> None:
     """Free the lease of a run whose host has died, before it expires by itself."""
     given = dict(locals())
     with session("unlock", as_json=as_json) as run, options.opened(run, given) as index:
-        holder = index.unlock()
-        run.reporter.note(f"The lease of {holder} is freed." if holder else f"{collection!r} was not locked.")
-        run.summary |= {"collection": collection, "freed": str(holder) if holder else None}
+        holder = index.plan_unlock() if dry_run else index.unlock()
+        said = "would be" if dry_run else "is"
+        run.reporter.note(
+            f"The lease of {holder} {said} freed." if holder else f"{collection!r} is not locked."
+        )
+        freed = str(holder) if holder else None
+        run.summary |= {"collection": collection, "freed": freed, "dry_run": dry_run}

@@ -71,23 +71,27 @@ def rollback(store: Store, alias: str, to: int | None = None, *, retry_lock: flo
     with hold(store, alias, retry_lock, "m3index rollback") as lock:
         if store.resolve(alias) is not None:
             lock.lease(lambda: find(store, alias))
-        known = generations(store, alias)
-        current = next((g.number for g in known if g.current), None)
-        if to is None:
-            older = [g for g in known if g.state == LIVE and current is not None and g.number < current]
-            if not older:
-                raise NotFoundError(f"Collection {alias!r} has no older generation to go back to.")
-            chosen = older[-1]
-        else:
-            named = [g for g in known if g.number == to]
-            if not named:
-                numbers = ", ".join(str(g.number) for g in known)
-                raise NotFoundError(f"Collection {alias!r} has no generation {to}; there are: {numbers}.")
-            chosen = named[0]
-            if chosen.state != LIVE:
-                raise UsageError(f"Generation {to} of {alias!r} was never finished; it cannot serve.")
+        chosen = plan_rollback(store, alias, to)
         store.point(alias, chosen.name)
         return replace(chosen, current=True)
+
+
+def plan_rollback(store: Store, alias: str, to: int | None = None) -> Generation:
+    """The generation that `rollback` would choose; takes no lock, writes nothing. Raises what it would."""
+    known = generations(store, alias)
+    current = next((g.number for g in known if g.current), None)
+    if to is None:
+        older = [g for g in known if g.state == LIVE and current is not None and g.number < current]
+        if not older:
+            raise NotFoundError(f"Collection {alias!r} has no older generation to go back to.")
+        return older[-1]
+    named = [g for g in known if g.number == to]
+    if not named:
+        numbers = ", ".join(str(g.number) for g in known)
+        raise NotFoundError(f"Collection {alias!r} has no generation {to}; there are: {numbers}.")
+    if named[0].state != LIVE:
+        raise UsageError(f"Generation {to} of {alias!r} was never finished; it cannot serve.")
+    return named[0]
 
 
 def drop_old(store: Store, alias: str, keep: int) -> list[str]:

@@ -269,9 +269,14 @@ def unlock(store: Store, alias: str) -> Holder | None:
 
     The lock on this host frees itself when its process ends: while it is held, LockedError.
     """
-    name = store.resolve(alias)
     with hold(store, alias, 0.0, "unlock"):
-        holder = current_lease(store, name) if name else None
-        if name and holder:
+        holder = plan_unlock(store, alias)
+        if holder and (name := store.resolve(alias)):
             store.set_properties(name, {"lease": FREE})
     return holder
+
+
+def plan_unlock(store: Store, alias: str) -> Holder | None:
+    """Whose lease `unlock` would free."""
+    name = store.resolve(alias)
+    return current_lease(store, name) if name else None

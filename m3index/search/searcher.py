@@ -219,8 +219,7 @@ def _retrieve(texts: Sequence[str], plan: Sequence[PlannedLeg], scope: Scope, cl
     if late:
         found = {leg.name: start(_timed(clock, ask, leg)) for leg in early}
         try:
-            with clock("encode"):
-                vectors |= encode(texts, late)
+            vectors |= _encode(texts, late, clock)
             found |= at_once({leg.name: _timed(clock, ask, leg) for leg in late})
         finally:
             wait(found.values())
@@ -229,13 +228,22 @@ def _retrieve(texts: Sequence[str], plan: Sequence[PlannedLeg], scope: Scope, cl
     return _Retrieved({leg.name: found[leg.name].result() for leg in plan}, vectors)
 
 
+def _encode(
+    texts: Sequence[str], legs: Sequence[PlannedLeg], clock: Clock
+) -> Mapping[str, Sequence[QueryVector]]:
+    with clock("load"):  # nothing but for the first search of a process
+        for leg in legs:
+            leg.target.encoder()
+    with clock("encode"):
+        return encode(texts, legs)
+
+
 def _retrieve_fused(
     texts: Sequence[str], plan: Sequence[PlannedLeg], options: SearchOptions, clock: Clock
 ) -> tuple[_Retrieved, list[list[Found]]]:
     """Both legs in one call, fused by Milvus; the legs themselves stay there."""
     vectors: dict[str, Sequence[QueryVector]] = {leg.name: texts for leg in plan if leg.leg is Leg.BM25}
-    with clock("encode"):
-        vectors |= encode(texts, [leg for leg in plan if leg.leg is not Leg.BM25])
+    vectors |= _encode(texts, [leg for leg in plan if leg.leg is not Leg.BM25], clock)
     with clock("server"):
         return _Retrieved({}, vectors), fuse_on_server(vectors, plan, options, _wanted(options))
 

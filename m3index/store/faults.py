@@ -17,12 +17,13 @@ from m3index.errors import (
     FilterError,
     M3IndexError,
     NotAuthorisedError,
+    NotFoundError,
     StoppedError,
     StoreError,
     UnreachableError,
 )
 
-UNEXPECTED, RATE_LIMIT, NOT_FOUND, NOT_LOADED = 1, 8, 100, 101
+UNEXPECTED, RATE_LIMIT, NOT_FOUND, NOT_LOADED, NO_DATABASE = 1, 8, 100, 101, 800
 TRANSIENT_CODES = frozenset({2, 4, 8, 12, 103, 106, 202, 1002, 1807, 2200})
 """Milvus's own codes for: unavailable, too many requests, rate limit, time tick delay, loading,
 recovering, I/O cut short, and the same in its parts."""
@@ -112,6 +113,10 @@ def translate(error: BaseException, doing: str, uri: str, *, filtered: bool = Fa
         return UnreachableError(
             f"{place} did not answer while {doing} ({said}). Check --uri, and that the server runs."
         )
+    if "wait for loading" in said:  # pymilvus's own words, with no code
+        return UnreachableError(f"{place} is still {doing}. Try again later, or with a greater --timeout.")
+    if found == NO_DATABASE:
+        return NotFoundError(f"{place}: {said}. Check --db.")
     if found == NOT_FOUND:
         return CollectionNotFoundError(f"{place}: {said}.")
     if found in _FULL_CODES:

@@ -17,7 +17,7 @@ from index.support import SETTINGS, ListCorpus, doc, rows, run
 from m3index.errors import LockedError, UsageError
 from m3index.index import lock as module
 from m3index.index.collection import Target, find
-from m3index.index.lock import Holder, current_lease, hold, is_local, lock_path, unlock
+from m3index.index.lock import Holder, current_lease, hold, is_local, lock_path, plan_unlock, unlock
 from m3index.index.sync import sync
 from m3index.store.memory import MemoryStore
 
@@ -200,7 +200,9 @@ def test_an_alias_that_moved_while_waiting_is_followed(server: Server) -> None:
 
 def test_unlock_frees_a_dead_lease_but_not_a_living_lock(server: Server) -> None:
     server.set_properties("docs__g1", {"lease": another_host()})
+    planned = plan_unlock(server, "docs")
     freed = unlock(server, "docs")
+    assert planned == freed, "a plan frees nothing"
     assert freed is not None
     assert freed.host == "host-b"
     assert unlock(server, "docs") is None

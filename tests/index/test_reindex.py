@@ -17,7 +17,7 @@ from m3index.errors import (
     NotFoundError,
     UsageError,
 )
-from m3index.index.generations import drop_old, generations, rollback
+from m3index.index.generations import drop_old, generations, plan_rollback, rollback
 from m3index.index.reindex import plan_reindex, reindex
 from m3index.store.memory import MemoryStore
 from m3index.types import Document, Leg, Rejected
@@ -230,6 +230,8 @@ def test_rollback_and_old_generations(store: MemoryStore) -> None:
     with pytest.raises(NotFoundError, match="no older"):
         rollback(store, "docs")
     reindex(store, other(), "docs", SETTINGS, corpora=corpora(CORPUS))
+    assert plan_rollback(store, "docs").number == 1
+    assert store.resolve("docs") == "docs__g2", "a plan moves nothing"
     assert rollback(store, "docs").number == 1
     assert rows(store) == before
     assert rollback(store, "docs", to=2).current
@@ -248,8 +250,9 @@ def test_a_generation_that_was_never_finished_cannot_serve(store: MemoryStore) -
 
     with pytest.raises(GateError):
         reindex(store, other(), "docs", SETTINGS, corpora=corpora(CORPUS), gate=refuse)
-    with pytest.raises(UsageError, match="never finished"):
-        rollback(store, "docs", to=2)
+    for refused in (rollback, plan_rollback):
+        with pytest.raises(UsageError, match="never finished"):
+            refused(store, "docs", to=2)
 
 
 def test_a_crash_at_any_write_leaves_a_collection_that_serves(store: MemoryStore) -> None:

@@ -442,7 +442,7 @@ def test_there_must_be_a_collection() -> None:
 
 def test_timings_name_the_steps() -> None:
     timings = Searcher(collection(TIDES)).search("sea").timings
-    assert set(timings) == {"encode", "dense", "sparse", "fuse", "fetch", "total"}
+    assert set(timings) == {"load", "encode", "dense", "sparse", "fuse", "fetch", "total"}
     assert all(seconds >= 0 for seconds in timings.values())
     assert timings["total"] >= max(timings["dense"], timings["sparse"])
 

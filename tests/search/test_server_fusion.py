@@ -73,7 +73,7 @@ def test_the_server_gives_our_answer(sparse: Any, weights: Any, where: Any) -> N
     assert shown(theirs) == shown(ours)
     assert theirs.notes == ("Fused by Milvus.",)
     assert len(store.asked) == 1
-    assert set(theirs.timings) == {"encode", "server", "fetch", "total"}
+    assert set(theirs.timings) == {"load", "encode", "server", "fetch", "total"}
     assert (theirs.legs, theirs.hits[0].legs) == ({}, {})
 
 
