@@ -38,8 +38,10 @@ from m3index.index.settings import Mode, Stop, SyncSettings
 from m3index.index.status import Status, status
 from m3index.index.summary import Summary
 from m3index.index.sync import sync
+from m3index.index.tenant import tenant_of
 from m3index.index.verify import Difference, Verification, verify
 from m3index.progress import Reporter, Silent
+from m3index.schema import with_tenant
 from m3index.search.options import SearchOptions
 from m3index.search.rerank import Reranker, load_reranker
 from m3index.search.searcher import Searcher, SearchResult, Target
@@ -264,7 +266,8 @@ class Index:
         source: str = DEFAULT_SOURCE,
         **options: Any,
     ) -> Summary:
-        """Removes whole documents by id or by filter. options: dry_run, retry_lock, reporter, stop."""
+        """Removes whole documents by id or by filter. options: tenant, dry_run,
+        retry_lock, reporter, stop."""
         return delete(self.store, self.collection, ids=ids, where=where, source=source, **options)
 
     def verify(
@@ -418,6 +421,7 @@ class Index:
         if fields is None:
             with suppress(CollectionNotFoundError):
                 fields = self.fields()
+        fields, _ = with_tenant(fields or {}, settings.tenant_field)
         named = [paths] if isinstance(paths, str | os.PathLike) else paths
         return read(named, mapping or FieldMapping(), format=input_format, fields=fields)
 
@@ -448,11 +452,15 @@ class Index:
         conditions: Sequence[str] = (),
         expression: str | None = None,
         source: str | None = None,
+        tenant: str | None = None,
     ) -> Filter | None:
-        """One filter of `field=value` conditions, a Milvus expression and a source, all of which must
-        hold. Raises FilterError."""
+        """One filter of `field=value` conditions, a Milvus expression, a source and a tenant, all of which
+        must hold. Raises FilterError, UsageError where there are no tenants."""
         fields = self.fields() if conditions else {}
         parts: list[Filter] = [parse_where(condition, fields) for condition in conditions]
+        owner = tenant_of(self.target().spec, self.collection, tenant) if tenant is not None else None
+        if owner is not None:
+            parts.append(owner.where)
         if source is not None:
             parts.append(Compare("source", "==", source))
         if expression:

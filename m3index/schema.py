@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 from m3index.errors import UsageError
-from m3index.types import FieldType, FieldValue, SparseKind
+from m3index.types import FieldType, FieldValue, SparseKind, Storage
+
+IndexClass: TypeAlias = Literal["small", "large", "huge"]
+INDEX_CLASSES: tuple[IndexClass, ...] = get_args(IndexClass)
+STORAGES: tuple[Storage, ...] = get_args(Storage)
 
 
 @cache
@@ -41,17 +46,121 @@ BASE_FIELDS: frozenset[str] = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
+class IndexChoice:
+    """Which indexes a collection has: those of a size class of the definition, and what is changed in them.
+
+    changes: `dense.type=HNSW_SQ`, `dense.M=24`, `dense.search.nprobe=128`, `sparse.mmap=true`, sorted.
+    """
+
+    size: IndexClass = "small"
+    changes: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, size: str, changes: Iterable[str] = ()) -> IndexChoice:
+        """Raises UsageError."""
+        found: dict[str, str] = {}
+        for change in changes:
+            matched = _INDEX_CHANGE.fullmatch(change)
+            if matched is None:
+                raise UsageError(
+                    f"An index is changed by LEG.NAME=VALUE, as in dense.type=HNSW_SQ, dense.M=24, "
+                    f"dense.search.ef=512, sparse.mmap=true or rows.mmap=true: {change!r} is none."
+                )
+            found[matched[1]] = matched[2]
+        for known in INDEX_CLASSES:
+            if size == known:
+                return cls(known, tuple(f"{name}={value}" for name, value in sorted(found.items())))
+        raise UsageError(f"There is no index class {size!r}; there are {', '.join(INDEX_CLASSES)}.")
+
+    @classmethod
+    def from_json(cls, text: str) -> IndexChoice:
+        """Of a collection's property `index`; empty where it was made before there were classes."""
+        record = json.loads(text) if text else {}
+        return cls(record.get("class", "small"), tuple(record.get("changes", ())))
+
+    def to_json(self) -> str:
+        return json.dumps({"class": self.size, "changes": self.changes})
+
+    def __str__(self) -> str:
+        return ", ".join([self.size, *self.changes])
+
+    def part(self, prefix: str) -> dict[str, Any]:
+        """The changes right below a prefix (`dense`, `dense.search`), values as JSON where they are."""
+        found = {}
+        for change in self.changes:
+            name, _, value = change.partition("=")
+            above, _, last = name.rpartition(".")
+            if above == prefix:
+                found[last] = _json_or_text(value)
+        return found
+
+
+_INDEX_CHANGE = re.compile(
+    r"\s*((?:dense|sparse)(?:\.search)?\.[A-Za-z]\w*|rows\.mmap)\s*=\s*(\S(?:.*\S)?)\s*"
+)
+
+
+def _json_or_text(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
+def parse_storage(text: str) -> Storage:
+    """Raises UsageError."""
+    for known in STORAGES:
+        if text == known:
+            return known
+    raise UsageError(f"--storage is {', '.join(STORAGES)}, not {text!r}.")
+
+
+@dataclass(frozen=True, slots=True)
 class CollectionSpec:
     """What a collection is made from: `schemas/collection.json` filled in.
 
     dim: width of the dense vector. fields: the declared typed columns, by name. analyzer: a name
-    in `analyzers` of the definition (`icu`, `ngrams`), only where sparse is `bm25`.
+    in `analyzers` of the definition (`icu`, `ngrams`), only where sparse is `bm25`. tenant: the
+    declared field that is the partition key. storage: how dense vectors are kept.
     """
 
     dim: int
     sparse: SparseKind
     fields: Mapping[str, FieldType] = field(default_factory=dict)
     analyzer: str | None = None
+    tenant: str | None = None
+    storage: Storage = "fp32"
+    index: IndexChoice = IndexChoice()
+
+
+def with_tenant(
+    fields: Mapping[str, FieldType], declaration: str | None
+) -> tuple[dict[str, FieldType], str | None]:
+    """The declared fields with the tenant field (`org`, `org:int`) among them, and its name.
+
+    Raises UsageError where it is declared otherwise, or of a type that no partition key has.
+    """
+    columns = dict(fields)
+    if declaration is None:
+        return columns, None
+    typed = ":" in declaration
+    name, kind = parse_field(declaration)
+    declared = columns.setdefault(name, kind)
+    if typed and declared != kind:
+        raise UsageError(f"The tenant field {name!r} is declared {declared} and {kind}; say one of them.")
+    if declared not in collection()["tenant"]["types"]:
+        raise UsageError(f"The tenant field {name!r} is declared {declared}; it must be str or int.")
+    return columns, name
+
+
+def tenant_value(name: str, kind: FieldType, text: str) -> str | int:
+    """What a person calls a tenant, as the field's type. Raises UsageError."""
+    if kind != "int":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"The tenant field {name!r} holds whole numbers: {text!r} is none.") from None
 
 
 def parse_field(declaration: str) -> tuple[str, FieldType]:

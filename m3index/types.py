@@ -18,6 +18,7 @@ Metadata: TypeAlias = Mapping[str, Any]
 FieldValue: TypeAlias = str | int | float | bool | Sequence[str] | None
 FieldType: TypeAlias = Literal["str", "int", "float", "bool", "str[]"]
 SparseKind: TypeAlias = Literal["lexical", "bm25", "none"]
+Storage: TypeAlias = Literal["fp32", "fp16", "bf16"]
 
 DEFAULT_SOURCE = "default"
 DEFAULT_COLLECTION = "m3index"

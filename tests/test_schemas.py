@@ -47,8 +47,16 @@ def test_collection_json_and_the_code_agree() -> None:
     assert set(schema.FIELD_TYPES) == {"str", "int", "float", "bool", "str[]"}
     assert schema.version() == definition["version"] >= 1
     assert definition["declared_field"]["nullable"] is True
-    for part in (definition["dense"], definition["sparse"]["lexical"]):
-        assert part["index"]["metric_type"] == "IP"
+    assert (
+        definition["dense"]["metric_type"] == definition["sparse"]["lexical"]["index"]["metric_type"] == "IP"
+    )
+    assert set(definition["dense"]["storage"]) == set(schema.STORAGES)
+    assert set(definition["index_classes"]) == {"lite", *schema.INDEX_CLASSES}
+    for of_class in definition["index_classes"].values():
+        assert of_class["dense"] in definition["dense"]["indexes"]
+        assert set(of_class["mmap"]) <= {"rows", "dense", "sparse"}
+    for index in definition["dense"]["indexes"].values():
+        assert index.get("depth") in {None, *index["search"]}
 
 
 def test_a_row_has_the_fields_of_the_definition() -> None:
@@ -68,6 +76,44 @@ def test_pymilvus_takes_the_definition(sparse: str) -> None:
     spec = CollectionSpec(8, sparse, {"lang": "str", "tags": "str[]"}, "ngrams" if sparse == "bm25" else None)  # type: ignore[arg-type]
     made = to_milvus(spec, lite=True)
     assert {field.name for field in made.fields} >= {"passage_id", "text", "dense", "lang", "tags"}
+
+
+def test_what_is_changed_in_an_index() -> None:
+    told = ["dense.search.ef=512", " dense.type = HNSW_SQ ", "dense.M=8", "dense.M=24", "rows.mmap=true"]
+    choice = schema.IndexChoice.parse("large", told)
+    assert choice.changes == ("dense.M=24", "dense.search.ef=512", "dense.type=HNSW_SQ", "rows.mmap=true")
+    assert choice.part("dense") == {"type": "HNSW_SQ", "M": 24}
+    assert choice.part("dense.search") == {"ef": 512}
+    assert choice.part("rows") == {"mmap": True}
+    assert choice.part("sparse") == {}
+    assert schema.IndexChoice.from_json(choice.to_json()) == choice
+    assert schema.IndexChoice.from_json("") == schema.IndexChoice() == schema.IndexChoice.parse("small")
+    assert str(schema.IndexChoice.parse("huge", ["sparse.mmap=false"])) == "huge, sparse.mmap=false"
+
+
+@pytest.mark.parametrize("change", ["", "M=24", "dense.M", "dense.=1", "rows.M=1", "bm25.x=1", "dense.a.b=1"])
+def test_a_change_that_is_none(change: str) -> None:
+    with pytest.raises(UsageError, match=r"LEG\.NAME=VALUE"):
+        schema.IndexChoice.parse("small", [change])
+    with pytest.raises(UsageError, match="there are small, large, huge"):
+        schema.IndexChoice.parse("tiny")
+
+
+def test_the_tenant_field_is_a_declared_one() -> None:
+    assert schema.with_tenant({"lang": "str"}, None) == ({"lang": "str"}, None)
+    assert schema.with_tenant({"lang": "str"}, "org") == ({"lang": "str", "org": "str"}, "org")
+    assert schema.with_tenant({"org": "int"}, "org") == ({"org": "int"}, "org")
+    assert schema.with_tenant({}, "org:int") == ({"org": "int"}, "org")
+    with pytest.raises(UsageError, match="declared int and str"):
+        schema.with_tenant({"org": "int"}, "org:str")
+    with pytest.raises(UsageError, match="must be str or int"):
+        schema.with_tenant({"org": "str[]"}, "org")
+    with pytest.raises(UsageError, match="field of every collection"):
+        schema.with_tenant({}, "source")
+    assert schema.tenant_value("org", "str", "7") == "7"
+    assert schema.tenant_value("org", "int", "7") == 7
+    with pytest.raises(UsageError, match="whole numbers"):
+        schema.tenant_value("org", "int", "seven")
 
 
 @pytest.mark.parametrize(

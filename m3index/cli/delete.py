@@ -32,6 +32,7 @@ def delete(
     filter_: options.FilterText = "",
     where: options.Where = [],  # noqa: B006
     source: options.Source = DEFAULT_SOURCE,
+    tenant: options.Tenant = "",
     yes: options.Yes = False,
     dry_run: options.DryRun = False,
     uri: options.Uri = options.DEFAULT_URI,
@@ -51,7 +52,7 @@ def delete(
         if bool(named) == (filtered is not None):
             raise UsageError("Name documents by id or --file, or say which by --where or --filter.")
         which: dict[str, Any] = {"ids": named} if named else {"where": filtered}
-        found = index.delete(**which, source=source, dry_run=True)
+        found = index.delete(**which, source=source, tenant=tenant or None, dry_run=True)
         if dry_run or not found.deleted:
             run.outcome(found)
             return
@@ -65,6 +66,7 @@ def delete(
             summary = index.delete(
                 **which,
                 source=source,
+                tenant=tenant or None,
                 retry_lock=retry,
                 reporter=run.reporter,
                 stop=run.stop,

@@ -71,6 +71,10 @@ def load(
     field: options.Field = [],  # noqa: B006  (typer copies it)
     sparse: options.Sparse = "",
     analyzer: options.Analyzer = "",
+    tenant_field: options.TenantField = "",
+    storage: options.StorageOption = "",
+    index_class: options.IndexClass = "",
+    index: options.IndexChange = [],  # noqa: B006
     quarantine: options.QuarantinePath = None,
     uri: options.Uri = options.DEFAULT_URI,
     token: options.Token = "",
@@ -86,7 +90,7 @@ def load(
     given = dict(locals())
     with (
         session("load", as_json=as_json, quiet=quiet) as run,
-        options.opened(run, given, create=True) as index,
+        options.opened(run, given, create=True) as target,
     ):
         from m3index.api import quarantining
         from m3index.files import Folder
@@ -100,6 +104,9 @@ def load(
             fields=dict(map(parse_field, field)) or None,
             sparse=parse.sparse(sparse),
             analyzer=analyzer or None,
+            tenant_field=tenant_field or None,
+            storage=parse.storage(storage),
+            index=parse.index(index_class, index),
             fresh=fresh,
             keep=keep,
             workers=workers,
@@ -114,11 +121,13 @@ def load(
                 need("minio", "azure.storage.blob", "ml_dtypes", extra="bulk")
                 importer = _importer(uri, token, db)
                 summary = bulk_load(
-                    index.store, importer, collection, shards, Folder(bulk), settings,
+                    target.store, importer, collection, shards, Folder(bulk), settings,
                     reporter=told, stop=run.stop,
                 )  # fmt: skip
             else:
-                summary = load_shards(index.store, collection, shards, settings, reporter=told, stop=run.stop)
+                summary = load_shards(
+                    target.store, collection, shards, settings, reporter=told, stop=run.stop
+                )
         run.outcome(summary)
 
 

@@ -241,6 +241,69 @@ Field = Annotated[
         help="Typed column from the metadata, for filters (str, int, float, bool, str[]). Repeatable.",
     ),
 ]
+TenantField = Annotated[
+    str,
+    typer.Option(
+        envvar="M3INDEX_TENANT_FIELD",
+        metavar="FIELD",
+        rich_help_panel=_CORPUS,
+        show_default="the collection's own",
+        help="Metadata key that says whose a document is, the partition key of a new collection; KEY:int.",
+    ),
+]
+Tenant = Annotated[
+    str,
+    typer.Option(
+        envvar="M3INDEX_TENANT",
+        metavar="VALUE",
+        rich_help_panel=_CORPUS,
+        show_default="all",
+        help="Only this tenant's documents: others are neither read nor written nor removed.",
+    ),
+]
+TenantFilter = Annotated[
+    str,
+    typer.Option(
+        "--tenant",
+        envvar="M3INDEX_TENANT",
+        metavar="VALUE",
+        rich_help_panel=_SEARCH,
+        show_default="all",
+        help="Only this tenant's documents, by the collection's tenant field.",
+    ),
+]
+StorageOption = Annotated[
+    str,
+    typer.Option(
+        "--storage",
+        envvar="M3INDEX_STORAGE",
+        metavar="TYPE",
+        rich_help_panel=_STORE,
+        show_default="the collection's own; for a new one: fp32",
+        help="How a server keeps dense vectors: fp32, or fp16, bf16 for half the bytes.",
+    ),
+]
+IndexClass = Annotated[
+    str,
+    typer.Option(
+        envvar="M3INDEX_INDEX_CLASS",
+        metavar="CLASS",
+        rich_help_panel=_STORE,
+        show_default="the collection's own; for a new one: small",
+        help="Indexes on a server: small (HNSW), large (IVF_RABITQ) or huge (DISKANN); see docs/scale.md.",
+    ),
+]
+IndexChange = Annotated[
+    list[str],
+    typer.Option(
+        "--index",
+        envvar="M3INDEX_INDEX",
+        metavar="LEG.NAME=VALUE",
+        rich_help_panel=_STORE,
+        show_default="none",
+        help="Change the class's index: dense.type=HNSW_SQ, dense.M=24, sparse.mmap=true. Repeatable.",
+    ),
+]
 PassageTokens = Annotated[
     str,
     typer.Option(

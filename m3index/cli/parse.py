@@ -9,7 +9,8 @@ from m3index.errors import UsageError
 
 if TYPE_CHECKING:
     from m3index.corpus.windows import PassageSettings
-    from m3index.types import SparseKind
+    from m3index.schema import IndexChoice
+    from m3index.types import SparseKind, Storage
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 
@@ -35,6 +36,20 @@ def sparse(text: str) -> SparseKind | None:
         case "lexical" | "bm25" | "none":
             return text
     raise UsageError(f"--sparse is lexical, bm25 or none, not {text!r}.")
+
+
+def storage(text: str) -> Storage | None:
+    """The option --storage; None where it was not given."""
+    from m3index.schema import parse_storage
+
+    return parse_storage(text) if text else None
+
+
+def index(size: str, changes: list[str]) -> IndexChoice | None:
+    """The options --index-class and --index; None where neither was given."""
+    from m3index.schema import IndexChoice
+
+    return IndexChoice.parse(size or "small", changes) if size or changes else None
 
 
 def seconds(text: str) -> float:

@@ -27,6 +27,7 @@ def plan(
     ] = "sync",
     max_delete: options.MaxDelete = "",
     source: options.Source = DEFAULT_SOURCE,
+    tenant: options.Tenant = "",
     field: options.Field = [],  # noqa: B006  (typer copies it)
     passage_tokens: options.PassageTokens = "",
     overlap: options.Overlap = None,
@@ -44,6 +45,7 @@ def plan(
     encoder: options.Encoder = "",
     sparse: options.Sparse = "",
     analyzer: options.Analyzer = "",
+    tenant_field: options.TenantField = "",
     dim: options.Dim = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,

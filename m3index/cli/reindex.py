@@ -72,6 +72,10 @@ def reindex(
     encoder: options.Encoder = "",
     sparse: options.Sparse = "",
     analyzer: options.Analyzer = "",
+    tenant_field: options.TenantField = "",
+    storage: options.StorageOption = "",
+    index_class: options.IndexClass = "",
+    index: options.IndexChange = [],  # noqa: B006
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     dim: options.Dim = None,
@@ -83,7 +87,7 @@ def reindex(
 ) -> None:
     """Build a new generation with another model, other fields or settings, and move the name to it."""
     given = dict(locals())
-    with session("reindex", as_json=as_json, quiet=quiet) as run, options.opened(run, given) as index:
+    with session("reindex", as_json=as_json, quiet=quiet) as run, options.opened(run, given) as opened:
         from m3index.api import QualityGate
         from m3index.corpus.mapping import FieldMapping
         from m3index.evaluate.formats import read_qrels, read_queries
@@ -98,13 +102,14 @@ def reindex(
         corpora: dict[str, list[str]] = {}
         for path in paths:
             name, equals, rest = path.partition("=")
-            named, where = (name, rest) if equals and not Path(path).exists() else (source, path)
+            plain = not equals or "://" in name or Path(path).exists()
+            named, where = (source, path) if plain else (name, rest)
             corpora.setdefault(named, []).append(where)
         if dry_run:
-            run.outcome(index.plan_reindex(corpora, settings(given)))
+            run.outcome(opened.plan_reindex(corpora, settings(given)))
             return
         with run.stop.listening(run.reporter):
-            summary = index.reindex(
+            summary = opened.reindex(
                 corpora,
                 settings(given),
                 gate=checked,

@@ -54,6 +54,7 @@ def run(
     filter_: options.FilterText = "",
     where: options.Where = [],  # noqa: B006  (typer copies it)
     source: one.SourceFilter = "",
+    tenant: options.TenantFilter = "",
     passages: one.Passages = False,
     group_by: one.GroupBy = "",
     rerank: one.Rerank = "",
@@ -84,7 +85,7 @@ def run(
             chosen = one.search_options(
                 index, k=k, mode=mode, weights=weights, rrf_k=rrf_k, fusion=fusion, depth=depth,
                 filter_=filter_, where=where, source=source, passages=passages, group_by=group_by,
-                rerank=rerank, rerank_depth=rerank_depth, texts=False,
+                rerank=rerank, rerank_depth=rerank_depth, tenant=tenant, texts=False,
             )  # fmt: skip
             started, hits, unanswered = time.perf_counter(), 0, 0
             for done, result in enumerate(index.run(asked, chosen), 1):

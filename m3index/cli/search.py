@@ -140,6 +140,7 @@ def search(
     filter_: options.FilterText = "",
     where: options.Where = [],  # noqa: B006  (typer copies it)
     source: SourceFilter = "",
+    tenant: options.TenantFilter = "",
     passages: Passages = False,
     group_by: GroupBy = "",
     rerank: Rerank = "",
@@ -220,7 +221,7 @@ def search(
         run.summary |= {"collection": collection, "hits": len(result.hits)}
 
 
-_WORDS = ("k", "mode", "rrf_k", "fusion", "depth", "where", "source", "passages", "group_by")
+_WORDS = ("k", "mode", "rrf_k", "fusion", "depth", "where", "source", "tenant", "passages", "group_by")
 _RERANKING = ("rerank", "rerank_depth", "explain")
 
 
@@ -263,6 +264,7 @@ def search_options(
     rerank: str,
     rerank_depth: int | None,
     rerank_weights: str = "",
+    tenant: str = "",
     explain: bool = False,
     texts: bool = True,
 ) -> SearchOptions:
@@ -277,7 +279,7 @@ def search_options(
         rrf_k=rrf_k,
         fusion=fusion,  # type: ignore[arg-type]
         depth=depth,
-        where=index.where(where, filter_ or None, source or None),
+        where=index.where(where, filter_ or None, source or None, tenant or None),
         passages=passages,
         group_by=group_by or None,
         rerank=index.reranker(rerank, parse_weights(rerank_weights)) if rerank else None,

@@ -35,6 +35,7 @@ def verify(
     ] = False,
     max_delete: options.MaxDelete = "",
     source: options.Source = DEFAULT_SOURCE,
+    tenant: options.Tenant = "",
     input_format: options.InputFormat = "",
     id_field: options.IdField = "",
     text_field: options.TextField = "",

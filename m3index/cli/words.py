@@ -25,6 +25,7 @@ def _reindexed(record: Mapping[str, Any]) -> Iterator[str]:
 
 def _verified(record: Mapping[str, Any]) -> Iterator[str]:
     part = "" if record["subset"] in ("", "1/1") else f" (slice {record['subset']})"
+    part += f" of tenant {record['tenant']}" if record["tenant"] else ""
     yield (
         f"{record['collection']}: {_many(record['checked'], 'document')} "
         f"and {_many(record['passages'], 'passage')} "

@@ -116,11 +116,19 @@ def check_metadata(metadata: Mapping[str, Any]) -> None:
         raise RowError(f"the metadata has {size:,} bytes as JSON, at most {schema.JSON_BYTES:,}")
 
 
-def declared(document: Document, fields: Mapping[str, FieldType]) -> dict[str, FieldValue]:
-    """The values of the declared fields, out of the metadata; ValueError with the reason."""
-    return {
+def declared(
+    document: Document, fields: Mapping[str, FieldType], tenant: str | None = None
+) -> dict[str, FieldValue]:
+    """The values of the declared fields, out of the metadata; ValueError with the reason.
+
+    tenant: the field that says whose the document is, which none may lack.
+    """
+    values = {
         name: schema.field_value(name, kind, document.metadata.get(name)) for name, kind in fields.items()
     }
+    if tenant is not None and values[tenant] in (None, ""):
+        raise ValueError(f"no {tenant!r} in its metadata, which says whose it is (the tenant field)")
+    return values
 
 
 def typed_cell(cell: str, kind: FieldType) -> Any:

@@ -26,6 +26,7 @@ from m3index.index.plan import windows_of
 from m3index.index.settings import Never, Stop, SyncSettings
 from m3index.index.summary import Summary
 from m3index.index.sync import Run
+from m3index.index.tenant import tenant_of
 from m3index.progress import Reporter, Silent
 from m3index.store.base import Store
 from m3index.types import Document, Place, Rejected, document_key
@@ -108,7 +109,10 @@ def plan_changes(
     )
     gone = [document_key(settings.source, i.doc_id) for i in last.values() if isinstance(i, Deletion)]
     name = store.resolve(alias)
-    deleted = len(stored_ordinals(store, name, gone)) if name is not None and gone else 0
+    deleted = 0
+    if name is not None and gone:
+        owner = tenant_of(store.spec(name), alias, settings.tenant)
+        deleted = len(stored_ordinals(store, name, gone, owner))
     return replace(found, scanned=len(items), deleted=deleted)
 
 
@@ -120,7 +124,7 @@ def _apply(run: Run, part: list[ChangeItem]) -> None:
     for _ in run.write_changes([*rejected, *(item for item in last.values() if isinstance(item, Document))]):
         run.progress(0, None)
     gone = [document_key(run.settings.source, i.doc_id) for i in last.values() if isinstance(i, Deletion)]
-    documents = stored_ordinals(run.store, run.target.name, gone) if gone else {}
+    documents = stored_ordinals(run.store, run.target.name, gone, run.tenant) if gone else {}
     run.tally.scanned += len(part) - len(rejected) - len(last) + len(gone)
     if documents:
         run.remove(documents)

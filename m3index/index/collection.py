@@ -13,9 +13,9 @@ from m3index import schema
 from m3index.corpus.windows import PassageSettings, PassageSize
 from m3index.encoder.base import Encoder
 from m3index.errors import CollectionNotFoundError, MismatchError, MissingHeadError, UsageError
-from m3index.schema import CollectionSpec
+from m3index.schema import CollectionSpec, IndexChoice, with_tenant
 from m3index.store.base import Store
-from m3index.types import EncoderInfo, FieldType, SparseKind
+from m3index.types import EncoderInfo, FieldType, SparseKind, Storage
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
 
@@ -41,12 +41,16 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a run asks of its collection; None: as the collection has it, or the default for a new one."""
+    """What a run asks of its collection; None: as the collection has it, or the default for a new one.
+    tenant_field: `org`, `org:int`; it need not be among the fields."""
 
     sparse: SparseKind | None = None
     fields: Mapping[str, FieldType] | None = None
     analyzer: str | None = None
     passages: PassageSettings | None = None
+    tenant_field: str | None = None
+    storage: Storage | None = None
+    index: IndexChoice | None = None
 
 
 def now() -> str:
@@ -162,7 +166,16 @@ def make_spec(info: EncoderInfo, wanted: Wanted) -> CollectionSpec:
     _check_head(info, sparse)
     if wanted.analyzer and sparse != "bm25":
         raise UsageError(f"--analyzer is for BM25, and this collection has sparse vectors of kind {sparse}.")
-    return CollectionSpec(info.dim, sparse, fields=dict(wanted.fields or {}), analyzer=wanted.analyzer)
+    fields, tenant = with_tenant(wanted.fields or {}, wanted.tenant_field)
+    return CollectionSpec(
+        info.dim,
+        sparse,
+        fields=fields,
+        analyzer=wanted.analyzer,
+        tenant=tenant,
+        storage=wanted.storage or "fp32",
+        index=wanted.index or IndexChoice(),
+    )
 
 
 def check(target: Target, info: EncoderInfo, wanted: Wanted) -> None:
@@ -191,6 +204,18 @@ def check(target: Target, info: EncoderInfo, wanted: Wanted) -> None:
             f"Collection {alias!r} has the analyzer {target.spec.analyzer or 'none'}, "
             f"not {wanted.analyzer}. {remedy}"
         )
+    if wanted.tenant_field is not None:
+        _check_tenant(target, wanted.tenant_field, remedy)
+    if wanted.storage is not None and wanted.storage != target.spec.storage:
+        raise MismatchError(
+            f"Collection {alias!r} keeps dense vectors as {target.spec.storage}, not {wanted.storage}. "
+            f"{remedy}"
+        )
+    if wanted.index is not None and wanted.index != target.spec.index:
+        raise MismatchError(
+            f"Collection {alias!r} has the indexes of class {target.spec.index}; asked for were those of "
+            f"{wanted.index}. {remedy} Nothing is encoded again."
+        )
     if not (wanted.fields or {}).items() <= target.spec.fields.items():
         declared = ", ".join(f"{name}:{kind}" for name, kind in target.spec.fields.items()) or "none"
         raise MismatchError(
@@ -198,6 +223,22 @@ def check(target: Target, info: EncoderInfo, wanted: Wanted) -> None:
             f"Change them with `m3index reindex -c {alias} --field ...`; nothing is encoded again."
         )
     _check_head(info, target.spec.sparse)
+
+
+def _check_tenant(target: Target, declaration: str, remedy: str) -> None:
+    """A collection gets its tenant field when it is made, and keeps it."""
+    name = declaration.partition(":")[0].strip()
+    if target.spec.tenant is None:
+        raise MismatchError(
+            f"Collection {target.alias!r} was made without a tenant field. {remedy} With --tenant-field "
+            f"{declaration}, nothing is encoded again."
+        )
+    if target.spec.tenant != name:
+        raise MismatchError(
+            f"The tenant field of collection {target.alias!r} is {target.spec.tenant!r}, not {name!r}. "
+            f"{remedy}"
+        )
+    with_tenant({name: target.spec.fields[name]}, declaration)  # refuses another type
 
 
 def _check_head(info: EncoderInfo, sparse: SparseKind) -> None:

@@ -12,6 +12,7 @@ from m3index.index.lock import hold
 from m3index.index.seen import SeenKeys
 from m3index.index.settings import Never, Stop
 from m3index.index.summary import Summary, Tally
+from m3index.index.tenant import Tenant, tenant_of
 from m3index.index.write import READ_ROWS, remove
 from m3index.progress import Progress, Reporter, Silent
 from m3index.store.base import Store
@@ -26,6 +27,7 @@ def delete(
     ids: Iterable[str] | None = None,
     where: Filter | None = None,
     source: str = DEFAULT_SOURCE,
+    tenant: str | None = None,
     dry_run: bool = False,
     retry_lock: float = 0.0,
     reporter: Reporter | None = None,
@@ -33,6 +35,7 @@ def delete(
 ) -> Summary:
     """Removes whole documents of one source: those with these ids, or with a passage that matches.
 
+    tenant: whose documents alone may go; the ids of others are as if they were not there.
     Ids that are not there are no error: `scanned` counts what was asked for, `deleted` what was there.
     Raises CollectionNotFoundError, LockedError, FilterError, and the store's errors with what was done
     so far in their `summary`.
@@ -46,6 +49,7 @@ def delete(
             lock = stack.enter_context(hold(store, alias, retry_lock, "m3index delete"))
             target = lock.lease(lambda: find(store, alias))
         tally = Tally()
+        owner = tenant_of(target.spec, alias, tenant)
 
         def summary(count: int | None, *, count_ok: bool | None, exit_code: Exit | None = None) -> Summary:
             encoder = target.properties.get("encoder", "")
@@ -55,10 +59,14 @@ def delete(
 
         try:
             before = store.count(target.name)
-            keys = _keys_of(ids, source) if ids is not None else _keys_where(store, target, where, source)
+            keys = (
+                _keys_of(ids, source)
+                if ids is not None
+                else _keys_where(store, target, combine(where, owner.where if owner else None), source)
+            )
             for part in _parts(keys, READ_ROWS):
                 tally.scanned += len(part)
-                documents = stored_ordinals(store, target.name, part)
+                documents = stored_ordinals(store, target.name, part, owner)
                 if not dry_run and documents:
                     remove(store, target.name, target.spec, documents)
                     tally.row_delta -= sum(map(len, documents.values()))
@@ -76,9 +84,14 @@ def delete(
             raise
 
 
-def stored_ordinals(store: Store, name: str, keys: Sequence[str]) -> dict[str, list[int]]:
-    """Which ordinals the collection has of these documents; those that it does not have are left out."""
-    first = store.get(name, [passage_key(key, 0) for key in keys], ["passages"])
+def stored_ordinals(
+    store: Store, name: str, keys: Sequence[str], tenant: Tenant | None = None
+) -> dict[str, list[int]]:
+    """Which ordinals the collection has of these documents (of this tenant); those that it does not have
+    are left out."""
+    told = ["passages", tenant.field] if tenant else ["passages"]
+    found = store.get(name, [passage_key(key, 0) for key in keys], told)
+    first = {i: row for i, row in found.items() if tenant is None or tenant.has(row)}
     ids = [
         passage_key(key_of_passage(passage_id), ordinal)
         for passage_id, row in first.items()
@@ -86,8 +99,8 @@ def stored_ordinals(store: Store, name: str, keys: Sequence[str]) -> dict[str, l
     ]
     documents: dict[str, list[int]] = {}
     for start in range(0, len(ids), READ_ROWS):
-        found = store.get(name, ids[start : start + READ_ROWS], ["ordinal"])
-        for passage_id, row in found.items():
+        rows = store.get(name, ids[start : start + READ_ROWS], ["ordinal"])
+        for passage_id, row in rows.items():
             documents.setdefault(key_of_passage(passage_id), []).append(row["ordinal"])
     return documents
 

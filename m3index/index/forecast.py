@@ -13,6 +13,7 @@ from m3index.index.plan import Change, Corpus, Planned, Planner, windows_of
 from m3index.index.prune import Listing, kept_because, why_withheld
 from m3index.index.settings import Mode, SyncSettings
 from m3index.index.summary import Tally
+from m3index.index.tenant import tenant_of
 from m3index.progress import Progress, Reporter, Silent
 from m3index.store.base import Store
 
@@ -94,15 +95,24 @@ def plan(
     wanted = settings.wanted
     rate = 0.0
     if name is None:
-        fields = make_spec(encoder.info, wanted).fields
+        spec = make_spec(encoder.info, wanted)
         size = (settings.passages or PassageSettings()).resolve(encoder.tokenizer)
     else:
         target = load_target(store, alias, name)
         check(target, encoder.info, wanted)
-        fields = target.spec.fields
+        spec = target.spec
         size = settings.passages.resolve(encoder.tokenizer) if settings.passages else target.passages
         rate = float(target.properties.get("rate", "0"))
-    planner = Planner(store, name, fields, settings.source, size, force=settings.force)
+    planner = Planner(
+        store,
+        name,
+        spec.fields,
+        settings.source,
+        size,
+        tenant_field=spec.tenant,
+        tenant=tenant_of(spec, alias, settings.tenant),
+        force=settings.force,
+    )
     estimate, tally = _Estimate(encoder, size), Tally()
     total = corpus.total_bytes
     for items in windows_of(corpus):

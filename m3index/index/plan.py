@@ -11,6 +11,7 @@ from m3index.corpus.hash import doc_hash, same_content
 from m3index.corpus.mapping import declared
 from m3index.corpus.windows import PassageSize
 from m3index.index.seen import SeenKeys
+from m3index.index.tenant import Tenant
 from m3index.store.base import Store, StoredRow
 from m3index.types import (
     Document,
@@ -27,6 +28,8 @@ T = TypeVar("T")
 WINDOW_DOCUMENTS = 512
 WINDOW_CHARACTERS = 8_000_000
 
+OF_ANOTHER = "it is a document of another tenant than the run is for"
+TAKEN = "its id is that of a document of another tenant; give each tenant a --source of its own"
 REPEATED = "this id was met before in this corpus; the first document of it counts"
 
 
@@ -117,14 +120,18 @@ class Planner:
         source: str,
         passages: PassageSize,
         *,
+        tenant_field: str | None = None,
+        tenant: Tenant | None = None,
         force: bool = False,
     ) -> None:
-        """name: the concrete collection; None where there is none yet, and all documents are new."""
+        """name: the concrete collection; None where there is none yet, and all documents are new.
+        tenant_field: none may be without it. tenant: whose documents alone this pass is about."""
         self.store = store
         self.name = name
         self.fields = fields
         self.source = source
         self.passages = passages
+        self.tenant_field, self.tenant = tenant_field, tenant
         self.force = force
         self.seen = SeenKeys()
         self.protected = SeenKeys()
@@ -163,21 +170,27 @@ class Planner:
         window = Window(scanned=len(items), rejected=rejected)
         if only_keys:
             return window
-        found = self._get([passage_key(key, 0) for key in documents], ["doc_hash", "passages"])
+        told = ["doc_hash", "passages", *([self.tenant.field] if self.tenant else [])]
+        found = self._get([passage_key(key, 0) for key in documents], told)
         stored = {key_of_passage(passage_id): row for passage_id, row in found.items()}
         unfinished = {key: row["passages"] for key, row in stored.items() if not row["doc_hash"]}
         present = self._present(unfinished)
         for key, document in documents.items():
             row = stored.get(key)
-            passages: int = row["passages"] if row else 0
-            rows = present.get(key, passages)
+            mine = row is None or self.tenant is None or self.tenant.has(row)
+            passages: int = row["passages"] if row and mine else 0
+            rows = present.get(key, passages) if mine else 0
+            if reason := self._of_another(document, mine=mine):
+                window.rejected.append(Rejected.of(document, reason))
+                window.rows += rows
+                continue
             digest = doc_hash(document, self.passages)
             if row and row["doc_hash"] == digest and not self.force:
                 window.unchanged += 1
                 window.rows += rows
                 continue
             try:
-                fields = declared(document, self.fields)
+                fields = declared(document, self.fields, self.tenant_field)
             except ValueError as error:
                 window.rejected.append(Rejected.of(document, str(error)))
                 window.rows += rows
@@ -190,6 +203,15 @@ class Planner:
                 change = Change.UPDATED
             window.planned.append(Planned(document, key, change, digest, fields, passages, rows))
         return window
+
+    def _of_another(self, document: Document, *, mine: bool) -> str | None:
+        """Why this document is not for a run of one tenant; mine: whether what is stored of it is."""
+        if self.tenant is None:
+            return None
+        owner = document.metadata.get(self.tenant.field)
+        if owner is not None and owner != self.tenant.value:
+            return OF_ANOTHER
+        return None if mine else TAKEN
 
     def _present(self, unfinished: Mapping[str, int]) -> dict[str, int]:
         """How many rows there are of documents that a crash left half written."""

@@ -11,7 +11,7 @@ import numpy as np
 from m3index.errors import UsageError
 from m3index.index.plan import Corpus, Planner
 from m3index.store.base import Store
-from m3index.store.filter import Compare
+from m3index.store.filter import Compare, Filter, combine
 
 FLOOR = 10
 _RECORD = np.dtype([("high", ">u8"), ("low", ">u8"), ("ordinal", ">u4")])
@@ -53,7 +53,7 @@ def kept_because(documents: int, reason: str) -> str:
 
 
 class Listing:
-    """All rows of a source in the collection, sorted out by what a pass over the corpus has met.
+    """All rows of a source (and tenant) in the collection, sorted out by what a pass over the corpus has met.
 
     rows_seen: of documents that the pass met (documents_seen: how many those are); rows_protected: of
     bad ones with an id. The rows of documents that it did not meet take 20 bytes each.
@@ -62,7 +62,7 @@ class Listing:
     def __init__(self, store: Store, name: str, planner: Planner) -> None:
         self.rows_seen = self.documents_seen = self.rows_protected = 0
         unseen = bytearray()
-        for row in store.scan(name, Compare("source", "==", planner.source), ["ordinal"]):
+        for row in store.scan(name, rows_of(planner), ["ordinal"]):
             key = bytes.fromhex(row["passage_id"].partition("-")[0])
             if key in planner.seen:
                 self.rows_seen += 1
@@ -94,6 +94,12 @@ class Listing:
                 key = records[:1].tobytes()[:16].hex()
                 part[key] = [int(ordinal) for ordinal in records["ordinal"]]
             yield part
+
+
+def rows_of(planner: Planner) -> Filter | None:
+    """The rows that a pass over the corpus is about."""
+    tenant = planner.tenant.where if planner.tenant else None
+    return combine(Compare("source", "==", planner.source), tenant)
 
 
 def why_withheld(

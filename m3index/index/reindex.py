@@ -59,10 +59,10 @@ def reindex(
 ) -> Summary:
     """Builds a new generation with this encoder, these fields, and moves the alias to it.
 
-    Where only fields, analyzer or schema change, the vectors are copied from the current generation and
-    nothing is encoded (`force` encodes all the same). Otherwise `corpora` must name every source. Syncs
-    may run meanwhile: at the end the lock is taken and what they did is caught up with, before the swap.
-    A run that was interrupted is taken up where it stopped.
+    Where only fields, tenant field, analyzer, indexes, schema or a coarser storage change, the vectors are
+    copied from the current generation and nothing is encoded (`force` encodes all the same). Otherwise
+    `corpora` must name every source. Syncs may run meanwhile: at the end the lock is taken and what they
+    did is caught up with, before the swap. A run that was interrupted is taken up where it stopped.
 
     gate: may raise GateError; the alias then stays, as it does at every other error. keep: how many
     older generations stay for `rollback`. Raises DeletesWithheldError where a corpus lacks more of the
@@ -75,6 +75,8 @@ def reindex(
         copying = _can_copy(old, encoder, wanted) and not settings.force
         if not copying:
             _check_sources(store, old, corpora)
+        elif corpora:
+            reporter.note("The vectors can be kept, so the corpus is not read; --force encodes it again.")
         new = _open_building(store, alias, encoder, wanted)
         build: Build
         if copying:
@@ -143,8 +145,13 @@ def _wanted(old: Target, encoder: Encoder, settings: SyncSettings) -> Wanted:
     passages = settings.passages
     if passages is None and old.passages.tokens <= encoder.tokenizer.limit:
         passages = PassageSettings(old.passages.tokens, old.passages.overlap)
-    fields = old.spec.fields if settings.fields is None else settings.fields
-    return Wanted(sparse, dict(fields), analyzer, passages)
+    fields = dict(old.spec.fields if settings.fields is None else settings.fields)
+    tenant = settings.tenant_field
+    if tenant is None and old.spec.tenant is not None:
+        tenant = old.spec.tenant
+        fields.setdefault(tenant, old.spec.fields[tenant])
+    storage = settings.storage or old.spec.storage
+    return Wanted(sparse, fields, analyzer, passages, tenant, storage, settings.index or old.spec.index)
 
 
 def _can_copy(old: Target, encoder: Encoder, wanted: Wanted) -> bool:
@@ -153,6 +160,7 @@ def _can_copy(old: Target, encoder: Encoder, wanted: Wanted) -> bool:
     return (
         old.properties.get("space_id") == encoder.info.space_id
         and old.spec.dim == spec.dim
+        and old.spec.storage in ("fp32", spec.storage)
         and (spec.sparse != "lexical" or old.spec.sparse == "lexical")
         and wanted.passages is not None
         and wanted.passages.resolve(encoder.tokenizer) == old.passages
@@ -187,8 +195,8 @@ def _open_building(store: Store, alias: str, encoder: Encoder, wanted: Wanted) -
             target.properties.get("space_id") == encoder.info.space_id
             and target.properties.get("settings") == passages
             and target.properties.get("schema_version") == str(schema.version())
-            and (target.spec.dim, target.spec.sparse, dict(target.spec.fields))
-            == (spec.dim, spec.sparse, dict(spec.fields))
+            and replace(target.spec, fields={}, analyzer=None) == replace(spec, fields={}, analyzer=None)
+            and dict(target.spec.fields) == dict(spec.fields)
             and (spec.analyzer is None or target.spec.analyzer == spec.analyzer)
         )
         if same:
@@ -343,7 +351,8 @@ class Copy(Build):
         """The row of the new generation; None (and the document rejected) where a field has a value of
         another type than declared."""
         try:
-            fields = declared(Document(row.doc_id, row.text, row.title, row.metadata), self.new.spec.fields)
+            document = Document(row.doc_id, row.text, row.title, row.metadata)
+            fields = declared(document, self.new.spec.fields, self.new.spec.tenant)
         except ValueError as error:
             if row.ordinal == 0:
                 self.tally.quarantined += 1

@@ -10,7 +10,8 @@ from m3index.corpus.windows import PassageSettings
 from m3index.errors import Exit
 from m3index.index.collection import Wanted
 from m3index.index.prune import MaxDelete
-from m3index.types import DEFAULT_SOURCE, FieldType, SparseKind
+from m3index.schema import IndexChoice
+from m3index.types import DEFAULT_SOURCE, FieldType, SparseKind, Storage
 
 Mode: TypeAlias = Literal["ingest", "sync", "prune"]
 
@@ -39,7 +40,8 @@ class SyncSettings:
 
     max_delete: None is 10 %, at least 10 documents, and nothing at all where the corpus is empty.
     max_errors: more quarantined documents than that end the run with exit 17. force: encodes every
-    document again.  retry_lock: seconds to wait for the lock.
+    document again.  retry_lock: seconds to wait for the lock. tenant_field: `org`, `org:int`. tenant: whose
+    documents the run is about; it neither reads nor writes those of another.
     """
 
     source: str = DEFAULT_SOURCE
@@ -47,6 +49,10 @@ class SyncSettings:
     fields: Mapping[str, FieldType] | None = None
     sparse: SparseKind | None = None
     analyzer: str | None = None
+    tenant_field: str | None = None
+    storage: Storage | None = None
+    index: IndexChoice | None = None
+    tenant: str | None = None
     max_delete: MaxDelete | None = None
     max_errors: int | None = None
     force: bool = False
@@ -54,4 +60,12 @@ class SyncSettings:
 
     @property
     def wanted(self) -> Wanted:
-        return Wanted(self.sparse, self.fields, self.analyzer, self.passages)
+        return Wanted(
+            self.sparse,
+            self.fields,
+            self.analyzer,
+            self.passages,
+            self.tenant_field,
+            self.storage,
+            self.index,
+        )

@@ -16,7 +16,7 @@ from m3index.store.filter import Compare
 class Status:
     """A collection's state. documents and rows are strong counts; `unfinished` are documents that a
     run left half written, which the next one does again. Times are ISO 8601 in UTC, None where it
-    never happened; `rate` is in tokens/s of the last larger run."""
+    never happened; index_class: with what was changed in it; `rate` is in tokens/s of the last larger run."""
 
     collection: str
     generation: int
@@ -29,6 +29,9 @@ class Status:
     schema_version: int
     dim: int
     fields: dict[str, str]
+    tenant_field: str | None
+    storage: str
+    index_class: str
     passages: dict[str, int]
     documents: int
     unfinished: int
@@ -61,6 +64,9 @@ def status(store: Store, alias: str) -> Status:
         schema_version=int(properties.get("schema_version", 0)),
         dim=spec.dim,
         fields=dict(spec.fields),
+        tenant_field=spec.tenant,
+        storage=spec.storage,
+        index_class=str(spec.index),
         passages=json.loads(properties.get("settings", "{}")),
         documents=store.count(target.name, first),
         unfinished=store.count(target.name, Compare("doc_hash", "==", "")),

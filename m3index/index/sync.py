@@ -15,13 +15,13 @@ from m3index.index.collection import Target, now, open_collection, settings_json
 from m3index.index.lock import WriteLock, hold
 from m3index.index.plan import Corpus, Planner, Window, windows_of
 from m3index.index.prefetch import prefetch
-from m3index.index.prune import Listing, kept_because, why_withheld
+from m3index.index.prune import Listing, kept_because, rows_of, why_withheld
 from m3index.index.settings import Mode, Never, Stop, SyncSettings
 from m3index.index.summary import Summary, Tally
+from m3index.index.tenant import tenant_of
 from m3index.index.write import remove, write
 from m3index.progress import Progress, Reporter, Silent
 from m3index.store.base import Store
-from m3index.store.filter import Compare
 from m3index.types import Document, Rejected
 
 RATE_TOKENS = 4_096  # fewer say nothing about the encoder's rate
@@ -91,6 +91,7 @@ class Run:
         self.encoder_name = encoder.info.name
         self.reporter, self.stop, self.lock = reporter, stop, lock
         self.passages = passages
+        self.tenant = tenant_of(target.spec, target.alias, settings.tenant)
         self.planner = self.new_planner()
         self.batcher = Batcher(store, target, encoder, settings.source, passages)
         self.tally = Tally()
@@ -100,7 +101,14 @@ class Run:
     def new_planner(self) -> Planner:
         target, settings = self.target, self.settings
         return Planner(
-            self.store, target.name, target.spec.fields, settings.source, self.passages, force=settings.force
+            self.store,
+            target.name,
+            target.spec.fields,
+            settings.source,
+            self.passages,
+            tenant_field=target.spec.tenant,
+            tenant=self.tenant,
+            force=settings.force,
         )
 
     def over(self, corpus: Corpus) -> Summary:
@@ -223,7 +231,7 @@ class Run:
         if not count_ok:
             self.reporter.warning(f"The collection has {count:,} rows, {expected:,} were expected. {REPAIR}")
         elif self.expected is not None:
-            of_source = self.store.count(self.target.name, Compare("source", "==", self.settings.source))
+            of_source = self.store.count(self.target.name, rows_of(self.planner))
             count_ok = of_source == self.expected
             if not count_ok:
                 self.reporter.warning(

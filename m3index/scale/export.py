@@ -92,8 +92,17 @@ def export(
         reporter.progress(Progress(first + len(part), done, total=len(listed)))
     if not stop():
         content = digest_of_digests(contents)
+        spec = target.spec
         folder.conclude(
-            CorpusRecord(len(contents), len(listed), content, fingerprint, dict(target.spec.fields))
+            CorpusRecord(
+                len(contents),
+                len(listed),
+                content,
+                fingerprint,
+                dict(spec.fields),
+                spec.tenant,
+                spec.storage,
+            )
         )
     return ExportSummary(
         collection=alias,

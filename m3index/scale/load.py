@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from m3index.corpus.mapping import declared
-from m3index.errors import DriftError, Exit, M3IndexError, MissingHeadError
+from m3index.errors import DriftError, Exit, M3IndexError, MissingHeadError, UsageError
 from m3index.files import Folder
 from m3index.index.collection import (
     Target,
@@ -37,9 +37,19 @@ from m3index.progress import Progress, Reporter, Silent
 from m3index.scale.manifest import CorpusRecord, Entry, ShardFolder, check_same_space
 from m3index.scale.repeated import Repeated, documents_of, repeated
 from m3index.scale.shards import Fingerprint, reading, rows_of
-from m3index.schema import CollectionSpec
+from m3index.schema import CollectionSpec, IndexChoice
 from m3index.store.base import Store
-from m3index.types import Document, FieldType, Place, Rejected, Row, SparseKind, key_of_passage, passage_key
+from m3index.types import (
+    Document,
+    FieldType,
+    Place,
+    Rejected,
+    Row,
+    SparseKind,
+    Storage,
+    key_of_passage,
+    passage_key,
+)
 
 WINDOW_ROWS = 500
 SERVER_WORKERS = 4
@@ -48,7 +58,7 @@ _LOADING = "loading"
 
 @dataclass(frozen=True, slots=True)
 class LoadSettings:
-    """None: as the shards or the collection have it.
+    """None: as the shards or the collection have it; the indexes, that is, those of class small.
 
     fresh: into a new generation even where there is a collection; `keep` older ones stay for `rollback`.
     workers: how many shards are written at a time; None: 4 into a server, 1 into a local file.
@@ -57,6 +67,9 @@ class LoadSettings:
     fields: Mapping[str, FieldType] | None = None
     sparse: SparseKind | None = None
     analyzer: str | None = None
+    tenant_field: str | None = None
+    storage: Storage | None = None
+    index: IndexChoice | None = None
     fresh: bool = False
     keep: int = 1
     workers: int | None = None
@@ -65,12 +78,15 @@ class LoadSettings:
 
 @dataclass(frozen=True, slots=True)
 class Shards:
-    """Complete folders of shards of one space, to be loaded together. `content` says what they hold."""
+    """Complete folders of shards of one space, to be loaded together. `content` says what they hold;
+    fields, tenant, storage: those of the collections that they come from, if they do."""
 
     parts: Sequence[tuple[ShardFolder, Entry]]
     fingerprint: Fingerprint
     fields: Mapping[str, FieldType]
     content: str
+    tenant: str | None = None
+    storage: Storage | None = None
 
     @classmethod
     def open(cls, folders: Sequence[Folder]) -> Shards:
@@ -81,7 +97,21 @@ class Shards:
         parts = [(f, entry) for f, (_, entries) in zip(opened, complete, strict=True) for entry in entries]
         fields = {name: kind for record in records for name, kind in record.fields.items()}
         content = " ".join(record.content for record in records)
-        return cls(parts, check_same_space(records), fields, content)
+        tenants = {record.tenant for record in records if record.tenant}
+        if len(tenants) > 1:
+            raise UsageError(
+                f"The shards come from collections with the tenant fields {' and '.join(sorted(tenants))}: "
+                "load them into collections of their own."
+            )
+        storages = {record.storage for record in records}
+        return cls(
+            parts,
+            check_same_space(records),
+            fields,
+            content,
+            tenants.pop() if tenants else None,
+            storages.pop() if len(storages) == 1 else None,
+        )
 
     @property
     def documents(self) -> int:
@@ -117,7 +147,14 @@ def load(
 def open_target(store: Store, alias: str, shards: Shards, settings: LoadSettings, lock: WriteLock) -> Target:
     """The collection to load into: the one in use, or a generation that is being built."""
     made = shards.fingerprint
-    wanted = Wanted(settings.sparse, settings.fields, settings.analyzer)
+    wanted = Wanted(
+        settings.sparse,
+        settings.fields,
+        settings.analyzer,
+        tenant_field=settings.tenant_field,
+        storage=settings.storage,
+        index=settings.index,
+    )
     in_use = store.resolve(alias) is not None
     if in_use:
         target = lock.lease(lambda: find(store, alias))
@@ -134,10 +171,16 @@ def open_target(store: Store, alias: str, shards: Shards, settings: LoadSettings
 
 def _building(store: Store, alias: str, shards: Shards, wanted: Wanted) -> Target:
     """The generation that an interrupted load of the same shards began; else a new one."""
+    fields = dict(shards.fields if wanted.fields is None else wanted.fields)
+    if wanted.tenant_field is None and shards.tenant is not None:
+        fields.setdefault(shards.tenant, shards.fields[shards.tenant])
+    kept = shards.storage if shards.storage in store.describe()["storages"] else None
     wanted = replace(
         wanted,
         sparse=wanted.sparse or shards.fingerprint.sparse,
-        fields=shards.fields if wanted.fields is None else wanted.fields,
+        fields=fields,
+        tenant_field=wanted.tenant_field or shards.tenant,
+        storage=wanted.storage or kept,
     )
     told = f"{shards.content} {wanted}"
     marker = hashlib.blake2b(told.encode(), digest_size=16).hexdigest()
@@ -306,7 +349,8 @@ class _Load:
 def rows_for(rows: Sequence[Row], spec: CollectionSpec) -> Sequence[Row]:
     """A document as this collection takes it. ValueError where a declared field has another type."""
     first = rows[0]
-    fields = declared(Document(first.doc_id, first.text, first.title, first.metadata), spec.fields)
+    document = Document(first.doc_id, first.text, first.title, first.metadata)
+    fields = declared(document, spec.fields, spec.tenant)
     lexical = spec.sparse == "lexical"
     return [replace(row, fields=fields, sparse=row.sparse if lexical else None) for row in rows]
 

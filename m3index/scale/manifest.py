@@ -17,7 +17,7 @@ from typing import Any, Self
 from m3index.errors import DriftError, MismatchError, NotFoundError
 from m3index.files import Folder
 from m3index.scale.shards import Fingerprint
-from m3index.types import FieldType
+from m3index.types import FieldType, Storage
 
 CORPUS = "corpus.json"
 _READERS = 16
@@ -55,14 +55,16 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class CorpusRecord:
-    """What all shards together must be. content: digest of their digests, in order. fields: those that
-    the collection had which the shards come from."""
+    """What all shards together must be. content: digest of their digests, in order. fields, tenant,
+    storage: those of the collection that the shards come from; of a corpus there are none."""
 
     shards: int
     documents: int
     content: str
     fingerprint: Fingerprint
     fields: Mapping[str, FieldType] = field(default_factory=dict)
+    tenant: str | None = None
+    storage: Storage | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {"version": self.fingerprint.version, **asdict(self)}
@@ -70,7 +72,15 @@ class CorpusRecord:
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Self:
         fingerprint = Fingerprint.from_json(record["fingerprint"])
-        return cls(record["shards"], record["documents"], record["content"], fingerprint, record["fields"])
+        return cls(
+            record["shards"],
+            record["documents"],
+            record["content"],
+            fingerprint,
+            record["fields"],
+            record.get("tenant"),
+            record.get("storage"),
+        )
 
 
 def shard_file(number: int) -> str:

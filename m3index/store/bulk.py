@@ -1,6 +1,7 @@
 """Bulk import: rows as the Parquet files that a Milvus server reads by itself, and the jobs that do so.
 
-The layout is that of pymilvus's own bulk writer: JSON and sparse vectors as text, dense vectors as lists.
+The layout is that of pymilvus's own bulk writer: JSON and sparse vectors as text, dense vectors as lists
+(of numbers, or of the bytes of halves).
 The jobs go over the server's HTTP interface, which is at the same address as its gRPC one.
 """
 
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pymilvus import DataType
@@ -31,6 +33,8 @@ _ARROW = {
     DataType.DOUBLE: pa.float64(),
     DataType.BOOL: pa.bool_(),
     DataType.FLOAT_VECTOR: pa.list_(pa.float32()),
+    DataType.FLOAT16_VECTOR: pa.list_(pa.uint8()),
+    DataType.BFLOAT16_VECTOR: pa.list_(pa.uint8()),
     DataType.SPARSE_FLOAT_VECTOR: pa.string(),
     DataType.ARRAY: pa.list_(pa.string()),
 }
@@ -80,6 +84,8 @@ class BulkFile:
 
 def _value(value: Any) -> Any:
     """A value of `to_wire` as bulk files have it: a row of CSR as JSON, token id -> weight."""
+    if isinstance(value, bytes):
+        return np.frombuffer(value, np.uint8)
     if not hasattr(value, "indptr"):
         return value
     pairs = zip(value.indices.tolist(), value.data.tolist(), strict=True)

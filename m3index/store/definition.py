@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from pymilvus import CollectionSchema, DataType, Function, FunctionType, MilvusClient
@@ -10,9 +11,11 @@ from pymilvus.milvus_client.index import IndexParams
 
 from m3index import schema
 from m3index.errors import MismatchError
-from m3index.schema import CollectionSpec
+from m3index.schema import CollectionSpec, IndexChoice
 from m3index.store.analyzer import NGRAMS, analyzers
-from m3index.types import FieldType, SparseKind
+from m3index.types import FieldType, Leg, SparseKind, Storage
+
+INDEX_PROPERTY = "m3index.index"
 
 _TYPES: Mapping[DataType, FieldType] = {
     DataType.VARCHAR: "str",
@@ -44,10 +47,11 @@ def to_milvus(spec: CollectionSpec, *, lite: bool) -> CollectionSchema:
         made.add_field(
             name,
             DataType[declared["type"]],
-            nullable=definition["declared_field"]["nullable"],
+            nullable=definition["tenant" if name == spec.tenant else "declared_field"]["nullable"],
+            is_partition_key=name == spec.tenant,
             **_params(declared),
         )
-    made.add_field("dense", DataType[definition["dense"]["field"]["type"]], dim=spec.dim)
+    made.add_field("dense", DataType[definition["dense"]["storage"][spec.storage]], dim=spec.dim)
     if spec.sparse == "none":
         return made
     sparse = definition["sparse"][spec.sparse]
@@ -72,14 +76,82 @@ def to_milvus(spec: CollectionSpec, *, lite: bool) -> CollectionSchema:
     return made
 
 
-def indexes(spec: CollectionSpec, *, lite: bool) -> IndexParams:
+@dataclass(frozen=True, slots=True)
+class Index:
+    """An index as it is asked for, and how it is searched.
+
+    search: the parameters of a search; depth: the name of the one that must not be less than its limit.
+    """
+
+    column: str
+    type: str
+    metric: str
+    params: Mapping[str, Any]
+    search: Mapping[str, Any] = field(default_factory=dict)
+    depth: str | None = None
+
+    def searched(self, limit: int) -> dict[str, Any]:
+        """The parameters of a search for so many results."""
+        asked = dict(self.search)
+        if self.depth is not None:
+            asked[self.depth] = max(limit, int(asked.get(self.depth, 1)))
+        return {"metric_type": self.metric, "params": asked}
+
+
+def indexes(spec: CollectionSpec, *, lite: bool) -> dict[Leg, Index]:
+    """The index of each leg, by the class of the spec and what it changes; Milvus Lite has one of its own."""
     definition = schema.collection()
-    dense = definition["dense"]
-    params = MilvusClient.prepare_index_params()
-    _add_index(params, dense["field"]["name"], dense["lite_index" if lite else "index"], lite=lite)
+    chosen = IndexChoice() if lite else spec.index
+    of_class = definition["index_classes"]["lite" if lite else chosen.size]
+    found = {Leg.DENSE: _dense(definition["dense"], of_class, chosen)}
     if spec.sparse != "none":
-        sparse = definition["sparse"][spec.sparse]
-        _add_index(params, sparse["field"]["name"], sparse["index"], lite=lite)
+        found[Leg(spec.sparse)] = _sparse(definition["sparse"][spec.sparse], of_class, chosen)
+    return found
+
+
+def keeps_rows_on_disk(spec: CollectionSpec) -> bool:
+    """Whether texts and metadata are mapped from files instead of held in memory."""
+    of_class = schema.collection()["index_classes"][spec.index.size]
+    return bool(spec.index.part("rows").get("mmap", "rows" in of_class["mmap"]))
+
+
+def _dense(definition: Mapping[str, Any], of_class: Mapping[str, Any], chosen: IndexChoice) -> Index:
+    changes = chosen.part("dense")
+    kind = str(changes.pop("type", of_class["dense"]))
+    known = definition["indexes"].get(kind, {"params": {}, "search": {}})
+    mapped = changes.pop("mmap", "dense" in of_class["mmap"])
+    return Index(
+        definition["field"]["name"],
+        kind,
+        definition["metric_type"],
+        known["params"] | changes | _mapped(mapped),
+        known["search"] | chosen.part("dense.search"),
+        known.get("depth"),
+    )
+
+
+def _sparse(definition: Mapping[str, Any], of_class: Mapping[str, Any], chosen: IndexChoice) -> Index:
+    index, changes = definition["index"], chosen.part("sparse")
+    kind = str(changes.pop("type", index["index_type"]))
+    mapped = changes.pop("mmap", "sparse" in of_class["mmap"])
+    return Index(
+        definition["field"]["name"],
+        kind,
+        index["metric_type"],
+        index["params"] | changes | _mapped(mapped),
+        chosen.part("sparse.search"),
+    )
+
+
+def _mapped(mapped: Any) -> dict[str, Any]:
+    return {"mmap.enabled": True} if mapped else {}
+
+
+def index_params(index: Index, *, lite: bool) -> IndexParams:
+    """pymilvus flattens the parameters into the request, where Lite does not look: for it they go nested."""
+    params = MilvusClient.prepare_index_params()
+    given = {"params": dict(index.params)} if lite else dict(index.params)
+    params.add_index(index.column, index_type=index.type, metric_type=index.metric, params=given)
     return params
 
 
@@ -94,19 +166,31 @@ def from_milvus(name: str, described: Mapping[str, Any]) -> CollectionSpec:
                 f"The collection {name!r} was not made by m3index (its field {declared['name']!r} is "
                 f"{'missing' if field is None else 'of another type'}). Choose another name with -c."
             )
-    if "dense" not in found:
+    storages: Mapping[DataType, Storage] = {
+        DataType[kind]: storage for storage, kind in definition["dense"]["storage"].items()
+    }
+    if "dense" not in found or found["dense"]["type"] not in storages:
         raise MismatchError(f"The collection {name!r} was not made by m3index: it has no field 'dense'.")
     sparse: SparseKind = "lexical" if "lexical" in found else "bm25" if "bm25" in found else "none"
     fields = {
-        field: _TYPES[described_field["type"]]
-        for field, described_field in found.items()
-        if field not in schema.BASE_FIELDS and described_field["type"] in _TYPES
+        column: _TYPES[described_field["type"]]
+        for column, described_field in found.items()
+        if column not in schema.BASE_FIELDS and described_field["type"] in _TYPES
     }
     analyzer = None
     if sparse == "bm25":
         params = str(found["bm25_input"]["params"].get("analyzer_params", ""))
         analyzer = next((a for a, p in analyzers().items() if f'"{p["tokenizer"]}"' in params), None)
-    return CollectionSpec(int(found["dense"]["params"]["dim"]), sparse, fields, analyzer)
+    properties = described.get("properties") or {}
+    return CollectionSpec(
+        int(found["dense"]["params"]["dim"]),
+        sparse,
+        fields,
+        analyzer,
+        tenant=next((name for name in fields if found[name].get("is_partition_key")), None),
+        storage=storages[found["dense"]["type"]],
+        index=IndexChoice.from_json(properties.get(INDEX_PROPERTY, "")),
+    )
 
 
 def _params(declared: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,9 +198,3 @@ def _params(declared: Mapping[str, Any]) -> dict[str, Any]:
     if "element_type" in declared:
         params["element_type"] = DataType[declared["element_type"]]
     return params
-
-
-def _add_index(params: IndexParams, field: str, index: Mapping[str, Any], *, lite: bool) -> None:
-    """pymilvus flattens the parameters into the request, where Lite does not look: for it they go nested."""
-    given = {"params": index["params"]} if lite else index["params"]
-    params.add_index(field, index_type=index["index_type"], metric_type=index["metric_type"], params=given)

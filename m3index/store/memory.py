@@ -18,6 +18,7 @@ from m3index.schema import CollectionSpec
 from m3index.store.analyzer import NGRAMS, terms
 from m3index.store.base import QueryVector, StoredRow
 from m3index.store.filter import Filter, matches, render
+from m3index.store.halves import rounded
 from m3index.store.queries import check
 from m3index.store.rows import BATCH_ROWS, checked, refused
 from m3index.types import Candidate, FloatArray, Leg, Row, SparseVector, join_title
@@ -200,6 +201,7 @@ class MemoryStore:
             "uri": self.uri,
             "db": "default",
             "dense_index": "exact",
+            "storages": list(schema.STORAGES),
             "analyzers": [NGRAMS],
             "default_analyzer": NGRAMS,
             "warnings": [],
@@ -236,7 +238,7 @@ class MemoryStore:
             case Leg.DENSE:
                 matrix = np.stack([row.dense for row in rows])
                 for query in queries:
-                    yield matrix @ np.asarray(query, np.float32)
+                    yield matrix @ rounded(query, collection.spec.storage)
             case Leg.LEXICAL:
                 weights = [row.sparse.to_dict() if row.sparse is not None else {} for row in rows]
                 for query in queries:
@@ -288,7 +290,7 @@ def _kept(row: Row, spec: CollectionSpec) -> Row:
         fields={
             name: schema.field_value(name, kind, row.fields.get(name)) for name, kind in spec.fields.items()
         },
-        dense=np.array(row.dense, np.float32),
+        dense=rounded(np.array(row.dense, np.float32), spec.storage),
         sparse=None
         if sparse is None
         else SparseVector(np.array(sparse.indices, np.int32), np.array(sparse.values, np.float32)),

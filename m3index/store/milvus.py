@@ -7,14 +7,13 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import replace
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import grpc
-import numpy as np
 from pymilvus import AnnSearchRequest, Function, FunctionType, MilvusClient
 from pymilvus.client.cache import GlobalCache
 from pymilvus.exceptions import MilvusException
-from pymilvus.milvus_client.index import IndexParam, IndexParams
 
 from m3index.errors import (
     CollectionNotFoundError,
@@ -23,16 +22,25 @@ from m3index.errors import (
     UnreachableError,
     UsageError,
 )
-from m3index.schema import CollectionSpec
+from m3index.schema import STORAGES, CollectionSpec, IndexChoice
 from m3index.store import faults, retry
 from m3index.store.analyzer import NGRAMS, analyzers, bm25_text
 from m3index.store.base import QueryVector, StoredRow
-from m3index.store.definition import bm25_limit, from_milvus, indexes, to_milvus
+from m3index.store.definition import (
+    Index,
+    bm25_limit,
+    from_milvus,
+    index_params,
+    indexes,
+    keeps_rows_on_disk,
+    to_milvus,
+)
 from m3index.store.filter import Filter, In, render
+from m3index.store.halves import pack
 from m3index.store.lite import LiteFile
 from m3index.store.queries import check
 from m3index.store.rows import WireRow, batches, checked, csr_row, from_wire, refused
-from m3index.types import Candidate, Leg, Row, join_title
+from m3index.types import Candidate, Leg, Row, Storage, join_title
 
 Kind: TypeAlias = Literal["lite", "lite-server", "server"]
 T = TypeVar("T")
@@ -42,7 +50,6 @@ SERVER_TIMEOUT, LITE_TIMEOUT, CONNECT_TIMEOUT = 60.0, 600.0, 10.0
 KEYS_PER_CALL = 500
 CANDIDATES_PER_CALL = 200_000
 QUERIES_PER_CALL = 1_000
-EF_AT_LEAST = 256
 PAGE_OF_KEYS, PAGE_OF_ROWS = 10_000, 500
 _HEAVY = frozenset({"text", "title", "metadata", "dense", "lexical"})
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
@@ -122,13 +129,19 @@ class MilvusStore:
     def create(self, name: str, spec: CollectionSpec, properties: Mapping[str, str]) -> None:
         _check_name(name)
         lite = self.kind != "server"
+        if lite:
+            _check_for_lite(spec)
         if spec.sparse == "bm25":
-            spec = CollectionSpec(spec.dim, spec.sparse, spec.fields, self._analyzer(spec.analyzer))
+            spec = replace(spec, analyzer=self._analyzer(spec.analyzer))
             properties = {**properties, "analyzer": str(spec.analyzer)}
+        if spec.index != IndexChoice():
+            properties = {**properties, "index": spec.index.to_json()}
         if self._call("looking for a collection", lambda t: self._client.has_collection(name, timeout=t)):
             raise StoreError(f"The collection {name!r} is there already.")
-        made, params = to_milvus(spec, lite=lite), indexes(spec, lite=lite)
-        written = {PREFIX + key: value for key, value in properties.items()}
+        made = to_milvus(spec, lite=lite)
+        written: dict[str, Any] = {PREFIX + key: value for key, value in properties.items()}
+        if keeps_rows_on_disk(spec):
+            written["mmap.enabled"] = True
         # With its properties from the first moment: without them it is nobody's, should the run end here.
         self._once(
             f"making the collection {name!r}",
@@ -139,8 +152,8 @@ class MilvusStore:
         )
         try:
             # There is nothing to index yet, so there is nothing to wait for (pymilvus sleeps half a second).
-            for index in params:
-                self._index(name, index)
+            for index in indexes(spec, lite=lite).values():
+                self._index(name, index, spec)
             self._load(name)
         except M3IndexError:
             with suppress(M3IndexError):
@@ -162,6 +175,10 @@ class MilvusStore:
         if name not in self._specs:
             self._specs[name] = from_milvus(name, self._describe(name))
         return self._specs[name]
+
+    def _storage(self, name: str, fields: Sequence[str]) -> Storage:
+        """How the dense vectors among these fields are kept."""
+        return self.spec(name).storage if "dense" in fields else "fp32"
 
     def properties(self, name: str) -> dict[str, str]:
         found = self._describe(name).get("properties") or {}
@@ -219,7 +236,7 @@ class MilvusStore:
         found: dict[str, StoredRow] = {}
         for keys in _slices(list(dict.fromkeys(passage_ids)), KEYS_PER_CALL):
             for entity in self._query_keys(name, keys, fields):
-                found[entity["passage_id"]] = from_wire(entity, fields)
+                found[entity["passage_id"]] = from_wire(entity, fields, self._storage(name, fields))
         return found
 
     def scan(self, name: str, where: Filter | None, fields: Sequence[str]) -> Iterator[StoredRow]:
@@ -234,7 +251,7 @@ class MilvusStore:
         for page in self._pages(name, where, fields, PAGE_OF_ROWS if heavy else PAGE_OF_KEYS):
             seen += len(page)
             for entity in page:
-                yield from_wire(entity, fields)
+                yield from_wire(entity, fields, self._storage(name, fields))
         if self.kind == "server" and seen < min(before, self.count(name, where)):
             raise StoreError(f"{self.uri} listed {seen} of at least {before} rows of {name!r}. Run again.")
 
@@ -356,6 +373,7 @@ class MilvusStore:
             "uri": self.uri,
             "db": self._db or "default",
             "dense_index": "FLAT" if self.kind != "server" else "HNSW",
+            "storages": list(STORAGES) if self.kind == "server" else ["fp32"],
             "analyzers": [a for a in analyzers() if self.kind == "server" or a == NGRAMS],
             "default_analyzer": self.default_analyzer(),
             "warnings": self.warnings,
@@ -447,16 +465,29 @@ class MilvusStore:
             "again; run the same command again, and it goes on from there."
         )
 
-    def _index(self, name: str, index: IndexParam) -> None:
-        field = index.field_name
-        self._once(
-            f"indexing {name!r}",
-            lambda t: self._client.create_index(name, IndexParams([index]), timeout=t, sync=False),
-            lambda: (
-                field
-                in self._call("listing indexes", lambda t: self._client.list_indexes(name, field, timeout=t))
-            ),
-        )
+    def _index(self, name: str, index: Index, spec: CollectionSpec) -> None:
+        params = index_params(index, lite=self.kind != "server")
+        try:
+            self._once(
+                f"indexing {name!r}",
+                lambda t: self._client.create_index(name, params, timeout=t, sync=False),
+                lambda: (
+                    index.column
+                    in self._call(
+                        "listing indexes", lambda t: self._client.list_indexes(name, index.column, timeout=t)
+                    )
+                ),
+            )
+        except UnreachableError:
+            raise
+        except StoreError as error:
+            if spec.index == IndexChoice():
+                raise
+            raise StoreError(
+                f"{error} That is the index of --index-class {spec.index.size} for {index.column!r}, "
+                f"{index.type}, on Milvus {self._version}. Choose another class, or another index with "
+                f"--index {'dense' if index.column == 'dense' else 'sparse'}.type=..."
+            ) from error
 
     def _load(self, name: str) -> None:
         self._call(f"loading {name!r}", lambda t: self._client.load_collection(name, timeout=t))
@@ -511,10 +542,14 @@ class MilvusStore:
         finally:
             iterator.close()
 
+    def _indexes(self, name: str) -> Mapping[Leg, Index]:
+        return indexes(self.spec(name), lite=self.kind != "server")
+
     def _search(
         self, name: str, leg: Leg, data: Any, limit: int, where: Filter | None, outputs: list[str]
     ) -> Sequence[Any]:
         expression = "" if where is None else render(where)
+        params = self._indexes(name)[leg].searched(limit)
         answers: Sequence[Any] = self._call(
             "searching",
             lambda t: self._client.search(
@@ -524,7 +559,7 @@ class MilvusStore:
                 filter=expression,
                 limit=limit,
                 output_fields=outputs,
-                search_params=_search_params(leg, limit),
+                search_params=params,
                 consistency_level="Strong",
                 timeout=t,
             ),
@@ -543,8 +578,9 @@ class MilvusStore:
         where: Filter | None,
     ) -> Sequence[Any]:
         expression = None if where is None else render(where)
+        known = self._indexes(name)
         legs = [
-            AnnSearchRequest(queries, leg.value, _search_params(leg, depth), depth, expr=expression)
+            AnnSearchRequest(queries, leg.value, known[leg].searched(depth), depth, expr=expression)
             for leg, queries in data.items()
         ]
         ranker = Function(
@@ -625,6 +661,18 @@ def _quieten() -> None:
         logger.setLevel(logging.CRITICAL)
 
 
+def _check_for_lite(spec: CollectionSpec) -> None:
+    """Milvus Lite would refuse the one, and takes the other without a word."""
+    if spec.storage != "fp32":
+        raise UsageError(
+            f"Milvus Lite keeps dense vectors as fp32 only; --storage {spec.storage} needs a Milvus server."
+        )
+    if spec.index != IndexChoice():
+        raise UsageError(
+            f"Milvus Lite has one index, an exact scan; --index-class {spec.index} needs a Milvus server."
+        )
+
+
 def _check_name(name: str) -> None:
     if not _NAME.fullmatch(name):
         raise UsageError(f"A collection's name is made of letters, digits and _: {name!r} is not.")
@@ -643,19 +691,13 @@ def _outputs(fields: Sequence[str]) -> list[str]:
 def _query_data(leg: Leg, queries: Sequence[Any], spec: CollectionSpec) -> Any:
     match leg:
         case Leg.DENSE:
-            return [np.asarray(query, np.float32) for query in queries]
+            return [pack(query, spec.storage) for query in queries]
         case Leg.LEXICAL:
             return [csr_row(query) for query in queries]
         case Leg.BM25:
             # An undecodable byte of the command line is no reason not to search.
             known = (query.encode("utf-8", "ignore").decode("utf-8") for query in queries)
             return [bm25_text(query, spec.analyzer or NGRAMS) for query in known]
-
-
-def _search_params(leg: Leg, limit: int) -> dict[str, Any]:
-    if leg is Leg.BM25:
-        return {"metric_type": "BM25", "params": {}}
-    return {"metric_type": "IP", "params": {"ef": max(limit, EF_AT_LEAST)} if leg is Leg.DENSE else {}}
 
 
 def _candidates(hits: Any, leg: Leg, group_field: str | None) -> list[Candidate]:

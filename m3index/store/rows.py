@@ -15,7 +15,8 @@ from m3index import schema
 from m3index.errors import RowRefusedError
 from m3index.schema import CollectionSpec
 from m3index.store.analyzer import bm25_text
-from m3index.types import Row, SparseVector, join_title
+from m3index.store.halves import pack, unpack
+from m3index.types import Row, SparseVector, Storage, join_title
 
 EMPTY_DIMENSION = 2**31 - 1
 """The dimension of a passage without lexical tokens: engines refuse an empty sparse vector. No token id
@@ -86,8 +87,10 @@ def to_wire(row: Row, spec: CollectionSpec, *, bm25_limit: int) -> WireRow:
         value = schema.field_value(name, kind, row.fields.get(name))
         entity[name] = list(value) if isinstance(value, tuple) else value
         size += len(json.dumps(entity[name], ensure_ascii=False).encode("utf-8"))
+    if spec.tenant is not None and entity[spec.tenant] is None:
+        raise ValueError(f"no {spec.tenant!r}, which says whose it is (the tenant field)")
     entity["dense"] = _dense(row, spec)
-    size += 4 * spec.dim
+    size += (4 if spec.storage == "fp32" else 2) * spec.dim
     if spec.sparse == "lexical":
         entity["lexical"] = _lexical(row.sparse)
         size += 8 * entity["lexical"].nnz
@@ -114,13 +117,13 @@ def batches(rows: Iterable[WireRow]) -> Iterator[list[WireRow]]:
         yield batch
 
 
-def from_wire(entity: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:
+def from_wire(entity: Mapping[str, Any], fields: Sequence[str], storage: Storage = "fp32") -> dict[str, Any]:
     """A row as read: `passage_id` and the asked fields, in the types of StoredRow."""
     stored: dict[str, Any] = {"passage_id": entity["passage_id"]}
     for name in fields:
         value = entity[name]
         if name == "dense":
-            value = np.asarray(value, np.float32)
+            value = unpack(value, storage)
         elif name == "lexical":
             value = sparse_vector(value)
         elif name == "metadata":
@@ -194,7 +197,7 @@ def _dense(row: Row, spec: CollectionSpec) -> Any:
         raise ValueError("dense: not finite")
     if not vector.any():
         raise ValueError("dense: all zeros")
-    return vector
+    return pack(vector, spec.storage)
 
 
 def _lexical(vector: SparseVector | None) -> sparse.csr_matrix:

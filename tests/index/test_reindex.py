@@ -14,13 +14,17 @@ from m3index.errors import (
     DeletesWithheldError,
     Exit,
     GateError,
+    MismatchError,
     NotFoundError,
     UsageError,
 )
 from m3index.index.generations import drop_old, generations, plan_rollback, rollback
 from m3index.index.reindex import plan_reindex, reindex
+from m3index.index.status import status
+from m3index.index.verify import verify
+from m3index.schema import CollectionSpec, IndexChoice
 from m3index.store.memory import MemoryStore
-from m3index.types import Document, Leg, Rejected
+from m3index.types import Document, Leg, Rejected, Storage
 
 CORPUS = [doc(f"d{i}", 5 + 7 * i, lang="en" if i % 2 else "de") for i in range(8)]
 NEW = "new model"
@@ -280,3 +284,59 @@ def test_a_crash_at_any_write_leaves_a_collection_that_serves(store: MemoryStore
         if not crashed:
             return
     pytest.fail("no run was left alone")
+
+
+# ------------------------------------------------------------------- storage and indexes
+
+
+def spec_of(store: MemoryStore) -> CollectionSpec:
+    name = store.resolve("docs")
+    assert name is not None
+    return store.spec(name)
+
+
+def test_another_index_class_encodes_nothing(store: MemoryStore) -> None:
+    before, encoder = rows(store), FakeEncoder()
+    large = IndexChoice.parse("large", ["dense.type=HNSW_SQ"])
+    assert not plan_reindex(store, encoder, "docs", replace(SETTINGS, index=large)).encodes
+    summary = reindex(store, encoder, "docs", replace(SETTINGS, index=large))
+    assert (summary.tokens, summary.exit) == (0, 0)
+    assert rows(store) == before
+    assert spec_of(store).index == large
+    assert status(store, "docs").index_class == "large, dense.type=HNSW_SQ"
+    assert run(store, CORPUS).unchanged == len(CORPUS), "a run that says nothing of indexes goes on"
+    with pytest.raises(MismatchError, match=r"class large, dense.type=HNSW_SQ.*those of huge.*reindex"):
+        run(store, CORPUS, settings=replace(SETTINGS, index=IndexChoice("huge")))
+    reindex(store, encoder, "docs", replace(SETTINGS, fields={"lang": "str"}))
+    assert spec_of(store).index == large, "other changes keep it"
+
+
+def test_a_build_of_another_class_is_not_taken_up(store: MemoryStore) -> None:
+    class Stop:
+        exit = Exit.INTERRUPTED
+
+        def __call__(self) -> bool:
+            return True
+
+    reindex(store, FakeEncoder(), "docs", replace(SETTINGS, index=IndexChoice("huge")), stop=Stop())
+    reindex(store, FakeEncoder(), "docs", replace(SETTINGS, index=IndexChoice("large")))
+    assert spec_of(store).index == IndexChoice("large")
+
+
+@pytest.mark.parametrize("storage", ["fp16", "bf16"])
+def test_storage_is_narrowed_by_copying_and_widened_by_encoding(store: MemoryStore, storage: Storage) -> None:
+    before, encoder = rows(store), FakeEncoder()
+    narrow = replace(SETTINGS, storage=storage)
+    assert reindex(store, encoder, "docs", narrow).tokens == 0
+    assert spec_of(store).storage == status(store, "docs").storage == storage
+    assert rows(store) != before
+    proof = verify(store, encoder, "docs", ListCorpus(CORPUS), SETTINGS)
+    assert (proof.exit, proof.storage) == (0, storage)
+    assert run(store, CORPUS, settings=narrow).unchanged == len(CORPUS)
+    with pytest.raises(MismatchError, match=f"keeps dense vectors as {storage}, not fp32"):
+        run(store, CORPUS, settings=replace(SETTINGS, storage="fp32"))
+    with pytest.raises(UsageError, match="cannot be kept"):
+        reindex(store, encoder, "docs", replace(SETTINGS, storage="fp32"))
+    wide = replace(SETTINGS, storage="fp32")
+    assert reindex(store, encoder, "docs", wide, corpora=corpora(CORPUS)).tokens > 0
+    assert rows(store) == before

@@ -72,7 +72,7 @@ class Faults(grpc.ServerInterceptor):  # type: ignore[misc]
         )
 
 
-class _Servicer(MilvusServicer):  # type: ignore[misc]
+class Servicer(MilvusServicer):  # type: ignore[misc]
     def __init__(self, db: MilvusLite, version: str | None) -> None:
         super().__init__(db)
         self.version = version
@@ -85,7 +85,12 @@ class _Servicer(MilvusServicer):  # type: ignore[misc]
 
 @contextmanager
 def faulty_server(
-    folder: Path, *, version: str | None = None, port: int = 0, max_message: int = 64 * 2**20
+    folder: Path,
+    *,
+    version: str | None = None,
+    port: int = 0,
+    max_message: int = 64 * 2**20,
+    servicer: type[Servicer] = Servicer,
 ) -> Iterator[tuple[str, Faults]]:
     """version: what it says to be, so that it may pass for a Milvus server."""
     faults = Faults()
@@ -98,7 +103,7 @@ def faulty_server(
             ("grpc.max_send_message_length", max_message),
         ],
     )
-    milvus_pb2_grpc.add_MilvusServiceServicer_to_server(_Servicer(db, version), server)
+    milvus_pb2_grpc.add_MilvusServiceServicer_to_server(servicer(db, version), server)
     bound = server.add_insecure_port(f"127.0.0.1:{port}")
     server.start()
     try:

@@ -22,6 +22,8 @@ FIELDS: Mapping[str, FieldType] = {
 BM25 = CollectionSpec(DIM, "bm25", FIELDS)
 LEXICAL = CollectionSpec(DIM, "lexical", FIELDS)
 DENSE = CollectionSpec(DIM, "none", {})
+TENANTS = CollectionSpec(DIM, "lexical", {**FIELDS, "org": "str"}, tenant="org")
+NUMBERED = CollectionSpec(DIM, "none", {"org": "int"}, tenant="org")
 
 MALICIOUS = [
     'x"] or passage_id in ["',

@@ -12,7 +12,20 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from store.material import BM25, DENSE, DIM, FIELDS, LEXICAL, MALICIOUS, keys, row, sparse, vector
+from store.material import (
+    BM25,
+    DENSE,
+    DIM,
+    FIELDS,
+    LEXICAL,
+    MALICIOUS,
+    NUMBERED,
+    TENANTS,
+    keys,
+    row,
+    sparse,
+    vector,
+)
 
 from m3index.errors import (
     CollectionNotFoundError,
@@ -21,11 +34,12 @@ from m3index.errors import (
     StoreError,
     UsageError,
 )
-from m3index.schema import CollectionSpec
+from m3index.schema import CollectionSpec, IndexChoice
 from m3index.store import filter as filters
 from m3index.store.base import Store
 from m3index.store.filter import All, Compare, Expression, In
-from m3index.types import Leg
+from m3index.store.halves import rounded
+from m3index.types import Leg, Storage
 
 Fresh = Callable[[CollectionSpec], str]
 
@@ -33,7 +47,10 @@ Fresh = Callable[[CollectionSpec], str]
 # ------------------------------------------------------------ collections and aliases
 
 
-@pytest.mark.parametrize("spec", [BM25, LEXICAL, DENSE], ids=lambda s: s.sparse)
+SPECS = {"bm25": BM25, "lexical": LEXICAL, "none": DENSE, "tenants": TENANTS, "numbered": NUMBERED}
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 def test_a_collection_says_what_it_was_made_from(store: Store, fresh: Fresh, spec: CollectionSpec) -> None:
     name = fresh(spec)
     analyzer = store.default_analyzer() if spec.sparse == "bm25" else None
@@ -592,13 +609,127 @@ def test_a_rendered_filter_selects_what_it_means(store: Store, fresh: Fresh, dat
     store.drop(name)
 
 
+# --------------------------------------------------------------------------- tenants
+
+
+def org(number: int) -> str:
+    return f"org {number}"
+
+
+def test_a_tenant_has_its_own_rows(store: Store, fresh: Fresh) -> None:
+    """More tenants than there are partitions, so that some share one."""
+    name = fresh(TENANTS)
+    rows = [row(f"d{i}", spec=TENANTS, fields={"org": org(i % 40), "year": i}) for i in range(200)]
+    store.upsert(name, rows)
+    store.flush(name)
+    assert store.count(name) == 200
+    for number in (0, 1, 39):
+        where = Compare("org", "==", org(number))
+        own = set(keys(rows[number::40]))
+        assert {s["passage_id"] for s in store.scan(name, where, ["year"])} == own
+        assert store.count(name, where) == len(own) == 5
+        for leg, query in ((Leg.DENSE, vector("q")), (Leg.LEXICAL, rows[number].sparse)):
+            found = store.search(name, leg, [query], 50, where, group_field="org")[0]
+            assert {c.passage_id for c in found} <= own
+            assert {c.group for c in found} == {org(number)}
+        assert len(store.search(name, Leg.DENSE, [vector("q")], 50, where)[0]) == 5
+    assert set(store.get(name, keys(rows), [])) == set(keys(rows))
+
+
+def test_a_row_that_changes_its_tenant_is_there_once(store: Store, fresh: Fresh) -> None:
+    name = fresh(TENANTS)
+    rows = [row(f"d{i}", spec=TENANTS, fields={"org": org(i)}) for i in range(30)]
+    store.upsert(name, rows)
+    store.flush(name)
+    moved = [replace(r, fields={"org": org(i + 1)}) for i, r in enumerate(rows)]
+    store.upsert(name, moved)
+    assert store.count(name) == 30
+    assert store.count(name, Compare("org", "==", org(0))) == 0
+    assert store.count(name, Compare("org", "==", org(30))) == 1
+    assert store.get(name, keys(rows[:1]), ["org"])[rows[0].passage_id]["org"] == org(1)
+    assert len(store.search(name, Leg.DENSE, [rows[0].dense], 30)[0]) == 30
+    store.delete(name, keys(rows[:10]))
+    assert store.count(name) == 20
+
+
+@pytest.mark.parametrize("value", MALICIOUS[:8], ids=repr)
+def test_any_name_of_a_tenant(store: Store, fresh: Fresh, value: str) -> None:
+    name = fresh(TENANTS)
+    rows = [row("a", spec=TENANTS, fields={"org": value}), row("b", spec=TENANTS, fields={"org": "other"})]
+    store.upsert(name, rows)
+    assert [s["passage_id"] for s in store.scan(name, Compare("org", "==", value), [])] == keys(rows[:1])
+
+
+def test_tenants_by_number_and_a_row_of_nobody(store: Store, fresh: Fresh) -> None:
+    name = fresh(NUMBERED)
+    rows = [row(f"d{i}", spec=NUMBERED, fields={"org": i - 1}) for i in range(3)]
+    store.upsert(name, rows)
+    assert store.count(name, Compare("org", "==", -1)) == 1
+    nobody = row("nobody", spec=NUMBERED)
+    with pytest.raises(RowRefusedError, match="no 'org', which says whose it is"):
+        store.upsert(name, [nobody, row("d3", spec=NUMBERED, fields={"org": 7})])
+    assert store.count(name) == 4
+
+
+# --------------------------------------------------------------- storage and indexes
+
+
+@pytest.mark.parametrize("storage", ["fp16", "bf16"])
+def test_halves_come_back_rounded_or_are_refused(store: Store, fresh: Fresh, storage: Storage) -> None:
+    spec = replace(LEXICAL, storage=storage)
+    if storage not in store.describe()["storages"]:
+        with pytest.raises(UsageError, match=f"--storage {storage} needs a Milvus server"):
+            fresh(spec)
+        return
+    name = fresh(spec)
+    assert store.spec(name) == spec
+    rows = [row(f"d{i}", spec=spec) for i in range(20)]
+    store.upsert(name, rows)
+    read = store.get(name, keys(rows), ["dense", "lexical"])
+    for r in rows:
+        kept = read[r.passage_id]["dense"]
+        assert kept.dtype == np.float32
+        np.testing.assert_array_equal(kept, rounded(r.dense, storage))
+    again = [replace(r, dense=read[r.passage_id]["dense"]) for r in rows]
+    store.upsert(name, again)
+    scanned = {s["passage_id"]: s["dense"] for s in store.scan(name, None, ["dense"])}
+    for r in again:
+        np.testing.assert_array_equal(scanned[r.passage_id], r.dense)
+    found = store.search(name, Leg.DENSE, [rows[3].dense], 20)[0]
+    assert found[0].passage_id == rows[3].passage_id
+    assert found[0].score == pytest.approx(1.0, abs=0.02)
+
+
+@pytest.mark.parametrize("size", ["large", "huge"])
+def test_an_index_class_is_kept_or_refused(store: Store, fresh: Fresh, size: str) -> None:
+    spec = replace(LEXICAL, index=IndexChoice.parse(size, ["dense.search.nprobe=7"]))
+    if store.describe()["kind"] in ("lite", "lite-server"):
+        with pytest.raises(UsageError, match=f"--index-class {size}.* needs a Milvus server"):
+            fresh(spec)
+        return
+    name = fresh(spec)
+    assert store.spec(name) == spec
+    rows = [row(f"d{i}", spec=spec) for i in range(20)]
+    store.upsert(name, rows)
+    assert store.search(name, Leg.DENSE, [rows[3].dense], 5)[0][0].passage_id == rows[3].passage_id
+
+
 # ------------------------------------------------------------------------ connection
 
 
 def test_a_store_says_what_it_is(store: Store) -> None:
     said = store.describe()
     assert said["kind"] in ("memory", "lite", "lite-server", "server")
-    assert {"version", "uri", "db", "dense_index", "analyzers", "default_analyzer", "warnings"} <= said.keys()
+    assert {
+        "version",
+        "uri",
+        "db",
+        "dense_index",
+        "analyzers",
+        "default_analyzer",
+        "warnings",
+        "storages",
+    } <= said.keys()
     assert said["default_analyzer"] in said["analyzers"]
     assert said["uri"] == store.uri
     assert store.warnings == []

@@ -1,0 +1,210 @@
+"""Collections whose documents are of tenants, and runs for one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fakes import FakeEncoder
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from index.support import SETTINGS, ListCorpus, doc, rows, run
+
+from m3index.errors import MismatchError, UsageError
+from m3index.index.changes import Deletion, apply_changes, plan_changes
+from m3index.index.delete import delete
+from m3index.index.forecast import plan
+from m3index.index.prune import MaxDelete
+from m3index.index.reindex import reindex
+from m3index.index.status import status
+from m3index.index.verify import verify
+from m3index.progress import Silent
+from m3index.store.base import Store
+from m3index.store.filter import Compare
+from m3index.store.memory import MemoryStore
+from m3index.store.open import open_store
+from m3index.types import Document, Place, Rejected
+
+ORG = replace(SETTINGS, tenant_field="org")
+ACME = replace(SETTINGS, tenant="acme")
+CORPUS = [
+    doc("a", 30, org="acme"),
+    doc("b", org="acme"),
+    doc("c", 25, org="globex"),
+    doc("d", org="globex"),
+]
+
+
+@pytest.fixture(params=["memory", "lite"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """With the corpus in it."""
+    opened = open_store("memory:" if request.param == "memory" else str(tmp_path / "t.db"))
+    assert run(opened, CORPUS, settings=ORG).exit == 0
+    yield opened
+    opened.close()
+
+
+def owners(store: Store) -> dict[str, str]:
+    return {row["doc_id"]: row["org"] for row in rows(store).values()}
+
+
+def reasons(store: Store, items: list[Document], **changes: str | None) -> list[str]:
+    """Why a run rejects which of these documents."""
+
+    class Told(Silent):
+        def rejected(self, rejected: Rejected) -> None:
+            said.append(f"{rejected.doc_id}: {rejected.reason}")
+
+    said: list[str] = []
+    run(store, items, settings=replace(ACME, **changes), reporter=Told())
+    return said
+
+
+def test_the_field_is_declared_and_shown(store: Store) -> None:
+    target = store.resolve("docs")
+    assert target is not None
+    assert store.spec(target).tenant == "org"
+    assert dict(store.spec(target).fields) == {"org": "str"}
+    found = status(store, "docs")
+    assert (found.tenant_field, found.fields) == ("org", {"org": "str"})
+    assert owners(store) == {"a": "acme", "b": "acme", "c": "globex", "d": "globex"}
+    assert run(store, CORPUS, settings=ORG).unchanged == 4, "the same field may be named again"
+
+
+def test_a_document_of_nobody_is_quarantined(store: Store) -> None:
+    for nobody in (doc("e"), doc("e", org=""), doc("e", org=None)):
+        assert reasons(store, [nobody], tenant=None) == [
+            "e: no 'org' in its metadata, which says whose it is (the tenant field)"
+        ]
+    assert "e" not in owners(store)
+
+
+def test_a_document_that_changes_hands_is_there_once(store: Store) -> None:
+    moved = [replace(CORPUS[0], metadata={"org": "globex"}), *CORPUS[1:]]
+    summary = run(store, moved, settings=SETTINGS)
+    assert (summary.metadata_only, summary.unchanged, summary.count_ok) == (1, 3, True)
+    assert owners(store)["a"] == "globex"
+    assert len([row for row in rows(store).values() if row["doc_id"] == "a"]) > 1
+
+
+def test_an_existing_collection_gets_no_tenant_field(store: Store) -> None:
+    with pytest.raises(MismatchError, match=r"The tenant field of collection 'docs' is 'org', not 'lang'"):
+        run(store, CORPUS, settings=replace(SETTINGS, tenant_field="lang"))
+    with pytest.raises(UsageError, match="declared str and int"):
+        run(store, CORPUS, settings=replace(SETTINGS, tenant_field="org:int"))
+    plain = MemoryStore()
+    run(plain, CORPUS)
+    with pytest.raises(
+        MismatchError, match=r"made without a tenant field.*reindex -c docs"
+    ):
+        run(plain, CORPUS, settings=ORG)
+    with pytest.raises(UsageError, match="'docs' has no tenant field"):
+        run(plain, CORPUS, settings=ACME)
+
+
+# ------------------------------------------------------------------------- runs for one of them
+
+
+def test_a_sync_of_one_tenant_leaves_the_others_alone(store: Store) -> None:
+    summary = run(store, [doc("b", "other text", org="acme"), doc("e", org="acme")], settings=ACME)
+    assert (summary.added, summary.updated, summary.deleted, summary.exit) == (1, 1, 1, 0)
+    assert summary.count_ok
+    assert owners(store) == {"b": "acme", "e": "acme", "c": "globex", "d": "globex"}
+
+
+def test_the_guard_counts_the_tenant_alone(store: Store) -> None:
+    guard = replace(ACME, max_delete=MaxDelete(count=1))
+    assert run(store, [CORPUS[1]], settings=guard).deleted == 1
+    summary = run(store, [doc("z", org="acme")], settings=replace(guard, max_delete=MaxDelete(count=0)))
+    assert (summary.deletes_withheld, summary.exit) == (1, 14)
+
+
+def test_documents_of_others_are_rejected(store: Store) -> None:
+    before = rows(store)
+    taken = doc("c", "mine now", org="acme")
+    assert reasons(store, [*CORPUS[:2], taken, CORPUS[3]]) == [
+        "c: its id is that of a document of another tenant; give each tenant a --source of its own",
+        "d: it is a document of another tenant than the run is for",
+    ]
+    assert rows(store) == before
+    assert reasons(store, [replace(CORPUS[0], metadata={"org": "globex"}), CORPUS[1]]) == [
+        "a: it is a document of another tenant than the run is for"
+    ]
+    assert rows(store) == before, "what the corpus has is not removed for being another's"
+
+
+def test_prune_and_plan_of_one_tenant(store: Store) -> None:
+    forecast = plan(store, FakeEncoder(), "docs", ListCorpus([CORPUS[0]]), ACME)
+    assert (forecast.unchanged, forecast.deleted) == (1, 1)
+    assert run(store, [CORPUS[0]], settings=ACME, mode="prune").deleted == 1
+    assert set(owners(store)) == {"a", "c", "d"}
+
+
+def test_delete_of_one_tenant(store: Store) -> None:
+    assert delete(store, "docs", ids=["a", "c"], tenant="acme", dry_run=True).deleted == 1
+    assert delete(store, "docs", ids=["a", "c"], tenant="acme").deleted == 1
+    assert set(owners(store)) == {"b", "c", "d"}
+    assert delete(store, "docs", where=Compare("ordinal", ">=", 0), tenant="globex").deleted == 2
+    assert set(owners(store)) == {"b"}
+
+
+def test_a_feed_of_one_tenant(store: Store) -> None:
+    feed = [Deletion("a", Place("f")), Deletion("c", Place("f")), doc("e", org="acme"), doc("d", org="acme")]
+    forecast = plan_changes(store, FakeEncoder(), "docs", feed, ACME)
+    assert (forecast.deleted, forecast.added, forecast.quarantined) == (1, 1, 1)
+    summary = apply_changes(store, FakeEncoder(), "docs", feed, ACME)
+    assert (summary.deleted, summary.added, summary.quarantined, summary.count_ok) == (1, 1, 1, True)
+    assert owners(store) == {"b": "acme", "c": "globex", "d": "globex", "e": "acme"}
+
+
+def test_verify_of_one_tenant(store: Store) -> None:
+    proof = verify(store, FakeEncoder(), "docs", ListCorpus(CORPUS[:2]), ACME)
+    assert (proof.checked, proof.exit) == (2, 0)
+    assert (proof.tenant_field, proof.tenant) == ("org", "acme")
+    proof = verify(store, FakeEncoder(), "docs", ListCorpus(CORPUS[:1]), ACME, repair=True)
+    assert (proof.by_kind, proof.repaired, proof.exit) == ({"ghost": 1}, 1, 0)
+    assert set(owners(store)) == {"a", "c", "d"}
+
+
+def test_a_reindex_gives_changes_and_keeps_the_tenant_field(store: Store) -> None:
+    encoder = FakeEncoder()
+    reindex(store, encoder, "docs", replace(SETTINGS, fields={"lang": "str"}))
+    assert status(store, "docs").tenant_field == "org", "it is kept, though it was not named"
+    assert status(store, "docs").fields == {"lang": "str", "org": "str"}
+    summary = reindex(store, encoder, "docs", replace(SETTINGS, tenant_field="lang"))
+    assert (summary.quarantined, summary.added) == (4, 0), "no document says a lang"
+    plain = MemoryStore()
+    run(plain, CORPUS)
+    encoder = FakeEncoder()
+    summary = reindex(plain, encoder, "docs", ORG)
+    assert (summary.tokens, summary.store_count) == (0, len(rows(plain)))
+    assert owners(plain) == {"a": "acme", "b": "acme", "c": "globex", "d": "globex"}
+
+
+CHANGES = st.lists(
+    st.tuples(st.sampled_from("abcdef"), st.sampled_from(["acme", "globex"]), st.integers(1, 30)), max_size=6
+)
+
+
+@given(history=st.lists(st.tuples(CHANGES, st.sampled_from(["acme", "globex"])), min_size=1, max_size=5))
+@settings(max_examples=40, deadline=None)
+def test_no_run_of_one_tenant_touches_another(history: list[tuple[list[tuple[str, str, int]], str]]) -> None:
+    store = MemoryStore()
+    run(store, CORPUS, settings=ORG)
+    for corpus, tenant in history:
+        before = {i: row for i, row in rows(store).items() if row["org"] != tenant}
+        summary = run(
+            store, [doc(i, words, org=org) for i, org, words in corpus], settings=replace(ACME, tenant=tenant)
+        )
+        assert summary.count_ok is not False
+        after = rows(store)
+        assert {i: row for i, row in after.items() if row["org"] != tenant} == before
+        own = {i for i, org, _ in corpus if org == tenant}
+        foreign = {row["doc_id"] for row in before.values()}
+        met = {i for i, _, _ in corpus}
+        assert {row["doc_id"] for row in after.values() if row["org"] == tenant} <= met
+        assert own - foreign - {i for i, org, _ in corpus if org != tenant} <= {
+            row["doc_id"] for row in after.values()
+        }
