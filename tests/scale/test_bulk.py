@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -61,15 +62,20 @@ def row(number: int, *, sparse: bool = True, **changes: Any) -> Row:
     return Row(**values | changes)
 
 
-@pytest.mark.parametrize("sparse", ["lexical", "bm25", "none"])
-def test_files_are_those_of_pymilvus_own_writer(sparse: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("sparse", "storage"), [("lexical", "fp32"), ("bm25", "fp16"), ("none", "bf16"), ("none", "fp32")]
+)
+def test_files_are_those_of_pymilvus_own_writer(sparse: Any, storage: Any, tmp_path: Path) -> None:
+    import ml_dtypes
     from pymilvus.bulk_writer import BulkFileType, LocalBulkWriter
 
     from m3index.store.definition import to_milvus
     from m3index.store.rows import to_wire
 
-    spec = CollectionSpec(3, sparse, FIELDS, "icu" if sparse == "bm25" else None)
+    fields: dict[str, FieldType] = {**FIELDS, "org": "str"}
+    spec = CollectionSpec(3, sparse, fields, "icu" if sparse == "bm25" else None, "org", storage)
     rows = [row(n, sparse=sparse == "lexical") for n in range(5)]
+    rows = [replace(one, fields={**one.fields, "org": f"org {one.doc_id}"}) for one in rows]
     ours = BulkFile(tmp_path / "ours.parquet", spec)
     for one in rows:
         assert ours.add([one]) == {}
@@ -80,7 +86,11 @@ def test_files_are_those_of_pymilvus_own_writer(sparse: Any, tmp_path: Path) -> 
     for one in rows:
         entity = dict(to_wire(one, spec, bm25_limit=65_535).entity)
         entity["metadata"] = json.loads(entity["metadata"])
-        entity["dense"] = entity["dense"].tolist()
+        if storage == "fp32":
+            entity["dense"] = entity["dense"].tolist()
+        else:
+            dtype = np.float16 if storage == "fp16" else ml_dtypes.bfloat16
+            entity["dense"] = np.frombuffer(entity["dense"], dtype)
         if sparse == "lexical":
             matrix = entity["lexical"]
             entity["lexical"] = dict(zip(matrix.indices.tolist(), matrix.data.tolist(), strict=True))

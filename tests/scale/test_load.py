@@ -11,7 +11,7 @@ from fakes import FakeEncoder
 from scale_support import PASSAGES, SETTINGS, contents, document
 
 from m3index.corpus.readers import Corpus
-from m3index.errors import DriftError, Exit, MismatchError, MissingHeadError, StoreError
+from m3index.errors import DriftError, Exit, MismatchError, MissingHeadError, StoreError, UsageError
 from m3index.files import Folder
 from m3index.index.generations import generations
 from m3index.index.settings import SyncSettings
@@ -20,10 +20,12 @@ from m3index.index.write import row_fields, row_of
 from m3index.scale.encode import encode
 from m3index.scale.export import export
 from m3index.scale.load import LoadSettings, load
+from m3index.schema import CollectionSpec, IndexChoice
 from m3index.store.base import Store
+from m3index.store.halves import rounded
 from m3index.store.memory import MemoryStore
 from m3index.store.open import open_store
-from m3index.types import FieldType, Row
+from m3index.types import FieldType, Row, Storage
 
 MakeCorpus = Callable[..., Corpus]
 SYNC = SyncSettings(passages=PASSAGES)
@@ -200,6 +202,67 @@ def test_an_export_of_a_half_written_collection_is_refused(
     store.delete("docs__g1", [some.passage_id])
     with pytest.raises(DriftError, match="verify --repair"):
         export(store, "docs", out)
+
+
+def spec_of(store: Store, alias: str = "docs") -> CollectionSpec:
+    name = store.resolve(alias)
+    assert name is not None
+    return store.spec(name)
+
+
+def of_tenants(count: int) -> list[dict[str, Any]]:
+    return [document(n, org="acme" if n % 2 else "globex") for n in range(count)]
+
+
+def test_tenants_go_from_collection_to_collection(
+    corpus: MakeCorpus, encoder: FakeEncoder, out: Folder, store: Store, tmp_path: Path
+) -> None:
+    rows = of_tenants(40)
+    del rows[7]["org"]
+    encode(corpus(rows), out, encoder, SETTINGS)
+    summary = load(store, "docs", [out], LoadSettings(tenant_field="org"))
+    assert (summary.added, summary.quarantined, summary.exit) == (39, 1, 3)
+    assert spec_of(store).tenant == "org"
+    assert {row.fields["org"] for row in stored(store).values()} == {"acme", "globex"}
+    with pytest.raises(MismatchError, match="is 'org', not 'lang'"):
+        load(store, "docs", [out], LoadSettings(tenant_field="lang"))
+    copy = Folder(tmp_path / "copy")
+    export(store, "docs", copy)
+    load(store, "again", [copy], LoadSettings())
+    assert spec_of(store, "again") == spec_of(store)
+    assert comparable(stored(store, "again")) == comparable(stored(store))
+    load(store, "typed", [copy], LoadSettings(fields={"year": "int"}))
+    assert (spec_of(store, "typed").tenant, set(spec_of(store, "typed").fields)) == ("org", {"year", "org"})
+    other = Folder(tmp_path / "other")
+    load(store, "other", [out], LoadSettings(tenant_field="year:int"))
+    assert spec_of(store, "other").tenant == "year"
+    export(store, "other", other)
+    with pytest.raises(UsageError, match="tenant fields org and year"):
+        load(store, "both", [copy, other], LoadSettings())
+
+
+@pytest.mark.parametrize("storage", ["fp16", "bf16"])
+def test_halves_go_from_collection_to_collection(
+    corpus: MakeCorpus, encoder: FakeEncoder, out: Folder, tmp_path: Path, storage: Storage
+) -> None:
+    store = MemoryStore()
+    encode(corpus(), out, encoder, SETTINGS)
+    load(store, "whole", [out], LoadSettings())
+    load(store, "docs", [out], LoadSettings(storage=storage, index=IndexChoice("large")))
+    assert (spec_of(store).storage, spec_of(store).index) == (storage, IndexChoice("large"))
+    whole, kept = stored(store, "whole"), stored(store)
+    assert all((kept[i].dense == rounded(whole[i].dense, storage)).all() for i in whole)
+    copy = Folder(tmp_path / "copy")
+    export(store, "docs", copy)
+    load(store, "again", [copy], LoadSettings())
+    assert spec_of(store, "again").storage == storage, "the storage goes along, the indexes do not"
+    assert spec_of(store, "again").index == IndexChoice()
+    assert comparable(stored(store, "again")) == comparable(kept)
+    lite = open_store(str(tmp_path / "lite.db"))
+    load(lite, "docs", [copy], LoadSettings())
+    assert spec_of(lite).storage == "fp32", "what Milvus Lite has not"
+    assert comparable(stored(lite)) == comparable(kept)
+    lite.close()
 
 
 def test_an_object_store_serves_and_takes_shards(
