@@ -108,6 +108,9 @@ clean: ## remove what make made, the virtual environment too
 docs-reference: $(STAMP) ## write docs/reference.md from the commands
 	$(BIN)/python -c 'from m3index.cli.reference import markdown; print(markdown(), end="")' > docs/reference.md
 
+figures: $(STAMP) ## draw docs/figures/*.svg from the tables of docs/performance.md and docs/results.md
+	$(BIN)/python benchmarks/figures.py
+
 docs: ## the documentation as a site, into site/, in a virtual environment of its own
 	@test -d .venv-docs || $(PYTHON) -m venv .venv-docs
 	@.venv-docs/bin/python $(PIP) --require-hashes --no-deps -r requirements/docs.txt
