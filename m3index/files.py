@@ -10,7 +10,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ class Folder:
     def __init__(self, location: str | os.PathLike[str]) -> None:
         self.location = os.fspath(location).rstrip("/") or "/"
         self.local = "://" not in self.location or self.location.startswith("file://")
-        self._fs, self._path = _open(self.location, local=self.local)
+        self._fs, self._path = file_system(self.location, local=self.local)
 
     def __str__(self) -> str:
         return self.location
@@ -145,27 +145,31 @@ class Folder:
     def _at(self, name: str) -> str:
         return f"{self._path}/{name}"
 
-    @contextmanager
-    def _mapped(self) -> Iterator[None]:
-        """Foreign exceptions become ours, here alone."""
-        try:
-            yield
-        except M3IndexError:
-            raise
-        except FileNotFoundError as error:
-            raise NotFoundError(f"{self.location}: {_words(error)}") from error
-        except PermissionError as error:
-            raise NotAuthorisedError(f"{self.location}: {_words(error)}") from error
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise StoppedError(f"{self.location}: the disk is full. Make room and run again.") from error
-            if "ACCESS_DENIED" in str(error) or "InvalidAccessKeyId" in str(error):
-                raise NotAuthorisedError(
-                    f"{self.location}: the object store refused the credentials: {_words(error)}"
-                ) from error
-            if self.local:
-                raise UsageError(f"{self.location}: {_words(error)}") from error
-            raise UnreachableError(f"{self.location}: {_words(error)}") from error
+    def _mapped(self) -> AbstractContextManager[None]:
+        return mapped(self.location, local=self.local)
+
+
+@contextmanager
+def mapped(location: str, *, local: bool) -> Iterator[None]:
+    """Foreign exceptions become ours, here alone."""
+    try:
+        yield
+    except M3IndexError:
+        raise
+    except FileNotFoundError as error:
+        raise NotFoundError(f"{location}: {_words(error)}") from error
+    except PermissionError as error:
+        raise NotAuthorisedError(f"{location}: {_words(error)}") from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoppedError(f"{location}: the disk is full. Make room and run again.") from error
+        if "ACCESS_DENIED" in str(error) or "InvalidAccessKeyId" in str(error):
+            raise NotAuthorisedError(
+                f"{location}: the object store refused the credentials: {_words(error)}"
+            ) from error
+        if local:
+            raise UsageError(f"{location}: {_words(error)}") from error
+        raise UnreachableError(f"{location}: {_words(error)}") from error
 
 
 def digest_of(path: Path) -> str:
@@ -183,7 +187,8 @@ def _sync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _open(location: str, *, local: bool) -> tuple[Any, str]:
+def file_system(location: str, *, local: bool) -> tuple[Any, str]:
+    """A pyarrow file system, and the path in it. Raises UsageError for what none can open."""
     import pyarrow as pa
     from pyarrow import fs
 

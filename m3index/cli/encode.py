@@ -213,11 +213,14 @@ def _on_ray(
     need("ray", extra="ray")
     if settings.worker.of != 1:
         raise UsageError("--shard is for workers without an engine; Ray shares the work out itself.")
+    from m3index.corpus.remote import is_remote
     from m3index.scale.spread import Engine, Source, encode_on_ray
 
     if out.local:
         out = Folder(Path(out.location).absolute())
-    paths = [path if path == "-" else str(Path(path).absolute()) for path in given["paths"]]
+    paths = [
+        path if path == "-" or is_remote(path) else str(Path(path).absolute()) for path in given["paths"]
+    ]
     engine = Engine(given["ray_address"] or None, given["actors"], given["gpus_per_actor"])
     source = Source(paths, mapping, input_format)
     return encode_on_ray(source, out, choice.load, settings, engine, reporter=reporter)

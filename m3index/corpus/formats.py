@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -14,13 +15,13 @@ from typing import Any, TypeAlias
 
 from m3index.corpus.lines import KEPT, Line, UnreadableError, lines, reading
 from m3index.corpus.mapping import FieldMapping, typed_cell
-from m3index.corpus.places import COMPRESSIONS
+from m3index.corpus.places import COMPRESSIONS, File
 from m3index.corpus.quarantine import LostRowError, unwrap
 from m3index.types import FieldType, Place, Rejected
 
 _BATCH_BYTES = 16 * 1024 * 1024
 _BATCH_ROWS = 1024
-_BLOCK = 1024 * 1024
+_BLOCK, _REMOTE_BLOCK = 1024 * 1024, 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +202,7 @@ def _cells(header: Sequence[str], cells: Sequence[str], fields: Mapping[str, Fie
 # ----------------------------------------------------------------- Parquet
 
 
-def parquet(path: str, mapping: FieldMapping, advance: Callable[[float], None]) -> Rows:
+def parquet(of: File, mapping: FieldMapping, advance: Callable[[float], None]) -> Rows:
     """Row group by row group, in batches of about 16 MB by what the file says of itself.
 
     Nulls are absent. Dates and times become ISO 8601 strings, decimals strings. advance: told the
@@ -210,8 +211,14 @@ def parquet(path: str, mapping: FieldMapping, advance: Callable[[float], None]) 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    path, remote = of.path, of.remote
+    block = _BLOCK if remote is None else _REMOTE_BLOCK
     try:
-        with reading(), pq.ParquetFile(path, buffer_size=_BLOCK, pre_buffer=False) as file:
+        with (
+            reading(),
+            nullcontext(path) if remote is None else remote.random() as source,
+            pq.ParquetFile(source, buffer_size=block, pre_buffer=False) as file,
+        ):
             names = file.schema_arrow.names
             if missing := mapping.missing(names):
                 raise UnreadableError(missing)

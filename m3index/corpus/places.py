@@ -1,4 +1,5 @@
-"""What a user names (files, globs, directories, `-`) -> the files to read, in a fixed order."""
+"""What a user names (files, globs, directories, here or in an object store, `-`) -> the files to read, in a
+fixed order."""
 
 from __future__ import annotations
 
@@ -7,10 +8,12 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePath
 from typing import Literal, TypeAlias, get_args
 
-from m3index.errors import UsageError
+from m3index.corpus.remote import Remote, is_remote
+from m3index.errors import M3IndexError, UsageError
 
 Format: TypeAlias = Literal["jsonl", "parquet", "csv", "tsv", "text"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -33,7 +36,8 @@ class File:
     """A file to read.
 
     name: the id of its document where it is plain text: the path inside the directory that was
-    given, or the path of a file as it was given. size: bytes on disk; None for a pipe.
+    given, or the path of a file as it was given. size: bytes on disk; None for a pipe. remote: where
+    it is in an object store.
     """
 
     path: str
@@ -41,6 +45,7 @@ class File:
     format: Format
     compression: str = ""
     size: int | None = None
+    remote: Remote | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,51 +80,77 @@ class Places:
         if not paths:
             raise UsageError("Nothing to read: name at least one file, directory, glob, or - for stdin.")
         self._format: Format | None = format
-        self._roots = [root for path in paths for root in self._expand(os.fspath(path))]
-        if sum(root is _stdin for root, _ in self._roots) > 1:
+        names = [os.fspath(path) for path in paths]
+        if names.count(STDIN) > 1:
             raise UsageError("Standard input (-) can be read only once; name it once.")
+        self.stdin = STDIN in names
+        self._roots = [root for name in names for root in self._expand(name)]
 
     def walk(self) -> Iterator[Entry]:
-        for list_root, path in self._roots:
-            yield from list_root(path, self._format)
+        for list_root in self._roots:
+            yield from list_root()
 
-    @property
-    def stdin(self) -> bool:
-        return any(root is _stdin for root, _ in self._roots)
-
-    def _expand(self, path: str) -> Iterator[tuple[_Lister, str]]:
+    def _expand(self, path: str) -> Iterator[_Lister]:
         if path == STDIN:
             if self._format in ("parquet", "text"):
                 raise UsageError(
                     f"The format {self._format} cannot be read from stdin; save it to a file first."
                 )
-            yield _stdin, path
+            yield partial(_stdin, path, self._format)
+        elif is_remote(path):
+            yield from self._remote(Remote.of(path))
         elif os.path.lexists(path):
             yield self._root(path)
         elif matches := sorted(glob.iglob(path, recursive=True)):
             for match in matches:
-                yield _directory if os.path.isdir(match) else _found, match
+                yield partial(_directory if os.path.isdir(match) else _found, match, self._format)
         else:
             raise UsageError(f"There is no file, directory or match for {path!r}.")
 
-    def _root(self, path: str) -> tuple[_Lister, str]:
+    def _root(self, path: str) -> _Lister:
         if os.path.isdir(path):
-            if not any(isinstance(entry, File | Unlisted) for entry in _directory(path, self._format)):
-                raise UsageError(
-                    f"The directory {path!r} holds no file to read "
-                    f"({' '.join(SUFFIXES)}, also with .gz or .zst); for other names say --input-format."
-                )
-            return _directory, path
+            return self._checked(path, partial(_directory, path, self._format))
         if not os.path.exists(path):
             raise UsageError(f"{path!r} is a link to nothing.")
         if format_of(path, self._format) is None and not _is_pipe(path):
+            raise _nameless(path)
+        return partial(_file, path, self._format)
+
+    def _remote(self, given: Remote) -> Iterator[_Lister]:
+        """Raises UnreachableError, NotAuthorisedError too: what cannot be looked at is not nothing."""
+        found = given.look()
+        if found is None and given.pattern:
+            matches = sorted(given.matches(), key=str)
+            for match in matches:
+                listing = _remote_folder if match.folder else _remote_found
+                yield partial(listing, match, self._format)
+            if matches:
+                return
+        if found is None:
+            raise UsageError(f"There is no file, directory or match for {given.name!r}.")
+        if found.folder:
+            yield self._checked(found.name, partial(_remote_folder, found, self._format))
+        elif format_of(found.key, self._format) is None:
+            raise _nameless(found.name)
+        else:
+            yield partial(_remote_file, found, self._format)
+
+    def _checked(self, path: str, directory: _Lister) -> _Lister:
+        if not any(isinstance(entry, File | Unlisted) for entry in directory()):
             raise UsageError(
-                f"The name of {path!r} does not say what it holds; say --input-format {'|'.join(FORMATS)}."
+                f"The directory {path!r} holds no file to read "
+                f"({' '.join(SUFFIXES)}, also with .gz or .zst); for other names say --input-format."
             )
-        return _file, path
+        return directory
 
 
-_Lister: TypeAlias = Callable[[str, Format | None], Iterator[Entry]]
+def _nameless(path: str) -> UsageError:
+    return UsageError(
+        f"The name of {path!r} does not say what it holds; say --input-format {'|'.join(FORMATS)}."
+    )
+
+
+_Lister: TypeAlias = Callable[[], Iterator[Entry]]
 
 
 def format_of(path: str, asked: Format | None = None) -> tuple[Format, str] | None:
@@ -170,11 +201,49 @@ def _walk(top: str, inside: str, asked: Format | None) -> Iterator[Entry]:
         elif entry.is_dir():
             yield Skipped(entry.path, "a link to a directory")
         elif (known := _format_in_directory(entry.name, asked)) is None:
-            yield Skipped(entry.path, "unknown suffix" if asked is None else f"not {asked} by its name")
+            yield Skipped(entry.path, _not_read(asked))
         elif _is_pipe(entry.path):
             yield Skipped(entry.path, "not a regular file")
         else:
             yield File(entry.path, name, *known, _size(entry.path))
+
+
+def _remote_file(remote: Remote, asked: Format | None) -> Iterator[Entry]:
+    form, compression = format_of(remote.key, asked) or ("jsonl", "")
+    yield File(str(remote), remote.name, form, compression, remote.size, remote)
+
+
+def _remote_found(remote: Remote, asked: Format | None) -> Iterator[Entry]:
+    if format_of(remote.key, asked) is None:
+        yield Skipped(str(remote), "unknown suffix")
+    else:
+        yield from _remote_file(remote, asked)
+
+
+def _remote_folder(remote: Remote, asked: Format | None) -> Iterator[Entry]:
+    yield from _walk_remote(remote, "", asked)
+
+
+def _walk_remote(folder: Remote, inside: str, asked: Format | None) -> Iterator[Entry]:
+    try:
+        found = folder.listing()
+    except M3IndexError as error:
+        yield Unlisted(str(folder), str(error))
+        return
+    for entry in found:
+        name = f"{inside}{entry.base}"
+        if entry.base.startswith("."):
+            yield Skipped(str(entry), "hidden")
+        elif entry.folder:
+            yield from _walk_remote(entry, f"{name}/", asked)
+        elif (known := _format_in_directory(entry.base, asked)) is None:
+            yield Skipped(str(entry), _not_read(asked))
+        else:
+            yield File(str(entry), name, *known, entry.size, entry)
+
+
+def _not_read(asked: Format | None) -> str:
+    return "unknown suffix" if asked is None else f"not {asked} by its name"
 
 
 def _format_in_directory(name: str, asked: Format | None) -> tuple[Format, str] | None:

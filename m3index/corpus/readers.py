@@ -1,4 +1,5 @@
-"""`read`: files, directories, globs and stdin as one stream of documents, with what was wrong on the way."""
+"""`read`: files, directories, globs (here or in an object store) and stdin as one stream of documents, with
+what was wrong on the way."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ def read(
     max_line: int = MAX_LINE,
     stdin: BinaryIO | None = None,
 ) -> Corpus:
-    """A corpus of these files, directories (recursive, sorted), globs and `-` (stdin).
+    """A corpus of these files, directories (recursive, sorted), globs, local or at `s3://`, `gs://`, and `-`.
 
     format: `jsonl`, `parquet`, `csv`, `tsv` or `text`; by default each file's name says it, and stdin
     is JSONL. fields: the declared types, by which the cells of CSV files are read. max_line: the bound
@@ -141,7 +142,7 @@ class Corpus:
 
     def _rows(self, file: File) -> Rows:
         if file.format == "parquet":
-            yield from formats.parquet(file.path, self._mapping, self._advance(file))
+            yield from formats.parquet(file, self._mapping, self._advance(file))
             return
         with (
             reading(),
@@ -172,6 +173,8 @@ class Corpus:
         return advance
 
     def _open(self, file: File) -> AbstractContextManager[BinaryIO]:
+        if file.remote is not None:
+            return file.remote.stream()
         if file.path != STDIN:
             return open(file.path, "rb", buffering=0)
         self._stdin_read = True

@@ -16,6 +16,7 @@ from m3index.corpus.lines import MAX_LINE, Meter, UnreadableError, open_bytes, r
 from m3index.corpus.mapping import FieldMapping, RowError
 from m3index.corpus.memory import Documents
 from m3index.corpus.places import COMPRESSIONS
+from m3index.corpus.remote import Remote, is_remote
 from m3index.encoder.base import Encoder
 from m3index.errors import UsageError
 from m3index.index.collection import open_collection
@@ -46,7 +47,7 @@ ChangeItem: TypeAlias = Document | Deletion | Rejected
 def read_changes(
     path: str | os.PathLike[str], mapping: FieldMapping | None = None, *, stdin: BinaryIO | None = None
 ) -> Iterator[ChangeItem]:
-    """The changes in a file of JSON lines (gzip and zstd too) or, for `-`, on standard input.
+    """The changes in a file of JSON lines (gzip and zstd too; of an object store) or, for `-`, on stdin.
 
     Raises UsageError where it cannot be read to its end: what came before it has been given by then.
     """
@@ -54,9 +55,13 @@ def read_changes(
     name = os.fspath(path)
     try:
         with reading(), ExitStack() as stack:
-            from_stdin = name == "-"
-            source = stdin or sys.stdin.buffer if from_stdin else stack.enter_context(Path(name).open("rb"))
-            suffix = Path(name).suffix.lower()
+            if name == "-":
+                source = stdin or sys.stdin.buffer
+            elif is_remote(name):
+                source = stack.enter_context(Remote.of(name).stream())
+            else:
+                source = stack.enter_context(Path(name).open("rb"))
+            suffix = Path(name.partition("?")[0]).suffix.lower()
             compression = suffix if suffix in COMPRESSIONS else ""
             stream = stack.enter_context(open_bytes(source, Meter(), compression))
             for row in jsonl(stream, name, MAX_LINE):
