@@ -16,8 +16,10 @@ from m3index.scale.spread import Engine, Source, encode_on_ray
 SETTINGS = EncodeSettings(passages=PassageSettings(40, 4), block=128)
 
 
-def source(corpus: Path) -> Source:
-    return Source([str(path) for path in sorted(corpus.glob("*.jsonl"))], FieldMapping())
+def source(corpus: str) -> Source:
+    """corpus: a folder, here or in an object store."""
+    named = [corpus] if "://" in corpus else [str(path) for path in sorted(Path(corpus).glob("*.jsonl"))]
+    return Source(named, FieldMapping())
 
 
 def choice(model: str) -> EncoderChoice:
@@ -35,7 +37,7 @@ def head() -> None:
 
 def run(address: str, corpus: str, model: str, out: str) -> None:
     engine = Engine(address=address, actors=2)
-    summary = encode_on_ray(source(Path(corpus)), Folder(out), choice(model).load, SETTINGS, engine)
+    summary = encode_on_ray(source(corpus), Folder(out), choice(model).load, SETTINGS, engine)
     print(json.dumps(summary.to_json()), flush=True)
 
 

@@ -110,7 +110,8 @@ def test_a_folder_is_read_in_order_and_says_what_it_skips(put: Put) -> None:
 def test_globs(put: Put) -> None:
     prefix = put({
         "2026-01/a.jsonl": lines(0), "2026-02/b.jsonl": lines(1),
-        "2026-02/deep/c.jsonl.gz": gzip.compress(lines(2)), "2027-01/d.jsonl": lines(3), "2026-02/.e.jsonl": lines(4), "2026-02/readme.pdf": b"-",
+        "2026-02/deep/c.jsonl.gz": gzip.compress(lines(2)),
+        "2027-01/d.jsonl": lines(3), "2026-02/.e.jsonl": lines(4), "2026-02/readme.pdf": b"-",
     })  # fmt: skip
     assert ids(f"{prefix}/2026-*/*.jsonl") == ["d0", "d1"]
     assert ids(f"{prefix}/**/*.jsonl*") == ["d0", "d1", "d2", "d3"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import random
@@ -17,18 +18,22 @@ pytest.importorskip("ray", reason="needs m3index[ray]")
 psutil = pytest.importorskip("psutil")
 
 TESTS = Path(__file__).resolve().parent.parent
-ENVIRONMENT = os.environ | {
-    "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS), "RAY_AUTH_MODE": "disabled",
-}  # fmt: skip
 DOCUMENTS, PASSAGES = 8_000, 50_000
 
 
+def environment() -> dict[str, str]:
+    """With what the fixture of the object store has put into it."""
+    own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS), "RAY_AUTH_MODE": "disabled"}
+    return os.environ | own
+
+
 @pytest.fixture
-def head() -> Iterator[tuple[int, str]]:
+def head(s3: str) -> Iterator[tuple[int, str]]:
     """A Ray cluster of this test: the process that started it, and its address."""
     process = subprocess.Popen(
         [sys.executable, str(TESTS / "scale_ray.py"), "head"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=ENVIRONMENT,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        env=environment(),
     )  # fmt: skip
     assert process.stdin is not None
     assert process.stdout is not None
@@ -76,7 +81,7 @@ def test_shards_equal_those_without_ray_though_a_worker_and_the_driver_are_kille
 
     with log.open("w") as told:
         driver = subprocess.Popen(
-            [*command, out.location], stdout=told, stderr=told, text=True, env=ENVIRONMENT
+            [*command, out.location], stdout=told, stderr=told, text=True, env=environment()
         )
     reach(dice.randint(2, 10), driver)
     workers = [
@@ -93,13 +98,52 @@ def test_shards_equal_those_without_ray_though_a_worker_and_the_driver_are_kille
     assert before < 63
 
     done = subprocess.run(
-        [*command, out.location], capture_output=True, text=True, env=ENVIRONMENT, check=False
+        [*command, out.location], capture_output=True, text=True, env=environment(), check=False
     )
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout.splitlines()[-1])
     assert before <= summary["kept"] < summary["shards"] == 63  # a shard may end after the driver
 
-    encode(source(corpus).open(), alone, choice(str(model)).load(), SETTINGS)
+    encode(source(str(corpus)).open(), alone, choice(str(model)).load(), SETTINGS)
     expected = contents(alone)
     assert len(expected) > PASSAGES
     assert contents(out) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_from_and_to_an_object_store(s3: str, head: tuple[int, str], tmp_path: Path) -> None:
+    import boto3
+    from models import write_m3
+    from scale_ray import SETTINGS, choice, source
+    from scale_support import contents, document
+
+    from m3index.files import Folder
+    from m3index.scale.encode import encode
+
+    model = tmp_path / "model"
+    write_m3(model)
+    client = boto3.client("s3")
+    for part in range(3):
+        lines = "".join(json.dumps(document(n)) + "\n" for n in range(part, 900, 3))
+        client.put_object(
+            Bucket=s3.removeprefix("s3://"), Key=f"ray/{part}.jsonl.gz", Body=gzip.compress(lines.encode())
+        )
+    client.close()
+    out, alone = Folder(f"{s3}/ray-shards"), Folder(tmp_path / "alone")
+    command = [sys.executable, str(TESTS / "scale_ray.py"), "run", head[1], f"{s3}/ray", str(model)]
+
+    def run() -> dict[str, int]:
+        done = subprocess.run(
+            [*command, out.location], capture_output=True, text=True, env=environment(), check=False
+        )
+        assert done.returncode == 0, done.stderr
+        summary: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
+        return summary
+
+    assert (run()["written"], len(out.sub("manifest").sizes())) == (8, 8)
+    encode(source(f"{s3}/ray").open(), alone, choice(str(model)).load(), SETTINGS)
+    assert contents(out) == contents(alone)
+    out.sub("manifest").delete("000000003.json")
+    assert (run()["written"], run()["kept"]) == (1, 8), "what is missing, and nothing else"
+    assert contents(out) == contents(alone)
