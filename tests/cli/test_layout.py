@@ -1,0 +1,137 @@
+"""Tenants, storage, indexes of a collection, and corpora in an object store, by the commands."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+from terminal import Command, write_jsonl
+
+ROWS = [
+    {"id": "a", "text": "the sea rises", "org": "acme"},
+    {"id": "b", "text": "the sea falls", "org": "acme"},
+    {"id": "c", "text": "the sea is deep", "org": "globex"},
+]
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    return write_jsonl(tmp_path / "corpus.jsonl", ROWS)
+
+
+@pytest.fixture
+def docs(m3index: Command, dense_model: Path, corpus: Path) -> Command:
+    """The commands, on a collection of tenants."""
+    done = m3index("ingest", corpus, "-e", dense_model, "--tenant-field", "org")
+    assert done.code == 0, done.err
+    return m3index
+
+
+def found(docs: Command, *arguments: str, **environment: str) -> set[str]:
+    done = docs("search", "sea", "--format", "ids", *arguments, **environment)
+    assert done.code == 0, done.err
+    return set(done.out.split())
+
+
+def test_search_of_a_tenant(docs: Command) -> None:
+    assert found(docs) == {"a", "b", "c"}
+    assert found(docs, "--tenant", "acme") == found(docs, "--where", "org=acme") == {"a", "b"}
+    assert found(docs, M3INDEX_TENANT="globex") == {"c"}
+    assert found(docs, "--tenant", "nobody") == set()
+    queries = write_jsonl(Path("queries.jsonl"), [{"_id": "q", "text": "sea"}])
+    done = docs("run", queries, "-o", "run.trec", "--tenant", "globex")
+    assert done.code == 0, done.err
+    assert [line.split()[2] for line in Path("run.trec").read_text().splitlines()] == ["c"]
+
+
+def test_status_and_verify_show_the_tenants(docs: Command, corpus: Path) -> None:
+    status = docs("status", "--json").lines[0]
+    assert (status["tenant_field"], status["storage"], status["index_class"]) == ("org", "fp32", "small")
+    out = docs("status").out
+    for words in ("tenant field", "org:str", "storage", "index class"):
+        assert words in out
+    write_jsonl(corpus, ROWS[:2])
+    proof = docs("verify", corpus, "--tenant", "acme", "--json").lines[-1]
+    assert (proof["checked"], proof["tenant_field"], proof["tenant"], proof["exit"]) == (2, "org", "acme", 0)
+    assert "compared of tenant acme" in docs("verify", corpus, "--tenant", "acme").err
+
+
+def test_sync_plan_prune_and_delete_of_a_tenant(docs: Command, corpus: Path) -> None:
+    write_jsonl(corpus, ROWS[:1])
+    assert docs("plan", corpus, "--tenant", "acme", "--json").lines[-1]["deleted"] == 1
+    assert docs("prune", corpus, "--tenant", "acme", "--dry-run", "--json").lines[-1]["deleted"] == 1
+    assert docs("sync", corpus, "--tenant", "acme", "--json").lines[-1]["deleted"] == 1
+    assert found(docs) == {"a", "c"}
+    assert docs("delete", "a", "c", "--tenant", "globex", "--yes", "--json").lines[-1]["deleted"] == 1
+    assert found(docs) == {"a"}
+
+
+def test_what_cannot_be_is_said(docs: Command, dense_model: Path, corpus: Path) -> None:
+    for code, words, arguments in (
+        (13, "'org', not 'lang'", ["ingest", corpus, "--tenant-field", "lang"]),
+        (13, "reindex -c m3index", ["ingest", corpus, "--storage", "fp16"]),
+        (13, "class small", ["ingest", corpus, "--index-class", "huge"]),
+        (2, "--storage is fp32, fp16, bf16", ["ingest", corpus, "--storage", "half"]),
+        (2, "there are small, large, huge", ["ingest", corpus, "--index-class", "tiny"]),
+        (2, "LEG.NAME=VALUE", ["ingest", corpus, "--index", "M=24"]),
+        (2, "needs a Milvus server", ["reindex", "--index-class", "large"]),
+        (2, "needs a Milvus server", ["reindex", "--storage", "bf16"]),
+    ):
+        done = docs(*arguments)
+        assert (done.code, words in " ".join(done.err.split())) == (code, True), done.err
+    assert docs("ingest", corpus, "-e", dense_model, "-c", "plain").code == 0
+    done = docs("search", "sea", "--tenant", "acme", "-c", "plain")
+    assert (done.code, "no tenant field" in done.err) == (2, True)
+    done = docs("ingest", corpus, "-c", "plain", "--tenant-field", "org")
+    assert (done.code, "made without a tenant field" in " ".join(done.err.split())) == (13, True)
+    assert docs("reindex", "-c", "plain", "--tenant-field", "org").code == 0
+    assert found(docs, "--tenant", "acme", "-c", "plain") == {"a", "b"}
+
+
+def test_the_file_sets_all_of_it(m3index: Command, dense_model: Path, corpus: Path) -> None:
+    Path("m3index.toml").write_text(
+        f'encoder = "{dense_model}"\ntenant-field = "org"\nindex-class = "large"\n'
+        'index = ["dense.type=HNSW_SQ", "rows.mmap=false"]\n'
+    )
+    done = m3index("ingest", corpus)
+    assert (done.code, "large, dense.type=HNSW_SQ, rows.mmap=false" in " ".join(done.err.split())) == (
+        2,
+        True,
+    )
+    assert m3index("ingest", corpus, "--uri", "memory:").code == 0, "which takes any"
+    assert "m3index.toml" in m3index("config", "show", "ingest").out
+    done = m3index("ingest", corpus, M3INDEX_INDEX="dense.M=8", M3INDEX_INDEX_CLASS="huge")
+    assert "huge, dense.M=8" in " ".join(done.err.split())
+
+
+def test_a_corpus_in_an_object_store(m3index: Command, dense_model: Path, s3: str) -> None:
+    import boto3
+
+    client = boto3.client("s3")
+    bucket = s3.removeprefix("s3://")
+
+    def put(rows: list[dict[str, str]]) -> None:
+        data = "".join(json.dumps(row) + "\n" for row in rows).encode()
+        client.put_object(Bucket=bucket, Key="cli/docs/all.jsonl.gz", Body=gzip.compress(data))
+
+    put(ROWS)
+    done = m3index("ingest", f"{s3}/cli/docs", "-e", dense_model, "--tenant-field", "org", "--json")
+    assert (done.code, done.lines[-1]["added"]) == (0, 3), done.err
+    put([*ROWS[:2], {"id": "z"}])
+    done = m3index("sync", f"{s3}/cli/docs/*.gz", "--json")
+    assert (done.code, done.lines[-1]["unchanged"], done.lines[-1]["deleted"]) == (3, 2, 1)
+    [bad] = [line for line in done.lines if line["type"] == "error"]
+    assert (bad["path"], bad["line"]) == (f"{s3}/cli/docs/all.jsonl.gz", 3)
+    assert m3index("verify", f"{s3}/cli/docs", "--json").lines[-1]["checked"] == 2
+    put(ROWS[:2])
+    done = m3index("reindex", f"default={s3}/cli/docs", "--force", "--json")
+    assert (done.code, done.lines[-1]["store_count"]) == (0, 2), done.err
+    done = m3index("sync", f"{s3}/cli/nothing", "--json")
+    assert (done.code, done.lines[0]["type"]) == (2, "error")
+    feed = b'{"op": "delete", "id": "b"}\n'
+    client.put_object(Bucket=bucket, Key="cli/feed.jsonl", Body=feed)
+    done = m3index("sync", "--changes", f"{s3}/cli/feed.jsonl", "--json")
+    assert (done.code, done.lines[-1]["deleted"]) == (0, 1), done.err
+    client.close()
