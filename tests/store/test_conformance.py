@@ -702,12 +702,17 @@ def test_halves_come_back_rounded_or_are_refused(store: Store, fresh: Fresh, sto
 
 @pytest.mark.parametrize("size", ["large", "huge"])
 def test_an_index_class_is_kept_or_refused(store: Store, fresh: Fresh, size: str) -> None:
-    spec = replace(LEXICAL, index=IndexChoice.parse(size, ["dense.search.nprobe=7"]))
+    spec = replace(LEXICAL, index=IndexChoice.parse(size))
     if store.describe()["kind"] in ("lite", "lite-server"):
         with pytest.raises(UsageError, match=f"--index-class {size}.* needs a Milvus server"):
             fresh(spec)
         return
-    name = fresh(spec)
+    try:
+        name = fresh(spec)
+    except StoreError as error:
+        if f"--index-class {size}" not in str(error):
+            raise
+        pytest.skip(f"a server that is too old: {error}")
     assert store.spec(name) == spec
     rows = [row(f"d{i}", spec=spec) for i in range(20)]
     store.upsert(name, rows)
