@@ -22,13 +22,13 @@ from m3index.corpus.memory import Documents
 from m3index.corpus.quarantine import Quarantine
 from m3index.corpus.readers import read
 from m3index.encoder.base import Encoder
-from m3index.errors import CollectionNotFoundError, GateError, MismatchError
+from m3index.errors import CollectionNotFoundError, GateError, MismatchError, NotFoundError
 from m3index.evaluate.gate import Gate
 from m3index.evaluate.measures import score_run
 from m3index.evaluate.runs import as_run
 from m3index.index import collection as collections
 from m3index.index.changes import apply_changes, plan_changes, read_changes
-from m3index.index.delete import delete
+from m3index.index.delete import delete, stored_ordinals
 from m3index.index.forecast import Plan, plan
 from m3index.index.generations import Generation, generations, plan_rollback, rollback
 from m3index.index.lock import Holder, plan_unlock, unlock
@@ -48,7 +48,15 @@ from m3index.search.searcher import Searcher, SearchResult, Target
 from m3index.store.base import Store
 from m3index.store.filter import Compare, Expression, Filter, combine, parse_where
 from m3index.store.open import open_store
-from m3index.types import DEFAULT_COLLECTION, DEFAULT_SOURCE, Document, FieldType, Query, Rejected
+from m3index.types import (
+    DEFAULT_COLLECTION,
+    DEFAULT_SOURCE,
+    Document,
+    FieldType,
+    Query,
+    Rejected,
+    document_key,
+)
 
 Paths: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Iterable[Document]
 
@@ -436,9 +444,25 @@ class Index:
         return self._searcher().search(text, replace(options or SearchOptions(), **changes))
 
     def like(
-        self, doc_id: str, source: str = DEFAULT_SOURCE, options: SearchOptions | None = None, **changes: Any
+        self,
+        doc_id: str,
+        source: str = DEFAULT_SOURCE,
+        options: SearchOptions | None = None,
+        *,
+        tenant: str | None = None,
+        **changes: Any,
     ) -> SearchResult:
-        """The documents nearest to one of the collection, by its stored vectors."""
+        """The documents nearest to one of the collection, by its stored vectors.
+
+        tenant: whose document it must be (the hits are those of `where`), else NotFoundError.
+        """
+        if tenant is not None:
+            target = self.target()
+            owner, key = tenant_of(target.spec, self.collection, tenant), document_key(source, doc_id)
+            if not stored_ordinals(self.store, target.name, [key], owner):
+                raise NotFoundError(
+                    f"There is no document {doc_id!r} of source {source!r} in this collection."
+                )
         return self._searcher().like(doc_id, source, replace(options or SearchOptions(), **changes))
 
     def run(

@@ -230,7 +230,8 @@ def _from_index(run: Session, given: dict[str, Any]) -> SearchResult:
         names = (*_WORDS, *_RERANKING, "weights", "filter_", "rerank_weights")
         chosen = search_options(index, **{name: given[name] for name in names})
         if given["like"]:
-            return index.like(given["like"], given["source"] or DEFAULT_SOURCE, chosen)
+            source, tenant = given["source"] or DEFAULT_SOURCE, given["tenant"] or None
+            return index.like(given["like"], source, chosen, tenant=tenant)
         return index.search(given["query"], chosen)
 
 

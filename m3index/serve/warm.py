@@ -89,7 +89,8 @@ class WarmIndex:
     def search(self, words: Body) -> SearchResult:
         options = search_options(self.index, words, self._reranker)
         if words.like:
-            return self.index.like(words.like, words.source or DEFAULT_SOURCE, options)
+            source, tenant = words.source or DEFAULT_SOURCE, words.tenant or None
+            return self.index.like(words.like, source, options, tenant=tenant)
         return self.index.search(words.query, options)
 
     def info(self) -> dict[str, Any]:

@@ -29,8 +29,9 @@ def docs(m3index: Command, dense_model: Path, corpus: Path) -> Command:
     return m3index
 
 
-def found(docs: Command, *arguments: str, **environment: str) -> set[str]:
-    done = docs("search", "sea", "--format", "ids", *arguments, **environment)
+def found(docs: Command, *arguments: str, like: str = "", **environment: str) -> set[str]:
+    asked = ["--like", like] if like else ["sea"]
+    done = docs("search", *asked, "--format", "ids", *arguments, **environment)
     assert done.code == 0, done.err
     return set(done.out.split())
 
@@ -40,6 +41,10 @@ def test_search_of_a_tenant(docs: Command) -> None:
     assert found(docs, "--tenant", "acme") == found(docs, "--where", "org=acme") == {"a", "b"}
     assert found(docs, M3INDEX_TENANT="globex") == {"c"}
     assert found(docs, "--tenant", "nobody") == set()
+    assert found(docs, "--tenant", "acme", like="a") == {"b"}
+    for foreign in ("c", "nothing"):
+        done = docs("search", "--like", foreign, "--tenant", "acme")
+        assert (done.code, f"no document '{foreign}' of source" in done.err) == (10, True)
     queries = write_jsonl(Path("queries.jsonl"), [{"_id": "q", "text": "sea"}])
     done = docs("run", queries, "-o", "run.trec", "--tenant", "globex")
     assert done.code == 0, done.err

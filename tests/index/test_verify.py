@@ -13,7 +13,7 @@ from m3index.errors import Exit, MismatchError, UsageError
 from m3index.index.verify import Difference, Verification, parse_subset, verify
 from m3index.index.write import row_fields, row_of
 from m3index.store.memory import MemoryStore
-from m3index.types import Row, SparseVector, document_key, passage_key
+from m3index.types import Row, SparseVector, Storage, document_key, passage_key
 
 NAME = "docs__g1"
 CORPUS = [doc(f"d{i}", n, tag=i) for i, n in enumerate([30, 3, 40, 12, 1, 25])]
@@ -129,6 +129,19 @@ def test_finds_each_planted_fault_and_mends_exactly_that(
     keys = {document_key("default", doc_id) for doc_id in faulty}
     assert all(w in faulty or w.partition("-")[0] in keys for w in written), "nothing else was touched"
     assert proof(store).exit == 0
+
+
+@pytest.mark.parametrize("storage", ["fp16", "bf16"])
+def test_rounded_vectors_are_sound_and_others_are_found(storage: Storage) -> None:
+    store = MemoryStore()
+    run(store, CORPUS, settings=replace(SETTINGS, storage=storage))
+    assert proof(store).exit == 0
+    whole = read(store, key("d0", 1)).dense
+    other = read(store, key("d2", 1)).dense
+    near = whole + 0.15 * other
+    plant("d0", 1, dense=(near / np.linalg.norm(near)).astype(np.float32))(store)
+    result = proof(store)
+    assert (result.by_kind, result.exit, result.storage) == ({"vector": 1}, Exit.DRIFT, storage)
 
 
 def test_slices_cover_everything_once(store: MemoryStore) -> None:
