@@ -10,19 +10,22 @@ from __future__ import annotations
 import contextlib
 import logging
 import platform
-from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from m3index.encoder import attention, packing
 from m3index.encoder.attention import Spans
 from m3index.encoder.hardware import DTYPES, Precision
-from m3index.encoder.layout import Layout, position_padding
+from m3index.encoder.layout import Layout, hidden_size, position_padding
+from m3index.encoder.weights import Weights
 from m3index.errors import MismatchError, UsageError
+
+Read: TypeAlias = Callable[[str], Tensor]
 
 _log = logging.getLogger(__name__)
 _FUSED = ("bert", "roberta", "xlm-roberta", "camembert")
@@ -95,6 +98,13 @@ def quiet_transformers() -> Iterator[None]:
 def load(
     layout: Layout, precision: Precision, device: torch.device, *, trust_remote_code: bool = False
 ) -> Backbone:
+    """Without transformers where the forward is our own; else its model, by `of_model`."""
+    dtype = DTYPES[precision]
+    remote = trust_remote_code and "auto_map" in layout.config
+    files = all(path.suffix == ".safetensors" for path in layout.weights)
+    if files and not remote and _fusable(layout.config) and _kernels_agree(layout.config, dtype, device):
+        with Weights(layout, dtype, device) as weights:
+            return FusedBackbone(weights, layout.config)
     return of_model(load_model(layout, precision, trust_remote_code=trust_remote_code), device)
 
 
@@ -108,8 +118,8 @@ def of_model(model: Any, device: torch.device, *, gradients: bool = False) -> Ba
     own_attention = model.config._attn_implementation
     truth = _probe(SingleBackbone(model), model, device)
     ways: list[Callable[[Any], Backbone]] = [PackedBackbone]
-    if not gradients and _fusable(model.config):
-        ways.insert(0, FusedBackbone)
+    if not gradients and _fusable(model.config.to_dict()):
+        ways.insert(0, _fused)
     for way in ways:
         try:
             backbone = way(model)
@@ -142,13 +152,58 @@ def _same(mine: Tensor, truth: Tensor, *, exact: bool) -> bool:
     return bool(F.cosine_similarity(mine, truth, dim=-1).min() > least)
 
 
-def _fusable(config: Any) -> bool:
+def _fusable(config: Mapping[str, Any]) -> bool:
     return (
-        config.model_type in _FUSED
-        and not getattr(config, "is_decoder", False)
-        and not getattr(config, "add_cross_attention", False)
-        and getattr(config, "position_embedding_type", "absolute") == "absolute"
-        and config.hidden_act in _ACTIVATIONS
+        config.get("model_type") in _FUSED
+        and not config.get("is_decoder")
+        and not config.get("add_cross_attention")
+        and not config.get("quantization_config")
+        and config.get("position_embedding_type", "absolute") == "absolute"
+        and config.get("hidden_act", "gelu") in _ACTIVATIONS
+    )
+
+
+def _fused(model: Any) -> Backbone:
+    return FusedBackbone(model.get_parameter, model.config.to_dict())
+
+
+def _kernels_agree(config: Mapping[str, Any], dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether the fused operations give here what the plain ones do, at this model's heads: they are not
+    of torch's stable interface."""
+    heads, width = _heads(config), hidden_size(config)
+    draw = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=draw)
+
+    x, residual, bias = random(8, width), random(8, width), random(3 * width)
+    weight = random(3 * width, width) / width**0.5
+    bounds = torch.tensor([0, 5, 8], dtype=torch.int32, device=device)
+    spans = Spans(((0, 1, 5), (5, 1, 3)), bounds, 5)
+    try:
+        with torch.inference_mode():
+            mine = _Linear(weight.to(device, dtype), bias.to(device, dtype))
+            square = _Linear(weight[:width].to(device, dtype), bias[:width].to(device, dtype))
+            packed = x.to(device, dtype)
+            query, key, value = mine.plain(packed).view(8, 3, heads, -1).unbind(1)
+            got = [
+                attention.attend(query, key, value, spans).flatten(1),
+                mine.activated(packed, "gelu"),
+                square.added(packed, residual.to(device, dtype)),
+            ]
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except (RuntimeError, TypeError, ValueError) as e:
+        _log.debug("fused operations: %s", e)
+        return False
+    plain = F.linear(x, weight, bias)
+    parts = [
+        part.view(-1, 3, heads, width // heads).permute(1, 2, 0, 3) for part in torch.split(plain, [5, 3])
+    ]
+    mixed = [F.scaled_dot_product_attention(*part).transpose(0, 1).flatten(1) for part in parts]
+    truth = [torch.cat(mixed), F.gelu(plain), F.linear(x, weight[:width], bias[:width]) + residual]
+    return all(
+        _same(a.float().cpu(), b, exact=dtype == torch.float32) for a, b in zip(got, truth, strict=True)
     )
 
 
@@ -206,6 +261,17 @@ _ACTIVATIONS = {
 }
 
 
+def _eps(config: Mapping[str, Any]) -> float:
+    return float(config.get("layer_norm_eps", 1e-12))
+
+
+def _heads(config: Mapping[str, Any]) -> int:
+    heads = int(config.get("num_attention_heads", 12))
+    if hidden_size(config) % heads:
+        raise UsageError("config.json: the hidden size is no multiple of the attention heads.")
+    return heads
+
+
 class _Linear:
     """x W^T + b, with what follows it in the same pass over memory where oneDNN can do so.
 
@@ -257,25 +323,30 @@ def _onednn_takes(weight: Tensor) -> bool:
 
 
 class _Norm:
-    def __init__(self, norm: nn.LayerNorm) -> None:
-        self._weight, self._bias, self._eps = norm.weight, norm.bias, norm.eps
+    def __init__(self, weights: Read, name: str, eps: float) -> None:
+        self._weight, self._bias, self._eps = weights(f"{name}.weight"), weights(f"{name}.bias"), eps
 
     def __call__(self, x: Tensor) -> Tensor:
         return F.layer_norm(x, (x.shape[-1],), self._weight, self._bias, self._eps)
 
 
 class _Layer:
-    def __init__(self, layer: Any, heads: int, activation: str) -> None:
-        attn, self._heads, self._activation = layer.attention, heads, activation
-        projections = (attn.self.query, attn.self.key, attn.self.value)
-        self._qkv = _Linear(
-            torch.cat([p.weight for p in projections]), torch.cat([p.bias for p in projections])
-        )
-        self._out = _Linear(attn.output.dense.weight, attn.output.dense.bias)
-        self._after_attention = _Norm(attn.output.LayerNorm)
-        self._up = _Linear(layer.intermediate.dense.weight, layer.intermediate.dense.bias)
-        self._down = _Linear(layer.output.dense.weight, layer.output.dense.bias)
-        self._after_mlp = _Norm(layer.output.LayerNorm)
+    def __init__(self, weights: Read, name: str, config: Mapping[str, Any]) -> None:
+        self._heads, self._activation = _heads(config), config.get("hidden_act", "gelu")
+        eps = _eps(config)
+
+        def linear(*parts: str) -> _Linear:
+            matrices, biases = (
+                [weights(f"{name}.{part}.{kind}") for part in parts] for kind in ("weight", "bias")
+            )
+            return _Linear(torch.cat(matrices), torch.cat(biases))
+
+        self._qkv = linear(*(f"attention.self.{part}" for part in ("query", "key", "value")))
+        self._out = linear("attention.output.dense")
+        self._after_attention = _Norm(weights, f"{name}.attention.output.LayerNorm", eps)
+        self._up = linear("intermediate.dense")
+        self._down = linear("output.dense")
+        self._after_mlp = _Norm(weights, f"{name}.output.LayerNorm", eps)
 
     def __call__(self, x: Tensor, spans: Spans) -> Tensor:
         query, key, value = self._qkv.plain(x).view(len(x), 3, self._heads, -1).unbind(1)
@@ -287,18 +358,14 @@ class _Layer:
 class FusedBackbone:
     """BERT, RoBERTa and XLM-R: query, key and value in one product, bias and activation fused."""
 
-    def __init__(self, model: Any) -> None:
-        config = model.config
-        embeddings = model.embeddings
-        self._words = embeddings.word_embeddings.weight
-        self._places = embeddings.position_embeddings.weight
-        self._types = embeddings.token_type_embeddings.weight
-        self._norm = _Norm(embeddings.LayerNorm)
-        self._layers = [
-            _Layer(layer, config.num_attention_heads, config.hidden_act) for layer in model.encoder.layer
-        ]
-        if config.hidden_size % config.num_attention_heads:
-            raise UsageError("config.json: the hidden size is no multiple of the attention heads.")
+    def __init__(self, weights: Read, config: Mapping[str, Any]) -> None:
+        """weights: gives each tensor by transformers' name for it. config: config.json."""
+        self._words, self._places, self._types = (
+            weights(f"embeddings.{kind}_embeddings.weight") for kind in ("word", "position", "token_type")
+        )
+        self._norm = _Norm(weights, "embeddings.LayerNorm", _eps(config))
+        layers = int(config.get("num_hidden_layers", 12))
+        self._layers = [_Layer(weights, f"encoder.layer.{i}", config) for i in range(layers)]
 
     def __call__(self, ids: Tensor, positions: Tensor, types: Tensor | None, spans: Spans) -> Tensor:
         kind = self._types[0] if types is None else F.embedding(types, self._types)

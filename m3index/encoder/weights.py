@@ -1,0 +1,102 @@
+"""The weights of BERT, RoBERTa and XLM-R straight from their safetensors files.
+
+A search from a shell pays for every import: transformers, and the model that it makes first, take longer than
+torch itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from m3index.encoder.layout import Layout, hidden_size
+from m3index.errors import MismatchError
+
+_WORDS = "embeddings.word_embeddings.weight"
+_FIRST_NAMES = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}  # of TensorFlow
+
+
+def shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Every weight that config.json calls for, the pooler apart: it feeds no embedding."""
+    width, inner = hidden_size(config), int(config.get("intermediate_size", 3072))
+    norm = {"LayerNorm.weight": (width,), "LayerNorm.bias": (width,)}
+    found: dict[str, tuple[int, ...]] = {
+        _WORDS: (int(config.get("vocab_size", 30522)), width),
+        "embeddings.position_embeddings.weight": (int(config.get("max_position_embeddings", 512)), width),
+        "embeddings.token_type_embeddings.weight": (int(config.get("type_vocab_size", 2)), width),
+        **{f"embeddings.{name}": shape for name, shape in norm.items()},
+    }
+    linear = {
+        "attention.self.query": (width, width),
+        "attention.self.key": (width, width),
+        "attention.self.value": (width, width),
+        "attention.output.dense": (width, width),
+        "intermediate.dense": (inner, width),
+        "output.dense": (width, inner),
+    }
+    for i in range(int(config.get("num_hidden_layers", 12))):
+        layer = f"encoder.layer.{i}"
+        for name, shape in linear.items():
+            found |= {f"{layer}.{name}.weight": shape, f"{layer}.{name}.bias": shape[:1]}
+        for place in ("attention.output", "output"):
+            found |= {f"{layer}.{place}.{name}": shape for name, shape in norm.items()}
+    return found
+
+
+class Weights:
+    """The tensors of a model's files by transformers' names, each read when it is asked for.
+
+    Raises MismatchError where one that config.json calls for is missing or has another shape, and for files
+    that are no safetensors. To be closed.
+    """
+
+    def __init__(self, layout: Layout, dtype: torch.dtype, device: torch.device) -> None:
+        self._dtype, self._device = dtype, device
+        self._open = ExitStack()
+        self._files: dict[str, Any] = {}
+        try:
+            for path in layout.weights:
+                file = self._open.enter_context(safe_open(path, "pt"))
+                self._files |= dict.fromkeys(file.keys(), file)
+        except (OSError, SafetensorError) as e:
+            self.close()
+            raise MismatchError(f"{path} cannot be read: {e}.") from e
+        words = [name for name in self._files if name.endswith(_WORDS)]
+        self._prefix = words[0].removesuffix(_WORDS) if words else ""
+        wrong = [name for name, shape in shapes(layout.config).items() if self._shape(name) != shape]
+        if wrong:
+            self.close()
+            raise MismatchError(
+                f"{layout.backbone} lacks {len(wrong)} weights that its config.json calls for, "
+                f"such as {wrong[0]}."
+            )
+
+    def __call__(self, name: str) -> Tensor:
+        stored = self._stored(name)
+        tensor: Tensor = self._files[stored].get_tensor(stored)
+        return tensor.to(self._device, self._dtype)
+
+    def close(self) -> None:
+        self._open.close()
+
+    def __enter__(self) -> Weights:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _stored(self, name: str) -> str:
+        full = self._prefix + name
+        for now, first in _FIRST_NAMES.items():
+            if full not in self._files:
+                full = full.replace(now, first)
+        return full
+
+    def _shape(self, name: str) -> tuple[int, ...] | None:
+        stored = self._stored(name)
+        return tuple(self._files[stored].get_slice(stored).get_shape()) if stored in self._files else None
