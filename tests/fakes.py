@@ -61,6 +61,8 @@ class FakeEncoder:
         self.encoded = 0
         self.closed = False
 
+    def prepare(self) -> None: ...
+
     def encode_ids(
         self, ids: Sequence[IntArray], *, lexical: bool, multi_vector: bool = False
     ) -> EncodedBatch:

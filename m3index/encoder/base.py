@@ -16,6 +16,10 @@ class Encoder(Protocol):
     @property
     def tokenizer(self) -> Tokenizer: ...
 
+    def prepare(self) -> None:
+        """Loads the weights, which the first encode would do otherwise."""
+        ...
+
     def encode_ids(
         self, ids: Sequence[IntArray], *, lexical: bool, multi_vector: bool = False
     ) -> EncodedBatch:

@@ -55,6 +55,9 @@ class CachedEncoder:
     def tokenizer(self) -> Tokenizer:
         return self._encoder.tokenizer
 
+    def prepare(self) -> None:
+        self._encoder.prepare()
+
     def encode_ids(
         self, ids: Sequence[IntArray], *, lexical: bool, multi_vector: bool = False
     ) -> EncodedBatch:

@@ -72,6 +72,10 @@ class ModelEncoder:
     def tokenizer(self) -> ModelTokenizer:
         return self._tokenizer
 
+    def prepare(self) -> None:
+        """Loads the weights, which the first encode would do otherwise."""
+        self._loaded()
+
     def encode_ids(
         self, ids: Sequence[IntArray], *, lexical: bool, multi_vector: bool = False
     ) -> EncodedBatch:

@@ -233,7 +233,7 @@ def _encode(
 ) -> Mapping[str, Sequence[QueryVector]]:
     with clock("load"):  # nothing but for the first search of a process
         for leg in legs:
-            leg.target.encoder()
+            leg.target.encoder().prepare()
     with clock("encode"):
         return encode(texts, legs)
 
