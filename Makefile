@@ -38,6 +38,7 @@ lock: $(TOOLS)/.installed ## write the locks in requirements/ anew from pyprojec
 	$(LOCK) --extra offline --extra serve pyproject.toml requirements/build.in --output-file requirements/image.txt
 	$(LOCK) requirements/tools.in --output-file requirements/tools.txt
 	$(LOCK) requirements/docs.in --output-file requirements/docs.txt
+	$(LOCK) requirements/fuzz.in --output-file requirements/fuzz.txt
 
 demo: $(STAMP) ## index examples/corpus.jsonl into Milvus Lite and search it three ways
 	@mkdir -p $(DEMO)
@@ -52,7 +53,7 @@ lint: $(STAMP) audit ## ruff, and pip-audit where an advisory service answers
 
 audit: ## pip-audit over what is pinned (AUDIT=required: an unreachable service is a failure)
 	@if $(MAKE) --silent $(TOOLS)/.installed; \
-	then $(TOOLS)/bin/python requirements/audit.py constraints.txt requirements/tools.txt requirements/docs.txt; \
+	then $(TOOLS)/bin/python requirements/audit.py constraints.txt requirements/*.txt; \
 	else echo "pip-audit: skipped: $(TOOLS) could not be installed"; test "$$AUDIT" != required; fi
 
 lint-ci: $(TOOLS)/.installed ## the Dockerfiles, the compose file and the workflow
@@ -98,6 +99,19 @@ test-oracle: ## against FlagEmbedding and sentence-transformers, in a virtual en
 test-browser: $(STAMP) ## the page of `m3index serve` in Chromium (Debian's, or Playwright's own)
 	$(BIN)/python -m pip install --quiet -c constraints.txt playwright
 	$(BIN)/python -m pytest tests/serve -m browser
+
+build/fuzz/.installed: requirements/fuzz.txt # Atheris has wheels for Linux, and not for the newest Python
+	@test -d build/fuzz || $(BIN)/python -m venv build/fuzz
+	@build/fuzz/bin/python $(PIP) --require-hashes --no-deps -r $<
+	@touch $@
+
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?= rows parquet filter
+fuzz: $(STAMP) build/fuzz/.installed ## the readers and the filter builder under Atheris, FUZZ_SECONDS (60) for each
+	@for target in $(FUZZ_TARGETS); do mkdir -p build/fuzz/new/$$target; \
+	  PYTHONPATH=$(CURDIR):$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
+	  build/fuzz/bin/python tests/fuzz/harness.py $$target -max_total_time=$(FUZZ_SECONDS) -timeout=20 -rss_limit_mb=4096 \
+	    -artifact_prefix=build/fuzz/$$target- build/fuzz/new/$$target tests/fuzz/corpus/$$target || exit 1; done
 
 test-gpu: $(STAMP) ## needs CUDA
 	$(BIN)/python -m pytest -m gpu

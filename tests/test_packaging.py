@@ -34,7 +34,7 @@ CONSTRAINTS = pins(REPOSITORY / "constraints.txt")
 
 
 def test_the_locks_are_there() -> None:
-    assert {path.name for path in LOCKS} == {"dev.txt", "docs.txt", "image.txt", "tools.txt"}
+    assert {path.name for path in LOCKS} == {"dev.txt", "docs.txt", "fuzz.txt", "image.txt", "tools.txt"}
     assert all(len(versions) == 1 for versions in CONSTRAINTS.values())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from m3index.types import FieldType, Place, Rejected
 _BATCH_BYTES = 16 * 1024 * 1024
 _BATCH_ROWS = 1024
 _BLOCK, _REMOTE_BLOCK = 1024 * 1024, 8 * 1024 * 1024
+_NOT_UTF8 = re.compile("(?<!\\\\)(\\\\*)([\udc80-\udcff])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +236,7 @@ def parquet(of: File, mapping: FieldMapping, advance: Callable[[float], None]) -
                         else:
                             yield Parsed(place, row)
                     advance(number / rows)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:  # UTF-8: of the names of columns
         raise UnreadableError(f"not Parquet that can be read: {error}") from None
 
 
@@ -247,7 +249,7 @@ def _batch(batch: Any) -> Iterator[dict[str, Any] | str]:
     """Rows as dicts; the reason, for one that Python or JSON cannot express."""
     try:
         rows = [_plain_row(row) for row in batch.to_pylist(maps_as_pydicts="strict")]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:  # overflow: a date beyond Python's
         if batch.num_rows == 1:
             yield f"a value that JSON cannot hold: {error}"
             return
@@ -309,8 +311,10 @@ def title_of(name: str) -> str:
 
 
 def _readable(data: bytes) -> str:
-    """Bytes as text for people: what is not UTF-8 as \\xNN."""
-    return data.decode("utf-8", "backslashreplace").rstrip("\r\n")
+    """Bytes as text for people: what is not UTF-8 as \\xNN, which JSON does not know, so that a line of it
+    stays a bad one; hence a further backslash after an odd number of them."""
+    text = data.decode("utf-8", "surrogateescape").rstrip("\r\n")
+    return _NOT_UTF8.sub(lambda m: m[1] + len(m[1]) % 2 * "\\" + f"\\x{ord(m[2]) - 0xDC00:02x}", text)
 
 
 def _longer(limit: int) -> str:
