@@ -47,6 +47,7 @@ T = TypeVar("T")
 
 PREFIX = "m3index."
 SERVER_TIMEOUT, LITE_TIMEOUT, CONNECT_TIMEOUT = 60.0, 600.0, 10.0
+TENANTS_SINCE = (2, 4)  # milvus issue 30607
 KEYS_PER_CALL = 500
 CANDIDATES_PER_CALL = 200_000
 QUERIES_PER_CALL = 1_000
@@ -131,6 +132,11 @@ class MilvusStore:
         lite = self.kind != "server"
         if lite:
             _check_for_lite(spec)
+        elif spec.tenant is not None and _older(self._version, TENANTS_SINCE):
+            raise UsageError(
+                f"Milvus {self._version} puts rows that are written again into the wrong partition, where a "
+                "search of their tenant does not look. --tenant-field needs Milvus 2.4 or later."
+            )
         if spec.sparse == "bm25":
             spec = replace(spec, analyzer=self._analyzer(spec.analyzer))
             properties = {**properties, "analyzer": str(spec.analyzer)}
@@ -659,6 +665,12 @@ def _quieten() -> None:
     logger = logging.getLogger("pymilvus")
     if logger.level == logging.WARNING:
         logger.setLevel(logging.CRITICAL)
+
+
+def _older(version: str, than: tuple[int, int]) -> bool:
+    """Of `v2.6.4`, `2.6.4-dev`; one that cannot be read is taken for new."""
+    found = re.match(r"v?(\d+)\.(\d+)", version)
+    return found is not None and (int(found[1]), int(found[2])) < than
 
 
 def _check_for_lite(spec: CollectionSpec) -> None:

@@ -6,6 +6,7 @@ Its collections are dense only. The integration suite runs against it too: `make
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,12 +17,16 @@ from integration.engines import Engine
 from integration.test_restart import Eager
 from pymilvus import MilvusClient
 from pymilvus.exceptions import MilvusException
-from store.material import DENSE, row
+from store.material import DENSE, NUMBERED, row
 
 from m3index.api import Index
-from m3index.errors import UnreachableError
+from m3index.errors import StoreError, UnreachableError, UsageError
 from m3index.index import lock
-from m3index.store.definition import indexes, to_milvus
+from m3index.schema import IndexChoice
+from m3index.store.definition import index_params, indexes, to_milvus
+from m3index.store.filter import Compare
+from m3index.store.milvus import MilvusStore
+from m3index.types import Leg
 
 pytestmark = [
     pytest.mark.engines,
@@ -63,7 +68,7 @@ def test_what_the_proxy_refuses_is_what_m3index_checks_first(server: Milvus23) -
     """Bytes of UTF-8, not characters; finite vectors. Of equal keys in one upsert the first wins."""
     client = MilvusClient(server.uri, token=ROOT_TOKEN, dedicated=True)
     client.create_collection("raw", schema=to_milvus(DENSE, lite=False), consistency_level="Strong")
-    client.create_index("raw", indexes(DENSE, lite=False))
+    client.create_index("raw", index_params(indexes(DENSE, lite=False)[Leg.DENSE], lite=False))
     client.load_collection("raw")
     good = row("a", spec=DENSE)
     entity = {
@@ -83,3 +88,67 @@ def test_what_the_proxy_refuses_is_what_m3index_checks_first(server: Milvus23) -
     )
     assert kept["text"] == "first"
     client.close()
+
+
+@pytest.fixture
+def store(server: Milvus23) -> Iterator[MilvusStore]:
+    opened = MilvusStore.open(server.uri, ROOT_TOKEN, timeout=120)
+    yield opened
+    for name in opened.collections():
+        if name.startswith("layout_"):
+            opened.drop(name)
+    opened.close()
+
+
+def test_tenants_are_refused_for_what_this_server_does_to_them(
+    store: MilvusStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An upsert puts its rows into partitions by another field than the partition key; filters by the key
+    then do not find them (milvus issue 30607)."""
+    with pytest.raises(UsageError, match=r"needs Milvus 2\.4"):
+        store.create("layout_tenants", NUMBERED, {"uuid": "1"})
+    monkeypatch.setattr("m3index.store.milvus.TENANTS_SINCE", (2, 0))
+    store.create("layout_tenants", NUMBERED, {"uuid": "1"})
+    assert store.spec("layout_tenants") == NUMBERED
+    rows = [row(f"d{i}", spec=NUMBERED, fields={"org": i % 40}) for i in range(200)]
+    store.upsert("layout_tenants", rows)
+    assert store.count("layout_tenants") == 200
+    of_tenants = [store.count("layout_tenants", Compare("org", "==", tenant)) for tenant in range(40)]
+    assert sum(of_tenants) < 100, "where this finds all 200, the refusal can go"
+
+
+@pytest.mark.parametrize(
+    ("size", "changes"),
+    [
+        ("small", []),
+        ("huge", []),
+        ("large", ["dense.type=IVF_SQ8", "dense.nlist=8", "dense.search.nprobe=8"]),
+    ],
+)
+def test_indexes_are_made_and_searched(store: MilvusStore, size: str, changes: list[str]) -> None:
+    """Rows enough that an index is built once they are sealed."""
+    name, choice = (
+        f"layout_{size}",
+        IndexChoice.parse(size, ["dense.refine=false", *changes] if changes else []),
+    )
+    spec = replace(DENSE, dim=32, index=choice)
+    store.create(name, spec, {"uuid": name})
+    assert store.spec(name) == spec
+    rows = [row(f"d{i}", spec=spec) for i in range(2_000)]
+    store.upsert(name, rows)
+    store.flush(name)
+    client = MilvusClient(store.uri, token=ROOT_TOKEN, dedicated=True)
+    described = client.describe_index(name, "dense")
+    client.close()
+    assert described["index_type"] == indexes(spec, lite=False)[Leg.DENSE].type
+    found = store.search(name, Leg.DENSE, [r.dense for r in rows[:50]], 10)
+    assert sum(hits[0].passage_id == r.passage_id for hits, r in zip(found, rows, strict=False)) >= 48
+    assert store.count(name) == 2_000
+
+
+@pytest.mark.parametrize("changes", [[], ["dense.type=HNSW_SQ"], ["dense.type=NONSENSE"]])
+def test_an_index_that_it_has_not_is_told(store: MilvusStore, changes: list[str]) -> None:
+    spec = replace(DENSE, index=IndexChoice.parse("large", changes))
+    with pytest.raises(StoreError, match=r"--index-class large.*v2\.3\.5.*--index dense\.type="):
+        store.create("layout_none", spec, {"uuid": "1"})
+    assert "layout_none" not in store.collections()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,11 @@ from pymilvus.grpc_gen import common_pb2, milvus_pb2
 from store.material import BM25, DENSE, LEXICAL, keys, row, sparse, vector
 
 from m3index import schema
-from m3index.schema import CollectionSpec
+from m3index.schema import CollectionSpec, IndexChoice
 from m3index.store.filter import All, Compare, Filter, In
 from m3index.store.memory import MemoryStore
 from m3index.store.milvus import MilvusStore
-from m3index.types import Candidate, Leg, Row
+from m3index.types import Candidate, Leg, Row, Storage
 
 pytestmark = [
     pytest.mark.engines,
@@ -32,9 +33,11 @@ pytestmark = [
 class Named(Proxy):
     """Answers for the engine, which has no call for its version."""
 
+    version = "milvus_lite-2.5.1"
+
     def _answer(self, path: str, request: bytes, context: Any) -> bytes:
         if path.endswith("/GetVersion"):
-            answer = milvus_pb2.GetVersionResponse(status=common_pb2.Status(), version="milvus_lite-2.5.1")
+            answer = milvus_pb2.GetVersionResponse(status=common_pb2.Status(), version=self.version)
             return bytes(answer.SerializeToString())
         return super()._answer(path, request, context)
 
@@ -175,3 +178,30 @@ def test_a_fake_space_is_searched_as_in_memory(both: Both) -> None:
     dim = core.spec(name).dim
     encoded = FakeEncoder(dim).encode_queries(list(LANGUAGES.values()), lexical=False)
     _same(core, memory, name, Leg.DENSE, list(encoded.dense), None)
+
+
+# ------------------------------------------------------------------------------ halves
+
+
+class Server(Named):
+    """The engine as a server, which may keep halves."""
+
+    version = "v2.5.1"
+
+
+@pytest.mark.parametrize("storage", ["fp16", "bf16"])
+def test_halves_are_kept_and_searched(storage: Storage, tmp_path: Path) -> None:
+    """FLOAT16_VECTOR and BFLOAT16_VECTOR in Milvus's own core; it has no HNSW."""
+    spec = replace(DENSE, storage=storage, index=IndexChoice.parse("small", ["dense.type=FLAT"]))
+    rows, memory = material(spec), MemoryStore()
+    with lite_2_5(tmp_path) as uri, proxied(uri, kind=Server) as way:
+        store = MilvusStore.open(way.uri, timeout=20)
+        for one in (store, memory):
+            one.create("halves", spec, {"uuid": "halves"})
+            one.upsert("halves", rows)
+        assert store.spec("halves").storage == storage
+        read, kept = (one.get("halves", keys(rows), ["dense"]) for one in (store, memory))
+        for key, stored in kept.items():
+            np.testing.assert_array_equal(read[key]["dense"], stored["dense"])
+        _same(store, memory, "halves", Leg.DENSE, [vector(f"q{i}") for i in range(5)], None)
+        store.close()

@@ -19,6 +19,8 @@ LACKS: Mapping[str, Mapping[str, str]] = {
     "lite-server": {
         "authentication": "milvus-lite server has no users and takes any token",
         "index build": "milvus-lite server keeps no graph index: FLAT has nothing to build",
+        "halves": "Milvus Lite keeps dense vectors as fp32",
+        "index classes": "Milvus Lite has one index, an exact scan",
         "icu": "Milvus Lite has one tokenizer, for words with spaces; the client folds other scripts",
         "weights in RRF": "Milvus Lite fuses without weights; m3index fuses on the client",
     },
@@ -28,6 +30,8 @@ LACKS: Mapping[str, Mapping[str, str]] = {
         "bm25": "Milvus 2.3 has no BM25 (since 2.5)",
         "icu": "Milvus 2.3 has no BM25 (since 2.5)",
         "fields": "Milvus 2.3 has no nullable fields (since 2.5)",
+        "tenants": "Milvus 2.3 loses a tenant's rows when they are written again (since 2.4)",
+        "halves": "Milvus 2.3 has no half-precision vectors (since 2.4)",
         "databases": "Milvus 2.3 finds aliases in the default database only",
         "weights in RRF": "Milvus 2.3 has no hybrid search (since 2.4)",
     },

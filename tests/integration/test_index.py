@@ -12,10 +12,18 @@ from integration.corpora import documents, held, in_memory, settings
 from integration.engines import Engine
 
 from m3index import schema
-from m3index.errors import CollectionNotFoundError, Exit, LockedError, MismatchError, NotFoundError
+from m3index.errors import (
+    CollectionNotFoundError,
+    Exit,
+    LockedError,
+    MismatchError,
+    NotFoundError,
+    StoreError,
+)
 from m3index.index import lock
 from m3index.index.verify import Difference
-from m3index.types import Document, document_key, passage_key
+from m3index.schema import IndexChoice
+from m3index.types import Document, Storage, document_key, passage_key
 
 pytestmark = pytest.mark.integration
 
@@ -170,3 +178,52 @@ def test_a_second_writer_waits_for_the_lease_of_the_first(
         index.sync(documents(3), how)
     assert index.unlock() is not None
     assert index.sync(documents(3), how).exit == 0
+
+
+def test_tenants_are_kept_apart(engine: Engine, new_index: NewIndex) -> None:
+    engine.needs("tenants")
+    index, how = new_index(), replace(settings(engine), fields=None, tenant_field="org")
+    items = [replace(d, metadata={"org": f"org {i % 20}"}) for i, d in enumerate(documents(60))]
+    assert index.ingest(items, how).exit == 0
+    assert (index.status().tenant_field, index.target().spec.tenant) == ("org", "org")
+    one = {d.doc_id for d in items[3::20]}
+    found = index.search("sea moon", k=50, mode="dense", where=index.where(tenant="org 3"))
+    assert {hit.doc_id for hit in found.hits} == one
+    moved = [replace(d, metadata={"org": "org 3"}) if i == 0 else d for i, d in enumerate(items)]
+    assert index.ingest(moved, settings(engine), fields=None).metadata_only == 1
+    found = index.search("sea moon", k=50, mode="dense", where=index.where(tenant="org 3"))
+    assert {hit.doc_id for hit in found.hits} == one | {items[0].doc_id}
+    mine = replace(settings(engine), fields=None, tenant="org 3")
+    summary = index.sync([items[3]], mine)
+    assert (summary.deleted, summary.unchanged, summary.count_ok) == (3, 1, True)
+    assert index.status().documents == 57
+
+
+@pytest.mark.parametrize("storage", ["fp16", "bf16"])
+def test_halves_are_kept_and_proved(engine: Engine, new_index: NewIndex, storage: Storage) -> None:
+    engine.needs("halves")
+    index, how = new_index(), replace(settings(engine), storage=storage)
+    items = documents(40)
+    assert index.ingest(items, how).exit == 0
+    assert index.status().storage == storage
+    assert held(index) == held(in_memory(items, how))
+    proof = index.verify(items, settings(engine))
+    assert (proof.exit, proof.storage) == (0, storage)
+
+
+@pytest.mark.parametrize("size", ["large", "huge"])
+def test_another_index_class_encodes_nothing(engine: Engine, new_index: NewIndex, size: str) -> None:
+    engine.needs("index classes")
+    index, how, items = new_index(), settings(engine), documents(40)
+    index.ingest(items, how)
+    before = held(index)
+    changes = ["dense.type=HNSW"] if size == "large" and engine.name == "server 2.3" else []
+    try:
+        summary = index.reindex(settings=replace(how, index=IndexChoice.parse(size, changes)))
+    except StoreError as error:
+        if f"--index-class {size}" not in str(error):
+            raise
+        pytest.skip(f"a server that is too old: {error}")
+    assert (summary.tokens, summary.exit) == (0, 0)
+    assert held(index) == before
+    assert index.search("sea", mode="dense", k=5).hits

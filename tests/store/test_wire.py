@@ -17,7 +17,7 @@ from pymilvus.grpc_gen import common_pb2, schema_pb2
 from store.faulty import Failure, Faults, Servicer, faulty_server
 from store.material import BM25, DIM, LEXICAL, TENANTS, keys, row, vector
 
-from m3index.errors import StoreError
+from m3index.errors import StoreError, UsageError
 from m3index.schema import CollectionSpec, IndexChoice
 from m3index.store.filter import Compare
 from m3index.store.halves import ROUNDOFF, pack, rounded, unpack
@@ -232,6 +232,16 @@ def test_the_tenant_field_is_the_partition_key(server: tuple[MilvusStore, Faults
     assert fields["lang"].nullable
     store.search("x", Leg.DENSE, [vector("q")], 3, Compare("org", "==", "acme"))
     assert [request.dsl for request in faults.requests["Search"]] == ['org == "acme"']
+
+
+@pytest.mark.parametrize("version", ["v2.3.5", "2.3.12-dev", "v2.2.9"])
+def test_servers_that_lose_tenants_rows_are_refused(tmp_path: Path, version: str) -> None:
+    with faulty_server(tmp_path / "data", version=version) as (uri, faults):
+        store = MilvusStore.open(uri, timeout=5)
+        with pytest.raises(UsageError, match=f"Milvus {version} .*needs Milvus 2.4"):
+            store.create("x", TENANTS, {})
+        assert not faults.requests["CreateCollection"]
+        store.close()
 
 
 def test_old_collections_have_none_of_this(server: tuple[MilvusStore, Faults]) -> None:
