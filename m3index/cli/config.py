@@ -29,6 +29,10 @@ collection = {collection}
 # a directory. An existing collection is always used with its own.
 encoder = {encoder}
 
+# How a new collection on a server keeps its vectors (docs/scale.md).
+# index-class = "large"
+# storage = "fp16"
+
 # Metadata that you filter by, as typed columns (str, int, float, bool, str[]); declared at the first ingest.
 [fields]
 # lang = "str"
