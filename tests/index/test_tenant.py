@@ -96,9 +96,7 @@ def test_an_existing_collection_gets_no_tenant_field(store: Store) -> None:
         run(store, CORPUS, settings=replace(SETTINGS, tenant_field="org:int"))
     plain = MemoryStore()
     run(plain, CORPUS)
-    with pytest.raises(
-        MismatchError, match=r"made without a tenant field.*reindex -c docs"
-    ):
+    with pytest.raises(MismatchError, match=r"made without a tenant field.*reindex -c docs"):
         run(plain, CORPUS, settings=ORG)
     with pytest.raises(UsageError, match="'docs' has no tenant field"):
         run(plain, CORPUS, settings=ACME)
