@@ -135,7 +135,9 @@ package: $(STAMP) $(TOOLS)/.installed ## wheel, sdist and SBOM, into dist/; the 
 	$(TOOLS)/bin/python -m build --outdir dist .
 	$(PYTHON) -m venv build/smoke
 	build/smoke/bin/python $(PIP) -c constraints.txt "$$(ls dist/*.whl)"
-	$(TOOLS)/bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type application --output-reproducible \
+	version="$$(build/smoke/bin/python -c 'import m3index; print(m3index.__version__)')"; \
+	  sed "s/^dynamic = .*/version = \"$$version\"/" pyproject.toml > build/sbom.toml
+	$(TOOLS)/bin/cyclonedx-py environment --pyproject build/sbom.toml --mc-type application --output-reproducible \
 	  --output-file dist/m3index.cdx.json build/smoke/bin/python
 	build/smoke/bin/python $(PIP) -c constraints.txt "$$(ls dist/*.whl)[offline]"
 	cd build/smoke && bin/m3index --version && bin/m3index ingest ../../examples/corpus.jsonl --encoder offline --uri smoke.db \
