@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -53,9 +54,11 @@ def bench(
             )  # fmt: skip
         finally:
             model.close()
-        run.summary = {k: v for k, v in measured.to_json().items() if k != "type"}
+        recall = getattr(model, "recall", None)
+        found = measured.to_json() | ({"recall": asdict(recall)} if recall else {})
+        run.summary = {k: v for k, v in found.items() if k != "type"}
         if as_json:
-            run.reporter.result(measured.to_json())
+            run.reporter.result(found)
             return
         from m3index.cli import show
 
@@ -73,5 +76,6 @@ def bench(
                 ("packing", f"no padding; batches of 32 would compute {measured.padded_tokens:.2f} x"),
                 ("memory", f"{measured.peak_gib:.2f} GiB at the peak (the host's)"),
                 ("loading", f"{measured.load_s:.1f} s"),
+                *([("against fp32", str(recall))] if recall else []),
             ]
         )

@@ -102,7 +102,7 @@ def load(
     dtype = DTYPES[precision]
     remote = trust_remote_code and "auto_map" in layout.config
     files = all(path.suffix == ".safetensors" for path in layout.weights)
-    if files and not remote and _fusable(layout.config) and _kernels_agree(layout.config, dtype, device):
+    if files and not remote and fusable(layout.config) and _kernels_agree(layout.config, dtype, device):
         with Weights(layout, dtype, device) as weights:
             return FusedBackbone(weights, layout.config)
     return of_model(load_model(layout, precision, trust_remote_code=trust_remote_code), device)
@@ -118,7 +118,7 @@ def of_model(model: Any, device: torch.device, *, gradients: bool = False) -> Ba
     own_attention = model.config._attn_implementation
     truth = _probe(SingleBackbone(model), model, device)
     ways: list[Callable[[Any], Backbone]] = [PackedBackbone]
-    if not gradients and _fusable(model.config.to_dict()):
+    if not gradients and fusable(model.config.to_dict()):
         ways.insert(0, _fused)
     for way in ways:
         try:
@@ -152,14 +152,14 @@ def _same(mine: Tensor, truth: Tensor, *, exact: bool) -> bool:
     return bool(F.cosine_similarity(mine, truth, dim=-1).min() > least)
 
 
-def _fusable(config: Mapping[str, Any]) -> bool:
+def fusable(config: Mapping[str, Any]) -> bool:
     return (
         config.get("model_type") in _FUSED
         and not config.get("is_decoder")
         and not config.get("add_cross_attention")
         and not config.get("quantization_config")
         and config.get("position_embedding_type", "absolute") == "absolute"
-        and config.get("hidden_act", "gelu") in _ACTIVATIONS
+        and config.get("hidden_act", "gelu") in ACTIVATIONS
     )
 
 
@@ -253,12 +253,16 @@ def _gelu_tanh(x: Tensor) -> Tensor:
 
 
 # name in config.json -> (function, oneDNN's post-operation and its variant)
-_ACTIVATIONS = {
+ACTIVATIONS = {
     "gelu": (_gelu, ("gelu", "none")),
     "gelu_new": (_gelu_tanh, ("gelu", "tanh")),
     "gelu_pytorch_tanh": (_gelu_tanh, ("gelu", "tanh")),
     "relu": (torch.relu, ("relu", "")),
 }
+
+
+def layer_names(config: Mapping[str, Any]) -> list[str]:
+    return [f"encoder.layer.{i}" for i in range(int(config.get("num_hidden_layers", 12)))]
 
 
 def _eps(config: Mapping[str, Any]) -> float:
@@ -270,6 +274,16 @@ def _heads(config: Mapping[str, Any]) -> int:
     if hidden_size(config) % heads:
         raise UsageError("config.json: the hidden size is no multiple of the attention heads.")
     return heads
+
+
+class Linear(Protocol):
+    """x (t, inputs) -> (t, outputs): x W^T + b; that through a named activation; that plus a residual."""
+
+    def plain(self, x: Tensor) -> Tensor: ...
+
+    def activated(self, x: Tensor, name: str) -> Tensor: ...
+
+    def added(self, x: Tensor, residual: Tensor) -> Tensor: ...
 
 
 class _Linear:
@@ -293,7 +307,7 @@ class _Linear:
         return F.linear(x, self._weight, self._bias)
 
     def activated(self, x: Tensor, name: str) -> Tensor:
-        function, operation = _ACTIVATIONS[name]
+        function, operation = ACTIVATIONS[name]
         if self._packed:
             return self._pointwise(x, *operation)
         return function(F.linear(x, self._weight, self._bias))
@@ -330,16 +344,24 @@ class _Norm:
         return F.layer_norm(x, (x.shape[-1],), self._weight, self._bias, self._eps)
 
 
-class _Layer:
-    def __init__(self, weights: Read, name: str, config: Mapping[str, Any]) -> None:
+class Layer:
+    """linear_of: what is made of each weight and bias."""
+
+    def __init__(
+        self,
+        weights: Read,
+        name: str,
+        config: Mapping[str, Any],
+        linear_of: Callable[[Tensor, Tensor], Linear] = _Linear,
+    ) -> None:
         self._heads, self._activation = _heads(config), config.get("hidden_act", "gelu")
         eps = _eps(config)
 
-        def linear(*parts: str) -> _Linear:
+        def linear(*parts: str) -> Linear:
             matrices, biases = (
                 [weights(f"{name}.{part}.{kind}") for part in parts] for kind in ("weight", "bias")
             )
-            return _Linear(torch.cat(matrices), torch.cat(biases))
+            return linear_of(torch.cat(matrices), torch.cat(biases))
 
         self._qkv = linear(*(f"attention.self.{part}" for part in ("query", "key", "value")))
         self._out = linear("attention.output.dense")
@@ -350,9 +372,24 @@ class _Layer:
 
     def __call__(self, x: Tensor, spans: Spans) -> Tensor:
         query, key, value = self._qkv.plain(x).view(len(x), 3, self._heads, -1).unbind(1)
-        mixed = attention.attend(query, key, value, spans).flatten(1)
+        return self._rest(attention.attend(query, key, value, spans).flatten(1), x)
+
+    def _rest(self, mixed: Tensor, x: Tensor) -> Tensor:
+        """What follows the attention, token by token."""
         x = self._after_attention(self._out.added(mixed, x))
         return self._after_mlp(self._down.added(self._up.activated(x, self._activation), x))
+
+
+class Embeddings:
+    def __init__(self, weights: Read, config: Mapping[str, Any]) -> None:
+        self._words, self._places, self._types = (
+            weights(f"embeddings.{kind}_embeddings.weight") for kind in ("word", "position", "token_type")
+        )
+        self._norm = _Norm(weights, "embeddings.LayerNorm", _eps(config))
+
+    def __call__(self, ids: Tensor, positions: Tensor, types: Tensor | None) -> Tensor:
+        kind = self._types[0] if types is None else F.embedding(types, self._types)
+        return self._norm(F.embedding(ids, self._words) + kind + F.embedding(positions, self._places))
 
 
 class FusedBackbone:
@@ -360,16 +397,11 @@ class FusedBackbone:
 
     def __init__(self, weights: Read, config: Mapping[str, Any]) -> None:
         """weights: gives each tensor by transformers' name for it. config: config.json."""
-        self._words, self._places, self._types = (
-            weights(f"embeddings.{kind}_embeddings.weight") for kind in ("word", "position", "token_type")
-        )
-        self._norm = _Norm(weights, "embeddings.LayerNorm", _eps(config))
-        layers = int(config.get("num_hidden_layers", 12))
-        self._layers = [_Layer(weights, f"encoder.layer.{i}", config) for i in range(layers)]
+        self._embeddings = Embeddings(weights, config)
+        self._layers = [Layer(weights, name, config) for name in layer_names(config)]
 
     def __call__(self, ids: Tensor, positions: Tensor, types: Tensor | None, spans: Spans) -> Tensor:
-        kind = self._types[0] if types is None else F.embedding(types, self._types)
-        x = self._norm(F.embedding(ids, self._words) + kind + F.embedding(positions, self._places))
+        x = self._embeddings(ids, positions, types)
         for layer in self._layers:
             x = layer(x, spans)
         return x

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from m3index.encoder import backbone, csr, heads, packing
+from m3index.encoder import backbone, csr, heads, int8, packing
 from m3index.encoder.attention import Spans
 from m3index.encoder.backbone import Backbone
 from m3index.encoder.hardware import WIDER, Precision, bytes_per_token, token_budget
@@ -130,8 +130,10 @@ class Engine:
 
     def _backbone(self, precision: Precision) -> Backbone:
         if precision not in self._backbones:
-            self._backbones[precision] = backbone.load(
-                self._layout, precision, self.device, trust_remote_code=self._trust
+            self._backbones[precision] = (
+                int8.load(self._layout, trust_remote_code=self._trust)
+                if precision == "int8"
+                else backbone.load(self._layout, precision, self.device, trust_remote_code=self._trust)
             )
         return self._backbones[precision]
 

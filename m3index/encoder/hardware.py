@@ -10,15 +10,15 @@ import torch
 from m3index.encoder.layout import hidden_size
 from m3index.errors import UsageError
 
-Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]
-PRECISIONS: tuple[str, ...] = ("auto", "fp32", "bf16", "fp16")
+Precision: TypeAlias = Literal["fp32", "bf16", "fp16", "int8"]
+PRECISIONS: tuple[str, ...] = ("auto", "fp32", "bf16", "fp16", "int8")
 DTYPES: dict[Precision, torch.dtype] = {
     "fp32": torch.float32,
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
 # What a pack that came out non-finite is tried in next: fp16 overflows at 65,504, bf16 does not.
-WIDER: dict[Precision, Precision] = {"fp16": "bf16", "bf16": "fp32"}
+WIDER: dict[Precision, Precision] = {"fp16": "bf16", "bf16": "fp32", "int8": "fp32"}
 
 _CPU_TOKENS = 2048
 _MOST_TOKENS = 65_536
@@ -54,9 +54,20 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def precision(name: str, device: torch.device) -> Precision:
+def precision(name: str, device: torch.device, *, int8: bool = False) -> Precision:
     """`auto`: fp16 on CUDA (about 60 times closer to fp32 than bf16 at the same rate), bf16 on CPUs that
-    compute in it, else fp32."""
+    compute in it, else fp32. int8: whether what is loaded can compute in it; it is never chosen by `auto`."""
+    if name == "int8":
+        if not int8:
+            raise UsageError("--precision int8 is for encoding texts only: use auto here.")
+        if device.type != "cpu":
+            raise UsageError(f"--precision int8 is for CPUs, and this is {device}: use auto or --device cpu.")
+        if not cpu_multiplies_int8():
+            raise UsageError(
+                "--precision int8 needs an x86 CPU with VNNI (avx512_vnni, avx_vnni or AMX), which this one "
+                "lacks: use auto."
+            )
+        return "int8"
     if name == "auto":
         if device.type == "cuda":
             return "fp16"
@@ -76,11 +87,22 @@ def cpu_computes_bf16() -> bool:
     return any(probe is not None and probe() for probe in probes)
 
 
+def cpu_multiplies_int8() -> bool:
+    """Whether this CPU has int8 products that accumulate in 32 bits; without them oneDNN's saturate."""
+    if not hasattr(torch.ops.onednn, "qlinear_pointwise"):
+        return False
+    if hasattr(torch.cpu, "get_capabilities"):  # since torch 2.11
+        capabilities = torch.cpu.get_capabilities()
+        return any(bool(capabilities.get(name)) for name in ("avx512_vnni", "avx_vnni", "amx_int8"))
+    probe = getattr(torch.cpu, "_is_vnni_supported", None)
+    return probe is not None and probe()
+
+
 def bytes_per_token(config: Mapping[str, Any], precision: Precision) -> int:
     """What a token takes in the widest moment of a layer: query, key, value, the MLP, two residuals."""
     width = hidden_size(config)
     inner = int(config.get("intermediate_size", 4 * width))
-    return (8 * width + 3 * inner) * (4 if precision == "fp32" else 2) + 4 * width
+    return (8 * width + 3 * inner) * (4 if precision in ("fp32", "int8") else 2) + 4 * width
 
 
 def token_budget(name: str | int, device: torch.device, bytes_per_token: int) -> int:

@@ -27,9 +27,11 @@ def load(
 
     name: a preset (`teacher`, `student`, `ko`, `e5-small`, `e5-mistral`, `offline`), a hub id, or a model
     directory. device: `auto` (all CUDA devices, else mps, else the CPU), `cpu`, `mps`, `cuda`,
-    `cuda:0,cuda:1`. precision: `auto`, `fp32`, `bf16`, `fp16`. dim: Matryoshka width, the first components
-    at unit norm. batch_tokens: tokens of one forward pass, `auto` from the memory at hand. query_prompt,
-    document_prompt: instead of the model's own. tokenizer_processes: tokenise documents in so many
+    `cuda:0,cuda:1`. precision: `auto`, `fp32`, `bf16`, `fp16`, or `int8` (BERT and XLM-R on CPUs with VNNI;
+    the first texts are compared with fp32, and a UsageError says where it is too coarse for them: see
+    `encoder.recall`). dim: Matryoshka width, the first components at unit norm. batch_tokens: tokens of one
+    forward pass, `auto` from the memory at hand. query_prompt, document_prompt: instead of the model's own.
+    tokenizer_processes: tokenise documents in so many
     processes of their own (a GPU with a small model outruns one); 0: in this one.
 
     Raises ModelNotFoundError (no such model, or the hub cannot be reached), MismatchError (files that do

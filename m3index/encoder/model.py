@@ -6,7 +6,8 @@ import hashlib
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,7 @@ from m3index.encoder import certificate, csr, packing, score
 from m3index.encoder import layout as layouts
 from m3index.encoder.layout import Layout
 from m3index.encoder.pool import TokenizerPool
+from m3index.encoder.recall import Recall, RecallCheck
 from m3index.encoder.tokens import ModelTokenizer
 from m3index.errors import MissingHeadError, UsageError
 from m3index.types import EncodedBatch, EncoderInfo, FloatArray, IntArray, SparseRows
@@ -50,6 +52,7 @@ class ModelEncoder:
         self._tokenizer = TokenizerPool(layout, processes) if processes else ModelTokenizer(layout)
         self._engines: list[Engine] | None = None
         self._lock = threading.Lock()
+        self._sampled = self._recall_check() if settings.precision == "int8" else None
         space = layouts.space_digest(layout)
         exact = f"{space} {layout.limit} {settings.precision} {layout.multi_vector is not None}"
         self._info = EncoderInfo(
@@ -132,13 +135,32 @@ class ModelEncoder:
             self._engines = None
         self._tokenizer.close()
 
+    @property
+    def recall(self) -> Recall | None:
+        """How int8 compares with fp32 on the texts encoded so far; None in other precisions."""
+        return None if self._sampled is None else self._sampled.recall
+
     # -- within
+
+    def _recall_check(self) -> RecallCheck:
+        @cache
+        def exact() -> ModelEncoder:
+            settings = replace(self._settings, precision="fp32", tokenizer_processes=0)
+            return ModelEncoder(f"{self._info.name} in fp32", self._layout, settings)
+
+        def reference(ids: Sequence[IntArray], lexical: bool, skip: int) -> EncodedBatch:
+            return exact()._encode(ids, lexical, False, skip)
+
+        return RecallCheck(reference, done=exact.cache_clear)
 
     def _encode(self, ids: Sequence[IntArray], lexical: bool, multi_vector: bool, skip: int) -> EncodedBatch:
         self._check(ids, lexical, multi_vector)
         lengths = np.fromiter((len(row) for row in ids), np.int32, len(ids))
         results = self._results(ids, lengths, lexical, multi_vector, skip) if len(ids) else []
-        return _assemble(results, lengths, self._info.dim, lexical, multi_vector)
+        batch = _assemble(results, lengths, self._info.dim, lexical, multi_vector)
+        if self._sampled is not None:
+            self._sampled.see(ids, batch, skip)
+        return batch
 
     def _check(self, ids: Sequence[IntArray], lexical: bool, multi_vector: bool) -> None:
         for asked, there, what in (
@@ -176,7 +198,7 @@ class ModelEncoder:
                     Engine(
                         self._layout,
                         device,
-                        hardware.precision(settings.precision, device),
+                        hardware.precision(settings.precision, device, int8=True),
                         batch_tokens=settings.batch_tokens,
                         silent_ids=self._tokenizer.silent_ids,
                         trust_remote_code=settings.trust_remote_code,

@@ -60,3 +60,14 @@ def test_the_budget_grows_with_free_memory(monkeypatch: pytest.MonkeyPatch) -> N
     for bad in ("0", "many", -5):
         with pytest.raises(UsageError, match="--batch-tokens"):
             hardware.token_budget(bad, CPU, one)
+
+
+def test_int8_is_asked_for_never_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "cpu_multiplies_int8", lambda: True)
+    assert hardware.precision("int8", CPU, int8=True) == "int8"
+    assert hardware.precision("auto", CPU, int8=True) in ("bf16", "fp32")
+    with pytest.raises(UsageError, match="for CPUs, and this is cuda:0"):
+        hardware.precision("int8", CUDA, int8=True)
+    with pytest.raises(UsageError, match="encoding texts only"):
+        hardware.precision("int8", CPU)
+    assert hardware.bytes_per_token(CONFIG, "int8") == hardware.bytes_per_token(CONFIG, "fp32")
