@@ -112,6 +112,15 @@ def distill(
         Weight,
         _option("--w-hidden", _LOSS, "1 - cosine of the last hidden states.", show_default="the recipe's"),
     ] = None,
+    w_layers: Annotated[
+        Weight,
+        _option(
+            "--w-layers",
+            _LOSS,
+            "1 - cosine of the states after each of its layers and before the teacher's next.",
+            show_default="the recipe's",
+        ),
+    ] = None,
     matryoshka: Annotated[
         str,
         _option(
@@ -133,6 +142,9 @@ def distill(
         int, _option("--batch-tokens", _TRAINING, "Tokens of one forward pass.", min=1)
     ] = 8192,
     accumulate: Annotated[int, _option("--accumulate", _TRAINING, "Forward passes of a step.", min=1)] = 1,
+    optimizer: Annotated[
+        str, _option("--optimizer", _TRAINING, "adamw, or muon for the matrices of the layers.")
+    ] = "adamw",
     train_precision: Annotated[str, _option("--train-precision", _TRAINING, "auto, fp32 or bf16.")] = "auto",
     seed: Annotated[int, _option("--seed", _TRAINING, "Of the order of the batches.")] = 0,
     save_every: Annotated[int, _option("--save-every", _TRAINING, "Steps between checkpoints.", min=1)] = 500,
@@ -168,6 +180,16 @@ def distill(
             "--long-share", _DATA, "Share of the texts that are joined to long inputs.", min=0.0, max=1.0
         ),
     ] = 0.1,
+    replace_words: Annotated[
+        float,
+        _option(
+            "--replace-words",
+            _DATA,
+            "Share of words, in every second text, that make way for others of the vocabulary.",
+            min=0.0,
+            max=1.0,
+        ),
+    ] = 0.0,
     held_out: Annotated[
         float, _option("--held-out", _DATA, "Share kept from training, at most 1,000 texts.")
     ] = 0.02,
@@ -252,6 +274,7 @@ def _request(given: dict[str, Any]) -> Request:
         "lexical": given["w_lexical"],
         "multi_vector": given["w_colbert"],
         "hidden": given["w_hidden"],
+        "layers": given["w_layers"],
     }
     return Request(
         out=given["out"],
@@ -263,7 +286,12 @@ def _request(given: dict[str, Any]) -> Request:
         objective=parse_objective(given["recipe"], weights, given["matryoshka"]),
         heads_only=given["heads_only"],
         embeddings=given["embeddings"],
-        data=DataSettings(tokens=given["tokens"], long_share=given["long_share"], held_out=given["held_out"]),
+        data=DataSettings(
+            tokens=given["tokens"],
+            long_share=given["long_share"],
+            replace_words=given["replace_words"],
+            held_out=given["held_out"],
+        ),
         training=Training(
             steps=given["steps"],
             epochs=given["epochs"],
@@ -271,6 +299,7 @@ def _request(given: dict[str, Any]) -> Request:
             warmup=given["warmup"],
             batch_tokens=given["batch_tokens"],
             accumulate=given["accumulate"],
+            optimizer=given["optimizer"],
             precision=given["train_precision"],
             seed=given["seed"],
             save_every=given["save_every"],

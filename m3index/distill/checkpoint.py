@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,20 +34,20 @@ class Checkpoint:
     path: Path
     settings: Mapping[str, Any]
 
-    def save(self, cursor: Cursor, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def save(self, cursor: Cursor, network: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         trained = {name: p.detach().cpu() for name, p in network.named_parameters() if p.requires_grad}
         state = {
             "settings": self._digest(),
             "cursor": {name: getattr(cursor, name) for name in Cursor.__slots__},
             "parameters": trained,
-            "optimizer": optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in optimizers],
             "rng": _rng(),
         }
         partial = self.path.with_suffix(".partial")
         torch.save(state, partial)
         partial.replace(self.path)
 
-    def restore(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> Cursor:
+    def restore(self, network: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> Cursor:
         """Puts everything back. Raises UsageError where there is nothing to go on from, MismatchError
         where the run was another one."""
         if not self.path.is_file():
@@ -62,7 +62,8 @@ class Checkpoint:
         with torch.no_grad():
             for name, value in state["parameters"].items():
                 own[name].copy_(value)
-        optimizer.load_state_dict(state["optimizer"])
+        for optimizer, kept in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(kept)
         _set_rng(state["rng"])
         return Cursor(**state["cursor"])
 

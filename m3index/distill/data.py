@@ -11,13 +11,14 @@ import json
 import shutil
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from m3index.corpus.windows import windows
+from m3index.distill.replace import Replacer
 from m3index.encoder.tokens import ModelTokenizer
 from m3index.errors import UsageError
 from m3index.types import Document, IntArray, Rejected, join_title
@@ -32,19 +33,24 @@ _CHARACTERS_PER_TOKEN = 4
 class DataSettings:
     """tokens: the longest input of the training, special tokens counted; longer texts are cut into
     windows. long_share: so many of the texts are joined with others to inputs of about that length.
-    held_out: the share kept from training, at most `held_out_texts`.
+    replace_words: so many of the words of every second text make way for words made of the vocabulary
+    (`replace.Replacer`). held_out: the share kept from training, at most `held_out_texts`.
     """
 
     tokens: int = 512
     long_share: float = 0.1
+    replace_words: float = 0.0
     held_out: float = 0.02
     held_out_texts: int = 1000
 
     def __post_init__(self) -> None:
         if self.tokens < 8:
             raise UsageError(f"--tokens {self.tokens}: inputs of at least 8 tokens.")
-        if not 0 <= self.long_share <= 1 or not 0 < self.held_out < 1:
-            raise UsageError("The shares of long and of held-out texts are numbers between 0 and 1.")
+        shares = (self.long_share, self.replace_words)
+        if not all(0 <= share <= 1 for share in shares) or not 0 < self.held_out < 1:
+            raise UsageError(
+                "The shares of long and held-out texts and of replaced words are numbers between 0 and 1."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +144,8 @@ def prepare(
     writers = [_Writer(folder / f"inputs{k}.bin") for k in range(len(tokenizers))]
     sieve = _Sieve(documents, settings, frozenset(exclude), rejected)
     first, *others = tokenizers
+    if settings.replace_words:
+        sieve.replaced = Replacer(first.pieces, settings.replace_words)
     size = min(settings.tokens, *(t.limit for t in tokenizers))
     with (folder / "held-out.jsonl").open("w", encoding="utf-8") as held_out:
         sieve.held_out = lambda text: held_out.write(json.dumps(asdict(text), ensure_ascii=False) + "\n")
@@ -184,6 +192,7 @@ class _Sieve:
         self._exclude, self._rejected = exclude, rejected
         self._seen: set[int] = set()
         self.held_out: Callable[[HeldOut], object] = lambda _: None
+        self.replaced: Callable[[str, int], str] = lambda text, _: text
         self.digest = hashlib.blake2b(digest_size=16)
         self.documents = self.duplicates = self.excluded = self.rejected = self.kept_out = 0
 
@@ -196,11 +205,14 @@ class _Sieve:
         room = self._settings.tokens * _CHARACTERS_PER_TOKEN
         for document, digest in self._fresh():
             # The draw is by the digest, so it does not depend on what else is in the corpus.
+            text = self.replaced(document.text, digest)
             if digest % 10_000 < self._settings.long_share * 10_000:
-                waiting.append(join_title(document.title, document.text))
+                waiting.append(join_title(document.title, text))
                 if sum(map(len, waiting)) < room:
                     continue
                 document, waiting = Document(document.doc_id, "\n".join(waiting)), []
+            else:
+                document = replace(document, text=text)
             yield document
         if waiting:
             yield Document("joined", "\n".join(waiting))

@@ -25,14 +25,16 @@ from m3index.distill.world import World
 from m3index.encoder.hardware import cpu_computes_bf16
 from m3index.errors import M3IndexError, UsageError
 
+OPTIMIZERS = ("adamw", "muon")
+
 
 @dataclass(frozen=True, slots=True)
 class Training:
     """steps: of the optimiser; None: as many as `epochs` passes take. rate: the peak learning rate, after
     a linear warm-up over the `warmup` share of the steps; it falls linearly to zero. batch_tokens: of one
-    forward pass; `accumulate` of them make a step. clip: greatest norm of the gradient. precision: `auto`
-    (bf16 where the device computes in it, else fp32), `fp32`, `bf16`. save_every: steps between
-    checkpoints.
+    forward pass; `accumulate` of them make a step. optimizer: `adamw`, or `muon` for the matrices of the
+    layers and AdamW for all else. clip: greatest norm of the gradient. precision: `auto` (bf16 where the
+    device computes in it, else fp32), `fp32`, `bf16`. save_every: steps between checkpoints.
     """
 
     steps: int | None = None
@@ -43,6 +45,7 @@ class Training:
     clip: float = 1.0
     batch_tokens: int = 8192
     accumulate: int = 1
+    optimizer: str = "adamw"
     precision: str = "auto"
     seed: int = 0
     save_every: int = 500
@@ -50,6 +53,8 @@ class Training:
     def __post_init__(self) -> None:
         if self.precision not in ("auto", "fp32", "bf16"):
             raise UsageError(f"--precision {self.precision}: training takes auto, fp32 or bf16.")
+        if self.optimizer not in OPTIMIZERS:
+            raise UsageError(f"--optimizer {self.optimizer}: use one of {', '.join(OPTIMIZERS)}.")
         least = min(self.epochs, self.rate, self.clip, self.batch_tokens, self.accumulate, self.save_every)
         if least <= 0 or (self.steps is not None and self.steps < 1):
             raise UsageError("Steps, epochs, rate, clip, batch tokens and accumulation are greater than 0.")
@@ -93,15 +98,15 @@ def train(
     torch.manual_seed(settings.seed)
     batches = Batches(inputs.lengths, settings.batch_tokens, settings.seed)
     total = total_steps(batches, settings, world)
-    optimizer = _optimizer(network, settings)
-    cursor = checkpoint.restore(network, optimizer) if resume else Cursor()
+    optimizers = _optimizers(network, settings)
+    cursor = checkpoint.restore(network, optimizers) if resume else Cursor()
     stream = batches.from_(cursor.epoch, cursor.place)
     model = _parallel(network, world)
     autocast = _autocast(network.device, settings.precision)
     while cursor.step < total:
         began = time.perf_counter()
         rate = settings.rate_at(cursor.step, total)
-        for group in optimizer.param_groups:
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = rate
         sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros((), device=network.device))
         tokens = 0
@@ -121,8 +126,9 @@ def train(
         norm = nn.utils.clip_grad_norm_((p for _, p in network.trained()), settings.clip)
         if not math.isfinite(float(norm)):
             raise M3IndexError(f"The loss is not finite at step {cursor.step + 1}; lower --learning-rate.")
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         cursor.step += 1
         cursor.tokens += tokens
         seconds = time.perf_counter() - began
@@ -133,7 +139,7 @@ def train(
         report({**step, "total_steps": float(total), "tokens_per_second": tokens / seconds})
         stopping = world.any(stop())
         if world.first and (stopping or cursor.step % settings.save_every == 0 or cursor.step == total):
-            checkpoint.save(cursor, network, optimizer)
+            checkpoint.save(cursor, network, optimizers)
         if stopping and cursor.step < total:
             raise Stopped(f"Stopped after step {cursor.step} of {total}; --resume goes on from there.")
     return cursor
@@ -148,12 +154,31 @@ def _own_batch(
     return taken[world.rank][2]
 
 
-def _optimizer(network: Network, settings: Training) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter 2019); norms and biases do not decay."""
-    matrices = [p for _, p in network.trained() if p.dim() > 1]
-    others = [p for _, p in network.trained() if p.dim() <= 1]
-    groups = [{"params": matrices, "weight_decay": settings.decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=settings.rate, betas=(0.9, 0.98))
+def _optimizers(network: Network, settings: Training) -> list[torch.optim.Optimizer]:
+    """AdamW (Loshchilov and Hutter 2019) without decay of norms and biases; or Muon (Jordan et al. 2024, with
+    steps of AdamW's size by Liu et al. 2025, arXiv:2502.16982) for the matrices, embeddings apart."""
+    inner = [p for name, p in network.trained() if p.dim() == 2 and min(p.shape) > 1 and "embed" not in name]
+    matrices = inner if settings.optimizer == "muon" else []
+    taken = {id(p) for p in matrices}
+    others = [p for _, p in network.trained() if id(p) not in taken]
+    groups = [
+        {"params": [p for p in others if p.dim() > 1], "weight_decay": settings.decay},
+        {"params": [p for p in others if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    made: list[torch.optim.Optimizer] = []
+    if filled := [group for group in groups if group["params"]]:
+        made.append(torch.optim.AdamW(filled, lr=settings.rate, betas=(0.9, 0.98)))
+    if matrices:
+        made.append(
+            torch.optim.Muon(
+                matrices,
+                lr=settings.rate,
+                weight_decay=settings.decay,
+                momentum=0.9,
+                adjust_lr_fn="match_rms_adamw",
+            )
+        )
+    return made
 
 
 def _parallel(network: Network, world: World) -> nn.Module:

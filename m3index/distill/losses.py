@@ -23,12 +23,13 @@ from m3index.errors import UsageError
 class Outputs:
     """What a model gives for a batch of n texts and t tokens: dense (n, dim) of unit norm; weights (t,)
     before the relu; vectors (t, width) of unit norm; hidden (t, h), the last hidden states. None: no such
-    head."""
+    head. layers: the states (t, h) after the layers that are compared besides the last one."""
 
     dense: Tensor | None = None
     weights: Tensor | None = None
     vectors: Tensor | None = None
     hidden: Tensor | None = None
+    layers: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class Objective:
     lexical: float = 0.0
     multi_vector: float = 0.0
     hidden: float = 0.0
+    layers: float = 0.0
     matryoshka: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -56,7 +58,7 @@ class Objective:
     @property
     def per_token(self) -> bool:
         """Whether a term compares token by token, which needs the teacher's tokenizer."""
-        return bool(self.lexical or self.multi_vector or self.hidden)
+        return bool(self.lexical or self.multi_vector or self.hidden or self.layers)
 
     @property
     def same_width(self) -> bool:
@@ -100,6 +102,9 @@ def terms(objective: Objective, student: Outputs, teacher: Outputs, spoken: Tens
         found["multi_vector"] = tokens(_there(student.vectors), _there(teacher.vectors), spoken)
     if objective.hidden:
         found["hidden"] = tokens(_there(student.hidden), _there(teacher.hidden), spoken)
+    if objective.layers:
+        pairs = list(zip(student.layers, teacher.layers, strict=True))
+        found["layers"] = torch.stack([tokens(s, t, spoken) for s, t in pairs]).mean()
     return found
 
 

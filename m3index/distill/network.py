@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from m3index.distill import layers
 from m3index.distill.losses import Outputs
 from m3index.encoder import backbone, heads, packing
 from m3index.encoder.attention import Spans
@@ -60,6 +61,7 @@ class Network(nn.Module):
         self._backbone = forward
         self._silent = torch.from_numpy(tokenizer.silent_ids)
         self._skip = 0 if layout.pool_prompt else tokenizer.prompt_tokens
+        self._watched: dict[int, list[Tensor]] = {}
 
     @property
     def dim(self) -> int:
@@ -82,8 +84,23 @@ class Network(nn.Module):
         )
         return Batch(ids, positions, Spans.of(pack, bounds), ~torch.isin(ids, self._silent))
 
+    def watch(self, numbers: Sequence[int]) -> None:
+        """From now on the outputs have the states after these layers, in this order."""
+        holder, name = layers.stack(self.model)
+        every = getattr(holder, name)
+        for number in numbers:
+            states = self._watched[number] = []
+
+            def note(_layer: nn.Module, _inputs: Any, out: Any, states: list[Tensor] = states) -> None:
+                found = out[0] if isinstance(out, tuple) else out
+                states.append(found.flatten(0, 1))
+
+            every[number].register_forward_hook(note)
+
     def forward(self, batch: Batch) -> Outputs:
         """The outputs of every head that is there, in float32."""
+        for states in self._watched.values():
+            states.clear()
         hidden = self._backbone(batch.ids, batch.positions, None, batch.spans).float()
         with torch.autocast(hidden.device.type, enabled=False):
             dense = self.after(heads.pool(hidden, batch.spans.cumulative, self.layout.pooling, self._skip))
@@ -94,7 +111,8 @@ class Network(nn.Module):
                 weights = self.lexical(hidden).squeeze(-1)
             if self.multi_vector is not None:
                 vectors = F.normalize(self.multi_vector(hidden), dim=-1)
-        return Outputs(dense, weights, vectors, hidden)
+        watched = tuple(torch.cat(states).float() for states in self._watched.values())
+        return Outputs(dense, weights, vectors, hidden, watched)
 
     def trained(self) -> Iterator[tuple[str, nn.Parameter]]:
         return ((name, p) for name, p in self.named_parameters() if p.requires_grad)
@@ -104,16 +122,23 @@ def trainable(layout: Layout, *, trust_remote_code: bool = False) -> Network:
     """A model in float32 on the CPU whose forward has gradients; dropout stays off, so that the student
     sees its inputs as the teacher does."""
     model = backbone.load_model(layout, "fp32", trust_remote_code=trust_remote_code)
-    forward = backbone.of_model(model, torch.device("cpu"), gradients=True)
+    forward = backbone.of_model(model, torch.device("cpu"), modules=True)
     return Network(layout, ModelTokenizer(layout), model, forward)
 
 
 def frozen(
-    layout: Layout, device: torch.device, precision: Precision, *, trust_remote_code: bool = False
+    layout: Layout,
+    device: torch.device,
+    precision: Precision,
+    *,
+    modules: bool = False,
+    trust_remote_code: bool = False,
 ) -> Network:
-    """A model by the encoder's fastest forward, without gradients."""
+    """A model without gradients by the encoder's fastest forward; with `modules`, by the fastest whose
+    layers may be watched."""
     model = backbone.load_model(layout, precision, trust_remote_code=trust_remote_code)
-    network = Network(layout, ModelTokenizer(layout), None, backbone.of_model(model, device))
+    forward = backbone.of_model(model, device, modules=modules)
+    network = Network(layout, ModelTokenizer(layout), model if modules else None, forward)
     return network.to_device(device).eval()
 
 

@@ -90,6 +90,10 @@ def check(request: Request) -> None:
         raise UsageError("Name a --teacher; only --heads-only with a --student does without one.")
     if request.heads_only and request.student is None:
         raise UsageError("--heads-only trains heads of a --student; name one.")
+    if request.student is not None and request.objective.layers:
+        raise UsageError(
+            "--w-layers compares the layers that the student has of its teacher: not a --student's."
+        )
     if request.out.exists() and (not request.out.is_dir() or any(request.out.iterdir())):
         raise UsageError(f"{request.out} exists already; name another --out or remove it.")
 
@@ -112,10 +116,10 @@ def trained_objective(request: Request, teacher: Layout | None) -> Objective:
     if "colbert" not in heads:
         objective = objective.without("multi_vector")
     if "dense" not in heads or request.heads_only:
-        objective = objective.without("cosine", "mse", "similarity", "hidden")
+        objective = objective.without("cosine", "mse", "similarity", "hidden", "layers")
     if not any(objective.weights().values()):
         raise UsageError("Nothing to train: no head that was asked for has a loss with a weight.")
-    if request.cache is not None and (objective.multi_vector or objective.hidden):
+    if request.cache is not None and (objective.multi_vector or objective.hidden or objective.layers):
         raise UsageError("A cache holds dense vectors and token weights: use --heads dense,lexical with it.")
     if request.cache is not None and teacher is None:
         raise UsageError("--cache keeps a teacher's outputs, and there is no teacher.")

@@ -166,7 +166,11 @@ class _Job:
             return Bm25(inputs, self.tokenizer.vocabulary, self.tokenizer.silent_ids, self.device)
         precision = hardware.precision(self.request.precision, self.device)
         network = frozen(
-            self.teacher, self.device, precision, trust_remote_code=self.request.trust_remote_code
+            self.teacher,
+            self.device,
+            precision,
+            modules=bool(self.objective.layers),
+            trust_remote_code=self.request.trust_remote_code,
         )
         if self.request.cache is None:
             return Online(network, inputs)
@@ -189,6 +193,11 @@ class _Job:
         if self.request.student is None:
             kept = self._choose(network, dataset, teacher)
             layers.keep(network.model, kept)
+            if self.objective.layers:
+                # What comes out of a layer of the student goes into the next of the teacher's that it has.
+                assert isinstance(teacher, Online)
+                network.watch(range(len(kept) - 1))
+                teacher.network.watch([following - 1 for following in kept[1:]])
         if not self.request.heads_only:
             # A head that is not trained would no longer fit the backbone that is.
             network.lexical = network.lexical if self.objective.lexical else None
@@ -300,6 +309,8 @@ class _Job:
             "loss": cursor.history[-1]["loss"],
             "learning_rate": request.training.rate,
             "batch_tokens": request.training.batch_tokens * request.training.accumulate * self.world.size,
+            "optimizer": request.training.optimizer,
+            "replaced_words": request.data.replace_words,
             "embeddings_trained": request.embeddings and not request.heads_only,
             "heads_only": request.heads_only,
             "hardware": certificate.hardware(),

@@ -108,8 +108,9 @@ def load(
     return of_model(load_model(layout, precision, trust_remote_code=trust_remote_code), device)
 
 
-def of_model(model: Any, device: torch.device, *, gradients: bool = False) -> Backbone:
-    """The fastest way to this model's forward that is exact; with `gradients` of those that have them.
+def of_model(model: Any, device: torch.device, *, modules: bool = False) -> Backbone:
+    """The fastest way to this model's forward that is exact; with `modules` of those that go through the
+    model's own modules, as gradients and hooks need it.
 
     Each way is tried on two short inputs, and kept only if it gives what the model's own code gives for
     one input at a time, on this device and in this precision.
@@ -118,7 +119,7 @@ def of_model(model: Any, device: torch.device, *, gradients: bool = False) -> Ba
     own_attention = model.config._attn_implementation
     truth = _probe(SingleBackbone(model), model, device)
     ways: list[Callable[[Any], Backbone]] = [PackedBackbone]
-    if not gradients and fusable(model.config.to_dict()):
+    if not modules and fusable(model.config.to_dict()):
         ways.insert(0, _fused)
     for way in ways:
         try:

@@ -64,6 +64,11 @@ class ModelTokenizer:
     def vocabulary(self) -> int:
         return int(self._backend.get_vocab_size(with_added_tokens=True))
 
+    @property
+    def pieces(self) -> list[str]:
+        """Every piece of the vocabulary, as the tokenizer writes it, in no order."""
+        return list(self._backend.get_vocab())
+
     def documents(self, texts: Sequence[str]) -> list[Tokens]:
         """Prompt and special tokens in; offsets are characters of the text without the prompt."""
         shift = len(self.document_prompt)

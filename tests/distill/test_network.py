@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import models
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from m3index.distill.network import Network, frozen, same_tokens, trainable
-from m3index.encoder import layout
+from m3index.encoder import backbone, layout
 from m3index.encoder.load import load
 from m3index.encoder.tokens import ModelTokenizer
 
@@ -49,6 +50,31 @@ def test_outputs_are_the_encoders(tmp_path: Path, kind: str, family: str) -> Non
             heaviest = {int(t): max(weights[row == t]) for t in set(row) - set(network.tokenizer.silent_ids)}
             stored = expected.lexical.row(i).to_dict()
             assert {t: w for t, w in heaviest.items() if w > 0} == pytest.approx(stored, abs=2e-5)
+
+
+@pytest.mark.parametrize("way", ["packed", "single"])
+@pytest.mark.parametrize("write", [models.write_m3, models.write_sentence_mistral])
+def test_watched_layers_are_those_of_the_model(
+    tmp_path: Path, write: Callable[[Path], Path], way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if way == "single":
+        monkeypatch.setattr(backbone, "PackedBackbone", _refused)
+    read = layout.read(write(tmp_path))
+    network = frozen(read, torch.device("cpu"), "fp32", modules=True)
+    network.watch([0])
+    rows = network.tokenizer.document_ids(TEXTS)
+    for _ in range(2):  # what was watched before is forgotten
+        (found,) = network(network.batch(rows)).layers
+    expected = []
+    plain = backbone.load_model(read, "fp32")
+    for row in rows:
+        states = plain(torch.from_numpy(row).long()[None], output_hidden_states=True).hidden_states
+        expected.append(states[1][0])
+    torch.testing.assert_close(found, torch.cat(expected), atol=2e-5, rtol=1e-4)
+
+
+def _refused(model: object) -> object:
+    raise ValueError("not packed")
 
 
 def test_special_tokens_are_not_spoken(tmp_path: Path) -> None:

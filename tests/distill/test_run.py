@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,13 +131,13 @@ class Interrupt:
         return self.left <= 0
 
 
-@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize(("cached", "optimizer"), [(False, "adamw"), (True, "adamw"), (False, "muon")])
 def test_resuming_equals_not_stopping_bit_for_bit(
-    teacher: Path, small: Path, tmp_path: Path, cached: bool
+    teacher: Path, small: Path, tmp_path: Path, cached: bool, optimizer: str
 ) -> None:
     def run(name: str, resume: bool = False, stop: Callable[[], bool] = lambda: False) -> Distilled:
         heads = {"cache": tmp_path / "cache", "heads": ("dense", "lexical")} if cached else {}
-        training = {"steps": 12, "accumulate": 2, "save_every": 5}
+        training = {"steps": 12, "accumulate": 2, "save_every": 5, "optimizer": optimizer}
         return distill(
             request_of(teacher, small, tmp_path / name, training=training, resume=resume, **heads), stop=stop
         )
@@ -149,6 +150,36 @@ def test_resuming_equals_not_stopping_bit_for_bit(
     for name in files:
         assert (whole.out / name).read_bytes() == (parts.out / name).read_bytes(), name
     assert [s["loss"] for s in whole.cursor.history] == [s["loss"] for s in parts.cursor.history]
+
+
+def test_layer_by_layer_with_muon_and_strange_words(
+    trained: Distilled, teacher: Path, corpus: Path, tmp_path: Path
+) -> None:
+    """Each layer of the student learns what the teacher's next one takes in: the tokens agree more."""
+    objective = replace(RECIPES["m3"], layers=3.0, hidden=3.0)
+    request = request_of(teacher, corpus, tmp_path / "student", objective=objective)
+    data = replace(request.data, replace_words=0.3)
+    done = distill(replace(request, data=data, training=replace(request.training, optimizer="muon")))
+    found, plain = certificate(done), certificate(trained)
+    jsonschema.validate(found, schema.load("certificate.schema.json"))
+    assert found["training"]["optimizer"] == "muon"
+    assert found["training"]["replaced_words"] == 0.3
+    assert found["data"]["digest"] != plain["data"]["digest"]
+    before, after = found["agreement"]["untrained"], found["agreement"]["student"]
+    assert after["mean_cosine"] - before["mean_cosine"] >= 0.25
+    assert done.cursor.history[-1]["layers"] < done.cursor.history[0]["layers"] - 0.2
+
+
+def test_layers_of_another_model_or_of_a_cache_cannot_be_compared(
+    teacher: Path, small: Path, tmp_path: Path
+) -> None:
+    layers = Objective(cosine=1.0, layers=1.0)
+    for options, words in (
+        ({"student": str(teacher)}, "--student"),
+        ({"cache": tmp_path / "cache", "heads": ("dense",)}, "--heads dense,lexical"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            distill(request_of(teacher, small, tmp_path / "s", objective=layers, **options))
 
 
 def test_resuming_another_run_is_refused(teacher: Path, small: Path, tmp_path: Path) -> None:
