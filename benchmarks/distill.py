@@ -4,7 +4,7 @@
     python benchmarks/distill.py [--data ../shared/data] [--out DIR] [--threads 1]
 
 The teacher gets a lexical head from BM25-like weights of the corpus (`--heads-only`); then its layers are
-distilled with both heads, layer by layer, by Muon. Training texts come from text_multilingual alone, with words
+distilled with both heads, layer by layer. Training texts come from text_multilingual alone, with words
 of the vocabulary in the place of some; whatever is also in SciFact or in the STS sets is left out by hash.
 Measured against the teacher: held-out texts, STS-B dev, SciFact.
 Needs `m3index[offline,eval]`. Prints each figure beside its bar, and the CPU seconds of each part.
