@@ -13,6 +13,7 @@ from scale_support import contents, document
 from typer.testing import CliRunner
 
 from m3index.cli import app
+from m3index.encoder.hardware import cpu_multiplies_int8
 from m3index.files import Folder
 
 Run = Callable[..., tuple[int, list[dict[str, Any]]]]
@@ -82,3 +83,12 @@ def test_bench_says_what_the_machine_does(run: Run, model: str) -> None:
         assert measured["texts"] > 0
         assert measured["tokens_s"] == pytest.approx(measured["tokens"] / measured["seconds"], rel=0.01)
         assert measured["padded_tokens"] >= 1
+
+
+@pytest.mark.skipif(not cpu_multiplies_int8(), reason="this CPU has no int8 products")
+def test_bench_says_how_near_int8_is_to_fp32(run: Run, model: str) -> None:
+    code, lines = run("bench", "corpus.jsonl", "-e", model, "--precision", "int8", "--seconds", "0.3")
+    [measured] = [line for line in lines if line["type"] == "bench"]
+    assert code == 0
+    assert measured["recall"]["texts"] > 1
+    assert measured["recall"]["cosine"] >= 0.999
