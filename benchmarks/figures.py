@@ -350,13 +350,12 @@ def draw_ways(data: Data) -> Figure:
     width = 0.26
     for i, (name, colour) in enumerate(zip(names, (OTHER, THIRD, OURS), strict=True)):
         places = [place + (i - 1) * (width + 0.02) for place in range(len(data))]
-        drawn = ax.bar(places, [row[name] for row in data], width, color=colour, label=name)
-        ax.bar_label(drawn, fmt="%.2f", fontsize=9, padding=2)
+        ax.bar(places, [row[name] for row in data], width, color=colour, label=name)
     ax.set_xticks(range(len(data)), [row["language"] for row in data])
     ax.tick_params(axis="x", length=0)
-    ax.set_yticks([])
-    ax.spines["left"].set_visible(False)
-    ax.set_ylim(0, 1.22)
+    ax.set_ylim(0, 1.2)
+    ax.set_yticks([0, 0.25, 0.5, 0.75, 1])
+    ax.set_axisbelow(True)
     ax.legend(frameon=False, loc="upper right", ncols=3)
     headline(figure, "XQuAD with an English model, nDCG@10")
     return figure
