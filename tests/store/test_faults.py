@@ -15,7 +15,7 @@ SERVER = "http://user:secret@milvus:19530"
     ("code", "said", "doing", "exit_code", "remedy"),
     [
         (800, "database not found[database=no_such_db]", "listing collections", Exit.NOT_FOUND, "--db"),
-        (1, "wait for loading collection timeout, collection: c", "loading 'c'", Exit.UNREACHABLE, "--timeout"),
+        (1, "wait for loading collection timeout, collection: c", "loading", Exit.UNREACHABLE, "--timeout"),
         (100, "collection not found[collection=c]", "counting 'c'", Exit.NOT_FOUND, "collection not found"),
         (1400, "auth check failure", "connecting", Exit.NOT_AUTHORISED, "--token"),
         (9, "memory quota exhausted", "writing", Exit.STOPPED, "Free memory"),
