@@ -32,7 +32,7 @@ def delete(
     filter_: options.FilterText = "",
     where: options.Where = [],  # noqa: B006
     source: options.Source = DEFAULT_SOURCE,
-    tenant: options.Tenant = "",
+    tenant: options.Tenant = None,
     yes: options.Yes = False,
     dry_run: options.DryRun = False,
     uri: options.Uri = options.DEFAULT_URI,
@@ -52,12 +52,14 @@ def delete(
         if bool(named) == (filtered is not None):
             raise UsageError("Name documents by id or --file, or say which by --where or --filter.")
         which: dict[str, Any] = {"ids": named} if named else {"where": filtered}
-        found = index.delete(**which, source=source, tenant=tenant or None, dry_run=True)
+        found = index.delete(**which, source=source, tenant=tenant, dry_run=True)
         if dry_run or not found.deleted:
             run.outcome(found)
             return
         if not yes:
-            question = f"Remove {found.deleted:,} documents of source {source!r} from {collection!r}?"
+            count = f"{found.deleted:,} document" + ("s" if found.deleted != 1 else "")
+            whose = f"source {source!r}" + (f" and tenant {tenant!r}" if tenant else "")
+            question = f"Remove {count} of {whose} from {collection!r}?"
             if not sys.stdin.isatty():
                 raise UsageError(f"{question} Say so with --yes.")
             typer.confirm(question, abort=True, err=True)
@@ -66,7 +68,7 @@ def delete(
             summary = index.delete(
                 **which,
                 source=source,
-                tenant=tenant or None,
+                tenant=tenant,
                 retry_lock=retry,
                 reporter=run.reporter,
                 stop=run.stop,

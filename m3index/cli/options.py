@@ -252,7 +252,7 @@ TenantField = Annotated[
     ),
 ]
 Tenant = Annotated[
-    str,
+    Optional[str],  # noqa: UP045
     typer.Option(
         envvar="M3INDEX_TENANT",
         metavar="VALUE",
@@ -262,7 +262,7 @@ Tenant = Annotated[
     ),
 ]
 TenantFilter = Annotated[
-    str,
+    Optional[str],  # noqa: UP045
     typer.Option(
         "--tenant",
         envvar="M3INDEX_TENANT",

@@ -27,7 +27,7 @@ def plan(
     ] = "sync",
     max_delete: options.MaxDelete = "",
     source: options.Source = DEFAULT_SOURCE,
-    tenant: options.Tenant = "",
+    tenant: options.Tenant = None,
     field: options.Field = [],  # noqa: B006  (typer copies it)
     passage_tokens: options.PassageTokens = "",
     overlap: options.Overlap = None,

@@ -54,7 +54,7 @@ def run(
     filter_: options.FilterText = "",
     where: options.Where = [],  # noqa: B006  (typer copies it)
     source: one.SourceFilter = "",
-    tenant: options.TenantFilter = "",
+    tenant: options.TenantFilter = None,
     passages: one.Passages = False,
     group_by: one.GroupBy = "",
     rerank: one.Rerank = "",

@@ -140,7 +140,7 @@ def search(
     filter_: options.FilterText = "",
     where: options.Where = [],  # noqa: B006  (typer copies it)
     source: SourceFilter = "",
-    tenant: options.TenantFilter = "",
+    tenant: options.TenantFilter = None,
     passages: Passages = False,
     group_by: GroupBy = "",
     rerank: Rerank = "",
@@ -230,7 +230,7 @@ def _from_index(run: Session, given: dict[str, Any]) -> SearchResult:
         names = (*_WORDS, *_RERANKING, "weights", "filter_", "rerank_weights")
         chosen = search_options(index, **{name: given[name] for name in names})
         if given["like"]:
-            source, tenant = given["source"] or DEFAULT_SOURCE, given["tenant"] or None
+            source, tenant = given["source"] or DEFAULT_SOURCE, given["tenant"]
             return index.like(given["like"], source, chosen, tenant=tenant)
         return index.search(given["query"], chosen)
 
@@ -265,7 +265,7 @@ def search_options(
     rerank: str,
     rerank_depth: int | None,
     rerank_weights: str = "",
-    tenant: str = "",
+    tenant: str | None = None,
     explain: bool = False,
     texts: bool = True,
 ) -> SearchOptions:
@@ -280,7 +280,7 @@ def search_options(
         rrf_k=rrf_k,
         fusion=fusion,  # type: ignore[arg-type]
         depth=depth,
-        where=index.where(where, filter_ or None, source or None, tenant or None),
+        where=index.where(where, filter_ or None, source or None, tenant),
         passages=passages,
         group_by=group_by or None,
         rerank=index.reranker(rerank, parse_weights(rerank_weights)) if rerank else None,

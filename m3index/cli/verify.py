@@ -35,7 +35,7 @@ def verify(
     ] = False,
     max_delete: options.MaxDelete = "",
     source: options.Source = DEFAULT_SOURCE,
-    tenant: options.Tenant = "",
+    tenant: options.Tenant = None,
     input_format: options.InputFormat = "",
     id_field: options.IdField = "",
     text_field: options.TextField = "",

@@ -85,7 +85,7 @@ def apply_changes(
     Deletions are explicit and have no guard. Applying a feed twice changes nothing. Errors as `sync`.
     """
     with hold(store, alias, settings.retry_lock, "m3index ingest --changes") as lock:
-        target = lock.lease(lambda: open_collection(store, alias, encoder, settings.wanted))
+        target = lock.lease(lambda: open_collection(store, alias, encoder, settings.wanted, settings.tenant))
         run = Run(store, encoder, target, settings, "ingest", reporter or Silent(), stop or Never(), lock)
         with run.accounted():
             for part in windows_of(changes):

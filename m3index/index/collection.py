@@ -13,6 +13,7 @@ from m3index import schema
 from m3index.corpus.windows import PassageSettings, PassageSize
 from m3index.encoder.base import Encoder
 from m3index.errors import CollectionNotFoundError, MismatchError, MissingHeadError, UsageError
+from m3index.index.tenant import check_new
 from m3index.schema import CollectionSpec, IndexChoice, with_tenant
 from m3index.store.base import Store
 from m3index.types import EncoderInfo, FieldType, SparseKind, Storage
@@ -92,8 +93,11 @@ def find(store: Store, alias: str) -> Target:
     return load_target(store, alias, name)
 
 
-def open_collection(store: Store, alias: str, encoder: Encoder, wanted: Wanted) -> Target:
-    """The collection behind `alias`, made as its first generation where there is none.
+def open_collection(
+    store: Store, alias: str, encoder: Encoder, wanted: Wanted, tenant: str | None = None
+) -> Target:
+    """The collection behind `alias`, made as its first generation where there is none. tenant: whom the
+    run is for, so that a collection is not made for one that it cannot have.
 
     A run that died between making generation 1 and its alias is healed here. Raises MismatchError
     where the collection is of another encoder space, schema version, sparse kind or set of declared
@@ -111,6 +115,7 @@ def open_collection(store: Store, alias: str, encoder: Encoder, wanted: Wanted) 
             f"Choose one with `m3index rollback -c {alias} --to N`."
         )
     if not existing:
+        check_new(make_spec(encoder.info, wanted), alias, tenant)
         return create_generation(store, alias, 1, encoder, wanted, point=True)
     target = load_target(store, alias, existing[0])
     check(target, encoder.info, wanted)
@@ -236,7 +241,7 @@ def _check_tenant(target: Target, declaration: str, remedy: str) -> None:
     if target.spec.tenant != name:
         raise MismatchError(
             f"The tenant field of collection {target.alias!r} is {target.spec.tenant!r}, not {name!r}. "
-            f"{remedy}"
+            f"{remedy} With --tenant-field {declaration}, nothing is encoded again."
         )
     with_tenant({name: target.spec.fields[name]}, declaration)  # refuses another type
 

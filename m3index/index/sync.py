@@ -45,7 +45,7 @@ def sync(
     MismatchError.
     """
     with hold(store, alias, settings.retry_lock, f"m3index {mode}") as lock:
-        target = lock.lease(lambda: open_collection(store, alias, encoder, settings.wanted))
+        target = lock.lease(lambda: open_collection(store, alias, encoder, settings.wanted, settings.tenant))
         run = Run(store, encoder, target, settings, mode, reporter or Silent(), stop or Never(), lock)
         return run.over(corpus)
 

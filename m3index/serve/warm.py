@@ -89,7 +89,7 @@ class WarmIndex:
     def search(self, words: Body) -> SearchResult:
         options = search_options(self.index, words, self._reranker)
         if words.like:
-            source, tenant = words.source or DEFAULT_SOURCE, words.tenant or None
+            source, tenant = words.source or DEFAULT_SOURCE, words.tenant
             return self.index.like(words.like, source, options, tenant=tenant)
         return self.index.search(words.query, options)
 

@@ -35,7 +35,7 @@ class Words(BaseModel):
     where: Annotated[list[str], Field(description="Conditions, all of which must hold: lang=en.")] = []
     filter: Annotated[str, Field(description="A Milvus expression.")] = ""
     source: Annotated[str, Field(description="Only documents of this corpus.")] = ""
-    tenant: Annotated[str, Field(description="Only documents of this tenant.")] = ""
+    tenant: Annotated[str | None, Field(description="Only documents of this tenant.")] = None
     passages: Annotated[bool, Field(description="Passages as hits, not documents.")] = False
     group_by: Annotated[str, Field(description="The best hit for each value of this field.")] = ""
     rerank: Annotated[str, Field(description="One of the rerankers that /info names.")] = ""
@@ -89,7 +89,7 @@ def search_options(index: Index, words: Body, rerankers: Rerankers) -> SearchOpt
         rrf_k=words.rrf_k,
         fusion=words.fusion,  # type: ignore[arg-type]
         depth=words.depth,
-        where=index.where(words.where, words.filter or None, words.source or None, words.tenant or None),
+        where=index.where(words.where, words.filter or None, words.source or None, words.tenant),
         passages=words.passages,
         group_by=words.group_by or None,
         rerank=rerankers(words.rerank, words.rerank_weights) if words.rerank else None,

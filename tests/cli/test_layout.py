@@ -73,6 +73,26 @@ def test_sync_plan_prune_and_delete_of_a_tenant(docs: Command, corpus: Path) -> 
     assert found(docs) == {"a"}
 
 
+def test_a_variable_that_was_not_set_is_not_all_tenants(docs: Command, corpus: Path) -> None:
+    Path("queries.jsonl").write_text('{"_id": "q", "text": "sea"}\n')
+    for arguments in (
+        ["search", "sea"],
+        ["search", "--like", "a"],
+        ["run", "queries.jsonl", "-o", "run.trec"],
+        ["delete", "a", "--yes"],
+        ["delete", "--where", "org=acme", "--yes"],
+        ["sync", corpus],
+        ["plan", corpus],
+        ["verify", corpus],
+        ["prune", corpus],
+    ):
+        done = docs(*arguments, "--tenant", "")
+        assert (done.code, "The tenant is empty" in done.err, done.out) == (2, True, ""), arguments
+    assert found(docs) == {"a", "b", "c"}
+    done = docs("delete", "a", "--tenant", "acme")
+    assert "1 document of source 'default' and tenant 'acme'" in " ".join(done.err.split())
+
+
 def test_what_cannot_be_is_said(docs: Command, dense_model: Path, corpus: Path) -> None:
     for code, words, arguments in (
         (13, "'org', not 'lang'", ["ingest", corpus, "--tenant-field", "lang"]),

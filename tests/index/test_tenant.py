@@ -102,6 +102,34 @@ def test_an_existing_collection_gets_no_tenant_field(store: Store) -> None:
         run(plain, CORPUS, settings=ACME)
 
 
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"tenant": "acme"}, "would be made without a tenant field"),
+        ({"tenant": "acme", "tenant_field": "org:int"}, "'acme' is none"),
+        ({"tenant": "", "tenant_field": "org"}, "The tenant is empty"),
+    ],
+)
+def test_no_collection_is_made_for_a_tenant_that_it_cannot_have(changes: dict[str, str], says: str) -> None:
+    empty = MemoryStore()
+    with pytest.raises(UsageError, match=says):
+        run(empty, CORPUS, settings=replace(SETTINGS, **changes))
+    assert empty.collections() == []
+
+
+def test_an_empty_tenant_is_not_all_of_them(store: Store) -> None:
+    before, nobody = rows(store), replace(SETTINGS, tenant="")
+    for act in (
+        lambda: run(store, [CORPUS[0]], settings=nobody),
+        lambda: plan(store, FakeEncoder(), "docs", ListCorpus(CORPUS), nobody),
+        lambda: verify(store, FakeEncoder(), "docs", ListCorpus(CORPUS), nobody, repair=True),
+        lambda: delete(store, "docs", ids=["a"], tenant=""),
+    ):
+        with pytest.raises(UsageError, match="The tenant is empty"):
+            act()
+    assert rows(store) == before
+
+
 # ------------------------------------------------------------------------- runs for one of them
 
 

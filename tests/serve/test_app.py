@@ -101,6 +101,7 @@ def test_like_and_documents(server: Server) -> None:
         ({"query": "sea", "mode": "magic"}, 400, "no search mode 'magic'"),
         ({"query": "sea", "where": ["colour=red"]}, 400, "colour"),
         ({"query": "sea", "tenant": "acme"}, 400, "no tenant field"),
+        ({"query": "sea", "tenant": ""}, 400, "The tenant is empty"),
         ({"query": "sea", "filter": 'lang == "en") or (1 == 1'}, 400, "parenthesis"),
         ({"query": "sea", "weights": {"dense": 0, "sparse": 0}}, 400, "All weights are 0"),
         ({"query": "sea", "weights": {"dense": float("nan"), "sparse": 1}}, 400, "weight"),
