@@ -214,7 +214,9 @@ class Terminal(Silent):
     def rejected(self, rejected: Rejected) -> None:
         self._rejected += 1
         if self._rejected <= self.shown_rejections:
-            self._say(f"quarantined {rejected.place}: {rejected.reason}", "yellow")
+            unplaced = rejected.place.line is None and rejected.doc_id is not None
+            which = f", id {rejected.doc_id!r}" if unplaced else ""
+            self._say(f"quarantined {rejected.place}{which}: {rejected.reason}", "yellow")
         elif self._rejected == self.shown_rejections + 1:
             self._say("further quarantined rows are not shown here; the quarantine file has all", "yellow")
 

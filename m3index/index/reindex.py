@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from m3index import schema
 from m3index.corpus.mapping import declared
@@ -24,8 +24,9 @@ from m3index.index.collection import (
 )
 from m3index.index.generations import BUILDING, LIVE, drop_old
 from m3index.index.lock import WriteLock, hold
-from m3index.index.plan import Corpus
-from m3index.index.prune import Listing, MaxDelete, kept_because, why_withheld
+from m3index.index.plan import Corpus, Planner
+from m3index.index.prune import Listing, MaxDelete, kept_because, rows_of, why_withheld
+from m3index.index.seen import SeenKeys
 from m3index.index.settings import Never, Stop, SyncSettings
 from m3index.index.summary import Summary, Tally
 from m3index.index.sync import Run
@@ -33,7 +34,7 @@ from m3index.index.write import READ_ROWS, row_fields, row_of
 from m3index.progress import Progress, Reporter, Silent
 from m3index.store.base import Store
 from m3index.store.filter import Compare
-from m3index.types import Document, Place, Rejected, Row
+from m3index.types import Document, Place, Rejected, Row, key_of_passage
 
 SWAP_WAIT = 600.0
 """Seconds to wait for the lock before the swap: a sync that is under way may end."""
@@ -66,7 +67,8 @@ def reindex(
 
     gate: may raise GateError; the alias then stays, as it does at every other error. keep: how many
     older generations stay for `rollback`. Raises DeletesWithheldError where a corpus lacks more of the
-    old documents than the guard allows, DriftError where the counts are not right.
+    old documents than the guard allows, or more of them do not fit the new fields, DriftError where the
+    counts are not right.
     """
     reporter, stop = reporter or Silent(), stop or Never()
     with hold(store, f"{alias}-reindex", settings.retry_lock, "m3index reindex"):
@@ -80,7 +82,7 @@ def reindex(
         new = _open_building(store, alias, encoder, wanted)
         build: Build
         if copying:
-            build = Copy(store, encoder, old, new, reporter, stop)
+            build = Copy(store, encoder, old, new, reporter, stop, settings.max_delete)
         else:
             build = Encode(store, encoder, old, new, reporter, stop, settings, corpora or {})
         reporter.stage(f"building generation {new.generation}")
@@ -227,6 +229,20 @@ class Build:
     def stopped(self) -> bool:
         return self.tally.stopped is not None
 
+    def check_misfits(self, misfits: int, of: int, guard: MaxDelete | None) -> None:
+        """Documents that the old generation serves and the new one rejected would be gone with the swap.
+        A declaration that fits none of them is a slip, however few they are."""
+        if guard is None and misfits == of:
+            guard = MaxDelete(count=0)
+        if misfits and (reason := (guard or MaxDelete()).refuses(misfits, of)):
+            self.refuse(misfits, f"{misfits:,} documents that are served now were rejected: {reason}")
+
+    def refuse(self, documents: int, reason: str) -> NoReturn:
+        self.tally.deletes_withheld = documents
+        error = DeletesWithheldError(f"{reason} The alias {self.old.alias!r} was not moved.")
+        error.summary = self.summary(None).to_json()
+        raise error
+
     def summary(self, count: int | None) -> Summary:
         return self.tally.summary(
             "reindex",
@@ -288,12 +304,21 @@ class Encode(Build):
         guard = self.settings.max_delete
         withheld = why_withheld(corpus, run.planner, listing, added=0, guard=guard)
         if withheld:
-            self.tally.deletes_withheld = listing.documents
-            error = DeletesWithheldError(
-                f"{kept_because(listing.documents, withheld)} The alias {self.old.alias!r} was not moved."
-            )
-            error.summary = self.summary(None).to_json()
-            raise error
+            self.refuse(listing.documents, kept_because(listing.documents, withheld))
+        if run.tally.quarantined:
+            self.check_misfits(*self._misfits(run.planner), guard)
+
+    def _misfits(self, planner: Planner) -> tuple[int, int]:
+        """How many documents of the old generation the corpus has and the new one has not; of how many."""
+        there = SeenKeys()
+        for row in self.store.scan(self.new.name, rows_of(planner), ["ordinal"]):
+            there.add(bytes.fromhex(key_of_passage(row["passage_id"])))
+        misfits = documents = 0
+        for row in self.store.scan(self.old.name, rows_of(planner), ["ordinal"]):
+            key = key_of_passage(row["passage_id"])
+            documents += row["ordinal"] == 0
+            misfits += row["ordinal"] == 0 and key in planner and bytes.fromhex(key) not in there
+        return misfits, documents
 
     def prove(self) -> int:
         return self.store.count(self.new.name)
@@ -302,7 +327,19 @@ class Encode(Build):
 class Copy(Build):
     """From the old generation: rows and vectors, with the declared fields out of the metadata."""
 
-    expected = 0
+    def __init__(
+        self,
+        store: Store,
+        encoder: Encoder,
+        old: Target,
+        new: Target,
+        reporter: Reporter,
+        stop: Stop,
+        guard: MaxDelete | None,
+    ) -> None:
+        super().__init__(store, encoder, old, new, reporter, stop)
+        self.guard, self.expected = guard, 0
+        self._told: set[str] = set()
 
     def catch_up(self, lock: WriteLock | None) -> None:
         self.tally.scanned = self.tally.quarantined = self.expected = 0
@@ -317,6 +354,7 @@ class Copy(Build):
                     return
         self._copy(part)
         self._drop_surplus()
+        self.check_misfits(self.tally.quarantined, self.tally.scanned, self.guard)
 
     def _stopping(self, lock: WriteLock | None) -> bool:
         if lock is not None:
@@ -356,7 +394,9 @@ class Copy(Build):
         except ValueError as error:
             if row.ordinal == 0:
                 self.tally.quarantined += 1
-                self.reporter.rejected(Rejected(Place(self.old.name), str(error), doc_id=row.doc_id))
+                if row.passage_id not in self._told:  # in the pass before
+                    self._told.add(row.passage_id)
+                    self.reporter.rejected(Rejected(Place(self.old.name), str(error), doc_id=row.doc_id))
             return None
         return replace(row, fields=fields, sparse=row.sparse if self.new.spec.sparse == "lexical" else None)
 

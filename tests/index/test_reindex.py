@@ -19,9 +19,11 @@ from m3index.errors import (
     UsageError,
 )
 from m3index.index.generations import drop_old, generations, plan_rollback, rollback
+from m3index.index.prune import MaxDelete
 from m3index.index.reindex import plan_reindex, reindex
 from m3index.index.status import status
 from m3index.index.verify import verify
+from m3index.progress import Silent
 from m3index.schema import CollectionSpec, IndexChoice
 from m3index.store.memory import MemoryStore
 from m3index.types import Document, Leg, Rejected, Storage
@@ -32,6 +34,16 @@ NEW = "new model"
 
 def corpora(items: Iterable[Document | Rejected]) -> dict[str, Callable[[], ListCorpus]]:
     return {"default": lambda: ListCorpus(items)}
+
+
+class Told(Silent):
+    """The documents that a run rejected."""
+
+    def __init__(self) -> None:
+        self.ids: list[str | None] = []
+
+    def rejected(self, rejected: Rejected) -> None:
+        self.ids.append(rejected.doc_id)
 
 
 def other() -> FakeEncoder:
@@ -90,6 +102,30 @@ def test_a_field_of_another_type_quarantines_its_document(store: MemoryStore) ->
     summary = reindex(store, FakeEncoder(), "docs", replace(SETTINGS, fields={"lang": "str"}))
     assert (summary.exit, summary.quarantined) == (3, 1)
     assert "n" not in {row["doc_id"] for row in rows(store).values()}
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_fields_that_few_documents_fit_do_not_empty_the_collection(store: MemoryStore, force: bool) -> None:
+    wrong = replace(SETTINGS, fields={"lang": "int"}, max_delete=None, force=force)
+    told = Told()
+    with pytest.raises(
+        DeletesWithheldError, match=r"8 documents that are served now were rejected"
+    ) as caught:
+        reindex(store, FakeEncoder(), "docs", wrong, corpora=corpora(CORPUS), reporter=told)
+    assert caught.value.summary is not None
+    assert (caught.value.summary["quarantined"], caught.value.summary["deletes_withheld"]) == (8, 8)
+    assert len(told.ids) == len(set(told.ids)) == 8
+    assert (store.resolve("docs"), status(store, "docs").documents) == ("docs__g1", 8)
+    allowed = replace(wrong, max_delete=MaxDelete(percent=100))
+    assert reindex(store, FakeEncoder(), "docs", allowed, corpora=corpora(CORPUS)).exit == 3
+    assert status(store, "docs").documents == 0
+
+
+def test_a_rejected_document_is_told_once(store: MemoryStore) -> None:
+    run(store, [*CORPUS, doc("n", 30, lang=7)])
+    told = Told()
+    reindex(store, FakeEncoder(), "docs", replace(SETTINGS, fields={"lang": "str"}), reporter=told)
+    assert told.ids == ["n"], "though it is met twice, before the swap and at it"
 
 
 def test_force_encodes_what_could_be_copied(store: MemoryStore) -> None:

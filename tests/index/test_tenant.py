@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from index.support import SETTINGS, ListCorpus, doc, rows, run
 
-from m3index.errors import MismatchError, UsageError
+from m3index.errors import DeletesWithheldError, MismatchError, UsageError
 from m3index.index.changes import Deletion, apply_changes, plan_changes
 from m3index.index.delete import delete
 from m3index.index.forecast import plan
@@ -199,8 +199,10 @@ def test_a_reindex_gives_changes_and_keeps_the_tenant_field(store: Store) -> Non
     reindex(store, encoder, "docs", replace(SETTINGS, fields={"lang": "str"}))
     assert status(store, "docs").tenant_field == "org", "it is kept, though it was not named"
     assert status(store, "docs").fields == {"lang": "str", "org": "str"}
-    summary = reindex(store, encoder, "docs", replace(SETTINGS, tenant_field="lang"))
-    assert (summary.quarantined, summary.added) == (4, 0), "no document says a lang"
+    with pytest.raises(DeletesWithheldError, match="alias 'docs' was not moved"):
+        reindex(store, encoder, "docs", replace(SETTINGS, tenant_field="lang", max_delete=None))
+    assert status(store, "docs").tenant_field == "org"
+    assert set(owners(store)) == {"a", "b", "c", "d"}, "no document says a lang, and none is lost"
     plain = MemoryStore()
     run(plain, CORPUS)
     encoder = FakeEncoder()
