@@ -54,7 +54,7 @@ def delete(
         which: dict[str, Any] = {"ids": named} if named else {"where": filtered}
         found = index.delete(**which, source=source, tenant=tenant, dry_run=True)
         if dry_run or not found.deleted:
-            run.outcome(found)
+            run.outcome(found, planned=dry_run)
             return
         if not yes:
             count = f"{found.deleted:,} document" + ("s" if found.deleted != 1 else "")

@@ -73,15 +73,15 @@ class Session:
         self.metrics_file: Path | None = None
         self.started = time.perf_counter()
 
-    def outcome(self, found: Outcome) -> None:
-        """What the run came to: its counts are the last line of JSON, or are told to a person."""
+    def outcome(self, found: Outcome, *, planned: bool = False) -> None:
+        """What the run came to, or would: its counts are the last line of JSON, or are told to a person."""
         record = found.to_json()
         self.exit = Exit(record["exit"])
         self.summary |= {name: value for name, value in record.items() if name not in ("type", "command")}
         if not self.as_json:
             from m3index.cli.words import sentences
 
-            for line in sentences(record):
+            for line in sentences(record, planned=planned):
                 self.reporter.note(line)
 
     def close(self) -> None:

@@ -10,10 +10,13 @@ from m3index.errors import Exit
 _COUNTS = ("added", "updated", "metadata_only", "unchanged", "deleted", "quarantined")
 
 
-def sentences(record: Mapping[str, Any]) -> Iterator[str]:
-    """For the records of `Summary`, `Plan`, `Verification` and `ReindexPlan`."""
+def sentences(record: Mapping[str, Any], *, planned: bool = False) -> Iterator[str]:
+    """For the records of `Summary`, `Plan`, `Verification` and `ReindexPlan`. planned: of a delete that
+    was not done, whose record is like that of one that was."""
     if "encodes" in record:
         return _reindexed(record)
+    if record["command"] == "delete":
+        return _deleted(record, planned)
     return _verified(record) if "checked" in record else _run(record)
 
 
@@ -38,21 +41,30 @@ def _verified(record: Mapping[str, Any]) -> Iterator[str]:
     yield f"{_many(record['differing'], 'document')} differing ({kinds}); {record['repaired']:,} were mended."
 
 
+def _deleted(record: Mapping[str, Any], planned: bool) -> Iterator[str]:
+    done = "would be removed" if planned else "removed"
+    absent = record["scanned"] - record["deleted"]
+    others = f"; {absent:,} not there" if absent and record["exit"] == Exit.OK else ""
+    yield f"{record['collection']}: {_many(record['deleted'], 'document')} {done}{others}."
+    yield from _stopped(record)
+
+
 def _run(record: Mapping[str, Any]) -> Iterator[str]:
-    planned = "count_ok" not in record
+    planned, pruning = "count_ok" not in record, record["command"] == "prune"
+    always = ("deleted",) if pruning else ("added", "unchanged")
+    never = ("added", "unchanged") if pruning else ()
     counts = ", ".join(
         f"{record[name]:,} {name.replace('_', ' ')}"
         for name in _COUNTS
-        if record[name] or name in ("added", "unchanged")
+        if (record[name] and name not in never) or name in always
     )
     would = "; this would be: " if planned else ", "
-    met = "asked for" if record["command"] == "delete" else "read"
-    yield f"{record['collection']}: {_many(record['scanned'], 'document')} {met}{would}{counts}."
+    yield f"{record['collection']}: {_many(record['scanned'], 'document')} read{would}{counts}."
     tokens, passages, seconds = record["tokens"], record["passages"], record["seconds"]
     if not record["scanned"]:
         yield "There was nothing in the corpus."
-    elif record["command"] in ("delete", "prune"):
-        return
+    elif pruning:
+        pass
     elif planned and tokens:
         time = f", about {seconds:.0f} s at the last run's rate" if seconds is not None else ""
         yield f"To encode: about {tokens:,} tokens in {_many(passages, 'passage')}{time}."
@@ -64,12 +76,16 @@ def _run(record: Mapping[str, Any]) -> Iterator[str]:
         )
     else:
         yield "Nothing to encode." if planned else f"Nothing was encoded ({seconds:.1f} s)."
+    yield from _stopped(record)
+    if record["deletes_withheld"]:
+        yield f"{record['deletes_withheld']:,} deletions were withheld; see the warning above."
+
+
+def _stopped(record: Mapping[str, Any]) -> Iterator[str]:
     if (stopped := record["exit"]) == Exit.STOPPED:
         yield "Stopped early: more bad rows than --max-errors allows. What was written stays."
     elif stopped in (Exit.INTERRUPTED, Exit.TERMINATED):
         yield "Stopped early. The next run goes on from here."
-    if record["deletes_withheld"]:
-        yield f"{record['deletes_withheld']:,} deletions were withheld; see the warning above."
 
 
 def _many(count: int, noun: str) -> str:
