@@ -122,11 +122,19 @@ def main(
 
 def _defaults(path: Path | None, profile: str | None) -> dict[str, Any]:
     """The configuration file's values, by the parameter names that typer knows."""
-    names = {
-        command: {
-            flag.lstrip("-").replace("-", "_"): param.name for param in made.params for flag in param.opts
-        }
+    known = {
+        command: {flag.lstrip("-").replace("-", "_"): param for param in made.params for flag in param.opts}
         for command, made in reference.commands().items()
     }
-    found = settings.read(path, profile, names.keys()).defaults(names)
-    return {c: {names[c][option]: value for option, value in values.items()} for c, values in found.items()}
+    found = settings.read(path, profile, known.keys()).defaults(known)
+    return {
+        command: {
+            known[command][name].name: _value(known[command][name], value) for name, value in values.items()
+        }
+        for command, values in found.items()
+    }
+
+
+def _value(option: Any, value: Any) -> Any:
+    """What may be repeated may be given once without the brackets of a list."""
+    return [value] if getattr(option, "multiple", False) and isinstance(value, str) else value

@@ -29,7 +29,8 @@ collection = {collection}
 # a directory. An existing collection is always used with its own.
 encoder = {encoder}
 
-# How a new collection on a server keeps its vectors (docs/scale.md).
+# How a new collection is laid out (docs/scale.md): whose a document is; indexes and vectors on a server.
+# tenant-field = "org"
 # index-class = "large"
 # storage = "fp16"
 
@@ -67,7 +68,7 @@ def init(
             raise UsageError(f"{path} exists; it is left as it is.")
         answers = {"uri": "m3index.db", "collection": "docs", "encoder": "teacher"}
         if not yes:
-            if not sys.stdin.isatty():
+            if not _asked():
                 raise UsageError("There is nobody to ask; take the defaults with --yes.")
             questions = {
                 "uri": "Where is the collection (a local file, or a server's URI)?",
@@ -76,6 +77,9 @@ def init(
             }
             for name, question in questions.items():
                 answers[name] = typer.prompt(question, default=answers[name])
+            from m3index.index.collection import check_name
+
+            check_name(answers["collection"])
         import json
 
         try:
@@ -83,6 +87,11 @@ def init(
         except OSError as error:
             raise UsageError(f"{path} cannot be written: {error.strerror}.") from None
         run.reporter.note(f"Wrote {path}. Next: m3index ingest CORPUS")
+
+
+def _asked() -> bool:
+    """Whether there is somebody to ask."""
+    return sys.stdin.isatty()
 
 
 config = typer.Typer(name="config", help="The configuration in force.", no_args_is_help=True)
@@ -103,35 +112,39 @@ def show(
         known = commands()
         if command and command not in known:
             raise UsageError(f"There is no command {command!r}; there are {', '.join(sorted(known))}.")
-        from_file = _defaults_of(ctx)
+        root = ctx.find_root()
+        from_file: dict[str, dict[str, Any]] = dict(root.default_map or {})
+        file = str(root.params["config"] or settings.find() or settings.FILE_NAME)
         rows: dict[str, tuple[Any, str]] = {}
         for name, made in known.items():
             if command in ("", name):
                 for option in made.params:
                     if option.param_type_name == "option" and option.envvar:
-                        rows.setdefault(*_row(option, from_file.get(name, {})))
+                        rows.setdefault(*_row(option, from_file.get(name, {}), file))
         for name, (value, origin) in sorted(rows.items()):
             run.reporter.result({"type": "setting", "name": name, "value": value, "from": origin})
         if not as_json:
             from m3index.cli.show import pairs
 
-            pairs([(name, f"{value}  ({origin})") for name, (value, origin) in sorted(rows.items())])
+            pairs(
+                [(name, f"{_written(value)}  ({origin})") for name, (value, origin) in sorted(rows.items())]
+            )
 
 
-def _defaults_of(ctx: typer.Context) -> dict[str, dict[str, Any]]:
-    root = ctx.find_root()
-    return dict(root.default_map or {})
+def _written(value: Any) -> str:
+    """As it would be given: the values of a repeated option side by side."""
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _row(option: Any, from_file: dict[str, Any]) -> tuple[str, tuple[Any, str]]:
+def _row(option: Any, from_file: dict[str, Any], file: str) -> tuple[str, tuple[Any, str]]:
     name = max(option.opts, key=len)
     secret = name.strip("-") in settings.SECRETS or name.endswith("-token")
-    if option.envvar in os.environ:
+    if os.environ.get(option.envvar):  # an empty one counts for nothing
         return name, ("(set)" if secret else _without_password(os.environ[option.envvar]), option.envvar)
     if option.name in from_file:
         value = from_file[option.name]
         shown = _without_password(value) if isinstance(value, str) else value
-        return name, (shown, str(settings.find() or settings.FILE_NAME))
+        return name, (shown, file)
     default = option.default() if callable(option.default) else option.default
     described = isinstance(option.show_default, str) and default in (None, "", [], ())
     return name, (option.show_default if described else default, "default")

@@ -59,6 +59,12 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def check_name(alias: str) -> None:
+    """Raises UsageError for a name that no collection can have."""
+    if not _NAME.fullmatch(alias):
+        raise UsageError(f"A collection's name is made of letters, digits and _: {alias!r} is not.")
+
+
 def generation_name(alias: str, number: int) -> str:
     return f"{alias}__g{number}"
 
@@ -142,8 +148,7 @@ def new_generation(
     point: bool,
 ) -> Target:
     """`create_generation` where no encoder is at hand, only what is known of it."""
-    if not _NAME.fullmatch(alias):
-        raise UsageError(f"A collection's name is made of letters, digits and _: {alias!r} is not.")
+    check_name(alias)
     spec = make_spec(info, wanted)
     name = generation_name(alias, number)
     properties = {
