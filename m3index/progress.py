@@ -218,7 +218,7 @@ class Terminal(Silent):
             which = f", id {rejected.doc_id!r}" if unplaced else ""
             self._say(f"quarantined {rejected.place}{which}: {rejected.reason}", "yellow")
         elif self._rejected == self.shown_rejections + 1:
-            self._say("further quarantined rows are not shown here; the quarantine file has all", "yellow")
+            self._say("further quarantined rows are not shown here", "yellow")
 
     def note(self, text: str) -> None:
         if not self.quiet:

@@ -126,3 +126,6 @@ def reindex(
                 stop=run.stop,
             )
         run.outcome(summary)
+        if summary.quarantined and not as_json:
+            rejected = quarantine or options.DEFAULT_QUARANTINE
+            run.reporter.note(f"{summary.quarantined:,} rejected documents are named in {rejected}.")

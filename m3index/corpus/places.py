@@ -196,6 +196,8 @@ def _walk(top: str, inside: str, asked: Format | None) -> Iterator[Entry]:
         name = f"{inside}{entry.name}"
         if entry.name.startswith("."):
             yield Skipped(entry.path, "hidden")
+        elif _is_ours(entry):
+            yield Skipped(entry.path, "m3index's own")
         elif entry.is_dir(follow_symlinks=False):
             yield from _walk(top, f"{name}/", asked)
         elif entry.is_dir():
@@ -206,6 +208,14 @@ def _walk(top: str, inside: str, asked: Format | None) -> Iterator[Entry]:
             yield Skipped(entry.path, "not a regular file")
         else:
             yield File(entry.path, name, *known, _size(entry.path))
+
+
+def _is_ours(entry: os.DirEntry[str]) -> bool:
+    """A Milvus Lite database, whose rows would pass for documents, or a quarantine, whose rows are bad:
+    in the folder that a run works in, both lie beside the corpus."""
+    if entry.is_dir():
+        return entry.name.endswith(".db") and os.path.isdir(os.path.join(entry.path, "collections"))
+    return entry.name.startswith("m3index-quarantine") and entry.name.endswith(".jsonl")
 
 
 def _remote_file(remote: Remote, asked: Format | None) -> Iterator[Entry]:

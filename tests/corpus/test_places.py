@@ -46,6 +46,14 @@ def test_suffixes(here: Path) -> None:
     assert formats == ["jsonl"] * 4 + ["parquet", "csv", "tsv", "text", "text"]
 
 
+def test_a_database_and_a_quarantine_beside_the_corpus_are_no_part_of_it(here: Path) -> None:
+    make("d/a.jsonl", "d/m3index.db/collections/docs__g1/data.parquet", "d/m3index-quarantine.jsonl")
+    make("d/notes.db/b.jsonl", "d/m3index-quarantine-1.jsonl")
+    assert [path for path, _, _ in files("d")] == ["d/a.jsonl", "d/notes.db/b.jsonl"]
+    assert skipped("d") == ["d/m3index-quarantine-1.jsonl", "d/m3index-quarantine.jsonl", "d/m3index.db"]
+    assert len(files("d/m3index-quarantine.jsonl")) == 1, "where it is named"
+
+
 def test_directories_are_walked_in_order_and_name_what_they_skip(here: Path) -> None:
     make("d/b.txt", "d/a/z.md", "d/a.txt", "d/x.pdf", "d/.hidden/y.txt", "d/_SUCCESS", "d/k.json")
     assert files("d") == [
