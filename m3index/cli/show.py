@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -24,10 +26,18 @@ from m3index.types import Hit
 _LINES = 3
 
 
+class Piped(Console):
+    """Where the reader of a pipe has left, BrokenPipeError as from any other write; rich would leave with
+    exit code 1, that of an unexpected error."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
 def console() -> Console:
     """Standard output: as wide as the terminal, 80 columns where there is none."""
     width = shutil.get_terminal_size((80, 24)).columns
-    return Console(highlight=False, width=width, soft_wrap=False)
+    return Piped(highlight=False, width=width, soft_wrap=False)
 
 
 def table(result: SearchResult) -> None:

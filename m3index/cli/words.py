@@ -38,7 +38,12 @@ def _verified(record: Mapping[str, Any]) -> Iterator[str]:
         yield "The index is what the corpus says."
         return
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in record["by_kind"].items())
-    yield f"{_many(record['differing'], 'document')} differing ({kinds}); {record['repaired']:,} were mended."
+    mended = (
+        f"{record['repaired']:,} were mended."
+        if record["repaired"]
+        else "If the corpus is right, mend them with --repair."
+    )
+    yield f"{_many(record['differing'], 'document')} differing ({kinds}). {mended}"
 
 
 def _deleted(record: Mapping[str, Any], planned: bool) -> Iterator[str]:

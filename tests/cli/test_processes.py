@@ -195,3 +195,25 @@ def test_status_and_sparse_search_load_no_torch(
     m3index("ingest", corpus, "-e", dense_model)
     for arguments in (["status"], ["search", "fox", "--mode", "sparse"]):
         assert not loaded(tmp_path, *arguments) & {"torch", "transformers"}
+
+
+@pytest.mark.parametrize(
+    "command", [["search", "sea"], ["models"], ["config", "show"], ["status"], ["doctor"]]
+)
+def test_a_reader_that_has_left_is_no_unexpected_error(
+    m3index_process: Command, tmp_path: Path, dense_model: Path, corpus: Path, command: list[str]
+) -> None:
+    assert m3index_process("ingest", corpus, "-e", dense_model).code == 0
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "m3index", *command],
+        cwd=tmp_path,
+        env=process_environment(COLUMNS="80"),
+        stdout=write,
+        stderr=subprocess.PIPE,
+        timeout=200,
+        check=False,
+    )
+    os.close(write)
+    assert (done.returncode, b"rror" in done.stderr) == (128 + signal.SIGPIPE, False)

@@ -12,6 +12,7 @@ from terminal import ROWS, Command, write_jsonl
 from m3index.cli.words import sentences
 from m3index.errors import Exit
 from m3index.index.summary import Tally
+from m3index.index.verify import Verification
 
 
 def said(command: str, *, planned: bool = False, exit_code: Exit | None = None, **counts: Any) -> list[str]:
@@ -56,3 +57,12 @@ def test_by_the_commands(m3index: Command, dense_model: Path, corpus: Path) -> N
     assert m3index("delete", "--where", "lang=xx", "--yes").err == "m3index: 0 documents removed.\n"
     write_jsonl(corpus, [row for row in ROWS if row["id"] != second])
     assert m3index("prune", corpus).err.endswith(f"m3index: {len(ROWS) - 1} documents read, 1 deleted.\n")
+
+
+@pytest.mark.parametrize(
+    ("repaired", "says"),
+    [(0, "(2 ghost). If the corpus is right, mend them with --repair."), (2, "(2 ghost). 2 were mended.")],
+)
+def test_verify_says_what_to_do(repaired: int, says: str) -> None:
+    proof = Verification("docs", "fake", "1/1", 1, differing=2, repaired=repaired, by_kind={"ghost": 2})
+    assert list(sentences(proof.to_json()))[-1] == f"2 documents differing {says}"
