@@ -222,11 +222,12 @@ class Index:
         """
         settings = replace(settings or SyncSettings(), **changes)
         with quarantining(reporter, quarantine) as told:
+            corpus = self._corpus(paths, mapping, input_format, settings)  # before a model is loaded
             return sync(
                 self.store,
                 self.encoder(),
                 self.collection,
-                self._corpus(paths, mapping, input_format, settings),
+                corpus,
                 settings,
                 mode=mode,
                 reporter=told,
@@ -294,11 +295,12 @@ class Index:
     ) -> Verification:
         """Compares slice i of n of the index with the corpus, re-encoding it; `repair` mends what differs."""
         settings = replace(settings or SyncSettings(), **options)
+        corpus = self._corpus(paths, mapping, input_format, settings)
         return verify(
             self.store,
             self.encoder(),
             self.collection,
-            self._corpus(paths, mapping, input_format, settings),
+            corpus,
             settings,
             subset=subset,
             repair=repair,

@@ -140,6 +140,8 @@ def test_an_encoder_of_another_space_is_refused(index: Index) -> None:
 
 def test_no_model_is_loaded_before_it_is_needed(tmp_path: Path) -> None:
     with Index.open("docs", uri="memory:", encoder="no-such-model") as index:
+        with pytest.raises(UsageError, match=r"no file, directory or match for 'nowhere\.jsonl'"):
+            index.ingest("nowhere.jsonl")  # said before a model is loaded
         with pytest.raises(CollectionNotFoundError):
             index.status()
         with pytest.raises(ModelNotFoundError):

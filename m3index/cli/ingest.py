@@ -169,8 +169,10 @@ def update(run: Session, mode: Mode, given: dict[str, Any]) -> None:
                 summary = index.apply(given["changes"], chosen, **told)
     run.outcome(summary)
     if summary.quarantined and not run.as_json:
+        one = summary.quarantined == 1
+        found = "1 bad row is" if one else f"{summary.quarantined:,} bad rows are"
         run.reporter.note(
-            f"{summary.quarantined:,} bad rows are in {quarantine}: mend them there and ingest the file."
+            f"{found} in {quarantine}: mend {'it' if one else 'them'} there and ingest the file."
         )
 
 

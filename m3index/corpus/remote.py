@@ -48,6 +48,8 @@ class Remote:
                 f"Keys do not belong in the name of a corpus ({scheme}://...@{host.rpartition('@')[2]}): set "
                 "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
             )
+        if scheme in _WITH_OPTIONS and not host:
+            raise UsageError(f"{uri!r} names no bucket; a corpus there is written {scheme}://BUCKET/KEY.")
         bucket, options = f"{scheme}://{host}", question + options
         fs, root = file_system(bucket + options, local=False)
         return cls(bucket, key.rstrip("/"), options, fs, root)

@@ -42,6 +42,12 @@ def put(s3: str) -> Iterator[Put]:
     client.close()
 
 
+@pytest.mark.parametrize("uri", ["s3://", "s3:///key", "gs://?anonymous=true"])
+def test_a_name_without_a_bucket_is_refused(uri: str) -> None:
+    with pytest.raises(UsageError, match="names no bucket"):
+        Places([uri])
+
+
 def lines(*numbers: int) -> bytes:
     rows = ({"id": f"d{n}", "text": f"text {n}", "year": n} for n in numbers)
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
