@@ -84,6 +84,12 @@ class IndexChoice:
     def __str__(self) -> str:
         return ", ".join([self.size, *self.changes])
 
+    @property
+    def options(self) -> str:
+        """As the command line writes it."""
+        changes = [f"--index {change}" for change in self.changes]
+        return " ".join([f"--index-class {self.size}", *changes])
+
     def part(self, prefix: str) -> dict[str, Any]:
         """The changes right below a prefix (`dense`, `dense.search`), values as JSON where they are."""
         found = {}

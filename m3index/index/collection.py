@@ -215,16 +215,17 @@ def check(target: Target, info: EncoderInfo, wanted: Wanted) -> None:
             f"not {wanted.analyzer}. {remedy}"
         )
     if wanted.tenant_field is not None:
-        _check_tenant(target, wanted.tenant_field, remedy)
+        _check_tenant(target, wanted.tenant_field)
     if wanted.storage is not None and wanted.storage != target.spec.storage:
         raise MismatchError(
             f"Collection {alias!r} keeps dense vectors as {target.spec.storage}, not {wanted.storage}. "
-            f"{remedy}"
+            f"Build a new generation with `m3index reindex -c {alias} --storage {wanted.storage}`."
         )
     if wanted.index is not None and wanted.index != target.spec.index:
         raise MismatchError(
             f"Collection {alias!r} has the indexes of class {target.spec.index}; asked for were those of "
-            f"{wanted.index}. {remedy} Nothing is encoded again."
+            f"{wanted.index}. Build a new generation with "
+            f"`m3index reindex -c {alias} {wanted.index.options}`; nothing is encoded again."
         )
     if not (wanted.fields or {}).items() <= target.spec.fields.items():
         declared = ", ".join(f"{name}:{kind}" for name, kind in target.spec.fields.items()) or "none"
@@ -235,18 +236,19 @@ def check(target: Target, info: EncoderInfo, wanted: Wanted) -> None:
     _check_head(info, target.spec.sparse)
 
 
-def _check_tenant(target: Target, declaration: str, remedy: str) -> None:
+def _check_tenant(target: Target, declaration: str) -> None:
     """A collection gets its tenant field when it is made, and keeps it."""
+    remedy = (
+        f"Build a new generation with `m3index reindex -c {target.alias} --tenant-field {declaration}`; "
+        "nothing is encoded again."
+    )
     name = declaration.partition(":")[0].strip()
     if target.spec.tenant is None:
-        raise MismatchError(
-            f"Collection {target.alias!r} was made without a tenant field. {remedy} With --tenant-field "
-            f"{declaration}, nothing is encoded again."
-        )
+        raise MismatchError(f"Collection {target.alias!r} was made without a tenant field. {remedy}")
     if target.spec.tenant != name:
         raise MismatchError(
             f"The tenant field of collection {target.alias!r} is {target.spec.tenant!r}, not {name!r}. "
-            f"{remedy} With --tenant-field {declaration}, nothing is encoded again."
+            f"{remedy}"
         )
     with_tenant({name: target.spec.fields[name]}, declaration)  # refuses another type
 

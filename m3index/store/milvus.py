@@ -681,7 +681,7 @@ def _check_for_lite(spec: CollectionSpec) -> None:
         )
     if spec.index != IndexChoice():
         raise UsageError(
-            f"Milvus Lite has one index, an exact scan; --index-class {spec.index} needs a Milvus server."
+            f"Milvus Lite has one index, an exact scan; {spec.index.options} needs a Milvus server."
         )
 
 
