@@ -164,9 +164,12 @@ def tenant_value(name: str, kind: FieldType, text: str) -> str | int:
     if kind != "int":
         return text
     try:
-        return int(text)
+        number = int(text)
     except ValueError:
-        raise UsageError(f"The tenant field {name!r} holds whole numbers: {text!r} is none.") from None
+        number = 2**63
+    if not -(2**63) <= number < 2**63:
+        raise UsageError(f"The tenant field {name!r} holds whole numbers of 64 bits: {text!r} is none.")
+    return number
 
 
 def parse_field(declaration: str) -> tuple[str, FieldType]:

@@ -117,6 +117,16 @@ def test_no_collection_is_made_for_a_tenant_that_it_cannot_have(changes: dict[st
     assert empty.collections() == []
 
 
+@pytest.mark.parametrize("value", ["abc", "1.0", "99999999999999999999", "-99999999999999999999", " "])
+def test_a_number_that_no_tenant_has(value: str) -> None:
+    store = MemoryStore()
+    numbered = [doc("a", org=1), doc("b", org=-(2**63))]
+    run(store, numbered, settings=replace(SETTINGS, tenant_field="org:int"))
+    with pytest.raises(UsageError, match="holds whole numbers of 64 bits"):
+        delete(store, "docs", ids=["a"], tenant=value)
+    assert delete(store, "docs", ids=["a", "b"], tenant=str(-(2**63))).deleted == 1
+
+
 def test_an_empty_tenant_is_not_all_of_them(store: Store) -> None:
     before, nobody = rows(store), replace(SETTINGS, tenant="")
     for act in (
