@@ -15,17 +15,25 @@ date -d "tomorrow $at" +%s > /dev/null || exit 2
 job=
 stop() {
   trap - TERM INT
-  if [ -n "$job" ]; then
-    kill -TERM "$job" 2> /dev/null
-    wait "$job"
-  fi
+  set +u
+  for child in $job $!; do # $! is the run if the signal came before it was noted, else a pause
+    kill -TERM "$child" 2> /dev/null
+    wait "$child"
+  done
   exit 143
 }
 trap stop TERM INT
 
+# A signal that comes just before a wait is seen after it, in dash. So nothing is waited for longer than this.
+pause() {
+  sleep 1 &
+  wait "$!"
+}
+
 while :; do
   m3index sync "$@" &
   job=$!
+  while kill -0 "$job" 2> /dev/null; do pause; done
   wait "$job"
   code=$?
   job=
@@ -37,8 +45,5 @@ while :; do
   next=$(date -d "today $at" +%s)
   [ "$next" -gt "$now" ] || next=$(date -d "tomorrow $at" +%s)
   echo "m3index sync ended with $code; the next run is at $(date -d "@$next" '+%Y-%m-%d %H:%M %Z')" >&2
-  sleep $((next - now)) &
-  job=$!
-  wait "$job"
-  job=
+  while [ "$(date +%s)" -lt "$next" ]; do pause; done
 done

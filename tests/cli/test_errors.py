@@ -87,7 +87,7 @@ def said(done: Done, code: int) -> str:
         ([], "Give a query"),
         (["  "], "Give a query"),
         (["fox", "--device", "tpu"], "auto, cpu"),
-        (["fox", "--precision", "int8"], "fp32"),
+        (["fox", "--precision", "int4"], "fp32"),
         (["fox", "--timeout", 0], "0.1"),
         (["fox", "--nope"], "--mode"),
         (["fox", "-c", "bad name!"], "letters, digits and _"),
