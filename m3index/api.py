@@ -329,10 +329,7 @@ class Index:
         generation must reach before it serves, else GateError. keep: older generations that stay.
         """
         settings = replace(settings or SyncSettings(), **options)
-        passes = {
-            source: partial(self._corpus, paths, mapping, input_format, replace(settings, source=source))
-            for source, paths in (corpora or {}).items()
-        }
+        passes = self._passes(corpora, mapping, input_format, settings)
         with quarantining(reporter, quarantine) as told:
             return reindex(
                 self.store,
@@ -351,11 +348,21 @@ class Index:
     ) -> ReindexPlan:
         """What `reindex` would do, with nothing written and nothing encoded."""
         settings = replace(settings or SyncSettings(), **options)
-        passes = {
-            source: partial(self._corpus, paths, None, None, settings)
+        passes = self._passes(corpora, None, None, settings)
+        return plan_reindex(self.store, self.encoder(), self.collection, settings, passes)
+
+    def _passes(
+        self,
+        corpora: Mapping[str, Paths] | None,
+        mapping: FieldMapping | None,
+        input_format: str | None,
+        settings: SyncSettings,
+    ) -> dict[str, Callable[[], Corpus]]:
+        """For each source a way to begin a pass over its corpus."""
+        return {
+            source: partial(self._corpus, paths, mapping, input_format, replace(settings, source=source))
             for source, paths in (corpora or {}).items()
         }
-        return plan_reindex(self.store, self.encoder(), self.collection, settings, passes)
 
     def _gate(self, gate: QualityGate, reporter: Reporter, old: str, new: str) -> None:
         """Raises GateError where the new generation is worse than the gate allows."""

@@ -53,7 +53,7 @@ def load_model(
         "local_files_only": True,
         "output_loading_info": True,
         "trust_remote_code": trust_remote_code,
-        "use_safetensors": layout.weights[0].suffix == ".safetensors",
+        "use_safetensors": layout.safetensors,
     }
     with quiet_transformers():
         try:
@@ -95,14 +95,18 @@ def quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+def runs_own_code(layout: Layout, *, trust_remote_code: bool) -> bool:
+    """Whether code of the model's own computes it, so that no forward of ours may."""
+    return trust_remote_code and "auto_map" in layout.config
+
+
 def load(
     layout: Layout, precision: Precision, device: torch.device, *, trust_remote_code: bool = False
 ) -> Backbone:
     """Without transformers where the forward is our own; else its model, by `of_model`."""
     dtype = DTYPES[precision]
-    remote = trust_remote_code and "auto_map" in layout.config
-    files = all(path.suffix == ".safetensors" for path in layout.weights)
-    if files and not remote and fusable(layout.config) and _kernels_agree(layout.config, dtype, device):
+    ours = fusable(layout.config) and not runs_own_code(layout, trust_remote_code=trust_remote_code)
+    if ours and layout.safetensors and _kernels_agree(layout.config, dtype, device):
         with Weights(layout, dtype, device) as weights:
             return FusedBackbone(weights, layout.config)
     return of_model(load_model(layout, precision, trust_remote_code=trust_remote_code), device)

@@ -41,13 +41,13 @@ _ZERO = 128  # oneDNN's int8 products are fast for unsigned inputs only
 
 def load(layout: Layout, *, trust_remote_code: bool = False) -> Int8Backbone:
     """The model of the directory on the CPU. Raises UsageError for a family that has no int8 forward."""
-    own_code = trust_remote_code and "auto_map" in layout.config
+    own_code = backbone.runs_own_code(layout, trust_remote_code=trust_remote_code)
     if own_code or not fusable(layout.config):
         kind = "a model with code of its own" if own_code else f"a {layout.model_type} model"
         raise UsageError(
             f"--precision int8 is for BERT, RoBERTa and XLM-R encoders; {layout.root} is {kind}. Use auto."
         )
-    if all(path.suffix == ".safetensors" for path in layout.weights):
+    if layout.safetensors:
         with Weights(layout, torch.float32, torch.device("cpu")) as weights:
             return Int8Backbone(weights, layout.config)
     model = backbone.load_model(layout, "fp32")

@@ -83,6 +83,11 @@ class Layout:
     weights: tuple[Path, ...]
 
     @property
+    def safetensors(self) -> bool:
+        """Whether the weights' files are safetensors; else they are pickles of torch's."""
+        return all(path.suffix == ".safetensors" for path in self.weights)
+
+    @property
     def model_type(self) -> str:
         return str(self.config.get("model_type", ""))
 

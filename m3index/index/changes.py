@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -106,13 +106,8 @@ def plan_changes(
 ) -> Plan:
     """What `apply_changes` would do. Holds the feed in memory: of one id only the last change counts."""
     items = list(changes)
-    rejected = [item for item in items if isinstance(item, Rejected)]
-    last = {item.doc_id: item for item in items if not isinstance(item, Rejected)}
-    documents = [item for item in last.values() if isinstance(item, Document)]
-    found = plan(
-        store, encoder, alias, Documents([*rejected, *documents]), settings, mode="ingest", reporter=reporter
-    )
-    gone = [document_key(settings.source, i.doc_id) for i in last.values() if isinstance(i, Deletion)]
+    kept, gone = _last_of_each(items, settings.source)
+    found = plan(store, encoder, alias, Documents(kept), settings, mode="ingest", reporter=reporter)
     name = store.resolve(alias)
     deleted = 0
     if name is not None and gone:
@@ -121,16 +116,24 @@ def plan_changes(
     return replace(found, scanned=len(items), deleted=deleted)
 
 
+def _last_of_each(items: Sequence[ChangeItem], source: str) -> tuple[list[Document | Rejected], list[str]]:
+    """Of one id the last change counts: what is rejected and the documents to write, in this order, and the
+    keys of the documents to delete."""
+    rejected = [item for item in items if isinstance(item, Rejected)]
+    last = {item.doc_id: item for item in items if not isinstance(item, Rejected)}
+    documents = [item for item in last.values() if isinstance(item, Document)]
+    gone = [document_key(source, item.doc_id) for item in last.values() if isinstance(item, Deletion)]
+    return [*rejected, *documents], gone
+
+
 def _apply(run: Run, part: list[ChangeItem]) -> None:
     """A stretch of the feed. What follows may touch the same documents, so it waits for this."""
-    rejected = [item for item in part if isinstance(item, Rejected)]
-    last = {item.doc_id: item for item in part if not isinstance(item, Rejected)}
+    kept, gone = _last_of_each(part, run.settings.source)
     run.planner = run.new_planner()
-    for _ in run.write_changes([*rejected, *(item for item in last.values() if isinstance(item, Document))]):
+    for _ in run.write_changes(kept):
         run.progress(0, None)
-    gone = [document_key(run.settings.source, i.doc_id) for i in last.values() if isinstance(i, Deletion)]
     documents = stored_ordinals(run.store, run.target.name, gone, run.tenant) if gone else {}
-    run.tally.scanned += len(part) - len(rejected) - len(last) + len(gone)
+    run.tally.scanned += len(part) - len(kept)
     if documents:
         run.remove(documents)
 
