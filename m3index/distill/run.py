@@ -196,6 +196,8 @@ class _Job:
             if self.objective.layers:
                 # What comes out of a layer of the student goes into the next of the teacher's that it has.
                 assert isinstance(teacher, Online)
+                if len(kept) == 1:
+                    raise UsageError("--w-layers compares layers before the last: keep two, or leave it out.")
                 network.watch(range(len(kept) - 1))
                 teacher.network.watch([following - 1 for following in kept[1:]])
         if not self.request.heads_only:

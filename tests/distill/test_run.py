@@ -177,6 +177,7 @@ def test_layers_of_another_model_or_of_a_cache_cannot_be_compared(
     for options, words in (
         ({"student": str(teacher)}, "--student"),
         ({"cache": tmp_path / "cache", "heads": ("dense",)}, "--heads dense,lexical"),
+        ({"layers": LayerChoice(1)}, "keep two"),
     ):
         with pytest.raises(UsageError, match=words):
             distill(request_of(teacher, small, tmp_path / "s", objective=layers, **options))
