@@ -43,7 +43,7 @@ from m3index.types import Document, join_title
 PYDOCS = "pydocs.en-es.jsonl.gz"
 CROPS = 12
 LANGUAGES = ("deu",)
-LAYERS = (0, 3, 5)
+LAYERS = (0, 2, 5)
 _MARKUP = re.compile(r":[\w:]+:`[~!]?([^`<]*?)(?: *<[^>]*>)?`|``|`_*|\*\*|\|")
 _SENTENCE = re.compile(r"(?<=[.!?:;]) +(?=[A-Z])")
 
@@ -131,11 +131,11 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=default)
     parser.add_argument("--out", type=Path, help="keep the student here")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--tokens", type=int, default=1_250_000, help="to train on")
+    parser.add_argument("--tokens", type=int, default=1_500_000, help="to train on")
     parser.add_argument("--rate", type=float, default=1.5e-3)
     parser.add_argument("--batch-tokens", type=int, default=2048)
     parser.add_argument("--optimizer", default="muon")
-    parser.add_argument("--replace-words", type=float, default=0.4)
+    parser.add_argument("--replace-words", type=float, default=0.5)
     parser.add_argument("--long-share", type=float, default=0.15)
     parser.add_argument("--layers", type=float, default=10.0, help="weight of the inner layers' cosines")
     parser.add_argument("--hidden", type=float, default=10.0, help="weight of the hidden states' cosines")
@@ -149,7 +149,7 @@ def main() -> int:
         work = Path(folder)
         print(f"{write_corpus(args.data, work / 'corpus.jsonl'):,} texts")
         data = DataSettings(
-            tokens=192, long_share=args.long_share, replace_words=args.replace_words, held_out=0.01
+            tokens=256, long_share=args.long_share, replace_words=args.replace_words, held_out=0.01
         )
         common: dict[str, Any] = {"corpus": [str(work / "corpus.jsonl")], "data": data, "device": "cpu"}
         teacher, seconds = args.teacher or str(work / "teacher"), {}

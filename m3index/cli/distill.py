@@ -185,7 +185,7 @@ def distill(
         _option(
             "--replace-words",
             _DATA,
-            "Share of words, in every second text, that make way for others of the vocabulary.",
+            "Share of words, on average, that make way for others of the vocabulary.",
             min=0.0,
             max=1.0,
         ),

@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m3index.corpus.windows import windows
-from m3index.distill.replace import Replacer
 from m3index.encoder.tokens import ModelTokenizer
 from m3index.errors import UsageError
 from m3index.types import Document, IntArray, Rejected, join_title
@@ -33,8 +32,9 @@ _CHARACTERS_PER_TOKEN = 4
 class DataSettings:
     """tokens: the longest input of the training, special tokens counted; longer texts are cut into
     windows. long_share: so many of the texts are joined with others to inputs of about that length.
-    replace_words: so many of the words of every second text make way for words made of the vocabulary
-    (`replace.Replacer`). held_out: the share kept from training, at most `held_out_texts`.
+    replace_words: so many of the words make way for others of the vocabulary (`replace.Replacer`), on
+    average; each text has a share of its own. held_out: the share kept from training, at most
+    `held_out_texts`.
     """
 
     tokens: int = 512
@@ -133,8 +133,11 @@ def prepare(
     *,
     exclude: Collection[int] = (),
     rejected: Callable[[Rejected], None] = lambda _: None,
+    replaced: Callable[[str, int], str] = lambda text, _: text,
 ) -> Dataset:
     """Streams a corpus into `folder`, once for all tokenizers; the first one cuts the windows.
+
+    replaced: what a training text, long ones joined, becomes, given with the digest of its last part.
 
     exclude: digests (`text_digest`) of texts that are neither trained on nor held out, such as those
     of the test collections. Raises UsageError where nothing is left to train on.
@@ -142,10 +145,8 @@ def prepare(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     writers = [_Writer(folder / f"inputs{k}.bin") for k in range(len(tokenizers))]
-    sieve = _Sieve(documents, settings, frozenset(exclude), rejected)
+    sieve = _Sieve(documents, settings, frozenset(exclude), rejected, replaced)
     first, *others = tokenizers
-    if settings.replace_words:
-        sieve.replaced = Replacer(first.pieces, settings.replace_words)
     size = min(settings.tokens, *(t.limit for t in tokenizers))
     with (folder / "held-out.jsonl").open("w", encoding="utf-8") as held_out:
         sieve.held_out = lambda text: held_out.write(json.dumps(asdict(text), ensure_ascii=False) + "\n")
@@ -187,12 +188,12 @@ class _Sieve:
         settings: DataSettings,
         exclude: frozenset[int],
         rejected: Callable[[Rejected], None],
+        replaced: Callable[[str, int], str],
     ) -> None:
         self._documents, self._settings = documents, settings
-        self._exclude, self._rejected = exclude, rejected
+        self._exclude, self._rejected, self._replaced = exclude, rejected, replaced
         self._seen: set[int] = set()
         self.held_out: Callable[[HeldOut], object] = lambda _: None
-        self.replaced: Callable[[str, int], str] = lambda text, _: text
         self.digest = hashlib.blake2b(digest_size=16)
         self.documents = self.duplicates = self.excluded = self.rejected = self.kept_out = 0
 
@@ -205,15 +206,12 @@ class _Sieve:
         room = self._settings.tokens * _CHARACTERS_PER_TOKEN
         for document, digest in self._fresh():
             # The draw is by the digest, so it does not depend on what else is in the corpus.
-            text = self.replaced(document.text, digest)
             if digest % 10_000 < self._settings.long_share * 10_000:
-                waiting.append(join_title(document.title, text))
+                waiting.append(join_title(document.title, document.text))
                 if sum(map(len, waiting)) < room:
                     continue
                 document, waiting = Document(document.doc_id, "\n".join(waiting)), []
-            else:
-                document = replace(document, text=text)
-            yield document
+            yield replace(document, text=self._replaced(document.text, digest))
         if waiting:
             yield Document("joined", "\n".join(waiting))
 

@@ -19,7 +19,7 @@ from m3index.encoder.backbone import Backbone
 from m3index.encoder.hardware import Precision
 from m3index.encoder.layout import Layout, hidden_size, position_padding
 from m3index.encoder.tokens import ModelTokenizer
-from m3index.types import IntArray
+from m3index.types import FloatArray, IntArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +140,13 @@ def frozen(
     forward = backbone.of_model(model, device, modules=modules)
     network = Network(layout, ModelTokenizer(layout), model if modules else None, forward)
     return network.to_device(device).eval()
+
+
+def token_embeddings(layout: Layout, *, trust_remote_code: bool = False) -> FloatArray:
+    """(vocabulary, width) float32."""
+    model = backbone.load_model(layout, "fp32", trust_remote_code=trust_remote_code)
+    found: FloatArray = model.get_input_embeddings().weight.detach().numpy()
+    return found
 
 
 def same_tokens(a: ModelTokenizer, b: ModelTokenizer) -> bool:

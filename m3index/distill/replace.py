@@ -1,60 +1,99 @@
-"""Words of a corpus replaced with words made of the tokenizer's vocabulary.
+"""Words of a corpus replaced with words made of the tokenizer's vocabulary, on subjects drawn from it.
 
 A student learns to put pieces together from the texts that it sees. Of a small corpus, or one of a single
 subject, it sees few of its pieces, and it disagrees with its teacher where other texts use the others. What a
-text with such words means is of no account: the teacher says what its vectors are.
+text with such words means is of no account: the teacher says what its vectors are. But the texts that people
+search are about something, and so are these: the words of one come from the neighbourhood of a piece in the
+model's token embeddings.
 """
 
 from __future__ import annotations
 
 import random
+import string
 from collections.abc import Sequence
 
-from m3index.errors import UsageError
+import numpy as np
+from numpy.typing import NDArray
 
-_SHORTEST, _LONGEST = 3, 30
-_ONE_MORE = 0.35  # words of 1.5 pieces on average, about what the tokenizers make of English
+from m3index.errors import UsageError
+from m3index.types import FloatArray, IntArray
+
+_SUBJECTS = 12_288
+_WORDS, _ENDINGS = 24, 12  # of a subject
+_ASIDE = 0.25  # the share of a text's words that are on its second subject
+_ONE_MORE = (0.1, 0.25, 0.4)  # a text draws with which of these a word goes on by one more piece
+_SHORTEST, _LONGEST = 4, 30  # shorter words are mostly those that hold sentences together; in bytes, letters
+_BLOCK = 128  # subjects beside the whole vocabulary at once
 
 
 class Replacer:
-    """Replaces `share` of the words in every second text; which and with what depends on the text alone."""
+    """Replaces `share` of the words of a text on average, another share in each; which and with what depends
+    on the text alone."""
 
-    def __init__(self, pieces: Sequence[str], share: float) -> None:
-        """pieces: the vocabulary as the tokenizer writes it. Raises UsageError where it has no words."""
-        self._first, self._next = _words(pieces)
-        self._share = share
-        if not self._first:
+    def __init__(self, pieces: Sequence[str], embeddings: FloatArray, share: float) -> None:
+        """pieces: the vocabulary as the tokenizer writes it. embeddings: (pieces or more, width) float32.
+        Raises UsageError where the vocabulary has no words."""
+        first, following, mark = _words(pieces)
+        if not len(first):
             raise UsageError("--replace-words: the tokenizer's vocabulary has no words to replace with.")
+        self._pieces = [piece.removeprefix(mark) for piece in pieces]
+        self._shares = max(0.0, 2 * share - 1), min(1.0, 2 * share)
+        subjects = np.random.default_rng(0).permutation(np.concatenate([first, following]))[:_SUBJECTS]
+        near = _unit(embeddings)
+        self._words: list[list[int]] = _nearest(near, subjects, first, _WORDS).tolist()
+        self._endings: list[list[int]] = _nearest(near, subjects, following, _ENDINGS).tolist()
 
     def __call__(self, text: str, digest: int) -> str:
         """digest: of the text; it draws."""
         draw = random.Random(digest)  # noqa: S311  (no secret)
-        if draw.random() < 0.5:
-            return text
+        share, more = draw.uniform(*self._shares), draw.choice(_ONE_MORE)
+        main, second = (draw.randrange(len(self._words)) for _ in range(2))
         words = text.split()
-        return " ".join(
-            self._word(draw) if len(word) <= _LONGEST and draw.random() < self._share else word
-            for word in words
-        )
+        for i, word in enumerate(words):
+            plain = word.strip(string.punctuation)
+            if len(plain.encode()) >= _SHORTEST and len(plain) <= _LONGEST and draw.random() < share:
+                subject = second if draw.random() < _ASIDE else main
+                words[i] = word.replace(plain, self._word(draw, subject, more), 1)
+        return " ".join(words)
 
-    def _word(self, draw: random.Random) -> str:
-        word = draw.choice(self._first)
-        while self._next and draw.random() < _ONE_MORE:
-            word += draw.choice(self._next)
+    def _word(self, draw: random.Random, subject: int, more: float) -> str:
+        word = self._pieces[draw.choice(self._words[subject])]
+        while (endings := self._endings[subject]) and draw.random() < more:
+            word += self._pieces[draw.choice(endings)]
         return word
 
 
-def _words(pieces: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The pieces that begin words and those that go on with them, letters only. WordPiece marks the latter
-    with ##, SentencePiece and byte-level BPE the former with ▁ and Ġ."""
-    marked = {mark: [p.removeprefix(mark) for p in pieces if p.startswith(mark)] for mark in ("##", "▁", "Ġ")}
-    mark = max(marked, key=lambda m: len(marked[m]))
-    others = [p for p in pieces if not p.startswith(mark)]
-    first, following = (others, marked[mark]) if mark == "##" else (marked[mark], others)
-    plain = (
-        str.isalpha if mark != "Ġ" else lambda p: p.isascii() and p.isalpha()
-    )  # its other letters are bytes
-    return (
-        sorted(p for p in first if len(p) >= _SHORTEST and plain(p)),
-        sorted(p for p in following if plain(p)),
-    )
+def _words(pieces: Sequence[str]) -> tuple[IntArray, IntArray, str]:
+    """The pieces that begin words and those that go on with them, letters only, and the mark of one of the
+    kinds. WordPiece marks the latter with ##, SentencePiece and byte-level BPE the former with ▁ and Ġ."""
+    mark = max(("##", "▁", "Ġ"), key=lambda m: sum(piece.startswith(m) for piece in pieces))
+    marked: list[int] = []
+    others: list[int] = []
+    for i, piece in enumerate(pieces):
+        plain = piece.removeprefix(mark)
+        # Letters of byte-level BPE that are not ASCII are bytes.
+        if plain.isalpha() and (mark != "Ġ" or plain.isascii()):
+            (marked if piece.startswith(mark) else others).append(i)
+    first, following = (others, marked) if mark == "##" else (marked, others)
+    long = [i for i in first if len(pieces[i].removeprefix(mark).encode()) >= _SHORTEST - 1]
+    return np.array(long, np.int32), np.array(following, np.int32), mark
+
+
+def _unit(embeddings: FloatArray) -> FloatArray:
+    """Without what all tokens share, of unit norm."""
+    unit: FloatArray = embeddings - embeddings.mean(0)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True).clip(1e-12)
+    return unit
+
+
+def _nearest(unit: FloatArray, subjects: IntArray, candidates: IntArray, count: int) -> NDArray[np.int32]:
+    """(subjects, count): the candidates nearest to each subject by cosine, or all where they are fewer."""
+    if len(candidates) <= count:
+        return np.tile(candidates, (len(subjects), 1))
+    targets = unit[candidates].T
+    found = [
+        candidates[np.argpartition(-(unit[subjects[i : i + _BLOCK]] @ targets), count)[:, :count]]
+        for i in range(0, len(subjects), _BLOCK)
+    ]
+    return np.concatenate(found)

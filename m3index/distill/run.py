@@ -18,7 +18,8 @@ from m3index.distill.curves import Curves
 from m3index.distill.data import Batches, Dataset, prepare, text_digest
 from m3index.distill.fit import LeastSquares
 from m3index.distill.loop import Step, Training, train
-from m3index.distill.network import Network, frozen, same_tokens, trainable
+from m3index.distill.network import Network, frozen, same_tokens, token_embeddings, trainable
+from m3index.distill.replace import Replacer
 from m3index.distill.request import Request, check, check_pair, trained_objective
 from m3index.distill.retrieval import read_collection
 from m3index.distill.teachers import Bm25, Cached, Online, Teacher
@@ -133,7 +134,7 @@ class _Job:
             corpus = read(list(self.request.corpus), self.request.mapping)
             made = prepare(
                 corpus, folder, tokenizers, self.request.data,
-                exclude=self._excluded(), rejected=self.reporter.rejected,
+                exclude=self._excluded(), rejected=self.reporter.rejected, replaced=self._replaced(),
             )  # fmt: skip
             if corpus.read_errors:
                 raise UsageError(
@@ -147,6 +148,12 @@ class _Job:
             )
         self.world.wait()
         return Dataset(folder)
+
+    def _replaced(self) -> Callable[[str, int], str]:
+        if not self.request.data.replace_words:
+            return lambda text, _: text
+        embeddings = token_embeddings(self.student, trust_remote_code=self.request.trust_remote_code)
+        return Replacer(self.tokenizer.pieces, embeddings, self.request.data.replace_words)
 
     def _excluded(self) -> set[int]:
         digests = {text_digest(text) for pair in self.pairs for text in (pair.first, pair.second)}

@@ -66,8 +66,12 @@ class ModelTokenizer:
 
     @property
     def pieces(self) -> list[str]:
-        """Every piece of the vocabulary, as the tokenizer writes it, in no order."""
-        return list(self._backend.get_vocab())
+        """The vocabulary as the tokenizer writes it; a piece's place is its id. An id without a piece: ""."""
+        ids = self._backend.get_vocab()
+        found = [""] * (1 + max(ids.values(), default=-1))
+        for piece, i in ids.items():
+            found[i] = piece
+        return found
 
     def documents(self, texts: Sequence[str]) -> list[Tokens]:
         """Prompt and special tokens in; offsets are characters of the text without the prompt."""

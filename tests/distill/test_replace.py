@@ -1,27 +1,40 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from m3index.distill import replace as module
 from m3index.distill.replace import Replacer
 from m3index.errors import UsageError
+from m3index.types import FloatArray
 
 PIECES = {
     "WordPiece": ["[CLS]", "!", "kin", "ase", "the", "##ase", "##ly", "##1", "of"],
     "SentencePiece": ["<s>", "▁", "▁kin", "▁the", "ase", "ly", "1", "▁of"],
     "BPE": ["<s>", "Ġkin", "Ġthe", "ase", "ly", "Ġof", "ĠÃ©t", "Ã©"],
 }
-TEXT = "a text of some words that say little " * 5
+TEXT = "long texts have some words that tell little " * 5
 
 
-def made(replacer: Replacer, texts: int = 200) -> list[str]:
-    return [replacer(TEXT, digest) for digest in range(texts)]
+def scattered(pieces: Sequence[str]) -> FloatArray:
+    return np.random.default_rng(0).normal(size=(len(pieces), 8)).astype(np.float32)
+
+
+def replacer(pieces: Sequence[str], share: float) -> Replacer:
+    return Replacer(pieces, scattered(pieces), share)
+
+
+def made(replace: Replacer, texts: int = 200) -> list[str]:
+    return [replace(TEXT, digest) for digest in range(texts)]
 
 
 @pytest.mark.parametrize("kind", PIECES)
 def test_words_are_made_of_the_vocabulary_letters_only(kind: str) -> None:
-    new = {word for text in made(Replacer(PIECES[kind], 0.5)) for word in text.split()} - set(TEXT.split())
+    new = {word for text in made(replacer(PIECES[kind], 0.5)) for word in text.split()} - set(TEXT.split())
     starts = ("kin", "the") if kind != "WordPiece" else ("kin", "the", "ase")
     assert {w for w in new if w in starts} == set(starts)
     for word in new:
@@ -30,27 +43,68 @@ def test_words_are_made_of_the_vocabulary_letters_only(kind: str) -> None:
         assert not rest.replace("ase", "").replace("ly", "")
 
 
-def test_the_share_and_every_second_text() -> None:
-    texts = made(Replacer(PIECES["WordPiece"], 0.4), 400)
-    touched = [text for text in texts if text != TEXT]
-    assert 150 < len(touched) < 250
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+def test_the_share_is_of_all_words_and_another_in_each_text(share: float) -> None:
     words = TEXT.split()
-    changed = [sum(a != b for a, b in zip(text.split(), words, strict=True)) / len(words) for text in touched]
-    assert 0.35 < sum(changed) / len(changed) < 0.45
+    changed = [
+        np.mean([a != b for a, b in zip(text.split(), words, strict=True)])
+        for text in made(replacer(PIECES["WordPiece"], share), 400)
+    ]
+    assert abs(np.mean(changed) - share) < 0.04
+    assert np.std(changed) > 0.1
+
+
+def test_none_and_all() -> None:
+    assert set(made(replacer(PIECES["WordPiece"], 0.0))) == {" ".join(TEXT.split())}
+    assert not set(" ".join(made(replacer(PIECES["WordPiece"], 1.0))).split()) & set(TEXT.split())
+
+
+def test_short_words_and_marks_stay() -> None:
+    text = 'It is "surely" so, (perhaps): we do it.'
+    for digest in range(50):
+        first, second, quoted, fourth, aside, *rest = replacer(PIECES["BPE"], 1.0)(text, digest).split()
+        assert (first, second, fourth, rest) == ("It", "is", "so,", ["we", "do", "it."])
+        assert quoted.startswith('"')
+        assert quoted.endswith('"')
+        assert "surely" not in quoted
+        assert aside.startswith("(")
+        assert aside.endswith("):")
+        assert "perhaps" not in aside
+
+
+def test_the_words_of_a_text_are_of_two_subjects(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pieces in ten groups; a group has one direction."""
+    monkeypatch.setattr(module, "_WORDS", 20)
+    monkeypatch.setattr(module, "_ENDINGS", 5)
+    letters = "bcdfghjklm"
+    pieces = [f"{a}{'aeiou'[i % 5]}{'nrst'[i // 5]}" for a in letters for i in range(20)]
+    pieces += [f"##{a}{v}" for a in letters for v in "aeiou"]
+    group = [letters.index(piece.removeprefix("##")[0]) for piece in pieces]
+    noise = np.random.default_rng(0).normal(size=(len(pieces), 10)) * 0.1
+    embeddings = (np.eye(10)[group] + noise).astype(np.float32)
+    replace = Replacer(pieces, embeddings, 1.0)
+    mains = []
+    for digest in range(100):
+        starts = [word[0] for word in replace("words " * 60, digest).split()]
+        counts = sorted((starts.count(letter) for letter in set(starts)), reverse=True)
+        assert len(counts) <= 2
+        assert counts[0] > 30
+        mains.append(max(set(starts), key=starts.count))
+    assert set(mains) == set(letters)
 
 
 @given(st.text(), st.integers(0, 2**64 - 1))
 def test_the_same_text_becomes_the_same(text: str, digest: int) -> None:
-    one, other = (Replacer(pieces, 0.5) for pieces in (PIECES["BPE"], PIECES["BPE"][::-1]))
+    one, other = (replacer(PIECES["BPE"], 0.5) for _ in range(2))
     assert one(text, digest) == other(text, digest)
     assert len(one(text, digest).split()) == len(text.split())
 
 
 def test_what_is_written_without_spaces_stays() -> None:
     text = "敏捷的棕色狐狸跳过懒狗" * 4
-    assert {Replacer(PIECES["SentencePiece"], 1.0)(text, digest) for digest in range(50)} == {text}
+    assert {replacer(PIECES["SentencePiece"], 1.0)(text, digest) for digest in range(50)} == {text}
 
 
 def test_a_vocabulary_without_words_is_refused() -> None:
     with pytest.raises(UsageError, match="no words"):
-        Replacer(["<s>", "▁", "1", "##"], 0.5)
+        replacer(["<s>", "▁", "1", "##"], 0.5)

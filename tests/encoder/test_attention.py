@@ -48,6 +48,37 @@ def test_each_input_sees_only_itself(
     torch.testing.assert_close(got, masked(q, k, v, lengths, causal, window), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_with_gradients_a_cpu_computes_it_in_fp32(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also within autocast, which would narrow the inputs again. Without gradients nothing is widened."""
+    asked: list[torch.dtype] = []
+    plain = attention.F.scaled_dot_product_attention
+
+    def noted(q: Tensor, *others: Any, **options: Any) -> Tensor:
+        asked.append(q.dtype)
+        return plain(q, *others, **options)
+
+    monkeypatch.setattr(attention.F, "scaled_dot_product_attention", noted)
+    lengths = [5, 5, 3]
+    qkv = torch.randn(3, 13, 4, 8, generator=torch.Generator().manual_seed(1)).to(dtype)
+    with torch.no_grad():
+        attention.attend(*qkv, spans(lengths))
+    assert set(asked) == {dtype}
+    asked.clear()
+    narrow, wide = qkv.clone().requires_grad_(), qkv.float().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        got = attention.attend(*narrow, spans(lengths))
+    assert set(asked) == {torch.float32}
+    want = masked(*wide, lengths, False, None)
+    got.float().square().sum().backward()
+    want.square().sum().backward()
+    assert got.dtype == dtype
+    torch.testing.assert_close(got.float(), want, atol=0.02, rtol=0.02)
+    torch.testing.assert_close(narrow.grad.float(), wide.grad, atol=0.05, rtol=0.05)
+
+
 def test_neighbours_of_equal_length_share_a_call() -> None:
     assert spans([4, 4, 4, 2, 2, 1]).runs == ((0, 3, 4), (12, 2, 2), (16, 1, 1))
 

@@ -105,6 +105,14 @@ def test_a_tokenizer_that_cannot_be_read(tmp_path: Path) -> None:
         tokenizer(path)
 
 
+def test_the_pieces_are_in_the_order_of_their_ids(m3_tokenizer: ModelTokenizer) -> None:
+    """An unpadded row of ids, spelled."""
+    pieces = m3_tokenizer.pieces
+    (ids,) = m3_tokenizer.document_ids(["the cat"])
+    assert "".join(pieces[i] for i in ids[1:-1]).replace("▁", " ").strip() == "the cat"
+    assert len(set(pieces)) == len(pieces) == m3_tokenizer.vocabulary
+
+
 def test_token_texts(m3: Path) -> None:
     t = tokenizer(m3)
     assert t.token_texts(t.document_ids(["the book"])[0].tolist()) == ["<s>", " the", " book", "</s>"]
