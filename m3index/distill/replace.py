@@ -23,6 +23,7 @@ _SUBJECTS = 12_288
 _WORDS, _ENDINGS = 24, 12  # of a subject
 _ASIDE = 0.25  # the share of a text's words that are on its second subject
 _ONE_MORE = (0.1, 0.25, 0.4)  # a text draws with which of these a word goes on by one more piece
+_PLAIN = 0.75  # the share of words among what replaces them
 _SHORTEST, _LONGEST = 4, 30  # shorter words are mostly those that hold sentences together; in bytes, letters
 _BLOCK = 128  # subjects beside the whole vocabulary at once
 
@@ -54,8 +55,24 @@ class Replacer:
             plain = word.strip(string.punctuation)
             if len(plain.encode()) >= _SHORTEST and len(plain) <= _LONGEST and draw.random() < share:
                 subject = second if draw.random() < _ASIDE else main
-                words[i] = word.replace(plain, self._word(draw, subject, more), 1)
+                words[i] = word.replace(plain, self._token(draw, subject, more), 1)
         return " ".join(words)
+
+    def _token(self, draw: random.Random, subject: int, more: float) -> str:
+        """A word, or what else there is in texts: numbers, initials, compounds, asides."""
+        kind, word = draw.random(), self._word(draw, subject, more)
+        if kind < _PLAIN:
+            return word
+        return draw.choice(
+            (
+                str(draw.randrange(400)),
+                f"{10 * draw.random():.2f}",
+                "".join(draw.choices(string.ascii_uppercase, k=draw.randint(2, 4)))
+                + draw.choice(("", "-1", "2")),
+                f"{word}-{self._word(draw, subject, more)}",
+                f"({word})",
+            )
+        )
 
     def _word(self, draw: random.Random, subject: int, more: float) -> str:
         word = self._pieces[draw.choice(self._words[subject])]
