@@ -43,7 +43,7 @@ from m3index.types import Document, join_title
 PYDOCS = "pydocs.en-es.jsonl.gz"
 CROPS = 12
 LANGUAGES = ("deu",)
-LAYERS = (0, 2, 5)
+LAYERS = (0, 3, 5)
 _MARKUP = re.compile(r":[\w:]+:`[~!]?([^`<]*?)(?: *<[^>]*>)?`|``|`_*|\*\*|\|")
 _SENTENCE = re.compile(r"(?<=[.!?:;]) +(?=[A-Z])")
 
@@ -149,7 +149,7 @@ def main() -> int:
         work = Path(folder)
         print(f"{write_corpus(args.data, work / 'corpus.jsonl'):,} texts")
         data = DataSettings(
-            tokens=256, long_share=args.long_share, replace_words=args.replace_words, held_out=0.01
+            tokens=192, long_share=args.long_share, replace_words=args.replace_words, held_out=0.01
         )
         common: dict[str, Any] = {"corpus": [str(work / "corpus.jsonl")], "data": data, "device": "cpu"}
         teacher, seconds = args.teacher or str(work / "teacher"), {}
