@@ -138,7 +138,6 @@ def prepare(
     """Streams a corpus into `folder`, once for all tokenizers; the first one cuts the windows.
 
     replaced: what a training text, long ones joined, becomes, given with the digest of its last part.
-
     exclude: digests (`text_digest`) of texts that are neither trained on nor held out, such as those
     of the test collections. Raises UsageError where nothing is left to train on.
     """
@@ -203,6 +202,7 @@ class _Sieve:
 
     def __iter__(self) -> Iterator[Document]:
         waiting: list[str] = []
+        digest = 0
         room = self._settings.tokens * _CHARACTERS_PER_TOKEN
         for document, digest in self._fresh():
             # The draw is by the digest, so it does not depend on what else is in the corpus.
@@ -213,7 +213,7 @@ class _Sieve:
                 document, waiting = Document(document.doc_id, "\n".join(waiting)), []
             yield replace(document, text=self._replaced(document.text, digest))
         if waiting:
-            yield Document("joined", "\n".join(waiting))
+            yield Document("joined", self._replaced("\n".join(waiting), digest))
 
     def _fresh(self) -> Iterator[tuple[Document, int]]:
         for item in self._documents:

@@ -64,6 +64,28 @@ def test_long_documents_are_cut_and_nothing_of_them_lost(
     assert made.prepared.tokens > len(tokenizers[0].document_ids([long.text])[0])
 
 
+@pytest.mark.parametrize("long_share", [0.0, 0.5, 1.0])
+def test_every_training_text_is_replaced_after_joining(
+    tokenizers: list[ModelTokenizer], tmp_path: Path, long_share: float
+) -> None:
+    """The last texts too, which do not fill a long input."""
+    settings = DataSettings(tokens=64, long_share=long_share, held_out=0.1)
+    given: list[str] = []
+
+    def replaced(text: str, _digest: int) -> str:
+        given.append(text)
+        return "the fox"
+
+    made = prepare(documents(100), tmp_path / "d", tokenizers[:1], settings, replaced=replaced)
+    (short,) = tokenizers[0].document_ids(["the fox"])
+    assert [row.tolist() for row in made.ids[0].rows(range(len(made.ids[0])))] == [short.tolist()] * len(
+        given
+    )
+    held_out = {text.text for text in made.held_out}
+    texts = sorted(line for text in given for line in text.split("\n"))
+    assert texts == sorted(d.text for d in documents(100) if d.text not in held_out)
+
+
 def test_a_share_is_joined_to_long_inputs(tokenizers: list[ModelTokenizer], tmp_path: Path) -> None:
     made = prepare(
         documents(300), tmp_path / "d", tokenizers[:1], DataSettings(tokens=64, long_share=0.5, held_out=0.1)
