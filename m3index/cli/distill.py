@@ -190,6 +190,16 @@ def distill(
             max=1.0,
         ),
     ] = 0.0,
+    plain_share: Annotated[
+        float,
+        _option(
+            "--plain-share",
+            _DATA,
+            "Share of the texts that keep their words with --replace-words, and come last.",
+            min=0.0,
+            max=1.0,
+        ),
+    ] = 0.2,
     held_out: Annotated[
         float, _option("--held-out", _DATA, "Share kept from training, at most 1,000 texts.")
     ] = 0.02,
@@ -290,6 +300,7 @@ def _request(given: dict[str, Any]) -> Request:
             tokens=given["tokens"],
             long_share=given["long_share"],
             replace_words=given["replace_words"],
+            plain_share=given["plain_share"],
             held_out=given["held_out"],
         ),
         training=Training(

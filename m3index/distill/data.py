@@ -25,6 +25,7 @@ from m3index.types import Document, IntArray, Rejected, join_title
 BLOCK = 1024
 """Neighbouring texts that stay together when the order is drawn: what is read from disk at once."""
 _POOL = 16
+_PLAIN = "plain"  # marks a document on its way through the windows
 _CHARACTERS_PER_TOKEN = 4
 
 
@@ -33,23 +34,25 @@ class DataSettings:
     """tokens: the longest input of the training, special tokens counted; longer texts are cut into
     windows. long_share: so many of the texts are joined with others to inputs of about that length.
     replace_words: so many of the words make way for others of the vocabulary (`replace.Replacer`), on
-    average; each text has a share of its own. held_out: the share kept from training, at most
-    `held_out_texts`.
+    average; each text has a share of its own. plain_share: so many of the texts keep their words then,
+    and come last. held_out: the share kept from training, at most `held_out_texts`.
     """
 
     tokens: int = 512
     long_share: float = 0.1
     replace_words: float = 0.0
+    plain_share: float = 0.2
     held_out: float = 0.02
     held_out_texts: int = 1000
 
     def __post_init__(self) -> None:
         if self.tokens < 8:
             raise UsageError(f"--tokens {self.tokens}: inputs of at least 8 tokens.")
-        shares = (self.long_share, self.replace_words)
+        shares = (self.long_share, self.replace_words, self.plain_share)
         if not all(0 <= share <= 1 for share in shares) or not 0 < self.held_out < 1:
             raise UsageError(
-                "The shares of long and held-out texts and of replaced words are numbers between 0 and 1."
+                "The shares of long, plain and held-out texts and of replaced words are numbers between 0 "
+                "and 1."
             )
 
 
@@ -109,18 +112,29 @@ class _Writer:
         self._file.write(ids.astype(np.int32, copy=False).tobytes())
         self.lengths.append(len(ids))
 
+    def append(self, other: _Writer) -> None:
+        """Takes over what another one wrote."""
+        other._file.close()
+        with other.path.open("rb") as f:
+            shutil.copyfileobj(f, self._file)
+        other.path.unlink()
+        self.lengths += other.lengths[1:]
+
     def close(self) -> None:
         self._file.close()
         np.save(self.path.with_suffix(".npy"), np.cumsum(self.lengths, dtype=np.int64))
 
 
 class Dataset:
-    """A prepared corpus in a folder: `ids[k]` are the inputs as the k-th tokenizer made them."""
+    """A prepared corpus in a folder: `ids[k]` are the inputs as the k-th tokenizer made them. stages: those
+    with other words, then the plain ones."""
 
     def __init__(self, folder: Path) -> None:
         manifest = json.loads((folder / "data.json").read_text("utf-8"))
         self.prepared = Prepared(**manifest["prepared"])
         self.ids = [Tokenised(folder / f"inputs{k}.bin") for k in range(manifest["tokenizers"])]
+        inputs, plain = self.prepared.inputs, self.prepared.inputs - manifest["plain"]
+        self.stages = [part for part in (range(plain), range(plain, inputs)) if part]
         with (folder / "held-out.jsonl").open(encoding="utf-8") as f:
             self.held_out = [HeldOut(**json.loads(line)) for line in f]
 
@@ -133,11 +147,12 @@ def prepare(
     *,
     exclude: Collection[int] = (),
     rejected: Callable[[Rejected], None] = lambda _: None,
-    replaced: Callable[[str, int], str] = lambda text, _: text,
+    replaced: Callable[[str, int], str] | None = None,
 ) -> Dataset:
     """Streams a corpus into `folder`, once for all tokenizers; the first one cuts the windows.
 
-    replaced: what a training text, long ones joined, becomes, given with the digest of its last part.
+    replaced: what a training text that is not plain, long ones joined, becomes, given with the digest of its
+    last part.
     exclude: digests (`text_digest`) of texts that are neither trained on nor held out, such as those
     of the test collections. Raises UsageError where nothing is left to train on.
     """
@@ -146,6 +161,7 @@ def prepare(
     writers = [_Writer(folder / f"inputs{k}.bin") for k in range(len(tokenizers))]
     sieve = _Sieve(documents, settings, frozenset(exclude), rejected, replaced)
     first, *others = tokenizers
+    plain = [_Writer(folder / f"plain{k}.bin") for k in range(len(tokenizers))]
     size = min(settings.tokens, *(t.limit for t in tokenizers))
     with (folder / "held-out.jsonl").open("w", encoding="utf-8") as held_out:
         sieve.held_out = lambda text: held_out.write(json.dumps(asdict(text), ensure_ascii=False) + "\n")
@@ -155,9 +171,11 @@ def prepare(
             for versions in zip(*rows, strict=True):
                 # Another tokenizer may need more tokens than its model takes: such an input is left out.
                 if all(len(ids) <= t.limit for ids, t in zip(versions, tokenizers, strict=True)):
-                    for writer, ids in zip(writers, versions, strict=True):
+                    taken = plain if document.metadata[_PLAIN] else writers
+                    for writer, ids in zip(taken, versions, strict=True):
                         writer.add(ids)
-    for writer in writers:
+    for writer, last in zip(writers, plain, strict=True):
+        writer.append(last)
         writer.close()
     inputs, tokens = len(writers[0].lengths) - 1, sum(writers[0].lengths)
     if inputs < 2 or not sieve.kept_out:
@@ -173,7 +191,9 @@ def prepare(
         tokens=tokens,
         held_out=sieve.kept_out,
     )
-    manifest = {"prepared": asdict(prepared), "tokenizers": len(tokenizers)}
+    manifest = {
+        "prepared": asdict(prepared), "tokenizers": len(tokenizers), "plain": len(plain[0].lengths) - 1,
+    }  # fmt: skip
     (folder / "data.json").write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
     return Dataset(folder)
 
@@ -187,7 +207,7 @@ class _Sieve:
         settings: DataSettings,
         exclude: frozenset[int],
         rejected: Callable[[Rejected], None],
-        replaced: Callable[[str, int], str],
+        replaced: Callable[[str, int], str] | None,
     ) -> None:
         self._documents, self._settings = documents, settings
         self._exclude, self._rejected, self._replaced = exclude, rejected, replaced
@@ -211,9 +231,16 @@ class _Sieve:
                 if sum(map(len, waiting)) < room:
                     continue
                 document, waiting = Document(document.doc_id, "\n".join(waiting)), []
-            yield replace(document, text=self._replaced(document.text, digest))
+            yield self._made(document, digest)
         if waiting:
-            yield Document("joined", self._replaced("\n".join(waiting), digest))
+            yield self._made(Document("joined", "\n".join(waiting)), digest)
+
+    def _made(self, document: Document, digest: int) -> Document:
+        text, plain = document.text, False
+        if self._replaced is not None:
+            plain = digest // 100_000_000 % 10_000 < self._settings.plain_share * 10_000
+            text = text if plain else self._replaced(text, digest)
+        return replace(document, text=text, metadata={_PLAIN: plain})
 
     def _fresh(self) -> Iterator[tuple[Document, int]]:
         for item in self._documents:
@@ -246,21 +273,23 @@ class _Sieve:
 class Batches:
     """The endless order of batches: epoch after epoch, each drawn from (seed, epoch) alone.
 
-    lengths: tokens of each input. budget: tokens of a batch; an input longer than it is a batch alone.
+    lengths: tokens of each input. inputs: those that are taken. budget: tokens of a batch; an input longer
+    than it is a batch alone.
     Blocks of neighbours are drawn, `_POOL` of them mixed, sorted by length and cut into batches, and
     these shuffled: batches of like lengths, from a few stretches of the disk at a time.
     """
 
     lengths: IntArray
+    inputs: range
     budget: int
     seed: int
 
     def epoch(self, number: int) -> list[NDArray[np.int64]]:
         draw = np.random.default_rng((self.seed, number))
-        starts = draw.permutation(np.arange(0, len(self.lengths), BLOCK))
+        starts = draw.permutation(np.array(self.inputs[::BLOCK]))
         planned: list[NDArray[np.int64]] = []
         for first in range(0, len(starts), _POOL):
-            blocks = [np.arange(s, min(s + BLOCK, len(self.lengths))) for s in starts[first : first + _POOL]]
+            blocks = [np.arange(s, min(s + BLOCK, self.inputs.stop)) for s in starts[first : first + _POOL]]
             pool = draw.permutation(np.concatenate(blocks))
             pool = pool[np.argsort(self.lengths[pool], kind="stable")]
             batches = self._cut(pool)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import time
+from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -74,16 +76,36 @@ class Stopped(M3IndexError):
     """Told to stop; the checkpoint has all of it."""
 
 
-def total_steps(batches: Batches, settings: Training, world: World) -> int:
-    if settings.steps is not None:
-        return settings.steps
-    return max(1, math.ceil(settings.epochs * len(batches.epoch(0)) / (settings.accumulate * world.size)))
+@dataclass(frozen=True, slots=True)
+class Course:
+    """The stages of a training: batches of one, then those of the next, from step `starts[i]` on."""
+
+    stages: Sequence[Batches]
+    starts: Sequence[int]
+    steps: int
+
+    @classmethod
+    def of(cls, inputs: Tokenised, stages: Sequence[range], settings: Training, world: World) -> Course:
+        """Each stage takes the share of the steps that it has of an epoch's batches."""
+        batches = [Batches(inputs.lengths, s, settings.batch_tokens, settings.seed) for s in stages]
+        before = [0, *accumulate(len(b.epoch(0)) for b in batches)]
+        steps = settings.steps
+        if steps is None:
+            steps = max(1, math.ceil(settings.epochs * before[-1] / (settings.accumulate * world.size)))
+        return cls(batches, [round(steps * n / before[-1]) for n in before[:-1]], steps)
+
+    def from_(self, cursor: Cursor) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
+        """The batches of the stage that the cursor is in, beginning at it."""
+        stage = bisect_right(self.starts, cursor.step) - 1
+        begins = cursor.step == self.starts[stage]
+        return self.stages[stage].from_(*((0, 0) if begins else (cursor.epoch, cursor.place)))
 
 
 def train(
     network: Network,
     teacher: Teacher,
     inputs: Tokenised,
+    stages: Sequence[range],
     objective: Objective,
     settings: Training,
     *,
@@ -93,18 +115,20 @@ def train(
     report: Callable[[Step], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Cursor:
-    """Trains the parameters of `network` that require gradients. Raises Stopped after a checkpoint
-    where `stop` says so, M3IndexError where the loss is not finite."""
+    """Trains the parameters of `network` that require gradients, on the inputs of each stage after the other.
+    Raises Stopped after a checkpoint where `stop` says so, M3IndexError where the loss is not finite."""
     torch.manual_seed(settings.seed)
-    batches = Batches(inputs.lengths, settings.batch_tokens, settings.seed)
-    total = total_steps(batches, settings, world)
+    course = Course.of(inputs, stages, settings, world)
+    total = course.steps
     optimizers = _optimizers(network, settings)
     cursor = checkpoint.restore(network, optimizers) if resume else Cursor()
-    stream = batches.from_(cursor.epoch, cursor.place)
+    stream = course.from_(cursor)
     model = _parallel(network, world)
     autocast = _autocast(network.device, settings.precision)
     while cursor.step < total:
         began = time.perf_counter()
+        if cursor.step in course.starts:
+            stream = course.from_(cursor)
         rate = settings.rate_at(cursor.step, total)
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = rate

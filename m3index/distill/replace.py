@@ -4,7 +4,7 @@ A student learns to put pieces together from the texts that it sees. Of a small 
 subject, it sees few of its pieces, and it disagrees with its teacher where other texts use the others. What a
 text with such words means is of no account: the teacher says what its vectors are. But the texts that people
 search are about something, and so are these: the words of one come from the neighbourhood of a piece in the
-model's token embeddings.
+model's token embeddings. And many of them are rare ones, of several pieces, as the terms of a field are.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from m3index.types import FloatArray, IntArray
 _SUBJECTS = 12_288
 _WORDS, _ENDINGS = 24, 12  # of a subject
 _ASIDE = 0.25  # the share of a text's words that are on its second subject
-_ONE_MORE = (0.1, 0.25, 0.4)  # a text draws with which of these a word goes on by one more piece
+_RARE = (0.3, 0.5, 0.7)  # a text draws which of these is the share of its words that no vocabulary has whole
 _PLAIN = 0.75  # the share of words among what replaces them
 _SHORTEST, _LONGEST = 4, 30  # shorter words are mostly those that hold sentences together; in bytes, letters
 _BLOCK = 128  # subjects beside the whole vocabulary at once
@@ -48,19 +48,19 @@ class Replacer:
     def __call__(self, text: str, digest: int) -> str:
         """digest: of the text; it draws."""
         draw = random.Random(digest)  # noqa: S311  (no secret)
-        share, more = draw.uniform(*self._shares), draw.choice(_ONE_MORE)
+        share, rare = draw.uniform(*self._shares), draw.choice(_RARE)
         main, second = (draw.randrange(len(self._words)) for _ in range(2))
         words = text.split()
         for i, word in enumerate(words):
             plain = word.strip(string.punctuation)
             if len(plain.encode()) >= _SHORTEST and len(plain) <= _LONGEST and draw.random() < share:
                 subject = second if draw.random() < _ASIDE else main
-                words[i] = word.replace(plain, self._token(draw, subject, more), 1)
+                words[i] = word.replace(plain, self._token(draw, subject, rare), 1)
         return " ".join(words)
 
-    def _token(self, draw: random.Random, subject: int, more: float) -> str:
+    def _token(self, draw: random.Random, subject: int, rare: float) -> str:
         """A word, or what else there is in texts: numbers, initials, compounds, asides."""
-        kind, word = draw.random(), self._word(draw, subject, more)
+        kind, word = draw.random(), self._word(draw, subject, rare)
         if kind < _PLAIN:
             return word
         return draw.choice(
@@ -69,15 +69,21 @@ class Replacer:
                 f"{10 * draw.random():.2f}",
                 "".join(draw.choices(string.ascii_uppercase, k=draw.randint(2, 4)))
                 + draw.choice(("", "-1", "2")),
-                f"{word}-{self._word(draw, subject, more)}",
+                f"{word}-{self._word(draw, subject, rare)}",
                 f"({word})",
             )
         )
 
-    def _word(self, draw: random.Random, subject: int, more: float) -> str:
-        word = self._pieces[draw.choice(self._words[subject])]
-        while (endings := self._endings[subject]) and draw.random() < more:
-            word += self._pieces[draw.choice(endings)]
+    def _word(self, draw: random.Random, subject: int, rare: float) -> str:
+        """A piece that begins words; or a rare word, the beginning of one and the end of another and perhaps
+        more endings, which the tokenizer takes to pieces as it does the rare words of real texts."""
+        words, endings = self._words[subject], self._endings[subject]
+        word = self._pieces[draw.choice(words)]
+        if draw.random() < rare:
+            end = self._pieces[draw.choice([*words, *endings])]
+            word = word[: draw.randint(1, len(word))] + end[draw.randint(0, max(0, len(end) - 2)) :]
+            while endings and draw.random() < rare / 2:
+                word += self._pieces[draw.choice(endings)]
         return word
 
 

@@ -110,6 +110,7 @@ class _Job:
             network,
             teacher,
             dataset.ids[0],
+            dataset.stages,
             self.objective,
             request.training,
             checkpoint=Checkpoint(request.folder / "checkpoint.pt", self._settings(dataset, kept)),
@@ -149,9 +150,9 @@ class _Job:
         self.world.wait()
         return Dataset(folder)
 
-    def _replaced(self) -> Callable[[str, int], str]:
+    def _replaced(self) -> Callable[[str, int], str] | None:
         if not self.request.data.replace_words:
-            return lambda text, _: text
+            return None
         embeddings = token_embeddings(self.student, trust_remote_code=self.request.trust_remote_code)
         return Replacer(self.tokenizer.pieces, embeddings, self.request.data.replace_words)
 
@@ -320,6 +321,7 @@ class _Job:
             "batch_tokens": request.training.batch_tokens * request.training.accumulate * self.world.size,
             "optimizer": request.training.optimizer,
             "replaced_words": request.data.replace_words,
+            "plain_share": request.data.plain_share if request.data.replace_words else 1.0,
             "embeddings_trained": request.embeddings and not request.heads_only,
             "heads_only": request.heads_only,
             "hardware": certificate.hardware(),
@@ -372,7 +374,7 @@ def _first_batches(
     """Batches of the first epoch, until there are so many texts or tokens."""
     lengths = dataset.ids[0].lengths
     seen_texts = seen_tokens = 0
-    for places in Batches(lengths, training.batch_tokens, training.seed).epoch(0):
+    for places in Batches(lengths, dataset.stages[0], training.batch_tokens, training.seed).epoch(0):
         yield places
         seen_texts += len(places)
         seen_tokens += int(lengths[places].sum())

@@ -69,7 +69,7 @@ def test_every_training_text_is_replaced_after_joining(
     tokenizers: list[ModelTokenizer], tmp_path: Path, long_share: float
 ) -> None:
     """The last texts too, which do not fill a long input."""
-    settings = DataSettings(tokens=64, long_share=long_share, held_out=0.1)
+    settings = DataSettings(tokens=64, long_share=long_share, plain_share=0.0, held_out=0.1)
     given: list[str] = []
 
     def replaced(text: str, _digest: int) -> str:
@@ -84,6 +84,40 @@ def test_every_training_text_is_replaced_after_joining(
     held_out = {text.text for text in made.held_out}
     texts = sorted(line for text in given for line in text.split("\n"))
     assert texts == sorted(d.text for d in documents(100) if d.text not in held_out)
+
+
+def test_plain_texts_keep_their_words_and_come_last(tokenizers: list[ModelTokenizer], tmp_path: Path) -> None:
+    settings = DataSettings(tokens=64, long_share=0.0, plain_share=0.25, held_out=0.1)
+    rows = [Document(d.doc_id, d.text, metadata={"plain": "a field of the corpus"}) for d in documents(800)]
+    made = prepare(rows, tmp_path / "d", tokenizers, settings, replaced=lambda text, _: f"the {text}")
+    strange, plain = made.stages
+    assert strange.stop == plain.start
+    assert plain.stop == made.prepared.inputs == len(made.ids[0]) == len(made.ids[1])
+    assert 0.2 < len(plain) / made.prepared.inputs < 0.3
+    held_out = {text.text for text in made.held_out}
+    known = {
+        tuple(r): d.text
+        for d, r in zip(rows, tokenizers[1].document_ids([d.text for d in rows]), strict=True)
+    }
+    changed = {
+        tuple(r): d.text
+        for d, r in zip(rows, tokenizers[1].document_ids([f"the {d.text}" for d in rows]), strict=True)
+    }
+    found = [known[tuple(row)] for row in made.ids[1].rows(plain)]
+    found += [changed[tuple(row)] for row in made.ids[1].rows(strange)]
+    assert sorted(found) == sorted(d.text for d in rows if d.text not in held_out)
+    assert Dataset(tmp_path / "d").stages == made.stages
+    assert not list((tmp_path / "d").glob("plain*"))
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_without_two_kinds_of_texts_there_is_one_stage(
+    tokenizers: list[ModelTokenizer], tmp_path: Path, share: float
+) -> None:
+    settings = DataSettings(tokens=64, plain_share=share, held_out=0.1)
+    for replaced in (None, lambda text, _: f"the {text}"):
+        made = prepare(documents(100), tmp_path / "d", tokenizers[:1], settings, replaced=replaced)
+        assert made.stages == [range(made.prepared.inputs)]
 
 
 def test_a_share_is_joined_to_long_inputs(tokenizers: list[ModelTokenizer], tmp_path: Path) -> None:
@@ -141,7 +175,7 @@ def test_too_small_a_corpus_is_refused(tokenizers: list[ModelTokenizer], tmp_pat
 def test_an_epoch_has_every_input_once_within_the_budget(
     lengths: list[int], budget: int, seed: int, number: int
 ) -> None:
-    batches = Batches(np.array(lengths, np.int32), budget, seed)
+    batches = Batches(np.array(lengths, np.int32), range(len(lengths)), budget, seed)
     planned = batches.epoch(number)
     assert sorted(np.concatenate(planned).tolist()) == list(range(len(lengths)))
     for batch in planned:
@@ -150,7 +184,7 @@ def test_an_epoch_has_every_input_once_within_the_budget(
 
 
 def test_going_on_from_a_cursor_is_going_on() -> None:
-    batches = Batches(np.full(50, 10, np.int32), 40, 0)
+    batches = Batches(np.full(50, 10, np.int32), range(50), 40, 0)
     stream = batches.from_(0, 0)
     steps = [next(stream) for _ in range(30)]
     epoch, place, _ = steps[16]
@@ -162,6 +196,13 @@ def test_going_on_from_a_cursor_is_going_on() -> None:
     assert steps[-1][0] == 2
 
 
+@given(st.integers(1, 5000), st.integers(0, 3000))
+def test_batches_of_a_stage_are_of_its_inputs(first: int, size: int) -> None:
+    batches = Batches(np.full(first + size, 10, np.int32), range(first, first + size), 40, 0)
+    planned = batches.epoch(0)
+    assert sorted(int(i) for batch in planned for i in batch) == list(range(first, first + size))
+
+
 def test_epochs_differ() -> None:
-    batches = Batches(np.full(500, 10, np.int32), 40, 0)
+    batches = Batches(np.full(500, 10, np.int32), range(500), 40, 0)
     assert not all(np.array_equal(a, b) for a, b in zip(batches.epoch(0), batches.epoch(1), strict=True))

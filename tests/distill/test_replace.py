@@ -35,15 +35,29 @@ def made(replace: Replacer, texts: int = 200) -> list[str]:
 
 @pytest.mark.parametrize("kind", PIECES)
 def test_words_are_made_of_the_vocabulary_letters_only(kind: str) -> None:
+    """Whole pieces, and rare ones: a beginning, an end, endings."""
     texts = made(replacer(PIECES[kind], 0.5))
     tokens = {token for text in texts for token in text.split()} - set(TEXT.split())
     new = {word for token in tokens for word in re.findall("[a-z]+", token)}
     starts = ("kin", "the") if kind != "WordPiece" else ("kin", "the", "ase")
-    assert {w for w in new if w in starts} == set(starts)
-    for word in new:
-        assert word.startswith(starts)
-        rest = word.removeprefix(next(s for s in starts if word.startswith(s)))
-        assert not rest.replace("ase", "").replace("ly", "")
+    parts = {*starts, "ase", "ly"}
+    beginnings = {start[:i] for start in starts for i in range(1, len(start) + 1)}
+    ends = {part[i:] for part in parts for i in range(len(part) - 1)}
+    rare = re.compile(f"({'|'.join(beginnings)})({'|'.join(ends)})(ase|ly)*")
+    assert new >= set(starts)
+    assert all(word in starts or rare.fullmatch(word) for word in new)
+    assert sum(word not in starts for word in new) > 20
+    assert max(map(len, new)) > 8
+
+
+def test_many_words_are_rare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what a text has drawn; a splice is now and then a whole piece again."""
+    pieces = [a + b + c for a in "bcdfgh" for b in "aeiou" for c in "klmn"]
+    for share in (0.3, 0.7):
+        monkeypatch.setattr(module, "_RARE", (share,))
+        words = re.findall(r"(?<![\w(-])[a-z]+(?![\w)-])", " ".join(made(replacer([*pieces, "##st"], 1.0))))
+        rare = np.mean([word not in pieces for word in words])
+        assert share * 0.7 < rare <= share * 1.1
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.8])

@@ -16,6 +16,7 @@ import torch
 from distill.conftest import request_of
 
 from m3index import schema
+from m3index.distill.data import DataSettings
 from m3index.distill.layers import LayerChoice
 from m3index.distill.loop import Stopped
 from m3index.distill.losses import RECIPES, Objective
@@ -131,20 +132,30 @@ class Interrupt:
         return self.left <= 0
 
 
-@pytest.mark.parametrize(("cached", "optimizer"), [(False, "adamw"), (True, "adamw"), (False, "muon")])
+PLAIN = [("adamw", False, 0.5, step) for step in (4, 5, 6, 7)]
+"""Half of the texts keep their words, and come from about the sixth step on."""
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "cached", "replaced", "after"),
+    [("adamw", False, 0.0, 7), ("adamw", True, 0.0, 7), ("muon", False, 0.0, 7), *PLAIN],
+)
 def test_resuming_equals_not_stopping_bit_for_bit(
-    teacher: Path, small: Path, tmp_path: Path, cached: bool, optimizer: str
+    teacher: Path, small: Path, tmp_path: Path, optimizer: str, cached: bool, replaced: float, after: int
 ) -> None:
     def run(name: str, resume: bool = False, stop: Callable[[], bool] = lambda: False) -> Distilled:
-        heads = {"cache": tmp_path / "cache", "heads": ("dense", "lexical")} if cached else {}
-        training = {"steps": 12, "accumulate": 2, "save_every": 5, "optimizer": optimizer}
-        return distill(
-            request_of(teacher, small, tmp_path / name, training=training, resume=resume, **heads), stop=stop
+        options: dict[str, Any] = (
+            {"cache": tmp_path / "cache", "heads": ("dense", "lexical")} if cached else {}
         )
+        options["training"] = {"steps": 12, "accumulate": 2, "save_every": 5, "optimizer": optimizer}
+        options["data"] = DataSettings(
+            tokens=64, long_share=0.1, replace_words=replaced, plain_share=0.5, held_out=0.1
+        )
+        return distill(request_of(teacher, small, tmp_path / name, resume=resume, **options), stop=stop)
 
     whole = run("whole")
     with pytest.raises(Stopped, match="--resume"):
-        run("parts", stop=Interrupt(7))
+        run("parts", stop=Interrupt(after))
     parts = run("parts", resume=True)
     files = ["model.safetensors", "sparse_linear.pt", *["colbert_linear.pt"] * (not cached)]
     for name in files:
