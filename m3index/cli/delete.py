@@ -53,6 +53,7 @@ def delete(
             raise UsageError("Name documents by id or --file, or say which by --where or --filter.")
         which: dict[str, Any] = {"ids": named} if named else {"where": filtered}
         found = index.delete(**which, source=source, tenant=tenant, dry_run=True)
+        run.summary["dry_run"] = dry_run
         if dry_run or not found.deleted:
             run.outcome(found, planned=dry_run)
             return

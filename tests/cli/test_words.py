@@ -52,9 +52,11 @@ def test_prune() -> None:
 def test_by_the_commands(m3index: Command, dense_model: Path, corpus: Path) -> None:
     assert m3index("ingest", corpus, "-e", dense_model, "--field", "lang:str").code == 0
     first, second = ROWS[0]["id"], ROWS[1]["id"]
+    assert m3index("delete", first, "--dry-run", "--json").lines[-1]["dry_run"] is True
     assert m3index("delete", first, "--dry-run").err == "m3index: 1 document would be removed.\n"
     assert m3index("delete", first, "x", "--yes").err == "m3index: 1 document removed; 1 not there.\n"
     assert m3index("delete", "--where", "lang=xx", "--yes").err == "m3index: 0 documents removed.\n"
+    assert m3index("delete", ROWS[2]["id"], "--yes", "--json").lines[-1]["dry_run"] is False
     write_jsonl(corpus, [row for row in ROWS if row["id"] != second])
     assert m3index("prune", corpus).err.endswith(f"m3index: {len(ROWS) - 1} documents read, 1 deleted.\n")
 
