@@ -22,6 +22,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,33 +42,40 @@ from m3index.distill.run import distill
 from m3index.types import Document, join_title
 
 PYDOCS = "pydocs.en-es.jsonl.gz"
-CROPS = 12
+NEWS_STRETCHES = 12
+DOCUMENTATION_STRETCHES = 2
 LANGUAGES = ("deu",)
-LAYERS = (0, 3, 5)
+HEAD_TEXTS = 50_000
+LAYERS = (0, 2, 5)
 _MARKUP = re.compile(r":[\w:]+:`[~!]?([^`<]*?)(?: *<[^>]*>)?`|``|`_*|\*\*|\|")
 _SENTENCE = re.compile(r"(?<=[.!?:;]) +(?=[A-Z])")
 
 
 def training_texts(data: Path) -> list[str]:
-    """English news sentences and, since queries are short, stretches of 4 to 16 of their words; paragraphs
-    and sentences of the Python documentation, without their markup; news sentences in German, which an
-    English vocabulary spells in rare pieces. Shuffled."""
+    """English news sentences and every second sentence of the Python documentation, without its markup, and,
+    since queries are short, stretches of 4 to 16 words of all; news sentences in German, which an English
+    vocabulary spells in rare pieces. Shuffled."""
     draw = random.Random(0)
     texts = []
+
+    def stretches(sentence: str, count: int) -> Iterator[str]:
+        words = sentence.split()
+        for _ in range(count):
+            n = draw.randint(4, 16)
+            if len(words) > n:
+                start = draw.randrange(len(words) - n)
+                yield " ".join(words[start : start + n])
+
     with gzip.open(data / "ntrex/eng.txt.gz", "rt", encoding="utf-8") as lines:
         for sentence in filter(None, map(str.strip, lines)):
-            words = sentence.split()
-            texts.append(sentence)
-            for _ in range(CROPS):
-                n = draw.randint(4, 16)
-                if len(words) > n:
-                    start = draw.randrange(len(words) - n)
-                    texts.append(" ".join(words[start : start + n]))
+            texts += [sentence, *stretches(sentence, NEWS_STRETCHES)]
     with gzip.open(data / PYDOCS, "rt", encoding="utf-8") as lines:
-        for i, line in enumerate(lines):
+        for line in lines:
             text = _MARKUP.sub(lambda found: found[1] or "", json.loads(line)["en"]).strip()
-            parts = _SENTENCE.split(text) if i % 2 else [text]
-            texts += [part for part in parts if len(part) > 20]
+            for sentence in _SENTENCE.split(text):
+                if len(sentence) > 20:
+                    texts += [sentence] * (draw.random() < 0.5)
+                    texts += stretches(sentence, DOCUMENTATION_STRETCHES)
     for language in LANGUAGES:
         with gzip.open(data / f"ntrex/{language}.txt.gz", "rt", encoding="utf-8") as lines:
             texts += filter(None, map(str.strip, lines))
@@ -86,12 +94,10 @@ def evaluation_digests(data: Path) -> set[int]:
     return digests
 
 
-def write_corpus(data: Path, path: Path) -> int:
+def corpus_lines(data: Path) -> list[str]:
     excluded = evaluation_digests(data)
-    texts = [t for t in training_texts(data / "text_multilingual") if text_digest(t) not in excluded]
-    rows = (json.dumps({"id": str(i), "text": text}) + "\n" for i, text in enumerate(texts))
-    path.write_text("".join(rows), "utf-8")
-    return len(texts)
+    texts = (t for t in training_texts(data / "text_multilingual") if text_digest(t) not in excluded)
+    return [json.dumps({"id": str(i), "text": text}) + "\n" for i, text in enumerate(texts)]
 
 
 def bars(found: dict[str, Any]) -> list[tuple[str, float, float]]:
@@ -131,12 +137,13 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=default)
     parser.add_argument("--out", type=Path, help="keep the student here")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--tokens", type=int, default=1_500_000, help="to train on")
+    parser.add_argument("--tokens", type=int, default=1_425_000, help="to train on")
     parser.add_argument("--rate", type=float, default=1.5e-3)
     parser.add_argument("--batch-tokens", type=int, default=2048)
     parser.add_argument("--optimizer", default="muon")
-    parser.add_argument("--replace-words", type=float, default=0.5)
-    parser.add_argument("--long-share", type=float, default=0.15)
+    parser.add_argument("--replace-words", type=float, default=0.75)
+    parser.add_argument("--plain-share", type=float, default=0.35)
+    parser.add_argument("--long-share", type=float, default=0.1)
     parser.add_argument("--layers", type=float, default=10.0, help="weight of the inner layers' cosines")
     parser.add_argument("--hidden", type=float, default=10.0, help="weight of the hidden states' cosines")
     parser.add_argument("--similarity", type=float, default=10.0)
@@ -147,11 +154,15 @@ def main() -> int:
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        print(f"{write_corpus(args.data, work / 'corpus.jsonl'):,} texts")
+        lines = corpus_lines(args.data)
+        print(f"{len(lines):,} texts")
+        for name, count in (("head", HEAD_TEXTS), ("student", None)):
+            (work / f"{name}.jsonl").write_text("".join(lines[:count]), "utf-8")
         data = DataSettings(
-            tokens=192, long_share=args.long_share, replace_words=args.replace_words, held_out=0.01
-        )
-        common: dict[str, Any] = {"corpus": [str(work / "corpus.jsonl")], "data": data, "device": "cpu"}
+            tokens=256, long_share=args.long_share, held_out=0.01,
+            replace_words=args.replace_words, plain_share=args.plain_share,
+        )  # fmt: skip
+        common: dict[str, Any] = {"data": data, "device": "cpu"}
         teacher, seconds = args.teacher or str(work / "teacher"), {}
         if args.teacher is None:
             began = time.process_time()
@@ -159,7 +170,7 @@ def main() -> int:
             distill(
                 Request(
                     out=work / "teacher", teacher=None, student="offline", heads_only=True,
-                    training=training, **common,
+                    corpus=[str(work / "head.jsonl")], training=training, **common,
                 ),
                 on_step=progress,
             )  # fmt: skip
@@ -169,6 +180,7 @@ def main() -> int:
         done = distill(
             Request(
                 out=work / "student", teacher=teacher, layers=LayerChoice(layers=LAYERS),
+                corpus=[str(work / "student.jsonl")],
                 objective=Objective(
                     cosine=1.0,
                     similarity=args.similarity,
