@@ -133,8 +133,9 @@ class Dataset:
         manifest = json.loads((folder / "data.json").read_text("utf-8"))
         self.prepared = Prepared(**manifest["prepared"])
         self.ids = [Tokenised(folder / f"inputs{k}.bin") for k in range(manifest["tokenizers"])]
-        inputs, plain = self.prepared.inputs, self.prepared.inputs - manifest["plain"]
-        self.stages = [part for part in (range(plain), range(plain, inputs)) if part]
+        inputs = self.prepared.inputs
+        strange = inputs - manifest["plain"]
+        self.stages = [part for part in (range(strange), range(strange, inputs)) if part]
         with (folder / "held-out.jsonl").open(encoding="utf-8") as f:
             self.held_out = [HeldOut(**json.loads(line)) for line in f]
 
