@@ -52,8 +52,8 @@ _SENTENCE = re.compile(r"(?<=[.!?:;]) +(?=[A-Z])")
 
 
 def training_texts(data: Path) -> list[str]:
-    """English news sentences and every second sentence of the Python documentation, without its markup, and,
-    since queries are short, stretches of 4 to 16 words of all; news sentences in German, which an English
+    """English news sentences and half of those of the Python documentation, without its markup, and, since
+    queries are short, stretches of 4 to 16 words of all; news sentences in German, which an English
     vocabulary spells in rare pieces. Shuffled."""
     draw = random.Random(0)
     texts = []
