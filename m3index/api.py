@@ -38,7 +38,7 @@ from m3index.index.settings import Mode, Stop, SyncSettings
 from m3index.index.status import Status, status
 from m3index.index.summary import Summary
 from m3index.index.sync import sync
-from m3index.index.tenant import tenant_of
+from m3index.index.tenant import Tenant, tenant_of
 from m3index.index.verify import Difference, Verification, verify
 from m3index.progress import Reporter, Silent
 from m3index.schema import with_tenant
@@ -465,10 +465,9 @@ class Index:
 
         tenant: whose document it must be (the hits are those of `where`), else NotFoundError.
         """
-        if tenant is not None:
-            target = self.target()
-            owner, key = tenant_of(target.spec, self.collection, tenant), document_key(source, doc_id)
-            if not stored_ordinals(self.store, target.name, [key], owner):
+        if owner := self.owner(tenant):
+            key = document_key(source, doc_id)
+            if not stored_ordinals(self.store, self.target().name, [key], owner):
                 raise NotFoundError(
                     f"There is no document {doc_id!r} of source {source!r} in this collection."
                 )
@@ -491,14 +490,17 @@ class Index:
         must hold. Raises FilterError, UsageError where there are no tenants."""
         fields = self.fields() if conditions else {}
         parts: list[Filter] = [parse_where(condition, fields) for condition in conditions]
-        owner = tenant_of(self.target().spec, self.collection, tenant) if tenant is not None else None
-        if owner is not None:
+        if owner := self.owner(tenant):
             parts.append(owner.where)
         if source is not None:
             parts.append(Compare("source", "==", source))
         if expression:
             parts.append(Expression(expression))
         return combine(*parts)
+
+    def owner(self, tenant: str | None) -> Tenant | None:
+        """Whose documents `tenant` are; None: everybody's. Raises UsageError where there are no tenants."""
+        return tenant_of(self.target().spec, self.collection, tenant) if tenant is not None else None
 
     def reranker(self, name: str, weights: Mapping[str, float] | None = None) -> Reranker:
         """`colbert` or `m3` by the encoder's own heads, else a cross-encoder by preset, id or directory."""

@@ -32,10 +32,16 @@ DOCUMENTS = [
 ]
 
 
-def build(encoder: Encoder | None = None, documents: list[Document] | None = None) -> Index:
-    """The documents in a store in memory."""
-    index = Index.open("notes", uri="memory:", encoder=encoder or FakeEncoder())
-    index.ingest(documents or DOCUMENTS, fields={"lang": "str", "n": "int"})
+def build(
+    encoder: Encoder | None = None,
+    documents: list[Document] | None = None,
+    *,
+    tenant_field: str | None = None,
+    uri: str = "memory:",
+) -> Index:
+    """The documents in a store, in memory where nothing else is said."""
+    index = Index.open("notes", uri=uri, encoder=encoder or FakeEncoder())
+    index.ingest(documents or DOCUMENTS, fields={"lang": "str", "n": "int"}, tenant_field=tenant_field)
     return index
 
 
@@ -52,9 +58,11 @@ class Server:
 
 
 @contextmanager
-def serving(index: Index, allowed: Access | None = None, *, loaded: bool = True) -> Iterator[Server]:
+def serving(
+    index: Index, allowed: Access | None = None, *, loaded: bool = True, tenant: str | None = None
+) -> Iterator[Server]:
     metrics = Metrics()
-    warm = WarmIndex(index, on_batch=metrics.batch.observe)
+    warm = WarmIndex(index, on_batch=metrics.batch.observe, tenant=tenant)
     listening = threading.Event()
     urls: list[str] = []
 

@@ -8,7 +8,7 @@ import typer
 
 from m3index.cli import options
 from m3index.cli.extras import need
-from m3index.cli.serve import Host, Port, ServeToken
+from m3index.cli.serve import Host, Port, ServeToken, Tenant
 from m3index.cli.session import session
 from m3index.types import DEFAULT_COLLECTION
 
@@ -26,6 +26,7 @@ def mcp(
     host: Host = "127.0.0.1",
     port: Port = PORT,
     serve_token: ServeToken = "",
+    tenant: Tenant = None,
     uri: options.Uri = options.DEFAULT_URI,
     token: options.Token = "",
     db: options.Db = "",
@@ -47,7 +48,7 @@ def mcp(
 
         with options.index_of(given) as index:
             index.target()
-            warm = WarmIndex(index)
+            warm = WarmIndex(index, tenant=tenant)
             if not http:  # standard output is the protocol's: nothing else may be written there
                 warm.load()
                 tools(warm).run("stdio")

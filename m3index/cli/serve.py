@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 
@@ -34,6 +34,13 @@ ServeToken = Annotated[
         show_default="none on this machine", help="What clients must send. Better in the variable than here.",
     ),
 ]  # fmt: skip
+Tenant = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--tenant", envvar="M3INDEX_TENANT", metavar="VALUE", rich_help_panel="Server",
+        show_default="all", help="Only this tenant's documents, for every client and whatever it asks.",
+    ),
+]  # fmt: skip
 Rerank = Annotated[
     str,
     typer.Option(
@@ -48,6 +55,7 @@ def serve(
     port: Port = PORT,
     serve_token: ServeToken = "",
     rerank: Rerank = "",
+    tenant: Tenant = None,
     uri: options.Uri = options.DEFAULT_URI,
     token: options.Token = "",
     db: options.Db = "",
@@ -76,6 +84,9 @@ def serve(
             def listening(url: str) -> None:
                 run.reporter.note(f"{collection} at {url} (loading the encoder; stop with Ctrl-C)")
 
-            run_server(index, allowed, host=host, port=port, cross_encoder=rerank, on_listening=listening)
+            run_server(
+                index, allowed, host=host, port=port, cross_encoder=rerank, tenant=tenant,
+                on_listening=listening,
+            )  # fmt: skip
         finally:
             index.close()

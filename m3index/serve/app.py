@@ -17,7 +17,7 @@ import m3index
 from m3index.errors import Exit, M3IndexError
 from m3index.serve import faults
 from m3index.serve.answer import answer_json, answer_schema
-from m3index.serve.documents import MAX_PASSAGES, document_json
+from m3index.serve.documents import MAX_PASSAGES
 from m3index.serve.guard import Access, Guard
 from m3index.serve.metrics import CONTENT_TYPE, Measured, Metrics
 from m3index.serve.page import page
@@ -95,7 +95,7 @@ def _add_search(app: FastAPI, warm: WarmIndex, metrics: Metrics) -> None:
         doc_id: str, source: str = DEFAULT_SOURCE, start: int = 0, count: int = MAX_PASSAGES
     ) -> JSONResponse:
         """A document's title, metadata and passages."""
-        return JSONResponse(document_json(warm.index, doc_id, source, start, count))
+        return JSONResponse(warm.document(doc_id, source, start, count))
 
     @app.get("/info")
     def info() -> JSONResponse:

@@ -12,7 +12,6 @@ from pydantic import Field
 import m3index
 from m3index.errors import M3IndexError
 from m3index.search.searcher import SearchResult
-from m3index.serve.documents import document_json
 from m3index.serve.guard import Access, Guard
 from m3index.serve.listen import OnListening, make_server, run_server
 from m3index.serve.warm import WarmIndex
@@ -64,7 +63,7 @@ def tools(warm: WarmIndex) -> MCPServer[Any]:
     ) -> dict[str, Any]:
         """Read a document: its title, metadata and passages in order, which overlap a little."""
         try:
-            return document_json(warm.index, doc_id, source, start, count)
+            return warm.document(doc_id, source, start, count)
         except M3IndexError as error:
             raise ToolError(str(error)) from error
 

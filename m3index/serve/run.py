@@ -12,14 +12,22 @@ from m3index.serve.warm import WarmIndex
 
 
 def serve(
-    index: Index, access: Access, *, host: str, port: int, cross_encoder: str, on_listening: OnListening
+    index: Index,
+    access: Access,
+    *,
+    host: str,
+    port: int,
+    cross_encoder: str,
+    tenant: str | None,
+    on_listening: OnListening,
 ) -> None:
-    """Serves the index over HTTP until SIGINT or SIGTERM; then it is closed. port 0 takes a free one.
+    """Serves the index, or one tenant's part of it, over HTTP until SIGINT or SIGTERM; then it is closed.
+    port 0 takes a free one.
 
     Raises UsageError where the address cannot be had, and what the loading of the encoder raises.
     """
     metrics = Metrics()
-    warm = WarmIndex(index, cross_encoder, metrics.batch.observe)
+    warm = WarmIndex(index, cross_encoder, metrics.batch.observe, tenant)
 
     def stop() -> None:
         server.should_exit = True

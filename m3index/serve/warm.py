@@ -14,6 +14,7 @@ from m3index.search.options import MODES
 from m3index.search.rerank import Reranker
 from m3index.search.searcher import SearchResult
 from m3index.serve.batching import BatchingEncoder
+from m3index.serve.documents import document_json
 from m3index.serve.words import Body, search_options
 from m3index.types import DEFAULT_SOURCE
 
@@ -26,15 +27,22 @@ class WarmIndex:
     """Loads in a thread of its own; asked before that is done, it says so.
 
     cross_encoder: the name of the one that clients may rerank with, beside the encoder's own heads;
-    a client cannot make the server load any other model. on_batch: see BatchingEncoder.
+    a client cannot make the server load any other model. on_batch: see BatchingEncoder. tenant: whose
+    documents alone there are for clients; None: everybody's, and a client may name a tenant.
     """
 
     def __init__(
-        self, index: Index, cross_encoder: str = "", on_batch: Callable[[int], None] | None = None
+        self,
+        index: Index,
+        cross_encoder: str = "",
+        on_batch: Callable[[int], None] | None = None,
+        tenant: str | None = None,
     ) -> None:
+        index.owner(tenant)  # one that cannot be is an error now, not at the first search
         self._opened = index
         self._cross_name = cross_encoder
         self._on_batch = on_batch
+        self._tenant = tenant
         self._index: Index | None = None
         self._cross: Reranker | None = None
         self._failure: Exception | None = None
@@ -87,11 +95,17 @@ class WarmIndex:
             )
 
     def search(self, words: Body) -> SearchResult:
+        if self._tenant is not None:
+            words = self._confined(words)
         options = search_options(self.index, words, self._reranker)
         if words.like:
             source, tenant = words.source or DEFAULT_SOURCE, words.tenant
             return self.index.like(words.like, source, options, tenant=tenant)
         return self.index.search(words.query, options)
+
+    def document(self, doc_id: str, source: str, start: int, count: int) -> dict[str, Any]:
+        """See `documents.document_json`."""
+        return document_json(self.index, doc_id, source, start, count, self._tenant)
 
     def info(self) -> dict[str, Any]:
         """What a client can choose from."""
@@ -109,8 +123,18 @@ class WarmIndex:
             "modes": list(MODES),
             "fusions": list(METHODS),
             "rerankers": self._rerankers(),
-            "passages": index.store.count(target.name),
+            "tenant": self._tenant,
+            "passages": index.store.count(target.name, index.where(tenant=self._tenant)),
         }
+
+    def _confined(self, words: Body) -> Body:
+        """Words of a client who sees one tenant. A Milvus expression is refused: what is not made here is
+        no part of the wall between tenants."""
+        if words.tenant not in (None, self._tenant):
+            raise UsageError("This server is for another tenant; leave `tenant` out.")
+        if words.filter:
+            raise UsageError("This server is for one tenant and takes no `filter`; use `where`.")
+        return words.model_copy(update={"tenant": self._tenant})
 
     def _rerankers(self) -> list[str]:
         info = self.index.encoder().info
