@@ -4,14 +4,18 @@ A student learns to put pieces together from the texts that it sees. Of a small 
 subject, it sees few of its pieces, and it disagrees with its teacher where other texts use the others. What a
 text with such words means is of no account: the teacher says what its vectors are. But the texts that people
 search are about something, and so are these: the words of one come from the neighbourhood of a piece in the
-model's token embeddings. And many of them are rare ones, of several pieces, as the terms of a field are.
+model's token embeddings. And many of them are rare ones, of several pieces, as the terms of a field are. A
+word gives way to words of its own script: a vocabulary of a hundred languages has many that a corpus has not.
 """
 
 from __future__ import annotations
 
 import random
 import string
+import unicodedata
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +32,17 @@ _SHORTEST, _LONGEST = 4, 30  # shorter words are mostly those that hold sentence
 _BLOCK = 128  # subjects beside the whole vocabulary at once
 
 
+@dataclass(frozen=True, slots=True)
+class _Subjects:
+    """Of one script. Each has the words and the endings near to it, as places in the vocabulary."""
+
+    words: Sequence[Sequence[int]]
+    endings: Sequence[Sequence[int]]
+
+
 class Replacer:
     """Replaces `share` of the words of a text on average, another share in each; which and with what depends
-    on the text alone."""
+    on the text alone. Words of a script that the vocabulary has no words of stay."""
 
     def __init__(self, pieces: Sequence[str], embeddings: FloatArray, share: float) -> None:
         """pieces: the vocabulary as the tokenizer writes it. embeddings: (pieces or more, width) float32.
@@ -40,27 +52,48 @@ class Replacer:
             raise UsageError("--replace-words: the tokenizer's vocabulary has no words to replace with.")
         self._pieces = [piece.removeprefix(mark) for piece in pieces]
         self._shares = max(0.0, 2 * share - 1), min(1.0, 2 * share)
-        subjects = np.random.default_rng(0).permutation(np.concatenate([first, following]))[:_SUBJECTS]
-        near = _unit(embeddings)
-        self._words: list[list[int]] = _nearest(near, subjects, first, _WORDS).tolist()
-        self._endings: list[list[int]] = _nearest(near, subjects, following, _ENDINGS).tolist()
+        self._near = _unit(embeddings)
+        self._first, self._following = self._by_script(first), self._by_script(following)
+        self._subjects: dict[str, _Subjects] = {}
 
     def __call__(self, text: str, digest: int) -> str:
         """digest: of the text; it draws."""
         draw = random.Random(digest)  # noqa: S311  (no secret)
         share, rare = draw.uniform(*self._shares), draw.choice(_RARE)
-        main, second = (draw.randrange(len(self._words)) for _ in range(2))
+        main, second = draw.random(), draw.random()
         words = text.split()
         for i, word in enumerate(words):
             plain = word.strip(string.punctuation)
-            if len(plain.encode()) >= _SHORTEST and len(plain) <= _LONGEST and draw.random() < share:
-                subject = second if draw.random() < _ASIDE else main
+            if len(plain.encode()) < _SHORTEST or len(plain) > _LONGEST or draw.random() >= share:
+                continue
+            if (script := _script(plain)) in self._first:
+                subject = self._subject(script, second if draw.random() < _ASIDE else main)
                 words[i] = word.replace(plain, self._token(draw, subject, rare), 1)
         return " ".join(words)
 
-    def _token(self, draw: random.Random, subject: int, rare: float) -> str:
+    def _by_script(self, numbers: IntArray) -> dict[str, IntArray]:
+        found = defaultdict(list)
+        for i in numbers.tolist():
+            found[_script(self._pieces[i])].append(i)
+        return {script: np.array(of_it, np.int32) for script, of_it in found.items()}
+
+    def _subject(self, script: str, at: float) -> tuple[Sequence[int], Sequence[int]]:
+        """The words and the endings of a subject. at: in [0, 1), which one of the script's."""
+        subjects = self._subjects.get(script)
+        if subjects is None:
+            first = self._first[script]
+            following = self._following.get(script, np.array([], np.int32))
+            drawn = np.random.default_rng(0).permutation(np.concatenate([first, following]))[:_SUBJECTS]
+            subjects = self._subjects[script] = _Subjects(
+                _nearest(self._near, drawn, first, _WORDS).tolist(),
+                _nearest(self._near, drawn, following, _ENDINGS).tolist(),
+            )
+        i = int(at * len(subjects.words))
+        return subjects.words[i], subjects.endings[i]
+
+    def _token(self, draw: random.Random, subject: tuple[Sequence[int], Sequence[int]], rare: float) -> str:
         """A word, or what else there is in texts: numbers, initials, compounds, asides."""
-        kind, word = draw.random(), self._word(draw, subject, rare)
+        kind, word = draw.random(), self._word(draw, *subject, rare)
         if kind < _PLAIN:
             return word
         return draw.choice(
@@ -69,15 +102,14 @@ class Replacer:
                 f"{10 * draw.random():.2f}",
                 "".join(draw.choices(string.ascii_uppercase, k=draw.randint(2, 4)))
                 + draw.choice(("", "-1", "2")),
-                f"{word}-{self._word(draw, subject, rare)}",
+                f"{word}-{self._word(draw, *subject, rare)}",
                 f"({word})",
             )
         )
 
-    def _word(self, draw: random.Random, subject: int, rare: float) -> str:
+    def _word(self, draw: random.Random, words: Sequence[int], endings: Sequence[int], rare: float) -> str:
         """A piece that begins words; or a rare word, the beginning of one and the end of another and perhaps
         more endings, which the tokenizer takes to pieces as it does the rare words of real texts."""
-        words, endings = self._words[subject], self._endings[subject]
         word = self._pieces[draw.choice(words)]
         if draw.random() < rare:
             end = self._pieces[draw.choice([*words, *endings])]
@@ -101,6 +133,12 @@ def _words(pieces: Sequence[str]) -> tuple[IntArray, IntArray, str]:
     first, following = (others, marked) if mark == "##" else (marked, others)
     long = [i for i in first if len(pieces[i].removeprefix(mark).encode()) >= _SHORTEST - 1]
     return np.array(long, np.int32), np.array(following, np.int32), mark
+
+
+def _script(word: str) -> str:
+    """Of its first letter, as Unicode names letters (LATIN, CYRILLIC, HANGUL); empty where it has none."""
+    letter = next(filter(str.isalpha, word), None)
+    return "" if letter is None else unicodedata.name(letter, "").split(" ")[0].split("-")[0]
 
 
 def _unit(embeddings: FloatArray) -> FloatArray:

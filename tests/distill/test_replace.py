@@ -128,6 +128,22 @@ def test_the_words_of_a_text_are_of_two_subjects(monkeypatch: pytest.MonkeyPatch
     assert set(mains) == set(letters)
 
 
+def test_a_word_gives_way_to_words_of_its_script() -> None:
+    pieces = ["▁kin", "▁the", "ase", "▁для", "▁нет", "ость", "▁검색", "▁문서", "에서"]
+    replace = replacer(pieces, 1.0)
+    found: list[set[str]] = [set(), set(), set()]
+    for digest in range(200):
+        words = replace("models «модель» 검색엔진은", digest).split()
+        for letters, word in zip(found, words, strict=True):
+            letters |= set(re.findall(r"[^\W\dA-Z_]", word))
+    assert found == [set("kintheas"), set("длянетость"), set("검색문서에")]
+
+
+def test_words_of_a_script_without_words_in_the_vocabulary_and_numbers_stay() -> None:
+    text = "модель 2021 ภาษาไทย 3.1415"
+    assert {replacer(PIECES["WordPiece"], 1.0)(text, digest) for digest in range(50)} == {text}
+
+
 @given(st.text(), st.integers(0, 2**64 - 1))
 def test_the_same_text_becomes_the_same(text: str, digest: int) -> None:
     one, other = (replacer(PIECES["BPE"], 0.5) for _ in range(2))
