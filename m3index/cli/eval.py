@@ -127,6 +127,7 @@ def evaluate(
     filter_: options.FilterText = "",
     where: options.Where = [],  # noqa: B006
     source: one.SourceFilter = "",
+    tenant: options.TenantFilter = None,
     rerank: one.Rerank = "",
     rerank_depth: one.RerankDepth = None,
     uri: options.Uri = options.DEFAULT_URI,
@@ -185,7 +186,18 @@ def _search(going: Session, given: dict[str, Any], queries: Path, judged: set[st
     if not asked:
         raise UsageError(f"No query of {queries} is judged in {given['qrels']}.")
     runs: dict[str, Run] = {}
-    names = ("k", "weights", "rrf_k", "fusion", "depth", "filter_", "where", "source", "rerank_depth")
+    names = (
+        "k",
+        "weights",
+        "rrf_k",
+        "fusion",
+        "depth",
+        "filter_",
+        "where",
+        "source",
+        "tenant",
+        "rerank_depth",
+    )
     same = {name: given[name] for name in names} | {"passages": False, "group_by": "", "texts": False}
     with options.opened(going, given) as index:
         sparse = index.target().spec.sparse

@@ -66,6 +66,7 @@ def tune(
     filter_: options.FilterText = "",
     where: options.Where = [],  # noqa: B006  (typer copies it)
     source: one.SourceFilter = "",
+    tenant: options.TenantFilter = None,
     uri: options.Uri = options.DEFAULT_URI,
     token: options.Token = "",
     db: options.Db = "",
@@ -105,6 +106,7 @@ def tune(
                 filter_=filter_,
                 where=where,
                 source=source,
+                tenant=tenant,
                 passages=False,
                 group_by="",
                 rerank="" if judged else rerank,

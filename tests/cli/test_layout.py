@@ -51,6 +51,24 @@ def test_search_of_a_tenant(docs: Command) -> None:
     assert [line.split()[2] for line in Path("run.trec").read_text().splitlines()] == ["c"]
 
 
+def test_eval_and_tune_of_a_tenant(docs: Command) -> None:
+    queries = write_jsonl(Path("queries.jsonl"), [{"_id": str(i), "text": "sea"} for i in range(6)])
+    judged = [f"{i}\t{name}\t1" for i in range(6) for name in ("a", "c")]
+    Path("qrels.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *judged]) + "\n", "utf-8")
+    asked = ["--queries", queries, "--qrels", "qrels.tsv", "--json"]
+    recall = {}
+    for tenant in ("", "acme", "globex", "nobody"):
+        named = ["--tenant", tenant] if tenant else []
+        done = docs("eval", *asked, "--measure", "Recall@100", "--mode", "hybrid", *named)
+        assert done.code == 0, done.err
+        recall[tenant] = done.lines[-2]["runs"]["hybrid"]["Recall@100"]["mean"]
+    assert recall == {"": 1.0, "acme": 0.5, "globex": 0.5, "nobody": 0.0}
+    tuned = [docs("tune", *asked, "--folds", "2", *named) for named in ([], [], ["--tenant", "acme"])]
+    assert [done.code for done in tuned] == [0, 0, 0], tuned
+    everybody, again, acme = (done.lines[-2] for done in tuned)
+    assert everybody == again != acme
+
+
 def test_status_and_verify_show_the_tenants(docs: Command, corpus: Path) -> None:
     status = docs("status", "--json").lines[0]
     assert (status["tenant_field"], status["storage"], status["index_class"]) == ("org", "fp32", "small")
