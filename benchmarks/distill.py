@@ -142,12 +142,13 @@ def main() -> int:
     parser.add_argument("--batch-tokens", type=int, default=2048)
     parser.add_argument("--optimizer", default="muon")
     parser.add_argument("--replace-words", type=float, default=0.75)
-    parser.add_argument("--plain-share", type=float, default=0.35)
+    parser.add_argument("--plain-share", type=float, default=0.45)
     parser.add_argument("--long-share", type=float, default=0.1)
     parser.add_argument("--layers", type=float, default=10.0, help="weight of the inner layers' cosines")
     parser.add_argument("--hidden", type=float, default=10.0, help="weight of the hidden states' cosines")
     parser.add_argument("--similarity", type=float, default=10.0)
-    parser.add_argument("--lexical", type=float, default=0.3)
+    parser.add_argument("--lexical", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=0, help="of the order of the texts")
     parser.add_argument("--quick", action="store_true", help="without SciFact")
     parser.add_argument("--teacher", help="a teacher with its lexical head, fitted before")
     args = parser.parse_args()
@@ -193,6 +194,7 @@ def main() -> int:
                     rate=args.rate,
                     batch_tokens=args.batch_tokens,
                     optimizer=args.optimizer,
+                    seed=args.seed,
                 ),
                 eval_pairs=args.data / "sts/stsb-en-dev.tsv",
                 eval_retrieval=None if args.quick else args.data / "scifact",
