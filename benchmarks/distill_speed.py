@@ -112,7 +112,14 @@ def main() -> None:
         settings = Training(steps=steps, batch_tokens=budget, save_every=10**9)
         checkpoint = Checkpoint(work / "checkpoint.pt", {})
         train(
-            network, Online(teacher, data), data, RECIPES["m3"], settings, checkpoint=checkpoint, report=note
+            network,
+            Online(teacher, data),
+            data,
+            [range(len(data))],
+            RECIPES["m3"],
+            settings,
+            checkpoint=checkpoint,
+            report=note,
         )
         tokens = statistics.median(rates[len(rates) // 3 :])
         # Per token: 2 P of the teacher (forward), 6 P of the student (and backward); attention left out.
