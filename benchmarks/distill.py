@@ -74,7 +74,8 @@ def training_texts(data: Path) -> list[str]:
             text = _MARKUP.sub(lambda found: found[1] or "", json.loads(line)["en"]).strip()
             for sentence in _SENTENCE.split(text):
                 if len(sentence) > 20:
-                    texts += [sentence] * (draw.random() < 0.5)
+                    if draw.random() < 0.5:
+                        texts.append(sentence)
                     texts += stretches(sentence, DOCUMENTATION_STRETCHES)
     for language in LANGUAGES:
         with gzip.open(data / f"ntrex/{language}.txt.gz", "rt", encoding="utf-8") as lines:

@@ -15,7 +15,7 @@ import string
 import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,12 +32,8 @@ _SHORTEST, _LONGEST = 4, 30  # shorter words are mostly those that hold sentence
 _BLOCK = 128  # subjects beside the whole vocabulary at once
 
 
-@dataclass(frozen=True, slots=True)
-class _Subjects:
-    """Of one script. Each has the words and the endings near to it, as places in the vocabulary."""
-
-    words: Sequence[Sequence[int]]
-    endings: Sequence[Sequence[int]]
+_Subject: TypeAlias = tuple[Sequence[int], Sequence[int]]
+"""The words and the endings near to it, as places in the vocabulary."""
 
 
 class Replacer:
@@ -54,7 +50,7 @@ class Replacer:
         self._shares = max(0.0, 2 * share - 1), min(1.0, 2 * share)
         self._near = _unit(embeddings)
         self._first, self._following = self._by_script(first), self._by_script(following)
-        self._subjects: dict[str, _Subjects] = {}
+        self._subjects: dict[str, Sequence[_Subject]] = {}
 
     def __call__(self, text: str, digest: int) -> str:
         """digest: of the text; it draws."""
@@ -77,23 +73,21 @@ class Replacer:
             found[_script(self._pieces[i])].append(i)
         return {script: np.array(of_it, np.int32) for script, of_it in found.items()}
 
-    def _subject(self, script: str, at: float) -> tuple[Sequence[int], Sequence[int]]:
-        """The words and the endings of a subject. at: in [0, 1), which one of the script's."""
+    def _subject(self, script: str, at: float) -> _Subject:
+        """at: in [0, 1), which one of the script's."""
         subjects = self._subjects.get(script)
         if subjects is None:
             first = self._first[script]
             following = self._following.get(script, np.array([], np.int32))
             drawn = np.random.default_rng(0).permutation(np.concatenate([first, following]))[:_SUBJECTS]
-            subjects = self._subjects[script] = _Subjects(
-                _nearest(self._near, drawn, first, _WORDS).tolist(),
-                _nearest(self._near, drawn, following, _ENDINGS).tolist(),
-            )
-        i = int(at * len(subjects.words))
-        return subjects.words[i], subjects.endings[i]
+            words = _nearest(self._near, drawn, first, _WORDS).tolist()
+            endings = _nearest(self._near, drawn, following, _ENDINGS).tolist()
+            subjects = self._subjects[script] = list(zip(words, endings, strict=True))
+        return subjects[int(at * len(subjects))]
 
-    def _token(self, draw: random.Random, subject: tuple[Sequence[int], Sequence[int]], rare: float) -> str:
+    def _token(self, draw: random.Random, subject: _Subject, rare: float) -> str:
         """A word, or what else there is in texts: numbers, initials, compounds, asides."""
-        kind, word = draw.random(), self._word(draw, *subject, rare)
+        kind, word = draw.random(), self._word(draw, subject, rare)
         if kind < _PLAIN:
             return word
         return draw.choice(
@@ -102,14 +96,15 @@ class Replacer:
                 f"{10 * draw.random():.2f}",
                 "".join(draw.choices(string.ascii_uppercase, k=draw.randint(2, 4)))
                 + draw.choice(("", "-1", "2")),
-                f"{word}-{self._word(draw, *subject, rare)}",
+                f"{word}-{self._word(draw, subject, rare)}",
                 f"({word})",
             )
         )
 
-    def _word(self, draw: random.Random, words: Sequence[int], endings: Sequence[int], rare: float) -> str:
+    def _word(self, draw: random.Random, subject: _Subject, rare: float) -> str:
         """A piece that begins words; or a rare word, the beginning of one and the end of another and perhaps
         more endings, which the tokenizer takes to pieces as it does the rare words of real texts."""
+        words, endings = subject
         word = self._pieces[draw.choice(words)]
         if draw.random() < rare:
             end = self._pieces[draw.choice([*words, *endings])]
