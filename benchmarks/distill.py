@@ -33,12 +33,11 @@ import torch
 
 from m3index.corpus.readers import read
 from m3index.distill.certificate import read_pairs
-from m3index.distill.data import DataSettings, text_digest
-from m3index.distill.layers import LayerChoice
-from m3index.distill.loop import Step, Training
-from m3index.distill.losses import Objective
-from m3index.distill.request import Request
+from m3index.distill.data import text_digest
+from m3index.distill.loop import Step
+from m3index.distill.options import DistillOptions
 from m3index.distill.run import distill
+from m3index.encoder.options import Device
 from m3index.types import Document, join_title
 
 PYDOCS = "pydocs.en-es.jsonl.gz"
@@ -46,7 +45,7 @@ NEWS_STRETCHES = 12
 DOCUMENTATION_STRETCHES = 2
 LANGUAGES = ("deu",)
 HEAD_TEXTS = 50_000
-LAYERS = (0, 2, 5)
+LAYERS = "0,2,5"
 _MARKUP = re.compile(r":[\w:]+:`[~!]?([^`<]*?)(?: *<[^>]*>)?`|``|`_*|\*\*|\|")
 _SENTENCE = re.compile(r"(?<=[.!?:;]) +(?=[A-Z])")
 
@@ -160,48 +159,39 @@ def main() -> int:
         print(f"{len(lines):,} texts")
         for name, count in (("head", HEAD_TEXTS), ("student", None)):
             (work / f"{name}.jsonl").write_text("".join(lines[:count]), "utf-8")
-        data = DataSettings(
-            tokens=256, long_share=args.long_share, held_out=0.01,
-            replace_words=args.replace_words, plain_share=args.plain_share,
-        )  # fmt: skip
-        common: dict[str, Any] = {"data": data, "device": "cpu"}
+        data: dict[str, Any] = {
+            "tokens": 256,
+            "long_share": args.long_share,
+            "held_out": 0.01,
+            "replace_words": args.replace_words,
+            "plain_share": args.plain_share,
+        }
+        cpu = Device(device="cpu")
         teacher, seconds = args.teacher or str(work / "teacher"), {}
         if args.teacher is None:
             began = time.process_time()
-            training = Training(steps=40, rate=1e-3, batch_tokens=4096)
             distill(
-                Request(
-                    out=work / "teacher", teacher=None, student="offline", heads_only=True,
-                    corpus=[str(work / "head.jsonl")], training=training, **common,
+                DistillOptions(
+                    out=str(work / "teacher"), student="offline", heads_only=True,
+                    corpus=[str(work / "head.jsonl")],
+                    steps=40, learning_rate=1e-3, batch_tokens=4096, **data,
                 ),
-                on_step=progress,
+                cpu, on_step=progress,
             )  # fmt: skip
             seconds["lexical head"] = time.process_time() - began
         began = time.process_time()
-        steps = args.tokens // args.batch_tokens
         done = distill(
-            Request(
-                out=work / "student", teacher=teacher, layers=LayerChoice(layers=LAYERS),
+            DistillOptions(
+                out=str(work / "student"), teacher=teacher, layers=LAYERS,
                 corpus=[str(work / "student.jsonl")],
-                objective=Objective(
-                    cosine=1.0,
-                    similarity=args.similarity,
-                    lexical=args.lexical,
-                    hidden=args.hidden,
-                    layers=args.layers,
-                ),
-                training=Training(
-                    steps=steps,
-                    rate=args.rate,
-                    batch_tokens=args.batch_tokens,
-                    optimizer=args.optimizer,
-                    seed=args.seed,
-                ),
-                eval_pairs=args.data / "sts/stsb-en-dev.tsv",
-                eval_retrieval=None if args.quick else args.data / "scifact",
-                **common,
+                w_similarity=args.similarity, w_lexical=args.lexical, w_colbert=0.0,
+                w_hidden=args.hidden, w_layers=args.layers,
+                steps=args.tokens // args.batch_tokens, learning_rate=args.rate,
+                batch_tokens=args.batch_tokens, optimizer=args.optimizer, seed=args.seed,
+                eval_pairs=str(args.data / "sts/stsb-en-dev.tsv"),
+                eval_retrieval=None if args.quick else str(args.data / "scifact"), **data,
             ),
-            on_step=progress,
+            cpu, on_step=progress,
         )  # fmt: skip
         seconds["student"] = time.process_time() - began
         seconds["of it training"] = (STEPS[-1] - STEPS[0]) * len(STEPS) / (len(STEPS) - 1)

@@ -24,12 +24,13 @@ import models  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from m3index.distill import layers, output  # noqa: E402
+from m3index.distill import output  # noqa: E402
 from m3index.distill.checkpoint import Checkpoint  # noqa: E402
 from m3index.distill.data import Tokenised  # noqa: E402
-from m3index.distill.loop import Step, Training, train  # noqa: E402
-from m3index.distill.losses import RECIPES  # noqa: E402
-from m3index.distill.network import Network, frozen, trainable  # noqa: E402
+from m3index.distill.layers import spread  # noqa: E402
+from m3index.distill.loop import Step, train  # noqa: E402
+from m3index.distill.network import Network, frozen, keep, stack, trainable  # noqa: E402
+from m3index.distill.options import RECIPES, Learning  # noqa: E402
 from m3index.distill.teachers import Online  # noqa: E402
 from m3index.encoder import hardware, layout  # noqa: E402
 from m3index.encoder.load import load  # noqa: E402
@@ -49,7 +50,7 @@ def inputs(folder: Path, number: int, limit: int) -> Tokenised:
 
 
 def layer_parameters(network: Network) -> int:
-    holder, name = layers.stack(network.model)
+    holder, name = stack(network.model)
     return sum(p.numel() for p in getattr(holder, name).parameters())
 
 
@@ -97,7 +98,7 @@ def main() -> None:
         data = inputs(work, 200 if args.check else 50_000, limit)
         network = trainable(teacher_layout)
         teacher_parameters = layer_parameters(network)
-        layers.keep(network.model, layers.spread(shape["num_hidden_layers"], count))
+        keep(network.model, spread(shape["num_hidden_layers"], count))
         output.write(network, work / "student")
         student_parameters = layer_parameters(network)
         network.to_device(device).requires_grad_(True)
@@ -109,7 +110,7 @@ def main() -> None:
             synchronise(device)
             rates.append(step["tokens_per_second"])
 
-        settings = Training(steps=steps, batch_tokens=budget, save_every=10**9)
+        learning = Learning(steps=steps, batch_tokens=budget, save_every=10**9)
         checkpoint = Checkpoint(work / "checkpoint.pt", {})
         train(
             network,
@@ -117,7 +118,7 @@ def main() -> None:
             data,
             [range(len(data))],
             RECIPES["m3"],
-            settings,
+            learning,
             checkpoint=checkpoint,
             report=note,
         )

@@ -27,9 +27,12 @@ sys.path[:0] = [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).par
 import encode  # noqa: E402
 import torch  # noqa: E402
 
-from m3index.api import Index  # noqa: E402
 from m3index.corpus.readers import read  # noqa: E402
 from m3index.encoder.load import load  # noqa: E402
+from m3index.encoder.options import Model  # noqa: E402
+from m3index.index.options import IngestOptions  # noqa: E402
+from m3index.service import IndexService  # noqa: E402
+from m3index.store.options import Connection  # noqa: E402
 from m3index.types import Document  # noqa: E402
 
 torch.set_num_threads(1)
@@ -62,8 +65,8 @@ def main() -> None:
         def into(uri: str) -> Callable[[], None]:
             def ingest() -> None:
                 name = f"bench{time.monotonic_ns()}"
-                index = Index.open(name, uri=uri, encoder=encoder)
-                summary = index.ingest([str(corpus)])
+                index = IndexService.open(Connection(collection=name, uri=uri), Model(encoder=encoder))
+                summary = index.update(corpus, IngestOptions())
                 assert summary.added == args.texts, summary
                 index.store.close()
 

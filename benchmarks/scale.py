@@ -19,7 +19,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,18 +27,20 @@ from typing import Any
 import numpy as np
 
 from m3index.corpus.readers import read
-from m3index.corpus.windows import PassageSettings, Tokens
+from m3index.corpus.windows import Tokens
 from m3index.files import Folder
-from m3index.scale.blocks import Worker
-from m3index.scale.encode import EncodeSettings, encode
-from m3index.scale.load import LoadSettings, Shards, load
+from m3index.scale.encode import encode
+from m3index.scale.load import Shards, load
 from m3index.scale.manifest import ShardFolder
+from m3index.scale.options import EncodeOptions, LoadOptions
 from m3index.scale.repeated import repeated
 from m3index.scale.shards import reading
 from m3index.store.open import open_store
+from m3index.store.options import Connection
 from m3index.types import EncodedBatch, EncoderInfo, IntArray, SparseRows
 
 DIM = 1024
+ENCODE = EncodeOptions(passage_tokens=512, overlap=64, shard_documents=1024)
 DENSE, WEIGHT, TEXT, OTHER = 0.86, 4.9, 0.32, 40
 """What Parquet makes of a passage: the share of its vector's bytes that is left, bytes of a lexical
 weight, the share of its text, bytes of all the rest."""
@@ -68,6 +70,8 @@ class StubEncoder:
         self.rate, self.tokenizer, self.busy = rate, StubTokenizer(), 0.0
         self.info = EncoderInfo("stub", DIM, 8192, 2, True, False, "stub", "stub")
         self._dice = np.random.default_rng(os.getpid())
+
+    def prepare(self) -> None: ...
 
     def encode_ids(
         self,
@@ -104,7 +108,7 @@ def write_corpus(path: Path, passages: int) -> int:
 
 def worker(corpus: str, out: str, index: int, of: int, rate: float, results: Any) -> None:
     encoder = StubEncoder(rate)
-    settings = EncodeSettings(passages=PassageSettings(512, 64), worker=Worker(index, of), block=1024)
+    settings = replace(ENCODE, shard=f"{index}/{of}")
     started = time.perf_counter()
     summary = encode(read([corpus]), Folder(out), encoder, settings)
     seconds = time.perf_counter() - started
@@ -172,8 +176,7 @@ def main() -> None:
     rows = sum(entry.rows for _, entry in shards.parts)
     shard_bytes = sum(entry.size for _, entry in shards.parts) / rows
     started = time.perf_counter()
-    again = encode(read([str(corpus)]), Folder(out), StubEncoder(given.rate),
-                   EncodeSettings(passages=PassageSettings(512, 64), block=1024))  # fmt: skip
+    again = encode(read([str(corpus)]), Folder(out), StubEncoder(given.rate), ENCODE)
     reading = given.passages / (time.perf_counter() - started)
     assert again.written == 0
     started = time.perf_counter()
@@ -184,11 +187,10 @@ def main() -> None:
     with corpus.open() as source:
         part.write_text("".join(line for _, line in zip(range(given.load), source, strict=False)))
     small = Folder(folder / "part")
-    settings = EncodeSettings(passages=PassageSettings(512, 64), block=1024)
-    encode(read([str(part)]), small, StubEncoder(1e9), settings)
-    store = open_store(given.uri or str(folder / "scale.db"))
+    encode(read([str(part)]), small, StubEncoder(1e9), ENCODE)
+    store = open_store(Connection(uri=given.uri or str(folder / "scale.db")))
     started = time.perf_counter()
-    loaded = load(store, "m3index_scale", [small], LoadSettings(fresh=True, keep=0))
+    loaded = load(store, "m3index_scale", [small], LoadOptions(fresh=True, keep=0))
     loading = loaded.passages / (time.perf_counter() - started)
     store.close()
     assert loaded.count_ok

@@ -18,11 +18,15 @@ from pathlib import Path
 
 import numpy as np
 
-from m3index.api import Index
 from m3index.corpus.readers import read
 from m3index.encoder.load import load
+from m3index.encoder.options import Model
 from m3index.evaluate.formats import read_qrels, read_queries
 from m3index.evaluate.runs import as_run
+from m3index.index.options import IngestOptions
+from m3index.search.options import SearchOptions
+from m3index.service import IndexService
+from m3index.store.options import Connection
 from m3index.types import Document, Query, join_title
 
 MEASURES = ("nDCG@10", "R@100")
@@ -64,20 +68,20 @@ def main() -> None:
     queries = [q for q in read_queries(options.data / "queries.jsonl") if q.query_id in qrels]
     rows: list[tuple[str, list[float]]] = []
     with tempfile.TemporaryDirectory() as folder:
-        encoder = load("offline")
-        with Index.open("scifact", uri=f"{folder}/scifact.db", encoder=encoder) as index:
+        connection = Connection(collection="scifact", uri=f"{folder}/scifact.db")
+        with IndexService.open(connection, Model(encoder=load("offline"))) as index:
             corpus = next(p for p in options.data.glob("corpus.jsonl*"))
             started = time.perf_counter()
-            summary = index.ingest([corpus])
+            summary = index.update(corpus, IngestOptions())
             print(
                 f"{summary.added} documents, {summary.passages} passages, {summary.tokens} tokens: "
                 f"{time.perf_counter() - started:.0f} s"
             )
             for mode in ("dense", "sparse", "hybrid"):
-                run = as_run({r.query.query_id: r.hits for r in index.run(queries, mode=mode, k=100)})
+                results = index.run(queries, SearchOptions(mode=mode, k=100))
+                run = as_run({result.query.query_id: result.hits for result in results})
                 rows.append((f"m3index {mode}", measured(qrels, run)))
-            target = index.target()
-            stored = list(index.store.scan(target.name, None, ["doc_id", "title", "text"]))
+            stored = list(index.store.scan(index.current().name, None, ["doc_id", "title", "text"]))
         rows += reference(queries, qrels, stored, corpus)
     print(f"\n{'':40} {'  '.join(f'{name:>8}' for name in MEASURES)}")
     for name, values in rows:

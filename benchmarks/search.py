@@ -27,11 +27,12 @@ import numpy as np
 
 from m3index.schema import CollectionSpec
 from m3index.search.options import SearchOptions
-from m3index.search.searcher import Searcher, Target
+from m3index.search.searcher import Searcher, SearchTarget
 from m3index.store.milvus import MilvusStore
 from m3index.types import Candidate, EncodedBatch, Leg, Row, SparseRows, document_key, passage_key
 
 DIM, VOCABULARY, TOKENS, DEPTH, K = 384, 20_000, 60, 100, 10
+SPEC = CollectionSpec(DIM, "lexical")
 FIELDS = ["passage_id", "doc_id", "ordinal", "source", "title", "text", "metadata"]
 
 
@@ -60,6 +61,8 @@ class Encoder:
 
     def __init__(self, dense: np.ndarray, lexical: SparseRows) -> None:
         self.dense, self.lexical = dense, lexical
+
+    def prepare(self) -> None: ...
 
     def encode_queries(self, texts: Sequence[str], **_: bool) -> EncodedBatch:
         numbers = [int(text) for text in texts]
@@ -100,7 +103,7 @@ def given_latencies(encoder: Encoder, rounds: int) -> list[dict[str, Any]]:
     rows = []
     for dense, sparse in ((0.0, 0.0), (0.005, 0.02), (0.02, 0.005), (0.05, 0.05)):
         store = TimedStore({Leg.DENSE: dense, Leg.LEXICAL: sparse})
-        searcher = Searcher(Target(store, "c", "lexical", lambda: encoder))  # type: ignore[arg-type, return-value]
+        searcher = Searcher(SearchTarget(store, "c", SPEC, lambda: encoder))  # type: ignore[arg-type, return-value]
         searcher.search("0")
         slower = max(dense, sparse)
         over = [1e3 * (timed(lambda s=searcher, i=i: s.search(str(i % 50))) - slower) for i in range(rounds)]
@@ -113,7 +116,7 @@ def against_milvus(store: MilvusStore, rows: int, rounds: int, seed: int) -> dic
 
     vectors = Vectors(seed)
     name = "bench__g1"
-    store.create(name, CollectionSpec(DIM, "lexical"), {})
+    store.create(name, SPEC, {})
     for start in range(0, rows, 1000):
         dense, lexical = vectors.dense(1000), vectors.lexical(1000, TOKENS)
         store.upsert(
@@ -121,7 +124,8 @@ def against_milvus(store: MilvusStore, rows: int, rounds: int, seed: int) -> dic
         )
     store.flush(name)
     dense, lexical = vectors.dense(50), vectors.lexical(50, 8)
-    searcher = Searcher(Target(store, name, "lexical", lambda: Encoder(dense, lexical)))  # type: ignore[arg-type, return-value]
+    encoder = Encoder(dense, lexical)
+    searcher = Searcher(SearchTarget(store, name, SPEC, lambda: encoder))  # type: ignore[arg-type, return-value]
     options = SearchOptions(k=K, depth=DEPTH, passages=True)
     client = store._client
 
@@ -137,7 +141,7 @@ def against_milvus(store: MilvusStore, rows: int, rounds: int, seed: int) -> dic
         return [hit["passage_id"] for hit in hits[0]]
 
     def ours(i: int) -> list[str]:
-        return [hit.passage_id for hit in searcher.search(str(i), options).hits]
+        return [hit.passage_id for hit in searcher.search(str(i), options)]
 
     for i in range(5):
         ours(i), theirs(i)

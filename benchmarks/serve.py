@@ -18,14 +18,22 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from itertools import count
 from pathlib import Path
 
-from m3index.api import Index
+from m3index import Index, connect
 from m3index.errors import M3IndexError
-from m3index.serve.client import RemoteIndex
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+
+
+def search(url: str, query: str) -> None:
+    """Ten hits, without the rankings of the legs."""
+    body = json.dumps({"query": query, "k": 10, "legs": False}).encode()
+    headers = {"content-type": "application/json"}
+    with urllib.request.urlopen(urllib.request.Request(f"{url}/search", body, headers)) as answer:
+        assert json.load(answer)["hits"], query
 
 
 def ask(url: str, queries: list[str], clients: int, seconds: float) -> list[float]:
@@ -35,12 +43,11 @@ def ask(url: str, queries: list[str], clients: int, seconds: float) -> list[floa
     latencies: list[float] = []
 
     def client() -> None:
-        index = RemoteIndex(url)
         while True:
             started = time.perf_counter()
             if started >= end:
                 return
-            index.search(queries[next(numbers) % len(queries)], k=10, legs=False)
+            search(url, queries[next(numbers) % len(queries)])
             latencies.append(time.perf_counter() - started)
 
     threads = [threading.Thread(target=client) for _ in range(clients)]
@@ -54,7 +61,7 @@ def ask(url: str, queries: list[str], clients: int, seconds: float) -> list[floa
 def ready(url: str, process: subprocess.Popen[bytes]) -> None:
     for _ in range(600):
         try:
-            RemoteIndex(url).search("warm", k=1)
+            connect(url).search("warm", k=1)
             return
         except M3IndexError:
             if process.poll() is not None:
@@ -75,8 +82,8 @@ def main() -> None:
     queries = [json.loads(line)["text"] for line in (EXAMPLES / "queries.jsonl").open(encoding="utf-8")]
     with tempfile.TemporaryDirectory() as folder:
         uri = f"{folder}/serve.db"
-        with Index.open("almanac", uri=uri, encoder="offline") as index:
-            index.ingest([EXAMPLES / "corpus.jsonl"])
+        with Index("almanac", uri=uri, encoder="offline") as index:
+            index.ingest(EXAMPLES / "corpus.jsonl")
         command = [sys.executable, "-m", "m3index", "serve", "--uri", uri, "-c", "almanac"]
         process = subprocess.Popen([*command, "--port", str(options.port)])
         url = f"http://127.0.0.1:{options.port}"

@@ -31,10 +31,11 @@ import numpy as np
 from m3index.corpus.hash import doc_hash
 from m3index.corpus.readers import read
 from m3index.corpus.windows import PassageSize, Tokens
+from m3index.index.options import SyncOptions
 from m3index.index.seen import SeenKeys
-from m3index.index.settings import SyncSettings
 from m3index.index.sync import sync
 from m3index.store.open import open_store
+from m3index.store.options import Connection
 from m3index.types import Document, EncodedBatch, EncoderInfo, IntArray, document_key
 
 DIM = 64
@@ -63,6 +64,8 @@ class CostlessEncoder:
         name="costless", dim=DIM, limit=512, window_reserve=2, lexical=False, multi_vector=False,
         space_id="costless", encoder_id="costless",
     )  # fmt: skip
+
+    def prepare(self) -> None: ...
 
     def encode_ids(self, ids: Sequence[IntArray], **_: bool) -> EncodedBatch:
         dense = np.full((len(ids), DIM), DIM**-0.5, np.float32)
@@ -124,8 +127,8 @@ def write_corpus(path: Path, size: int, words: int) -> None:
 
 
 def one_run(uri: str, corpus: Path) -> dict[str, float]:
-    store = Timed(open_store(uri))
-    summary = sync(store, CostlessEncoder(), "bench", read([corpus]), SyncSettings(sparse="none"))
+    store = Timed(open_store(Connection(uri=uri)))
+    summary = sync(store, CostlessEncoder(), "bench", read([corpus]), SyncOptions(sparse="none"))
     store.close()
     assert summary.exit == 0, summary
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

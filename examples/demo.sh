@@ -7,6 +7,6 @@ say() { printf '\n$ m3index'; for word in "$@"; do case $word in *[\ \"]*) print
 show() { say "$@"; m3index "$@"; }
 
 show ingest examples/corpus.jsonl --encoder offline --field lang:str --field year:int
-show search "how do bees tell each other where the flowers are" -k 3
+show search how do bees tell each other where the flowers are -k 3
 show search "活字印刷是谁发明的" -k 2 --filter 'lang == "zh" and year >= 2008'
-show search "Warum steigt und fällt das Meer?" -k 2 --where lang=de --json
+show search Wie sprechen Honigbienen miteinander -k 1 --where lang=de --json

@@ -1,17 +1,97 @@
-"""m3index: index a multilingual corpus into Milvus with BGE-M3, and keep it right every night."""
+"""m3index: index a multilingual corpus in Milvus with BGE-M3, and keep the index in sync with it.
+
+    from m3index import Document, Index
+
+    with Index("docs", uri="m3index.db", encoder="offline") as index:
+        index.sync("corpus.jsonl", fields={"lang": str, "year": int})
+        for hit in index.search("why does the sea rise", k=5, where={"lang": "en"}):
+            print(hit.rank, hit.doc_id, hit.score)
+
+`Index` opens a collection in this process, `connect` one behind `m3index serve`. Both have the same search
+methods.
+"""
 
 from __future__ import annotations
 
-__version__: str
-"""Of the installed package, as the tag in git gave it when it was built."""
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from m3index.api import Index
+    from m3index.errors import (
+        CollectionNotFoundError,
+        DeletesWithheldError,
+        DriftError,
+        FilterError,
+        GateError,
+        LockedError,
+        M3IndexError,
+        MismatchError,
+        MissingHeadError,
+        ModelNotFoundError,
+        NotAuthorisedError,
+        NotFoundError,
+        QueryError,
+        StoppedError,
+        StoreError,
+        UnreachableError,
+        UsageError,
+    )
+    from m3index.index.generations import Generation
+    from m3index.index.reindex import ReindexPlan
+    from m3index.index.status import Status
+    from m3index.index.summary import Summary
+    from m3index.index.verify import Difference, Verification
+    from m3index.search.searcher import SearchResult
+    from m3index.serve.client import RemoteIndex, connect
+    from m3index.types import Document, Hit, LegRank, Query, StoredDocument, StoredPassage
+
+    __version__: str
+
+_HOMES = {
+    "m3index.api": ["Index"],
+    "m3index.serve.client": ["RemoteIndex", "connect"],
+    "m3index.types": ["Document", "Hit", "LegRank", "Query", "StoredDocument", "StoredPassage"],
+    "m3index.search.searcher": ["SearchResult"],
+    "m3index.index.summary": ["Summary"],
+    "m3index.index.verify": ["Difference", "Verification"],
+    "m3index.index.status": ["Status"],
+    "m3index.index.generations": ["Generation"],
+    "m3index.index.reindex": ["ReindexPlan"],
+    "m3index.errors": [
+        "CollectionNotFoundError", "DeletesWithheldError", "DriftError", "FilterError", "GateError",
+        "LockedError", "M3IndexError", "MismatchError", "MissingHeadError", "ModelNotFoundError",
+        "NotAuthorisedError", "NotFoundError", "QueryError", "StoppedError", "StoreError",
+        "UnreachableError", "UsageError",
+    ],
+}  # fmt: skip
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "CollectionNotFoundError", "DeletesWithheldError", "Difference", "Document", "DriftError", "FilterError",
+    "GateError", "Generation", "Hit", "Index", "LegRank", "LockedError", "M3IndexError", "MismatchError",
+    "MissingHeadError", "ModelNotFoundError", "NotAuthorisedError", "NotFoundError", "Query", "QueryError",
+    "ReindexPlan", "RemoteIndex", "SearchResult", "Status", "StoppedError", "StoreError", "StoredDocument",
+    "StoredPassage", "Summary", "UnreachableError", "UsageError", "Verification", "__version__", "connect",
+]  # fmt: skip
 
 
-def __getattr__(name: str) -> str:
-    if name != "__version__":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import metadata  # here: it takes longer to import than the rest of the package
+def __getattr__(name: str) -> Any:
+    """Imports public names on first use, which keeps the command line fast. Raises AttributeError."""
+    if name == "__version__":
+        from importlib import (
+            metadata,
+        )  # imported here because it is slower to import than the rest of the package
 
-    try:
-        return metadata.version("m3index")
-    except metadata.PackageNotFoundError:  # run from a source tree that nobody installed
-        return "0.1.0.dev0"
+        try:
+            return metadata.version("m3index")
+        except metadata.PackageNotFoundError:  # the source tree is not installed
+            return "0.1.0.dev0"
+    if name in _HOME:
+        from importlib import import_module
+
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

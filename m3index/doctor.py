@@ -1,4 +1,4 @@
-"""What is wrong with this set-up, and the remedy: each check by itself, none of them fatal."""
+"""Checks an installation and suggests remedies; each check is independent, and none is fatal."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from m3index import __version__
-from m3index.api import Index
 from m3index.errors import CollectionNotFoundError, Exit, M3IndexError
-from m3index.index.collection import Target
+from m3index.index.collection import Collection
 from m3index.search.server_fusion import FusingStore
+from m3index.service import IndexService
 
 Level: TypeAlias = Literal["ok", "note", "problem"]
 
@@ -29,7 +29,7 @@ _PACKAGES = ("torch", "transformers", "pymilvus", "milvus-lite", "pyarrow")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check came to. `remedy`: what to do, empty where all is well. exit: of a problem."""
+    """The result of one check. remedy: what to do; empty if all is well. exit: the exit code of a problem."""
 
     check: str
     level: Level
@@ -41,16 +41,15 @@ class Finding:
         return {"type": "finding", **asdict(self)}
 
 
-def examine(connect: Callable[[], Index]) -> Iterator[Finding]:
-    """All checks in order. connect: opens the index that the user's settings name; its errors are
-    findings like the others."""
+def examine(connect: Callable[[], IndexService]) -> Iterator[Finding]:
+    """Runs all checks in order. connect: opens the configured index; its errors become findings."""
     yield from _software()
     yield _memory_disk()
     yield _device()
     try:
         index = connect()
     except M3IndexError as error:
-        yield _problem("store", error, "Look at --uri, --token and whether Milvus runs.")
+        yield _problem("store", error, "Check --uri and --token, and that Milvus is running.")
         return
     with index:
         yield from _store(index)
@@ -62,10 +61,10 @@ def _problem(check: str, error: M3IndexError, remedy: str = "") -> Finding:
 
 
 def _software() -> Iterator[Finding]:
-    found = [f"m3index {__version__}", f"Python {platform.python_version()}"]
+    versions = [f"m3index {__version__}", f"Python {platform.python_version()}"]
     for name in _PACKAGES:
         try:
-            found.append(f"{name} {importlib.metadata.version(name)}")
+            versions.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
             yield Finding(
                 "software",
@@ -74,14 +73,14 @@ def _software() -> Iterator[Finding]:
                 f"pip install {name}",
                 int(Exit.UNEXPECTED),
             )
-    yield Finding("software", "ok", ", ".join(found))
+    yield Finding("software", "ok", ", ".join(versions))
 
 
 def _memory_disk() -> Finding:
     free = shutil.disk_usage(tempfile.gettempdir()).free
     text = f"{free / 1024**3:.1f} GiB free in {tempfile.gettempdir()}, {os.cpu_count()} processors"
     if free < LOW_DISK:
-        return Finding("machine", "note", text, "Make room: models and temporary files need some.")
+        return Finding("machine", "note", text, "Free some disk space for models and temporary files.")
     return Finding("machine", "ok", text)
 
 
@@ -93,34 +92,32 @@ def _device() -> Finding:
     kind = precision("auto", chosen[0])
     text = f"encoding on {names} in {kind}"
     if chosen[0].type == "cpu":
-        return Finding(
-            "device", "note", text, "Without a GPU, a student model or --device of another host is faster."
-        )
+        return Finding("device", "note", text, "A student model or a machine with a GPU is faster.")
     return Finding("device", "ok", text)
 
 
-def _store(index: Index) -> Iterator[Finding]:
-    about = index.store.describe()
-    yield Finding("store", "ok", f"{about['kind']} {about['version']} at {about['uri']}")
-    for warning in about.get("warnings", ()):
+def _store(index: IndexService) -> Iterator[Finding]:
+    description = index.store.describe()
+    yield Finding("store", "ok", f"{description['kind']} {description['version']} at {description['uri']}")
+    for warning in description.get("warnings", ()):
         yield Finding("store", "problem", warning, "Run m3index verify --repair.", int(Exit.DRIFT))
-    if about["kind"] == "lite":
-        free = shutil.disk_usage(Path(about["uri"]).expanduser().resolve().parent).free
+    if description["kind"] == "lite":
+        free = shutil.disk_usage(Path(description["uri"]).expanduser().resolve().parent).free
         if free < LOW_DISK:
             yield Finding(
                 "disk",
                 "problem",
-                f"{free / 1024**3:.1f} GiB free where the database is; a full disk can lose rows.",
-                "Make room, or move the database.",
+                f"{free / 1024**3:.1f} GiB free on the disk of the database; a full disk can lose rows.",
+                "Free some disk space, or move the database.",
                 int(Exit.STOPPED),
             )
         else:
-            yield Finding("disk", "ok", f"{free / 1024**3:.1f} GiB free where the database is")
+            yield Finding("disk", "ok", f"{free / 1024**3:.1f} GiB free on the disk of the database")
 
 
-def _collection(index: Index) -> Iterator[Finding]:
+def _collection(index: IndexService) -> Iterator[Finding]:
     try:
-        target = index.target()
+        target = index.current()
     except CollectionNotFoundError as error:
         yield Finding("collection", "note", str(error))
         return
@@ -132,28 +129,28 @@ def _collection(index: Index) -> Iterator[Finding]:
         "collection",
         "ok",
         f"{target.name}: {status.documents:,} documents, {status.rows:,} passages, "
-        f"{status.sparse} sparse vectors, made with {status.encoder}",
+        f"sparse vectors: {status.sparse}, encoder: {status.encoder}",
     )
     if status.unfinished:
         yield Finding(
             "collection",
             "note",
-            f"{status.unfinished:,} documents were left half written by a run that died.",
-            "The next sync mends them.",
+            f"{status.unfinished:,} documents were left half-written by an interrupted run.",
+            "The next sync repairs them.",
         )
     if status.locked_by:
         yield Finding(
             "lock",
             "note",
             f"{status.locked_by} is writing.",
-            "If it is dead: m3index unlock, or wait 3 minutes.",
+            "If that run is dead, run m3index collections unlock, or wait 3 minutes.",
         )
     yield _freshness(status.last_success)
     if index.store.describe()["kind"] == "lite" and status.rows > LITE_PASSAGES:
         yield Finding(
             "size",
             "note",
-            f"{status.rows:,} passages are many for Milvus Lite: every process builds the sparse index anew.",
+            f"{status.rows:,} passages are many for Milvus Lite: every process rebuilds the sparse index.",
             "Search through m3index serve, or use a Milvus server.",
         )
     yield _fusion(index, target)
@@ -162,47 +159,47 @@ def _collection(index: Index) -> Iterator[Finding]:
 
 def _freshness(last: str | None) -> Finding:
     if last is None:
-        return Finding("freshness", "note", "No run has ended well yet.", "m3index sync")
+        return Finding("freshness", "note", "No run has succeeded yet.", "Run m3index sync.")
     hours = (datetime.now(UTC) - datetime.fromisoformat(last)).total_seconds() / 3600
     if hours < -0.1:
         return Finding(
             "clock",
             "note",
-            f"The last success is {-hours:.1f} hours in the future: this clock or the other host's is wrong.",
-            "Set the clocks by NTP; leases depend on them.",
+            f"The last success is {-hours:.1f} hours in the future: this clock or another is wrong.",
+            "Synchronise the clocks with NTP; leases depend on them.",
         )
     if hours > STALE_HOURS:
         return Finding(
-            "freshness", "note", f"The last success was {hours:.0f} hours ago.", "Look at the cron job."
+            "freshness", "note", f"The last success was {hours:.0f} hours ago.", "Check the cron job."
         )
     return Finding("freshness", "ok", f"last success {hours:.1f} hours ago")
 
 
-def _fusion(index: Index, target: Target) -> Finding:
+def _fusion(index: IndexService, target: Collection) -> Finding:
     store = index.store
     if not isinstance(store, FusingStore) or target.spec.sparse == "none":
-        return Finding("fusion", "ok", "by m3index; the store has no ranker of its own")
+        return Finding("fusion", "ok", "by m3index; the store has no ranker")
     try:
-        weighs = store.weighs_legs(target.name)
+        honours_weights = store.weighs_legs(target.name)
     except M3IndexError as error:
         return _problem("fusion", error)
-    if weighs:
-        return Finding("fusion", "ok", "this server honours the weights of the legs")
-    text = "this store ignores the weights of the legs without a word; m3index fuses itself, with weights"
+    if honours_weights:
+        return Finding("fusion", "ok", "this server applies the weights of the legs")
+    text = "by m3index, with weights; this store silently ignores the weights of the legs"
     return Finding("fusion", "ok", text)
 
 
-def _encoder(index: Index, properties: Mapping[str, str]) -> Finding:
+def _encoder(index: IndexService, properties: Mapping[str, str]) -> Finding:
     try:
         info = index.encoder().info
     except M3IndexError as error:
-        return _problem("encoder", error, "The model is needed to search and to sync.")
+        return _problem("encoder", error, "Searching and syncing need the model.")
     if info.space_id != properties.get("space_id"):
         return Finding(
             "encoder",
             "problem",
-            f"{info.name} is another model than the collection was made with.",
-            "Use the collection's own (leave out --encoder), or m3index reindex.",
+            f"{info.name} is not the model of the collection.",
+            "Omit --encoder to use the model of the collection, or run m3index reindex.",
             int(Exit.MISMATCH),
         )
-    return Finding("encoder", "ok", f"{info.name}: {info.dim}-d, {info.limit:,} tokens")
+    return Finding("encoder", "ok", f"{info.name}: {info.dim} dimensions, {info.limit:,} tokens")

@@ -1,4 +1,4 @@
-"""Folders on local disks and in object stores, by one interface. A file appears whole or not at all."""
+"""Folders on local disks and in object stores, behind one interface. A file appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _CHUNK = 8 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A file that was put in its place. digest: BLAKE2b of its bytes, 128 bits in hex."""
+    """A file that was written to its place. digest: BLAKE2b of its bytes, 128 bits in hex."""
 
     name: str
     bytes: int
@@ -39,10 +39,10 @@ class Written:
 class Folder:
     """A local directory, or a prefix in an object store (`s3://bucket/prefix`, `gs://`).
 
-    The store's address and keys are looked for where its own tools look (AWS_ENDPOINT_URL,
-    AWS_ACCESS_KEY_ID ...); schemes that pyarrow has not go through fsspec. Nothing is made before the
-    first file is written. Raises NotFoundError, NotAuthorisedError, StoppedError (disk full),
-    UnreachableError, UsageError.
+    The store's address and keys come from where its own tools look (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID
+    ...); schemes that pyarrow does not support go through fsspec. Nothing is created before the first file
+    is written. Raises NotFoundError, NotAuthorisedError, StoppedError (disk full), UnreachableError,
+    UsageError.
     """
 
     def __init__(self, location: str | os.PathLike[str]) -> None:
@@ -57,7 +57,7 @@ class Folder:
         return Folder, (self.location,)
 
     def sub(self, name: str) -> Folder:
-        """The folder `name` in this one."""
+        """The folder `name` inside this one."""
         if self.local:
             return Folder(f"{self.location}/{name}")
         location, question, query = self.location.partition("?")
@@ -71,15 +71,15 @@ class Folder:
         return path
 
     def sizes(self) -> dict[str, int]:
-        """The files right in this folder and their bytes; nothing where there is no such folder."""
+        """The files directly in this folder and their sizes in bytes; empty if the folder does not exist."""
         from pyarrow import fs
 
         with self._mapped():
-            found = self._fs.get_file_info(fs.FileSelector(self._path, allow_not_found=True))
-        return {info.base_name: info.size for info in found if info.type == fs.FileType.File}
+            infos = self._fs.get_file_info(fs.FileSelector(self._path, allow_not_found=True))
+        return {info.base_name: info.size for info in infos if info.type == fs.FileType.File}
 
     def read(self, name: str) -> bytes | None:
-        """The whole file; None where there is none."""
+        """The whole file; None if it does not exist."""
         try:
             with self._mapped(), self._fs.open_input_file(self._at(name)) as file:
                 return bytes(file.read())
@@ -87,12 +87,12 @@ class Folder:
             return None
 
     def open(self, name: str) -> Any:
-        """For random access, a `pyarrow.NativeFile`."""
+        """The file for random access, a `pyarrow.NativeFile`."""
         with self._mapped():
             return self._fs.open_input_file(self._at(name))
 
     def map(self, name: str) -> Any:
-        """The bytes of a file as a `pyarrow.Buffer`: mapped where it is local, else in memory."""
+        """The bytes of a file as a `pyarrow.Buffer`: mapped if the file is local, else in memory."""
         import pyarrow as pa
 
         with self._mapped():
@@ -103,12 +103,12 @@ class Folder:
                 return file.read_buffer()
 
     def delete(self, name: str) -> None:
-        """One that is not there is no error."""
+        """A missing file is not an error."""
         with suppress(NotFoundError), self._mapped():
             self._fs.delete_file(self._at(name))
 
     def clear_partials(self, seconds: float) -> None:
-        """Deletes what killed writers left half written in a local folder, where it is older than this."""
+        """Deletes half-written files of killed writers from a local folder if they are older than this."""
         if not self.local:
             return
         with self._mapped():
@@ -123,7 +123,7 @@ class Folder:
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
-        """A local path to write to; the file takes its place when the block ends without an error."""
+        """A local path to write to. The file takes its place when the block ends without an error."""
         with self._mapped():
             if self.local:
                 directory = Path(self._path)
@@ -151,7 +151,7 @@ class Folder:
 
 @contextmanager
 def mapped(location: str, *, local: bool) -> Iterator[None]:
-    """Foreign exceptions become ours, here alone."""
+    """The only place where foreign exceptions become those of m3index."""
     try:
         yield
     except M3IndexError:
@@ -162,7 +162,7 @@ def mapped(location: str, *, local: bool) -> Iterator[None]:
         raise NotAuthorisedError(f"{location}: {_words(error)}") from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StoppedError(f"{location}: the disk is full. Make room and run again.") from error
+            raise StoppedError(f"{location}: the disk is full. Free some space and run again.") from error
         if "ACCESS_DENIED" in str(error) or "InvalidAccessKeyId" in str(error):
             raise NotAuthorisedError(
                 f"{location}: the object store refused the credentials: {_words(error)}"
@@ -188,15 +188,15 @@ def _sync(path: Path) -> None:
 
 
 def file_system(location: str, *, local: bool) -> tuple[Any, str]:
-    """A pyarrow file system, and the path in it. Raises UsageError for what none can open."""
+    """A pyarrow file system and the path in it. Raises UsageError for a location that none can open."""
     import pyarrow as pa
     from pyarrow import fs
 
     if local:
         return fs.LocalFileSystem(), str(Path(location.removeprefix("file://")).expanduser().absolute())
     try:
-        found: tuple[Any, str] = fs.FileSystem.from_uri(location)
-        return found
+        system_and_path: tuple[Any, str] = fs.FileSystem.from_uri(location)
+        return system_and_path
     except pa.ArrowInvalid as unknown:
         try:
             import fsspec

@@ -1,9 +1,10 @@
-"""What a run tells while it works: one Reporter interface; for people (rich), for programs (JSON
-lines), for nobody (silent)."""
+"""What a run reports while it works: one Reporter interface, for people (rich), for programs (JSON lines),
+for a log, or silent."""
 
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 from collections.abc import Mapping
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run has got. Counts since its start. `unit`: what `documents` counts, where these
-    are something else. The share done is by `total` of them where that is known, else by bytes."""
+    """How far a run has got, in counts since its start. unit: what `documents` counts, if not documents.
+    The share done is measured against `total` of these if that is known, else in bytes."""
 
     documents: int = 0
     passages: int = 0
@@ -32,7 +33,7 @@ class Progress:
 
     @property
     def done(self) -> tuple[int, int | None]:
-        """How much of how much; None where that is not known."""
+        """How much of how much; None for an unknown total."""
         if self.total is not None:
             return self.documents, self.total
         return self.bytes_read, self.total_bytes
@@ -65,7 +66,7 @@ class Reporter(Protocol):
 
 
 class Silent:
-    """Says nothing. The base of the other two."""
+    """Reports nothing. The base of the others."""
 
     def stage(self, text: str) -> None: ...
 
@@ -92,8 +93,27 @@ class Silent:
         self.close()
 
 
+class Logged(Silent):
+    """Writes to the logger `m3index`, for programs that use the library."""
+
+    def __init__(self) -> None:
+        self._log = logging.getLogger("m3index")
+
+    def stage(self, text: str) -> None:
+        self._log.debug(text)
+
+    def rejected(self, rejected: Rejected) -> None:
+        self._log.warning("quarantined %s: %s", rejected.place, rejected.reason)
+
+    def note(self, text: str) -> None:
+        self._log.info(text)
+
+    def warning(self, text: str) -> None:
+        self._log.warning(text)
+
+
 class JsonLines(Silent):
-    """JSON lines on stdout (`schemas/event.schema.json`), nothing else there."""
+    """JSON lines on stdout (`schemas/event.schema.json`), and nothing else there."""
 
     def __init__(self, out: IO[str] | None = None, every: float = 1.0) -> None:
         self.out = out or sys.stdout
@@ -138,8 +158,8 @@ _LINE_ENDS = {ord(c): f"\\u{ord(c):04x}" for c in "\x85\u2028\u2029"}
 
 
 def json_line(record: Mapping[str, Any]) -> str:
-    """The record as one line for every reader: ends of line that JSON allows inside a string, and
-    halves of surrogate pairs, are escaped."""
+    """The record as one line for every reader: line separators that JSON allows inside a string, and lone
+    surrogates, are escaped."""
     line = json.dumps(record, ensure_ascii=False, allow_nan=False)
     if line.isascii():
         return line
@@ -154,12 +174,12 @@ _CONTROLS = {c: "\ufffd" for c in (*range(0x20), *range(0x7F, 0xA0)) if chr(c) n
 
 
 def printable(text: str) -> str:
-    """Control characters replaced: what a corpus holds must not command the terminal."""
+    """Replaces control characters, so that the contents of a corpus cannot control the terminal."""
     return text.translate(_CONTROLS)
 
 
 class Terminal(Silent):
-    """For people, on stderr: a progress bar where it is a terminal, plain lines where it is not."""
+    """For people, on stderr: a progress bar if it is a terminal, plain lines if it is not."""
 
     shown_rejections = 10
 
@@ -167,7 +187,7 @@ class Terminal(Silent):
         from rich.console import Console
 
         self.console = Console(stderr=True, highlight=False)
-        self.console.soft_wrap = not self.console.is_terminal  # one line each in a log
+        self.console.soft_wrap = not self.console.is_terminal  # keeps each message on one line in a log
         self.quiet = quiet
         self._bar: RichProgress | None = None
         self._task: Any = None
@@ -227,7 +247,7 @@ class Terminal(Silent):
     def warning(self, text: str) -> None:
         self._say(f"warning: {text}", "yellow")
 
-    def error(self, message: str, code: int) -> None:  # noqa: ARG002  (the process ends with it)
+    def error(self, message: str, code: int) -> None:  # noqa: ARG002  (the process exits with it)
         self.close()
         self._say(f"error: {message}", "red")
 

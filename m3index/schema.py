@@ -1,4 +1,4 @@
-"""Reads `schemas/`: the collection definition, the JSON Schemas of what goes in and out, their version."""
+"""Reads `schemas/`: the collection definition, the JSON Schemas of input and output, and their version."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ BASE_FIELDS: frozenset[str] = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class IndexChoice:
-    """Which indexes a collection has: those of a size class of the definition, and what is changed in them.
+    """Which indexes a collection has: those of a size class of the definition, with these changes.
 
     changes: `dense.type=HNSW_SQ`, `dense.M=24`, `dense.search.nprobe=128`, `sparse.mmap=true`, sorted.
     """
@@ -58,23 +58,23 @@ class IndexChoice:
     @classmethod
     def parse(cls, size: str, changes: Iterable[str] = ()) -> IndexChoice:
         """Raises UsageError."""
-        found: dict[str, str] = {}
+        values: dict[str, str] = {}
         for change in changes:
-            matched = _INDEX_CHANGE.fullmatch(change)
-            if matched is None:
+            match = _INDEX_CHANGE.fullmatch(change)
+            if match is None:
                 raise UsageError(
-                    f"An index is changed by LEG.NAME=VALUE, as in dense.type=HNSW_SQ, dense.M=24, "
-                    f"dense.search.ef=512, sparse.mmap=true or rows.mmap=true: {change!r} is none."
+                    f"An index change is LEG.NAME=VALUE, as in dense.type=HNSW_SQ, dense.M=24, "
+                    f"dense.search.ef=512, sparse.mmap=true or rows.mmap=true: {change!r} is not one."
                 )
-            found[matched[1]] = matched[2]
+            values[match[1]] = match[2]
         for known in INDEX_CLASSES:
             if size == known:
-                return cls(known, tuple(f"{name}={value}" for name, value in sorted(found.items())))
+                return cls(known, tuple(f"{name}={value}" for name, value in sorted(values.items())))
         raise UsageError(f"There is no index class {size!r}; there are {', '.join(INDEX_CLASSES)}.")
 
     @classmethod
     def from_json(cls, text: str) -> IndexChoice:
-        """Of a collection's property `index`; empty where it was made before there were classes."""
+        """From a collection's property `index`, which is empty in collections older than the classes."""
         record = json.loads(text) if text else {}
         return cls(record.get("class", "small"), tuple(record.get("changes", ())))
 
@@ -86,19 +86,19 @@ class IndexChoice:
 
     @property
     def options(self) -> str:
-        """As the command line writes it."""
+        """The options for the command line."""
         changes = [f"--index {change}" for change in self.changes]
         return " ".join([f"--index-class {self.size}", *changes])
 
     def part(self, prefix: str) -> dict[str, Any]:
-        """The changes right below a prefix (`dense`, `dense.search`), values as JSON where they are."""
-        found = {}
+        """The changes directly below a prefix (`dense`, `dense.search`); JSON values are parsed."""
+        values = {}
         for change in self.changes:
             name, _, value = change.partition("=")
             above, _, last = name.rpartition(".")
             if above == prefix:
-                found[last] = _json_or_text(value)
-        return found
+                values[last] = _json_or_text(value)
+        return values
 
 
 _INDEX_CHANGE = re.compile(
@@ -113,21 +113,13 @@ def _json_or_text(value: str) -> Any:
         return value
 
 
-def parse_storage(text: str) -> Storage:
-    """Raises UsageError."""
-    for known in STORAGES:
-        if text == known:
-            return known
-    raise UsageError(f"--storage is {', '.join(STORAGES)}, not {text!r}.")
-
-
 @dataclass(frozen=True, slots=True)
 class CollectionSpec:
-    """What a collection is made from: `schemas/collection.json` filled in.
+    """The parameters of a collection, which fill in `schemas/collection.json`.
 
     dim: width of the dense vector. fields: the declared typed columns, by name. analyzer: a name
-    in `analyzers` of the definition (`icu`, `ngrams`), only where sparse is `bm25`. tenant: the
-    declared field that is the partition key. storage: how dense vectors are kept.
+    in `analyzers` of the definition (`icu`, `ngrams`), only if sparse is `bm25`. tenant: the
+    declared field that is the partition key. storage: how dense vectors are stored.
     """
 
     dim: int
@@ -142,9 +134,9 @@ class CollectionSpec:
 def with_tenant(
     fields: Mapping[str, FieldType], declaration: str | None
 ) -> tuple[dict[str, FieldType], str | None]:
-    """The declared fields with the tenant field (`org`, `org:int`) among them, and its name.
+    """The declared fields, including the tenant field (`org`, `org:int`), and its name.
 
-    Raises UsageError where it is declared otherwise, or of a type that no partition key has.
+    Raises UsageError if it is declared with another type, or with a type that no partition key can have.
     """
     columns = dict(fields)
     if declaration is None:
@@ -153,14 +145,14 @@ def with_tenant(
     name, kind = parse_field(declaration)
     declared = columns.setdefault(name, kind)
     if typed and declared != kind:
-        raise UsageError(f"The tenant field {name!r} is declared {declared} and {kind}; say one of them.")
+        raise UsageError(f"The tenant field {name!r} is declared {declared} and {kind}; choose one of them.")
     if declared not in collection()["tenant"]["types"]:
         raise UsageError(f"The tenant field {name!r} is declared {declared}; it must be str or int.")
     return columns, name
 
 
 def tenant_value(name: str, kind: FieldType, text: str) -> str | int:
-    """What a person calls a tenant, as the field's type. Raises UsageError."""
+    """A tenant as a person writes it, converted to the field's type. Raises UsageError."""
     if kind != "int":
         return text
     try:
@@ -180,19 +172,19 @@ def parse_field(declaration: str) -> tuple[str, FieldType]:
 
 def check_field(name: str, kind: str) -> tuple[str, FieldType]:
     if not (name.isascii() and name.isidentifier()) or name.startswith("_") or len(name) > 255:
-        raise UsageError(f"A field's name is made of letters, digits and _: {name!r} is not.")
+        raise UsageError(f"A field's name must consist of letters, digits and _: {name!r} does not.")
     if name in BASE_FIELDS:
-        raise UsageError(f"{name!r} is a field of every collection; give yours another name.")
+        raise UsageError(f"{name!r} is a field of every collection; choose another name for yours.")
     for known in FIELD_TYPES:
         if kind == known:
             return name, known
-    raise UsageError(f"Field {name!r}: no type {kind!r}; there are {', '.join(FIELD_TYPES)}.")
+    raise UsageError(f"Field {name!r}: there is no type {kind!r}; choose one of {', '.join(FIELD_TYPES)}.")
 
 
 def field_value(name: str, kind: FieldType, value: Any) -> FieldValue:
-    """`value` as the declared type, or ValueError with the reason (the row is then quarantined).
+    """`value` as the declared type. Raises ValueError with the reason (the row is then quarantined).
 
-    Only loss-free readings are taken: an int where a float is declared, nothing else.
+    The only conversion is an int where a float is declared, because it loses nothing.
     """
     if value is None:
         return None
@@ -204,7 +196,7 @@ def field_value(name: str, kind: FieldType, value: Any) -> FieldValue:
             return value
         case "int" if isinstance(value, int) and not isinstance(value, bool):
             if not -(2**63) <= value < 2**63:
-                raise ValueError(f"field {name!r}: {value} does not fit 64 bits")
+                raise ValueError(f"field {name!r}: {value} does not fit in 64 bits")
             return value
         case "float" if isinstance(value, int | float) and not isinstance(value, bool):
             try:
@@ -217,11 +209,11 @@ def field_value(name: str, kind: FieldType, value: Any) -> FieldValue:
         case "str[]" if isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
             capacity = collection()["declared_field"]["types"]["str[]"]["max_capacity"]
             if len(value) > capacity:
-                raise ValueError(f"field {name!r}: {len(value)} elements, at most {capacity}")
+                raise ValueError(f"field {name!r}: {len(value)} elements, the limit is {capacity}")
             for v in value:
                 _check_utf8(name, v, VARCHAR_BYTES)
             return tuple(value)
-    raise ValueError(f"field {name!r} is declared {kind}, the value is {type(value).__name__}")
+    raise ValueError(f"field {name!r} is declared {kind}, but the value is {type(value).__name__}")
 
 
 def _check_utf8(name: str, value: str, limit: int) -> None:
@@ -230,4 +222,4 @@ def _check_utf8(name: str, value: str, limit: int) -> None:
     except UnicodeEncodeError:
         raise ValueError(f"field {name!r}: a lone surrogate cannot be stored") from None
     if size > limit:
-        raise ValueError(f"field {name!r}: {size} bytes, at most {limit}")
+        raise ValueError(f"field {name!r}: {size} bytes, the limit is {limit}")

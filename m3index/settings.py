@@ -1,6 +1,7 @@
-"""Where a value comes from: flag > M3INDEX_* environment variable > profile in m3index.toml > default.
+"""The configuration file. A value comes from the first source that sets it: flag, M3INDEX_* variable, profile
+in m3index.toml, the rest of m3index.toml, default.
 
-The file holds the names of the command line's options, with `_` or `-`:
+The file uses the option names of the command line, with `_` or `-`:
 
     uri = "http://milvus:19530"
     collection = "docs"
@@ -15,15 +16,16 @@ The file holds the names of the command line's options, with `_` or `-`:
     [profile.laptop]
     uri = "m3index.db"
 
-Top-level names hold for every command, a table named like a command for that command, `[profile.NAME]`
-(same shape) over both when `--profile NAME` is given. Secrets come from the environment only.
+Top-level names apply to every command, and a table named after a command (`[search]`, `[shards.encode]`) to
+that command. `[profile.NAME]` has the same structure and overrides both with `--profile NAME`. A file cannot
+set secrets or options for a single run (`where`, `force`, `dry_run` ...).
 """
 
 from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,7 +39,7 @@ SECRETS = frozenset({"token", "password", "serve_token"})
 
 @dataclass(frozen=True, slots=True)
 class ConfigFile:
-    """A parsed m3index.toml. `common` and `commands` hold option names with `_`."""
+    """A parsed m3index.toml. common, commands: values by option name, with `_`. fields: from `[fields]`."""
 
     path: Path | None = None
     common: Mapping[str, Any] = field(default_factory=dict)
@@ -45,31 +47,31 @@ class ConfigFile:
     fields: Mapping[str, str] = field(default_factory=dict)
 
     def defaults(self, options: Mapping[str, Collection[str]]) -> dict[str, dict[str, Any]]:
-        """The default values of each command, for the options that it has.
+        """The default values of each command.
 
-        options: the names of each command's options. Raises UsageError for a name that no command
-        has, so that a misspelt one is not silently without effect.
+        options: for each command, the names of the options that a file can set. Raises UsageError for an
+        unknown name, so that a misspelt name is not ignored silently.
         """
         everywhere = {name for names in options.values() for name in names}
         for name in self.common:
             if name not in everywhere:
-                raise UsageError(f"{self.path}: no command has an option {name!r}.")
+                raise UsageError(f"{self.path}: no command has an option {name!r} that a file can set.")
         declared = [f"{name}:{kind}" for name, kind in self.fields.items()]
         defaults: dict[str, dict[str, Any]] = {}
         for command, names in options.items():
             own = self.commands.get(command, {})
             for name in own:
                 if name not in names:
-                    raise UsageError(f"{self.path}: [{command}] has no option {name!r}.")
+                    raise UsageError(f"{self.path}: [{command}] has no option {name!r} that a file can set.")
             values = {name: value for name, value in self.common.items() if name in names} | dict(own)
-            if declared and "field" in names:
-                values.setdefault("field", declared)
+            if declared and "fields" in names:
+                values.setdefault("fields", declared)
             defaults[command] = values
         return defaults
 
 
 def find() -> Path | None:
-    """The file in use: M3INDEX_CONFIG, ./m3index.toml, or the user's configuration directory's."""
+    """The path of the file: M3INDEX_CONFIG, ./m3index.toml, or in the user's configuration directory."""
     named = os.environ.get("M3INDEX_CONFIG")
     if named:
         return Path(named)
@@ -78,33 +80,33 @@ def find() -> Path | None:
 
 
 def read(path: Path | None, profile: str | None, commands: Collection[str]) -> ConfigFile:
-    """Reads the file. Raises UsageError where it is missing, no TOML, or holds what it may not."""
+    """Reads the file. Raises UsageError if it is missing, is not valid TOML or contains a wrong name."""
     if path is None:
         if profile:
-            raise UsageError(f"--profile {profile}: there is no {FILE_NAME}; name one with --config.")
+            raise UsageError(f"--profile {profile} needs a {FILE_NAME}. Name the file with --config.")
         return ConfigFile()
     try:
         document = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise UsageError(f"No configuration file {path}.") from None
+        raise UsageError(f"There is no configuration file {path}.") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{path}: {error}") from None
     profiles = document.pop("profile", {})
     if not isinstance(profiles, dict) or not all(isinstance(p, dict) for p in profiles.values()):
-        raise UsageError(f"{path}: a profile is a table: [profile.NAME].")
+        raise UsageError(f"{path}: a profile must be a table, [profile.NAME].")
     for layer in profiles.values():
-        _merge(path, [layer], commands)  # a bad one is told of before it is asked for
+        _merge(path, [layer], commands)  # reports errors in profiles that are not in use
     layers = [document]
     if profile is not None:
         if profile not in profiles:
             known = ", ".join(sorted(profiles)) or "none"
-            raise UsageError(f"{path} has no [profile.{profile}]; there are: {known}.")
+            raise UsageError(f"{path} has no [profile.{profile}]. Its profiles are: {known}.")
         layers.append(profiles[profile])
     return _merge(path, layers, commands)
 
 
 def _merge(path: Path, layers: list[dict[str, Any]], commands: Collection[str]) -> ConfigFile:
-    """Later layers win: also what they say to all commands over what earlier ones say to one."""
+    """Merges the layers. A later layer wins, even at the top level over a command in an earlier one."""
     common: dict[str, Any] = {}
     own: dict[str, dict[str, Any]] = {}
     fields: dict[str, str] = {}
@@ -113,16 +115,13 @@ def _merge(path: Path, layers: list[dict[str, Any]], commands: Collection[str]) 
             name = key.replace("-", "_")
             if name == "fields":
                 if not isinstance(value, dict):
-                    raise UsageError(f'{path}: [fields] is a table: lang = "str".')
+                    raise UsageError(f'{path}: fields must be a table, such as lang = "str" in [fields].')
                 for column, kind in value.items():
                     check_field(column, str(kind))
                     fields[column] = kind
             elif isinstance(value, dict):
-                if key not in commands:
-                    raise UsageError(f"{path}: [{key}] is no command, nor [fields] or [profile.NAME].")
-                table = {k.replace("-", "_"): v for k, v in value.items()}
-                _refuse_secrets(path, table)
-                own.setdefault(key, {}).update(table)
+                for command, table in _tables(path, key, value, commands):
+                    own.setdefault(command, {}).update(table)
             else:
                 _refuse_secrets(path, {name: value})
                 common[name] = value
@@ -131,22 +130,50 @@ def _merge(path: Path, layers: list[dict[str, Any]], commands: Collection[str]) 
     return ConfigFile(path, common, own, fields)
 
 
+def _tables(
+    path: Path, key: str, table: dict[str, Any], commands: Collection[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields commands with their values. `[search]` is a command, `[shards]` contains several."""
+    if key in commands:
+        values = {name.replace("-", "_"): value for name, value in table.items()}
+        _refuse_secrets(path, values)
+        if isinstance(fields := values.get("fields"), dict):
+            values["fields"] = [
+                f"{column}:{check_field(column, str(kind))[1]}" for column, kind in fields.items()
+            ]
+        yield key, values
+        return
+    if not any(command.startswith(f"{key} ") for command in commands):
+        raise UsageError(
+            f"{path}: [{key}] is not the name of a command. Other tables are [fields] and [profile.NAME]."
+        )
+    for name, inner in table.items():
+        if not isinstance(inner, dict) or f"{key} {name}" not in commands:
+            known = ", ".join(command for command in commands if command.startswith(f"{key} "))
+            raise UsageError(f"{path}: [{key}.{name}] is not the name of a command. Use {known}.")
+        yield from _tables(path, f"{key} {name}", inner, commands)
+
+
 def _refuse_secrets(path: Path, values: Mapping[str, Any]) -> None:
     for name in values:
         if name in SECRETS:
-            raise UsageError(f"{path}: {name!r} does not belong in a file; set M3INDEX_{name.upper()}.")
+            raise UsageError(
+                f"{path}: {name!r} must not be stored in a file. Set M3INDEX_{name.upper()} instead."
+            )
 
 
 def write_table(path: Path, table: str, values: Mapping[str, Any]) -> None:
-    """Sets these names in `[table]` of the file; its other lines and comments stay as they are.
+    """Sets values in a table of the file and keeps its other lines and comments.
 
-    Raises UsageError where the file cannot be read as TOML or written.
+    Raises UsageError if the file is not valid TOML or cannot be written, or if tomlkit is missing.
     """
     try:
         import tomlkit
         import tomlkit.exceptions
     except ImportError:
-        raise UsageError("Writing the configuration needs tomlkit: pip install 'm3index[eval]'.") from None
+        raise UsageError(
+            "Writing the configuration file needs tomlkit. Install it with: pip install 'm3index[eval]'"
+        ) from None
     try:
         document = tomlkit.parse(path.read_text("utf-8")) if path.exists() else tomlkit.document()
         section = document.setdefault(table, tomlkit.table())
@@ -156,4 +183,4 @@ def write_table(path: Path, table: str, values: Mapping[str, Any]) -> None:
         partial.write_text(tomlkit.dumps(document), "utf-8")
         partial.replace(path)
     except (OSError, UnicodeDecodeError, tomlkit.exceptions.TOMLKitError) as error:
-        raise UsageError(f"{path} could not be changed: {error}") from None
+        raise UsageError(f"Cannot change {path}: {error}") from None

@@ -1,4 +1,4 @@
-"""The nouns of m3index: frozen, slotted dataclasses that the layers hand to each other."""
+"""The data types that the layers of m3index exchange, as frozen dataclasses with slots."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-if TYPE_CHECKING:  # `m3index --help` loads this module, and has no need of numpy
+from m3index.errors import UsageError
+
+if TYPE_CHECKING:  # `m3index --help` imports this module and does not need numpy
     import numpy as np
     from numpy.typing import NDArray
 
@@ -21,7 +23,7 @@ SparseKind: TypeAlias = Literal["lexical", "bm25", "none"]
 Storage: TypeAlias = Literal["fp32", "fp16", "bf16"]
 
 DEFAULT_SOURCE = "default"
-DEFAULT_COLLECTION = "m3index"
+DEFAULT_COLLECTION = "docs"
 
 
 # ------------------------------------------------------------------ corpus
@@ -29,7 +31,7 @@ DEFAULT_COLLECTION = "m3index"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a document was read; `line` counts from 1 (for Parquet: the row)."""
+    """The place a document was read from. line: from 1; the row in Parquet."""
 
     path: str
     line: int | None = None
@@ -40,22 +42,34 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Document:
+    """A document to index. Raises UsageError for an empty id or text and for a wrong type.
+
+    metadata: a mapping of JSON values, which also holds the declared fields. place: where it was read.
+    """
+
     doc_id: str
     text: str
     title: str = ""
     metadata: Metadata = field(default_factory=dict)
     place: Place | None = None
 
+    def __post_init__(self) -> None:
+        for name, value in (("doc_id", self.doc_id), ("text", self.text)):
+            if not isinstance(value, str) or not value or value.isspace():
+                raise UsageError(f"The {name} of a document must be a non-empty string, not {value!r}.")
+        if not isinstance(self.title, str):
+            raise UsageError(f"The title of a document must be a string, not {self.title!r}.")
+        if not isinstance(self.metadata, Mapping):
+            raise UsageError(f"The metadata of a document must be a mapping, not {self.metadata!r}.")
+
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A row of a corpus that is no document; it goes to the quarantine and the run goes on.
+    """A row of a corpus that cannot be indexed. It is quarantined and the run continues.
 
-    `raw` is the row as it was read (a line of JSON, or the row as JSON), so that the quarantine
-    file can be mended and replayed; `truncated` where it was too long to keep whole. `document` is
-    there instead where the row was readable and was refused later. `identified` is True where the
-    row has a usable id: a document that is present in the corpus but bad must not be taken for one
-    that has left it.
+    raw: the row as it was read (a line of JSON, or the row as JSON), so that the quarantine file can be
+    corrected and ingested. truncated: the row was too long to keep completely. document: set instead of `raw`
+    if the row was readable but rejected later.
     """
 
     place: Place
@@ -67,21 +81,22 @@ class Rejected:
 
     @classmethod
     def of(cls, document: Document, reason: str) -> Rejected:
-        """A document that was read well and cannot be indexed for this reason."""
+        """A readable document that cannot be indexed for this reason."""
         place = document.place or Place("<memory>")
         return cls(place, reason, doc_id=document.doc_id, document=document)
 
     @property
     def identified(self) -> bool:
+        """Whether the row has a usable id; its document must not be taken for one that left the corpus."""
         return self.doc_id is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A window of a document's text. `text` is exactly `document.text[start:end]`.
+    """A window of a document's text: exactly `document.text[start:end]`.
 
-    `token_ids` are the ids of prompt + title + newline + text with the model's special tokens,
-    as the encoder takes them: shape (n,), int32.
+    token_ids: prompt + title + newline + text with the special tokens of the model, as the encoder takes
+    them; shape (n,), int32.
     """
 
     ordinal: int
@@ -96,23 +111,23 @@ class Passage:
 
 
 def join_title(title: str, text: str) -> str:
-    """What is encoded, and what BM25 sees: title, newline, text; the text alone without a title."""
+    """The text that is encoded and indexed by BM25: title, newline, text; without a title only the text."""
     return f"{title}\n{text}" if title else text
 
 
 def document_key(source: str, doc_id: str) -> str:
-    """128-bit hex digest of (source, doc_id): 32 characters that are safe in any filter."""
+    """The 128-bit hex digest of (source, doc_id): 32 characters that are safe in any filter."""
     payload = source.encode("utf-8", "surrogatepass") + b"\0" + doc_id.encode("utf-8", "surrogatepass")
     return hashlib.blake2b(payload, digest_size=16).hexdigest()
 
 
 def passage_key(key: str, ordinal: int) -> str:
-    """The primary key of a passage: the document's key, `-`, the ordinal."""
+    """The primary key of a passage: the key of the document, `-`, the ordinal."""
     return f"{key}-{ordinal}"
 
 
 def key_of_passage(passage_id: str) -> str:
-    """The document's key inside a primary key."""
+    """The key of the document in a primary key."""
     return passage_id.partition("-")[0]
 
 
@@ -121,7 +136,7 @@ def key_of_passage(passage_id: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SparseRows:
-    """Lexical weights of n texts in CSR form; token ids ascend within a row, weights are > 0.
+    """The lexical weights of n texts in CSR form; token ids ascend within a row, weights are > 0.
 
     indptr: (n + 1,) int64; indices: (nnz,) int32 token ids; values: (nnz,) float32.
     """
@@ -156,9 +171,9 @@ class SparseVector:
 class EncodedBatch:
     """The vectors of n texts, in the order of the texts.
 
-    dense: (n, dim) float32 of unit norm. lexical: n rows, or None where the encoder has no lexical
-    head or it was not asked for. multi_vector: n arrays (tokens - 1, width) of unit rows, likewise.
-    tokens: (n,) int32, special tokens counted.
+    dense: (n, dim) float32 with unit norm. lexical: n rows; None if not available or not requested.
+    multi_vector: n arrays (tokens - 1, width) of unit rows; None likewise. tokens: (n,) int32, including
+    special tokens.
     """
 
     dense: FloatArray
@@ -172,11 +187,11 @@ class EncodedBatch:
 
 @dataclass(frozen=True, slots=True)
 class EncoderInfo:
-    """What an encoder is and can do.
+    """The properties of an encoder.
 
-    `space_id` is equal for encoders whose vectors may be compared; `encoder_id` names the exact
-    model and settings. `limit` is the most tokens of one input, special tokens counted.
-    `window_reserve` is how many of them the special tokens and the document prompt take.
+    limit: the maximum number of tokens per input, including special tokens. window_reserve: the tokens of it
+    taken by special tokens and the document prompt. space_id: equal for encoders whose vectors can be
+    compared. encoder_id: identifies the exact model and settings.
     """
 
     name: str
@@ -195,7 +210,7 @@ class EncoderInfo:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row to write. `sparse` is None unless the collection's sparse kind is `lexical`."""
+    """A row to write. sparse: None unless the sparse vectors of the collection are `lexical`."""
 
     passage_id: str
     doc_id: str
@@ -213,7 +228,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A passage that one leg found. Scores are comparable within one leg only; higher is better."""
+    """A passage retrieved by one leg. score: comparable only within the leg; higher is better."""
 
     passage_id: str
     score: float
@@ -237,13 +252,15 @@ class Leg(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Query:
+    """A query of a set. query_id: its id in qrels and run files."""
+
     query_id: str
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class LegRank:
-    """A hit's place in one leg: rank from 1, the leg's raw score, what it adds to the fused score."""
+    """A hit's position in one leg. rank: from 1. score: of the leg. contribution: to the fused score."""
 
     rank: int
     score: float
@@ -251,7 +268,36 @@ class LegRank:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredPassage:
+    """A stored passage."""
+
+    ordinal: int
+    passage_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDocument:
+    """A stored document. passage_count: the number of all its passages. passages: those requested, in order;
+    neighbouring passages overlap."""
+
+    doc_id: str
+    source: str
+    title: str
+    metadata: Metadata
+    passage_count: int
+    passages: tuple[StoredPassage, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
+    """A document (or passage, or group) found by a search, with its best passage.
+
+    rank: from 1. score: the fused score, comparable only within one result. legs: its position in each leg
+    that retrieved it. rerank_score, fused_rank: the score of the reranker and the rank before reranking.
+    group: the value of `group_by`.
+    """
+
     rank: int
     doc_id: str
     passage_id: str

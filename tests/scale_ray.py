@@ -6,24 +6,23 @@ import json
 import sys
 from pathlib import Path
 
-from m3index.api import EncoderChoice
 from m3index.corpus.mapping import FieldMapping
-from m3index.corpus.windows import PassageSettings
+from m3index.encoder.options import Model
 from m3index.files import Folder
-from m3index.scale.encode import EncodeSettings
-from m3index.scale.spread import Engine, Source, encode_on_ray
+from m3index.scale.on_ray import CorpusInput, encode_on_ray
+from m3index.scale.options import Cluster, EncodeOptions
 
-SETTINGS = EncodeSettings(passages=PassageSettings(40, 4), block=128)
+ENCODE = EncodeOptions(passage_tokens=40, overlap=4, shard_documents=128)
 
 
-def source(corpus: str) -> Source:
+def source(corpus: str) -> CorpusInput:
     """corpus: a folder, here or in an object store."""
     named = [corpus] if "://" in corpus else [str(path) for path in sorted(Path(corpus).glob("*.jsonl"))]
-    return Source(named, FieldMapping())
+    return CorpusInput(named, FieldMapping())
 
 
-def choice(model: str) -> EncoderChoice:
-    return EncoderChoice(model, device="cpu", precision="fp32", batch_tokens="16384")
+def tiny(model: str) -> Model:
+    return Model(encoder=model, device="cpu", precision="fp32", batch_tokens="16384")
 
 
 def head() -> None:
@@ -36,8 +35,8 @@ def head() -> None:
 
 
 def run(address: str, corpus: str, model: str, out: str) -> None:
-    engine = Engine(address=address, actors=2)
-    summary = encode_on_ray(source(corpus), Folder(out), choice(model).load, SETTINGS, engine)
+    cluster = Cluster(engine="ray", ray_address=address, actors=2)
+    summary = encode_on_ray(source(corpus), Folder(out), tiny(model).load, ENCODE, cluster)
     print(json.dumps(summary.to_json()), flush=True)
 
 

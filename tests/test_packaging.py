@@ -1,4 +1,4 @@
-"""What is installed is pinned, held to hashes, listed with its licence; the version is the package's."""
+"""Dependencies are pinned with hashes and listed with licences, and the version is that of the package."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ACTION = re.compile(r"uses: [\w.-]+/[\w./-]+@(\S+)(?: +# (\S+))?$", re.MULTILINE
 
 
 def pins(path: Path) -> dict[str, set[str]]:
-    """The versions of each package; a lock has two where they depend on the Python."""
+    """The versions of each package; there are two if they depend on the Python version."""
     found: dict[str, set[str]] = {}
     for name, version in re.findall(r"^([\w.-]+)==([^ ;\\\s]+)", path.read_text("utf-8"), re.MULTILINE):
         found.setdefault(canonicalize_name(name), set()).add(version)
@@ -33,7 +33,7 @@ def pins(path: Path) -> dict[str, set[str]]:
 CONSTRAINTS = pins(REPOSITORY / "constraints.txt")
 
 
-def test_the_locks_are_there() -> None:
+def test_the_locks_exist() -> None:
     assert {path.name for path in LOCKS} == {"dev.txt", "docs.txt", "fuzz.txt", "image.txt", "tools.txt"}
     assert all(len(versions) == 1 for versions in CONSTRAINTS.values())
 
@@ -51,7 +51,7 @@ def test_a_lock_has_a_hash_for_every_package_and_the_versions_of_the_constraints
 
 
 @pytest.mark.parametrize(("lock", "extras"), [("dev.txt", ("dev",)), ("image.txt", ("offline", "serve"))])
-def test_a_lock_has_what_the_project_asks_for(lock: str, extras: tuple[str, ...]) -> None:
+def test_a_lock_has_the_requirements_of_the_project(lock: str, extras: tuple[str, ...]) -> None:
     locked = pins(REPOSITORY / "requirements" / lock)
     asked = [Requirement(text) for text in PROJECT["dependencies"]]
     asked += [Requirement(text) for extra in extras for text in PROJECT["optional-dependencies"][extra]]
@@ -63,12 +63,12 @@ def test_a_lock_has_what_the_project_asks_for(lock: str, extras: tuple[str, ...]
         assert all(need.specifier.contains(version) for version in locked[name]), f"{name}: make lock"
 
 
-def test_torch_is_told_to_the_lock_as_it_is_pinned() -> None:
+def test_torch_is_locked_as_it_is_pinned() -> None:
     told = tomllib.loads((REPOSITORY / "requirements" / "uv.toml").read_text("utf-8"))["dependency-metadata"]
     assert [(entry["name"], {entry["version"]}) for entry in told] == [("torch", CONSTRAINTS["torch"])]
 
 
-def test_licences_are_of_the_pinned_versions() -> None:
+def test_licences_match_the_pinned_versions() -> None:
     page = (REPOSITORY / "docs" / "licences.md").read_text("utf-8")
     rows = re.findall(r"^\| ([\w.-]+) \| ([\w.]+) \| ([^|]+) \|", page, re.MULTILINE)
     listed = {name: version for name, version, _ in rows if name != "package"}
@@ -79,13 +79,13 @@ def test_licences_are_of_the_pinned_versions() -> None:
     assert not unknown
 
 
-def test_the_version_is_the_installed_package_s() -> None:
+def test_the_version_is_that_of_the_installed_package() -> None:
     assert m3index.__version__ == metadata.version("m3index")
     with pytest.raises(AttributeError, match="no attribute 'other'"):
         m3index.other  # noqa: B018
 
 
-def test_a_source_tree_that_nobody_installed_has_a_version(tmp_path: Path) -> None:
+def test_an_uninstalled_source_tree_has_a_version(tmp_path: Path) -> None:
     (tmp_path / "m3index").symlink_to(REPOSITORY / "m3index")
     program = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import m3index; print(m3index.__version__)"
     command = [sys.executable, "-I", "-S", "-c", program]

@@ -1,4 +1,4 @@
-"""The contracts in schemas/: valid, shipped, and what the code goes by."""
+"""The schemas in schemas/ are valid, are shipped and match the code."""
 
 from __future__ import annotations
 
@@ -28,7 +28,55 @@ def test_the_schemas_are_valid(path: Path) -> None:
     assert loaded["title"]
 
 
-def test_a_schema_that_is_not_there() -> None:
+COLLECTION = {
+    "type": "collection",
+    "name": "docs",
+    "serving": 1,
+    "generations": 1,
+    "encoder": "offline",
+    "sparse": "bm25",
+    "rows": 3,
+    "last_success": None,
+}
+SETTING = {"type": "setting", "name": "k", "value": 5, "from": "m3index.toml", "commands": ["search"]}
+SUMMARY = {"type": "summary", "command": "sync", "seconds": None, "exit": 0}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        COLLECTION,
+        COLLECTION | {"serving": None, "last_success": "2026-01-01T00:00:00+00:00"},
+        SETTING,
+        SETTING | {"value": ["lang:str"], "from": "default"},
+        SUMMARY | {"dry_run": True, "generation": None},
+        SUMMARY | {"dry_run": False, "generation": 2},
+        {"type": "generation", "name": "docs__g1"},
+    ],
+)
+def test_valid_event_lines(line: dict[str, object]) -> None:
+    Draft202012Validator(schema.load("event.schema.json")).validate(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        COLLECTION | {"rows": -1},
+        COLLECTION | {"sparse": "splade"},
+        COLLECTION | {"more": 1},
+        {name: value for name, value in COLLECTION.items() if name != "serving"},
+        {name: value for name, value in SETTING.items() if name != "commands"},
+        SUMMARY | {"dry_run": None},
+        SUMMARY | {"generation": "1"},
+        {"type": "summary", "command": "sync"},
+        {"name": "docs"},
+    ],
+)
+def test_invalid_event_lines(line: dict[str, object]) -> None:
+    assert not Draft202012Validator(schema.load("event.schema.json")).is_valid(line)
+
+
+def test_a_missing_schema() -> None:
     with pytest.raises(FileNotFoundError, match=r"nothere\.json"):
         schema.load("nothere.json")
 
@@ -60,7 +108,7 @@ def test_collection_json_and_the_code_agree() -> None:
 
 
 def test_a_row_has_the_fields_of_the_definition() -> None:
-    """What is written per row (types.Row) and what the collection holds are the same names."""
+    """The fields of types.Row match the columns of the collection."""
     from dataclasses import fields
 
     from m3index.types import Row
@@ -78,7 +126,7 @@ def test_pymilvus_takes_the_definition(sparse: str) -> None:
     assert {field.name for field in made.fields} >= {"passage_id", "text", "dense", "lang", "tags"}
 
 
-def test_what_is_changed_in_an_index() -> None:
+def test_index_changes() -> None:
     told = ["dense.search.ef=512", " dense.type = HNSW_SQ ", "dense.M=8", "dense.M=24", "rows.mmap=true"]
     choice = schema.IndexChoice.parse("large", told)
     assert choice.changes == ("dense.M=24", "dense.search.ef=512", "dense.type=HNSW_SQ", "rows.mmap=true")
@@ -92,14 +140,14 @@ def test_what_is_changed_in_an_index() -> None:
 
 
 @pytest.mark.parametrize("change", ["", "M=24", "dense.M", "dense.=1", "rows.M=1", "bm25.x=1", "dense.a.b=1"])
-def test_a_change_that_is_none(change: str) -> None:
+def test_an_invalid_index_change(change: str) -> None:
     with pytest.raises(UsageError, match=r"LEG\.NAME=VALUE"):
         schema.IndexChoice.parse("small", [change])
     with pytest.raises(UsageError, match="there are small, large, huge"):
         schema.IndexChoice.parse("tiny")
 
 
-def test_the_tenant_field_is_a_declared_one() -> None:
+def test_the_tenant_field_is_declared() -> None:
     assert schema.with_tenant({"lang": "str"}, None) == ({"lang": "str"}, None)
     assert schema.with_tenant({"lang": "str"}, "org") == ({"lang": "str", "org": "str"}, "org")
     assert schema.with_tenant({"org": "int"}, "org") == ({"org": "int"}, "org")
@@ -132,7 +180,7 @@ def test_declarations(text: str, parsed: tuple[str, str]) -> None:
 @pytest.mark.parametrize(
     "name", ["", "a b", "1a", "_a", "ä", "text", "dense", "bm25_input", "a" * 256, 'x"', "a-b"]
 )
-def test_names_that_no_field_may_have(name: str) -> None:
+def test_invalid_field_names(name: str) -> None:
     with pytest.raises(UsageError):
         check_field(name, "str")
 
@@ -144,7 +192,7 @@ def test_names_that_no_field_may_have(name: str) -> None:
         ("float", 0.5, 0.5), ("bool", True, True), ("str[]", ["a", "b"], ("a", "b")), ("str[]", [], ()),
     ],
 )  # fmt: skip
-def test_values_that_fit(kind: str, given: object, stored: object) -> None:
+def test_valid_values(kind: str, given: object, stored: object) -> None:
     found = field_value("x", kind, given)  # type: ignore[arg-type]
     assert found == stored
     assert type(found) is type(stored)
@@ -160,7 +208,7 @@ def test_values_that_fit(kind: str, given: object, stored: object) -> None:
     ],
     ids=lambda value: str(value)[:12].encode("ascii", "replace").decode(),
 )  # fmt: skip
-def test_values_that_do_not(kind: str, given: object) -> None:
+def test_invalid_values(kind: str, given: object) -> None:
     with pytest.raises(ValueError, match="field 'x'"):
         field_value("x", kind, given)  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""Flags > M3INDEX_* variables > profile > m3index.toml > defaults, and what the file may not hold."""
+"""The order flags, M3INDEX_* variables, profile, m3index.toml, defaults, and errors in the file."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from terminal import Command
 from m3index import settings
 from m3index.errors import UsageError
 
-COMMANDS = ("search", "ingest")
 OPTIONS = {
     "search": ["uri", "k", "mode", "collection", "where"],
-    "ingest": ["uri", "collection", "passage_tokens", "field"],
+    "ingest": ["uri", "collection", "passage_tokens", "fields"],
 }
+COMMANDS = tuple(OPTIONS)
+NESTED = {"ingest": ["storage", "fields"], "shards encode": ["storage", "actors"], "shards load": ["storage"]}
 
 
 def defaults(folder: Path, text: str, profile: str | None = None) -> dict[str, dict[str, object]]:
@@ -28,12 +29,12 @@ def test_common_names_go_to_the_commands_that_have_them(tmp_path: Path) -> None:
     assert found == {"search": {"uri": "a.db", "k": 3}, "ingest": {"uri": "a.db", "passage_tokens": "full"}}
 
 
-def test_a_commands_table_is_its_own(tmp_path: Path) -> None:
+def test_the_table_of_a_command(tmp_path: Path) -> None:
     found = defaults(tmp_path, 'collection = "a"\n[search]\ncollection = "b"\nk = 5\n')
     assert found == {"search": {"collection": "b", "k": 5}, "ingest": {"collection": "a"}}
 
 
-def test_a_profile_is_over_both(tmp_path: Path) -> None:
+def test_a_profile_overrides_both(tmp_path: Path) -> None:
     text = (
         'collection = "a"\n[search]\ncollection = "b"\nk = 5\n'
         '[profile.one]\ncollection = "c"\n[profile.one.search]\nk = 6\n'
@@ -49,41 +50,90 @@ def test_a_profile_is_over_both(tmp_path: Path) -> None:
     }
 
 
+def test_fields_of_one_command(tmp_path: Path) -> None:
+    found = defaults(tmp_path, '[fields]\nlang = "str"\n[ingest.fields]\nyear = "int"\n')
+    assert found == {"search": {}, "ingest": {"fields": ["year:int"]}}
+    with pytest.raises(UsageError, match="no type 'date'"):
+        defaults(tmp_path, '[ingest.fields]\nday = "date"\n')
+
+
+def nested(folder: Path, text: str, profile: str | None = None) -> dict[str, dict[str, object]]:
+    path = folder / "m3index.toml"
+    path.write_text(text, "utf-8")
+    return settings.read(path, profile, NESTED.keys()).defaults(NESTED)
+
+
+def test_the_table_of_a_command_in_a_group(tmp_path: Path) -> None:
+    text = (
+        'storage = "bf16"\n[shards.encode]\nstorage = "fp16"\nactors = 2\n'
+        "[profile.p.shards.encode]\nactors = 3\n[profile.q]\nstorage = 'fp32'\n"
+    )
+    encode = {"storage": "fp16", "actors": 2}
+    others = {"ingest": {"storage": "bf16"}, "shards load": {"storage": "bf16"}}
+    assert nested(tmp_path, text) == {**others, "shards encode": encode}
+    assert nested(tmp_path, text, "p") == {**others, "shards encode": encode | {"actors": 3}}
+    assert nested(tmp_path, text, "q") == {
+        "ingest": {"storage": "fp32"},
+        "shards encode": {"storage": "fp32", "actors": 2},
+        "shards load": {"storage": "fp32"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "[shards.encod]\nactors = 3",
+            r"\[shards.encod\] is not the name of a command. Use shards encode, shards load",
+        ),
+        ("[shards]\nactors = 3", r"\[shards.actors\] is not the name of a command. Use shards encode"),
+        ("[shards.load]\nactors = 3", r"\[shards load\] has no option 'actors'"),
+        ("[shards.encode]\ntoken = 'x'", "M3INDEX_TOKEN"),
+        ("[profile.p.shards.encode]\ntoken = 'x'", "M3INDEX_TOKEN"),
+        ("[profile.p.shard.encode]\nactors = 3", r"\[shard\] is not the name of a command"),
+        ("[encode]\nactors = 3", r"\[encode\] is not the name of a command"),
+    ],
+)
+def test_an_invalid_table_in_a_group(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        nested(tmp_path, text)
+
+
 def test_fields(tmp_path: Path) -> None:
     found = defaults(
         tmp_path, '[fields]\nlang = "str"\nyear = "int"\n[profile.p.fields]\ntags = "str[]"\n', "p"
     )
-    assert found == {"search": {}, "ingest": {"field": ["lang:str", "year:int", "tags:str[]"]}}
+    assert found == {"search": {}, "ingest": {"fields": ["lang:str", "year:int", "tags:str[]"]}}
 
 
 @pytest.mark.parametrize(
-    ("text", "profile", "said"),
+    ("text", "profile", "message"),
     [
         ("colection = 'x'", None, "no command has an option 'colection'"),
         ("[search]\npassage_tokens = 5", None, r"\[search\] has no option 'passage_tokens'"),
-        ("[serch]\nk = 5", None, r"\[serch\] is no command"),
+        ("[serch]\nk = 5", None, r"\[serch\] is not the name of a command"),
         ("token = 'root:Milvus'", None, "M3INDEX_TOKEN"),
         ("[search]\ntoken = 'root:Milvus'", None, "M3INDEX_TOKEN"),
         ("[profile.p]\ntoken = 'root:Milvus'", "p", "M3INDEX_TOKEN"),
         ("[profile.p]\ntoken = 'root:Milvus'", None, "M3INDEX_TOKEN"),
-        ("fields = 'lang'", None, "is a table"),
+        ("fields = 'lang'", None, "must be a table"),
         ("[fields]\nlang = 'text'", None, "no type 'text'"),
         ("[fields]\nlang = 5", None, "no type '5'"),
         ("[fields]\n'a b' = 'str'", None, "letters, digits and _"),
         ("k = ", None, "m3index.toml"),
-        ("k = 1", "p", "no .profile.p.; there are: none"),
-        ("[profile.a]\n[profile.b]", "p", "there are: a, b"),
-        ("profile = 5", None, "is a table"),
-        ("[profile]\np = 5", "p", "is a table"),
+        ("k = 1", "p", "no .profile.p.. Its profiles are: none"),
+        ("[profile.a]\n[profile.b]", "p", "profiles are: a, b"),
+        ("profile = 5", None, "must be a table"),
+        ("[profile]\np = 5", "p", "must be a table"),
     ],
 )  # fmt: skip
-def test_what_a_file_may_not_hold(tmp_path: Path, text: str, profile: str | None, said: str) -> None:
-    with pytest.raises(UsageError, match=said):
+def test_an_invalid_file(tmp_path: Path, text: str, profile: str | None, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         defaults(tmp_path, text, profile)
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="No configuration file"):
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="There is no configuration file"):
         settings.read(tmp_path / "nothere.toml", None, COMMANDS)
     with pytest.raises(UsageError, match="--config"):
         settings.read(None, "laptop", COMMANDS)
@@ -92,7 +142,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         settings.read(tmp_path / "binary.toml", None, COMMANDS)
 
 
-def test_where_the_file_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_path_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
     assert settings.find() is None
@@ -110,7 +160,7 @@ def test_where_the_file_is_looked_for(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_the_order(m3index: Command, tmp_path: Path) -> None:
-    """Told apart by the collection that is not there."""
+    """The error about the missing collection shows which value is in effect."""
 
     def collection(*arguments: str, **environment: str) -> str:
         done = m3index(*arguments, **environment)
@@ -119,7 +169,7 @@ def test_the_order(m3index: Command, tmp_path: Path) -> None:
 
     (tmp_path / "x.db").mkdir()
     status = ("status", "--uri", "x.db")
-    assert collection(*status) == "m3index"
+    assert collection(*status) == "docs"
     (tmp_path / "m3index.toml").write_text('collection = "file"\n[profile.p]\ncollection = "profile"\n')
     assert collection(*status) == "file"
     assert collection("--profile", "p", *status) == "profile"
@@ -134,31 +184,43 @@ def test_the_order(m3index: Command, tmp_path: Path) -> None:
 def test_fields_of_the_file_are_declared(m3index: Command, dense_model: Path, corpus: Path) -> None:
     (corpus.parent / "m3index.toml").write_text(
         f'encoder = "{dense_model}"\nuri = "mine.db"\n[fields]\nlang = "str"\n[search]\nk = 2\n'
-        'format = "ids"\nwhere = ["lang=en"]\nmode = "dense"\n'
+        'format = "ids"\nmode = "dense"\n'
     )
     assert m3index("ingest", corpus).code == 0
     assert (corpus.parent / "mine.db").is_dir()
-    assert sorted(m3index("search", "fox").out.split()) == ["book-en", "fox-en"]
+    assert sorted(m3index("search", "fox", "--where", "lang=en").out.split()) == ["book-en", "fox-en"]
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("colour = true", "no command has an option 'colour'"),
         ("token = 'x'", "M3INDEX_TOKEN"),
-        ("k = 'many'", "'-k'"),
-        ("[search]\nwhere = 'lang=en'\nk = [1]", "-k"),
+        ("k = 'many'", "-k takes a whole number"),
+        ("k = 1.5", "-k takes a whole number"),
+        ("[search]\nk = [1]", "-k"),
+        ("[search]\npassages = 'perhaps'", "--passages"),
+        ("[search]\nweights = {dense = 1}", "--weights"),
+        ("[search]\nwhere = 'lang=en'", "[search] has no option 'where' that a file can set"),
+        ("filter = 'year > 1'", "no command has an option 'filter' that a file can set"),
+        ("[search]\nsource = 'a'", "[search] has no option 'source' that a file can set"),
+        ("dry_run = true", "no command has an option 'dry_run' that a file can set"),
+        ("[sync]\nforce = true", "[sync] has no option 'force' that a file can set"),
+        ("[delete]\nyes = true", "[delete] has no option 'yes' that a file can set"),
+        ("[verify]\nrepair = true", "[verify] has no option 'repair' that a file can set"),
+        ("[sync]\nremovals-only = true", "[sync] has no option 'removals_only' that a file can set"),
+        ("[tune]\nwrite = true", "[tune] has no option 'write' that a file can set"),
     ],
 )
-def test_a_bad_file_is_one_line(m3index: Command, tmp_path: Path, text: str, said: str) -> None:
+def test_a_bad_file_is_one_line(m3index: Command, tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "m3index.toml").write_text(text)
     done = m3index("search", "fox")
     assert done.code == 2
-    assert said in done.err
+    assert message in done.err
     assert "Traceback" not in done.err
 
 
-def test_a_bad_file_does_not_stand_before_the_help(m3index: Command, tmp_path: Path) -> None:
+def test_a_bad_file_does_not_prevent_help(m3index: Command, tmp_path: Path) -> None:
     (tmp_path / "m3index.toml").write_text("colour = true")
     assert m3index("--help").code == 0
     assert m3index("--version").code == 0

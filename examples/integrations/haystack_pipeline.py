@@ -10,7 +10,7 @@ from pathlib import Path
 
 from haystack import Pipeline
 
-from m3index.api import Index
+from m3index import Index
 from m3index.integrations.haystack import M3Retriever
 
 CORPUS = Path(__file__).resolve().parent.parent / "corpus.jsonl"
@@ -19,9 +19,9 @@ CORPUS = Path(__file__).resolve().parent.parent / "corpus.jsonl"
 def main(corpus: Path = CORPUS) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         uri = f"{folder}/almanac.db"
-        with Index.open("almanac", uri=uri, encoder="offline") as index:
-            index.ingest([str(corpus)], fields={"lang": "str", "year": "int"})
-        retriever = M3Retriever("almanac", uri=uri, top_k=3, where=["lang=en"])
+        with Index("almanac", uri=uri, encoder="offline") as index:
+            index.ingest(corpus, fields={"lang": str, "year": int})
+        retriever = M3Retriever("almanac", uri, search={"k": 3, "where": {"lang": "en"}})
         pipeline = Pipeline()
         pipeline.add_component("retriever", retriever)
         question = "how do bees tell each other where the flowers are"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from m3index.api import Index
+from m3index import Index
 from m3index.integrations.llamaindex import M3Retriever
 
 CORPUS = Path(__file__).resolve().parent.parent / "corpus.jsonl"
@@ -17,10 +17,10 @@ CORPUS = Path(__file__).resolve().parent.parent / "corpus.jsonl"
 def main(corpus: Path = CORPUS) -> list[str]:
     with (
         tempfile.TemporaryDirectory() as folder,
-        Index.open("almanac", uri=f"{folder}/almanac.db", encoder="offline") as index,
+        Index("almanac", uri=f"{folder}/almanac.db", encoder="offline") as index,
     ):
-        index.ingest([str(corpus)], fields={"lang": "str", "year": "int"})
-        retriever = M3Retriever(index, top_k=3, where=["lang=en"])
+        index.ingest(corpus, fields={"lang": str, "year": int})
+        retriever = M3Retriever(index, k=3, where={"lang": "en"})
         nodes = retriever.retrieve("how do bees tell each other where the flowers are")
     for found in nodes:
         print(found.node.metadata["title"], "|", found.node.text[:60])

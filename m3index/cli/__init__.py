@@ -1,4 +1,4 @@
-"""The command line: one thin file per command. A command parses, calls the library, prints."""
+"""The command line. A command parses its options, calls the library and prints the result."""
 
 from __future__ import annotations
 
@@ -6,93 +6,41 @@ from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
-import typer.main
 
 import m3index
 from m3index import settings
-from m3index.cli import (
-    bench,
-    delete,
-    distill,
-    doctor,
-    drift,
-    encode,
-    eval,  # noqa: A004  (a module)
-    export,
-    generations,
-    ingest,
-    load,
-    mcp,
-    models,
-    plan,
-    reference,
-    reindex,
-    run,
-    search,
-    serve,
-    status,
-    tune,
-    verify,
-)
-from m3index.cli import (
-    config as configuration,
-)
+from m3index.cli.apps import app
+from m3index.cli.command import COMMANDS
 from m3index.errors import M3IndexError
 
-app = typer.Typer(
-    name="m3index",
-    help="Index a multilingual corpus into Milvus with BGE-M3, search it, and keep it right every night.",
-    epilog="Options can also be set by M3INDEX_* variables and in m3index.toml.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+# Each module registers its commands; the order is that of the help text.
+# isort: off
+from m3index.cli import ingest, search, status, verify, delete, reindex, evaluate, models, serve
+from m3index.cli import shards, generations, collections, config, doctor
+# isort: on
 
-app.command("ingest")(ingest.ingest)
-app.command("sync")(ingest.sync)
-app.command("plan")(plan.plan)
-app.command("search")(search.search)
-app.command("run")(run.run)
-app.command("status")(status.status)
-app.command("verify")(verify.verify)
-app.command("delete")(delete.delete)
-app.command("prune")(ingest.prune)
-app.command("reindex")(reindex.reindex)
-app.command("generations")(generations.generations)
-app.command("rollback")(generations.rollback)
-app.command("unlock")(generations.unlock)
-app.command("eval")(eval.evaluate)
-app.command("tune")(tune.tune)
-app.command("distill")(distill.distill)
-app.command("drift")(drift.drift)
-app.command("bench")(bench.bench)
-app.command("encode")(encode.encode)
-app.command("load")(load.load)
-app.command("export")(export.export)
-app.command("serve")(serve.serve)
-app.command("mcp")(mcp.mcp)
-app.command("models")(models.models)
-app.command("doctor")(doctor.doctor)
-app.command("init")(configuration.init)
-app.add_typer(configuration.config)
+__all__ = [
+    "app", "collections", "config", "delete", "doctor", "evaluate", "generations", "ingest", "models",
+    "reindex", "search", "serve", "shards", "status", "verify",
+]  # fmt: skip
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(show: bool) -> None:
+    if show:
         typer.echo(f"m3index {m3index.__version__}")
         raise typer.Exit
 
 
 @app.callback()
 def main(
-    ctx: typer.Context,
+    context: typer.Context,
     config: Annotated[
         Optional[Path],  # noqa: UP045  (typer evaluates it)
         typer.Option(
             envvar="M3INDEX_CONFIG",
             metavar="FILE",
-            show_default="m3index.toml here, else in the user's configuration",
-            help="Configuration file.",
+            show_default=False,
+            help="Configuration file. Default: m3index.toml here, else in the configuration directory.",
         ),
     ] = None,
     profile: Annotated[
@@ -100,7 +48,7 @@ def main(
         typer.Option(
             envvar="M3INDEX_PROFILE",
             metavar="NAME",
-            show_default="none",
+            show_default=False,
             help="Table profile.NAME of the configuration file.",
         ),
     ] = None,
@@ -111,30 +59,30 @@ def main(
         ),
     ] = False,
 ) -> None:
-    if ctx.resilient_parsing or ctx.invoked_subcommand is None:
+    if context.resilient_parsing or context.invoked_subcommand is None:
         return
     try:
-        ctx.default_map = _defaults(config or settings.find(), profile)
+        context.default_map = _defaults(config or settings.find(), profile)
     except M3IndexError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(int(error.exit_code)) from None
 
 
 def _defaults(path: Path | None, profile: str | None) -> dict[str, Any]:
-    """The configuration file's values, by the parameter names that typer knows."""
-    known = {
-        command: {flag.lstrip("-").replace("-", "_"): param for param in made.params for flag in param.opts}
-        for command, made in reference.commands().items()
+    """The values of the configuration file by command, nested for groups of commands. Raises UsageError."""
+    allowed = {
+        name: {option.name for option in command.options.values() if option.file}
+        for name, command in COMMANDS.items()
     }
-    found = settings.read(path, profile, known.keys()).defaults(known)
-    return {
-        command: {
-            known[command][name].name: _value(known[command][name], value) for name, value in values.items()
+    nested: dict[str, Any] = {}
+    for name, values in settings.read(path, profile, allowed.keys()).defaults(allowed).items():
+        *groups, last = name.split()
+        table = nested
+        for group in groups:
+            table = table.setdefault(group, {})
+        options = COMMANDS[name].options
+        table[last] = {
+            option: [value] if options[option].kind.is_repeatable and isinstance(value, str) else value
+            for option, value in values.items()
         }
-        for command, values in found.items()
-    }
-
-
-def _value(option: Any, value: Any) -> Any:
-    """What may be repeated may be given once without the brackets of a list."""
-    return [value] if getattr(option, "multiple", False) and isinstance(value, str) else value
+    return nested

@@ -1,153 +1,156 @@
-"""m3index init and m3index config: the configuration file."""
+"""m3index config init and config show."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from m3index import settings
-from m3index.cli import options
-from m3index.cli.session import session
+from m3index.cli import apps
+from m3index.cli.command import COMMANDS, command
+from m3index.cli.options import Confirmation, Output, Quiet
+from m3index.cli.session import Session, is_interactive
+from m3index.encoder.options import DEFAULT_ENCODER
 from m3index.errors import UsageError
+from m3index.options import FileName, Group, Option, group, option
+from m3index.store.options import DEFAULT_URI
+from m3index.types import DEFAULT_COLLECTION
 
 _FILE = """\
-# m3index.toml: defaults for every command. A flag wins over an M3INDEX_* variable, which wins over this
-# file. Secrets do not belong here: set M3INDEX_TOKEN.
+# m3index.toml: defaults for all commands. Flags override M3INDEX_* variables, which override this file.
+# Do not put secrets here: set M3INDEX_TOKEN.
 
-# Where the collection is: a local file (Milvus Lite), or a server such as "http://127.0.0.1:19530".
+# The store: a local file (Milvus Lite), or a server such as "http://127.0.0.1:19530".
 uri = {uri}
 
-# The name that you search by.
+# The name of the collection.
 collection = {collection}
 
 # The model of a new collection: teacher (BGE-M3), student, ko, e5-small, e5-mistral, offline, a hub id or
-# a directory. An existing collection is always used with its own.
+# a directory. An existing collection always uses its own model.
 encoder = {encoder}
 
-# How a new collection is laid out (docs/scale.md): whose a document is; indexes and vectors on a server.
+# The layout of a new collection (docs/scale.md): tenant field, indexes and storage of vectors on a server.
 # tenant-field = "org"
 # index-class = "large"
 # storage = "fp16"
 
-# Metadata that you filter by, as typed columns (str, int, float, bool, str[]); declared at the first ingest.
+# Metadata to filter by, as typed columns (str, int, float, bool, str[]); declared at the first ingest.
 [fields]
 # lang = "str"
 # year = "int"
 
 [search]
-# weights = "dense=0.7,sparse=0.3"     # m3index tune --write sets them
+# weights = "dense=0.7,sparse=0.3"     # written by m3index tune --write
 # k = 10
 
 [sync]
 # max-delete = "10%"
 # retry-lock = "5m"
 
-# m3index --profile prod ... uses these over the above.
+# With m3index --profile prod, these override the values above.
 # [profile.prod]
 # uri = "http://milvus:19530"
 """
 
 
-def init(
-    yes: Annotated[
-        bool,
-        typer.Option("--yes", "-y", metavar="", envvar="M3INDEX_YES", help="Do not ask; take the defaults."),
-    ] = False,
-    path: Annotated[
-        Path, typer.Option("--file", envvar="M3INDEX_CONFIG", metavar="FILE", help="Where to write it.")
-    ] = Path(settings.FILE_NAME),
-) -> None:
-    """Write a commented m3index.toml after three questions."""
-    with session("init") as run:
-        if path.exists():
-            raise UsageError(f"{path} exists; it is left as it is.")
-        answers = {"uri": "m3index.db", "collection": "docs", "encoder": "teacher"}
-        if not yes:
-            if not _asked():
-                raise UsageError("There is nobody to ask; take the defaults with --yes.")
-            questions = {
-                "uri": "Where is the collection (a local file, or a server's URI)?",
-                "collection": "What is it called?",
-                "encoder": "Which model (teacher, student, ko, e5-small, e5-mistral, offline)?",
-            }
-            for name, question in questions.items():
-                answers[name] = typer.prompt(question, default=answers[name])
-            from m3index.index.collection import check_name
+@group
+class NewFile(Group):
+    """The configuration file to create."""
 
-            check_name(answers["collection"])
-        import json
+    panel = "Run"
 
-        try:
-            path.write_text(_FILE.format(**{k: json.dumps(v) for k, v in answers.items()}), "utf-8")
-        except OSError as error:
-            raise UsageError(f"{path} cannot be written: {error.strerror}.") from None
-        run.reporter.note(f"Wrote {path}. Next: m3index ingest CORPUS")
+    file: str = option(FileName(), "Path of the new file.", default=settings.FILE_NAME, file=False)
 
 
-def _asked() -> bool:
-    """Whether there is somebody to ask."""
-    return sys.stdin.isatty()
+@command(apps.config, "init")
+def init(session: Session, new: NewFile, confirmation: Confirmation, quiet: Quiet) -> None:  # noqa: ARG001
+    """Create a commented m3index.toml, after three questions."""
+    path = Path(new.file)
+    if path.exists():
+        raise UsageError(f"{path} already exists. Choose another path with --file.")
+    answers = {"uri": DEFAULT_URI, "collection": DEFAULT_COLLECTION, "encoder": DEFAULT_ENCODER}
+    if not confirmation.yes:
+        if not is_interactive():
+            raise UsageError("The questions need a terminal. Use --yes for the defaults.")
+        questions = {
+            "uri": "Where is the store (a local file, or the URI of a server)?",
+            "collection": "What is the name of the collection?",
+            "encoder": "Which model (teacher, student, ko, e5-small, e5-mistral, offline)?",
+        }
+        for name, question in questions.items():
+            answers[name] = typer.prompt(question, default=answers[name])
+        from m3index.index.collection import check_name
+
+        check_name(answers["collection"])
+    try:
+        path.write_text(_FILE.format(**{k: json.dumps(v) for k, v in answers.items()}), "utf-8")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}.") from None
+    session.reporter.note(f"Wrote {path}. Next: m3index ingest CORPUS")
 
 
-config = typer.Typer(name="config", help="The configuration in force.", no_args_is_help=True)
-
-
-@config.command("show")
+@command(apps.config, "show")
 def show(
-    ctx: typer.Context,
-    command: Annotated[
-        str, typer.Argument(metavar="COMMAND", help="Of this command only.", show_default=False)
+    session: Session,
+    context: typer.Context,
+    output: Output,  # noqa: ARG001  (the session has it)
+    name: Annotated[
+        str, typer.Argument(metavar="COMMAND", help="Show only this command.", show_default=False)
     ] = "",
-    as_json: options.Json = False,
 ) -> None:
-    """Say where each value comes from: variable, file or default."""
-    with session("config show", as_json=as_json) as run:
-        from m3index.cli.reference import commands
+    """Show the current values and their origins: variable, file or default. Names are those of the file."""
+    if name and name not in COMMANDS:
+        raise UsageError(f"There is no command {name!r}. The commands are {', '.join(sorted(COMMANDS))}.")
+    root = context.find_root()
+    file = str(root.params["config"] or settings.find() or settings.FILE_NAME)
+    rows: dict[tuple[str, str, str], tuple[Any, list[str]]] = {}
+    for full, listed in COMMANDS.items():
+        if name in ("", full):
+            table: Any = root.default_map or {}
+            for word in full.split():
+                table = table.get(word, {})
+            for declared in listed.options.values():
+                has_value = declared.name in table or not declared.is_required
+                if has_value and (declared.variable or declared.file):
+                    value, origin = _row(declared, table, file)
+                    key = declared.name, origin, _as_text(value)
+                    rows.setdefault(key, (value, []))[1].append(full)
+    for (setting, origin, _), (value, commands) in sorted(rows.items()):
+        session.reporter.result(
+            {"type": "setting", "name": setting, "value": value, "from": origin, "commands": commands}
+        )
+    if not session.as_json:
+        from m3index.cli.show import pairs
 
-        known = commands()
-        if command and command not in known:
-            raise UsageError(f"There is no command {command!r}; there are {', '.join(sorted(known))}.")
-        root = ctx.find_root()
-        from_file: dict[str, dict[str, Any]] = dict(root.default_map or {})
-        file = str(root.params["config"] or settings.find() or settings.FILE_NAME)
-        rows: dict[str, tuple[Any, str]] = {}
-        for name, made in known.items():
-            if command in ("", name):
-                for option in made.params:
-                    if option.param_type_name == "option" and option.envvar:
-                        rows.setdefault(*_row(option, from_file.get(name, {}), file))
-        for name, (value, origin) in sorted(rows.items()):
-            run.reporter.result({"type": "setting", "name": name, "value": value, "from": origin})
-        if not as_json:
-            from m3index.cli.show import pairs
-
-            pairs(
-                [(name, f"{_written(value)}  ({origin})") for name, (value, origin) in sorted(rows.items())]
-            )
+        names = [setting for setting, _, _ in rows]  # commands with different values have several rows
+        pairs(
+            [
+                (setting, f"{text}  ({origin}{'; ' + ', '.join(of) if names.count(setting) > 1 else ''})")
+                for (setting, origin, text), (_, of) in sorted(rows.items())
+            ]
+        )
 
 
-def _written(value: Any) -> str:
-    """As it would be given: the values of a repeated option side by side."""
+def _as_text(value: Any) -> str:
+    """A value as text; those of a repeated option are separated by spaces."""
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _row(option: Any, from_file: dict[str, Any], file: str) -> tuple[str, tuple[Any, str]]:
-    name = max(option.opts, key=len)
-    secret = name.strip("-") in settings.SECRETS or name.endswith("-token")
-    if os.environ.get(option.envvar):  # an empty one counts for nothing
-        return name, ("(set)" if secret else _without_password(os.environ[option.envvar]), option.envvar)
-    if option.name in from_file:
-        value = from_file[option.name]
-        shown = _without_password(value) if isinstance(value, str) else value
-        return name, (shown, file)
-    default = option.default() if callable(option.default) else option.default
-    described = isinstance(option.show_default, str) and default in (None, "", [], ())
-    return name, (option.show_default if described else default, "default")
+def _row(declared: Option, from_file: dict[str, Any], file: str) -> tuple[Any, str]:
+    """A value to show, and its origin."""
+    if declared.envvar and os.environ.get(declared.envvar):  # an empty variable is ignored
+        value = "(set)" if declared.secret else _without_password(os.environ[declared.envvar])
+        return value, declared.envvar
+    if declared.name in from_file:
+        value = from_file[declared.name]
+        return (_without_password(value) if isinstance(value, str) else value), file
+    return declared.default_text or str(declared.default).lower(), "default"
 
 
 def _without_password(value: str) -> str:

@@ -1,96 +1,92 @@
-"""m3index delete: documents, by id or by filter."""
+"""m3index delete: removes documents by id or filter."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated
 
 import typer
 
-from m3index.cli import options, parse
-from m3index.cli.session import session
+from m3index.cli import apps
+from m3index.cli.command import command
+from m3index.cli.options import Confirmation, Output
+from m3index.cli.sentences import many
+from m3index.cli.service import opened
+from m3index.cli.session import Session, confirm
 from m3index.errors import UsageError
-from m3index.types import DEFAULT_COLLECTION, DEFAULT_SOURCE
+from m3index.index.options import DeleteOptions
+from m3index.options import FileName, changed, group, option
+from m3index.store.options import Connection
 
 
+@group
+class DeleteCommand(DeleteOptions):
+    """The documents to remove, with ids from a file."""
+
+    panel = "Documents"
+
+    file: str | None = option(
+        FileName(),
+        "File with more ids: one per line, or JSON Lines with an id; - for stdin.",
+        default=None,
+        shown="none",
+        file=False,
+    )
+
+    def check(self) -> None:
+        if self.file is None:
+            super().check()
+
+
+@command(apps.app, "delete", panel=apps.EVERYDAY)
 def delete(
+    session: Session,
+    options: DeleteCommand,
+    confirmation: Confirmation,
+    connection: Connection,
+    output: Output,  # noqa: ARG001  (the session has it)
     ids: Annotated[
         list[str], typer.Argument(metavar="DOC_ID", help="Documents to remove.", show_default=False)
     ] = [],  # noqa: B006  (typer copies it)
-    file: Annotated[
-        Optional[Path],  # noqa: UP045  (typer evaluates it)
-        typer.Option(
-            envvar="M3INDEX_DELETE_FILE",
-            metavar="FILE",
-            show_default="none",
-            help="More ids: one a line, or JSON lines with an id; - for stdin.",
-        ),
-    ] = None,
-    filter_: options.FilterText = "",
-    where: options.Where = [],  # noqa: B006
-    source: options.Source = DEFAULT_SOURCE,
-    tenant: options.Tenant = None,
-    yes: options.Yes = False,
-    dry_run: options.DryRun = False,
-    uri: options.Uri = options.DEFAULT_URI,
-    token: options.Token = "",
-    db: options.Db = "",
-    timeout: options.Timeout = 60.0,
-    collection: options.Collection = DEFAULT_COLLECTION,
-    retry_lock: options.RetryLock = "0s",
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
 ) -> None:
-    """Remove documents by id, from a file of ids, or by filter. Asks first."""
-    given = dict(locals())
-    with session("delete", as_json=as_json, quiet=quiet) as run, options.opened(run, given) as index:
-        named = [*ids, *(_ids(file) if file is not None else [])]
-        filtered = index.where(where, filter_ or None)
-        if bool(named) == (filtered is not None):
-            raise UsageError("Name documents by id or --file, or say which by --where or --filter.")
-        which: dict[str, Any] = {"ids": named} if named else {"where": filtered}
-        found = index.delete(**which, source=source, tenant=tenant, dry_run=True)
-        run.summary["dry_run"] = dry_run
-        if dry_run or not found.deleted:
-            run.outcome(found, planned=dry_run)
+    """Remove documents by id, by a file of ids, or by filter, after confirmation."""
+    if options.file is not None:
+        options = changed(options, {"ids": [*ids, *_ids(options.file)], "file": None})
+    with opened(session, connection) as index:
+        planned = index.delete(changed(options, {"dry_run": True}))
+        if options.dry_run or not planned.deleted:
+            session.outcome(replace(planned, dry_run=options.dry_run))
             return
-        if not yes:
-            count = f"{found.deleted:,} document" + ("s" if found.deleted != 1 else "")
-            whose = f"source {source!r}" + (f" and tenant {tenant!r}" if tenant else "")
-            question = f"Remove {count} of {whose} from {collection!r}?"
-            if not sys.stdin.isatty():
-                raise UsageError(f"{question} Say so with --yes.")
-            typer.confirm(question, abort=True, err=True)
-        with run.stop.listening(run.reporter):
-            retry = parse.seconds(retry_lock)
-            summary = index.delete(
-                **which,
-                source=source,
-                tenant=tenant,
-                retry_lock=retry,
-                reporter=run.reporter,
-                stop=run.stop,
+        if not confirmation.yes:
+            documents = many(planned.deleted, "document")
+            scope = f"source {options.source!r}" + (
+                f" and tenant {options.tenant_name!r}" if options.tenant_name else ""
             )
-        run.outcome(summary)
+            confirm(f"Remove {documents} of {scope} from {connection.collection!r}?")
+        with session.stop.listening(session.reporter):
+            summary = index.delete(options, reporter=session.reporter, stop=session.stop)
+        session.outcome(summary)
 
 
-def _ids(path: Path) -> Iterable[str]:
+def _ids(file: str) -> Iterable[str]:
     try:
-        text = sys.stdin.read() if str(path) == "-" else path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"The ids in {path} cannot be read: {error}.") from None
+        text = sys.stdin.read() if file == "-" else Path(file).read_text("utf-8")
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{file} cannot be read: it is not UTF-8.") from None
     for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        yield _json_id(path, number, line) if line.lstrip().startswith("{") else line
+        if line.strip():
+            yield _json_id(file, number, line) if line.lstrip().startswith("{") else line
 
 
-def _json_id(path: Path, number: int, line: str) -> str:
+def _json_id(file: str, number: int, line: str) -> str:
     try:
         row = json.loads(line)
         return str(next(row[name] for name in ("id", "_id", "docid", "doc_id") if name in row))
     except (ValueError, StopIteration):
-        raise UsageError(f"{path}:{number} has no id.") from None
+        raise UsageError(f"{file}:{number} has no id.") from None

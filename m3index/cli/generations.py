@@ -1,94 +1,74 @@
-"""m3index generations, rollback, unlock: what stands behind a collection's name."""
+"""m3index generations list and rollback."""
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
-
-import typer
-
-from m3index.cli import options, parse
-from m3index.cli.session import session
-from m3index.types import DEFAULT_COLLECTION
-
-
-def generations(
-    uri: options.Uri = options.DEFAULT_URI,
-    token: options.Token = "",
-    db: options.Db = "",
-    timeout: options.Timeout = 60.0,
-    collection: options.Collection = DEFAULT_COLLECTION,
-    as_json: options.Json = False,
-) -> None:
-    """List the generations of a collection and which one serves."""
-    given = dict(locals())
-    with session("generations", as_json=as_json) as run:
-        with options.opened(run, given) as index:
-            found = index.generations()
-        for generation in found:
-            run.reporter.result(generation.to_json())
-        if as_json:
-            return
-        from rich.table import Table
-
-        from m3index.cli.show import console
-
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for name in ("generation", "state", "encoder", "sparse", "rows", "created"):
-            table.add_column(name, justify="right" if name == "rows" else "left")
-        for g in found:
-            state = "serving" if g.current else g.state
-            table.add_row(g.name, state, g.encoder, g.sparse, f"{g.rows:,}", g.created or "-")
-        console().print(table)
+from m3index.cli import apps
+from m3index.cli.command import command
+from m3index.cli.options import DryRun, Output
+from m3index.cli.service import opened
+from m3index.cli.session import Session
+from m3index.index.options import Waiting
+from m3index.options import Group, Whole, group, option
+from m3index.store.options import Connection
 
 
+@group
+class RollbackTarget(Group):
+    """The generation that should serve."""
+
+    panel = "Run"
+
+    to: int | None = option(
+        Whole(1), "Generation that should serve.", default=None, shown="the previous one", file=False
+    )
+
+
+@command(apps.generations, "list")
+def list_generations(session: Session, connection: Connection, output: Output) -> None:  # noqa: ARG001
+    """List the generations of a collection, with the one that serves."""
+    with opened(session, connection) as index:
+        generations = index.generations()
+    for generation in generations:
+        session.reporter.result(generation.to_json())
+    if session.as_json:
+        return
+    from m3index.cli.show import rows
+
+    rows(
+        ("generation", "state", "encoder", "sparse", "rows", "created"),
+        [
+            (
+                g.name,
+                "serving" if g.current else g.state,
+                g.encoder,
+                g.sparse,
+                f"{g.rows:,}",
+                g.created or "-",
+            )
+            for g in generations
+        ],
+        right=("rows",),
+        whole=("state", "sparse", "created"),
+    )
+
+
+@command(apps.generations, "rollback")
 def rollback(
-    to: Annotated[
-        Optional[int],  # noqa: UP045  (typer evaluates it)
-        typer.Option(
-            envvar="M3INDEX_ROLLBACK_TO",
-            metavar="N",
-            show_default="the one before",
-            help="Generation to serve.",
-        ),
-    ] = None,
-    uri: options.Uri = options.DEFAULT_URI,
-    token: options.Token = "",
-    db: options.Db = "",
-    timeout: options.Timeout = 60.0,
-    collection: options.Collection = DEFAULT_COLLECTION,
-    retry_lock: options.RetryLock = "0s",
-    dry_run: options.DryRun = False,
-    as_json: options.Json = False,
+    session: Session,
+    target: RollbackTarget,
+    waiting: Waiting,
+    dry_run: DryRun,
+    connection: Connection,
+    output: Output,  # noqa: ARG001
 ) -> None:
-    """Let an older generation serve again."""
-    given = dict(locals())
-    with session("rollback", as_json=as_json) as run, options.opened(run, given) as index:
-        if dry_run:
-            chosen = index.plan_rollback(to)
-            said = "would be"
+    """Return to an older generation."""
+    with opened(session, connection) as index:
+        if dry_run.dry_run:
+            generation, verb = index.plan_rollback(target.to), "would be"
         else:
-            chosen = index.rollback(to, retry_lock=parse.seconds(retry_lock))
-            said = "is now"
-        run.reporter.note(f"{collection!r} {said} generation {chosen.number} ({chosen.rows:,} rows).")
-        run.summary |= {"collection": collection, "generation": chosen.number, "dry_run": dry_run}
-
-
-def unlock(
-    uri: options.Uri = options.DEFAULT_URI,
-    token: options.Token = "",
-    db: options.Db = "",
-    timeout: options.Timeout = 60.0,
-    collection: options.Collection = DEFAULT_COLLECTION,
-    dry_run: options.DryRun = False,
-    as_json: options.Json = False,
-) -> None:
-    """Free the lease of a run whose host has died, before it expires by itself."""
-    given = dict(locals())
-    with session("unlock", as_json=as_json) as run, options.opened(run, given) as index:
-        holder = index.plan_unlock() if dry_run else index.unlock()
-        said = "would be" if dry_run else "is"
-        run.reporter.note(
-            f"The lease of {holder} {said} freed." if holder else f"{collection!r} is not locked."
-        )
-        freed = str(holder) if holder else None
-        run.summary |= {"collection": collection, "freed": freed, "dry_run": dry_run}
+            generation, verb = index.rollback(target.to, wait=waiting.lock_seconds), "is now"
+    name = connection.collection
+    session.reporter.note(f"{name!r} {verb} generation {generation.number} ({generation.rows:,} rows).")
+    session.summary |= {
+        "collection": name, "generation": generation.number, "dry_run": dry_run.dry_run
+    }  # fmt: skip

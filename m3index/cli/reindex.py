@@ -1,131 +1,58 @@
-"""m3index reindex: a new generation, and the alias moved to it."""
+"""m3index reindex: builds a new generation and moves the alias to it."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
-from m3index.cli import options
-from m3index.cli.eval import Queries
-from m3index.cli.ingest import settings
-from m3index.cli.session import session
-from m3index.errors import UsageError
-from m3index.types import DEFAULT_COLLECTION, DEFAULT_SOURCE
+from m3index.cli import apps
+from m3index.cli.command import command
+from m3index.cli.options import MetricsFile, Output
+from m3index.cli.sentences import many
+from m3index.cli.service import DEFAULT_QUARANTINE, opened
+from m3index.cli.session import Session
+from m3index.encoder.options import Model
+from m3index.evaluate.options import GateOptions
+from m3index.options import changed
+from m3index.store.options import Connection
 
 
+@command(apps.app, "reindex", panel=apps.EVERYDAY)
 def reindex(
+    session: Session,
+    options: GateOptions,
+    connection: Connection,
+    model: Model,
+    metrics: MetricsFile,
+    output: Output,  # noqa: ARG001  (the session has it)
     paths: Annotated[
         list[str],
         typer.Argument(
             metavar="[SOURCE=]PATH",
             show_default=False,
-            help="The corpus of each source; not needed where the vectors can be kept.",
+            help="Corpus of each source; not needed if the vectors can be kept.",
         ),
     ] = [],  # noqa: B006  (typer copies it)
-    gate: Annotated[
-        str,
-        typer.Option(
-            envvar="M3INDEX_GATE",
-            metavar="CONDITION",
-            show_default="none",
-            help="Serve the new generation only if, e.g., nDCG@10>=old-0.005 (exit 16).",
-        ),
-    ] = "",
-    queries: Queries = None,
-    qrels: Annotated[
-        Optional[Path],  # noqa: UP045  (typer evaluates it)
-        typer.Option(
-            envvar="M3INDEX_QRELS",
-            metavar="FILE",
-            rich_help_panel="Evaluation",
-            show_default="none",
-            help="Judgements for the gate: BEIR TSV or TREC qrels.",
-        ),
-    ] = None,
-    keep: Annotated[
-        int,
-        typer.Option(
-            envvar="M3INDEX_KEEP", metavar="N", min=0, help="Older generations to keep for rollback."
-        ),
-    ] = 1,
-    max_delete: options.MaxDelete = "",
-    source: options.Source = DEFAULT_SOURCE,
-    field: options.Field = [],  # noqa: B006
-    passage_tokens: options.PassageTokens = "",
-    overlap: options.Overlap = None,
-    input_format: options.InputFormat = "",
-    id_field: options.IdField = "",
-    text_field: options.TextField = "",
-    title_field: options.TitleField = "",
-    metadata_field: options.MetadataField = "",
-    quarantine: options.QuarantinePath = None,
-    force: options.Force = False,
-    dry_run: options.DryRun = False,
-    uri: options.Uri = options.DEFAULT_URI,
-    token: options.Token = "",
-    db: options.Db = "",
-    timeout: options.Timeout = 60.0,
-    collection: options.Collection = DEFAULT_COLLECTION,
-    retry_lock: options.RetryLock = "0s",
-    encoder: options.Encoder = "",
-    sparse: options.Sparse = "",
-    analyzer: options.Analyzer = "",
-    tenant_field: options.TenantField = "",
-    storage: options.StorageOption = "",
-    index_class: options.IndexClass = "",
-    index: options.IndexChange = [],  # noqa: B006
-    device: options.Device = "auto",
-    precision: options.Precision = "auto",
-    dim: options.Dim = None,
-    batch_tokens: options.BatchTokens = "auto",
-    cache: options.Cache = "",
-    metrics_file: options.MetricsFile = None,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
 ) -> None:
-    """Build a new generation with another model, other fields or settings, and move the name to it."""
-    given = dict(locals())
-    with session("reindex", as_json=as_json, quiet=quiet) as run, options.opened(run, given) as opened:
-        from m3index.api import QualityGate
-        from m3index.corpus.mapping import FieldMapping
-        from m3index.evaluate.formats import read_qrels, read_queries
-        from m3index.evaluate.gate import Gate
-
-        run.metrics_file = metrics_file
-        checked = None
-        if gate:
-            if queries is None or qrels is None:
-                raise UsageError("A --gate needs --queries and --qrels to judge by.")
-            checked = QualityGate(Gate.parse(gate), read_queries(queries), read_qrels(qrels))
-        corpora: dict[str, list[str]] = {}
-        for path in paths:
-            name, equals, rest = path.partition("=")
-            plain = not equals or "://" in name or Path(path).exists()
-            named, where = (source, path) if plain else (name, rest)
-            corpora.setdefault(named, []).append(where)
-        if dry_run:
-            run.outcome(opened.plan_reindex(corpora, settings(given)))
+    """Build a new generation with another model, other fields or settings, and let it serve."""
+    session.metrics_file = metrics.metrics_file
+    quarantine = options.quarantine or DEFAULT_QUARANTINE
+    options = changed(options, {"quarantine": quarantine})
+    corpora: dict[str, list[str]] = {}
+    for path in paths:
+        name, equals, rest = path.partition("=")
+        is_path = not equals or "://" in name or Path(path).exists()
+        source, location = (options.source, path) if is_path else (name, rest)
+        corpora.setdefault(source, []).append(location)
+    with opened(session, connection, model) as index:
+        if options.dry_run:
+            session.outcome(index.plan_reindex(corpora, options))
             return
-        with run.stop.listening(run.reporter):
-            summary = opened.reindex(
-                corpora,
-                settings(given),
-                gate=checked,
-                keep=keep,
-                mapping=FieldMapping.named(
-                    id=id_field or None,
-                    text=text_field or None,
-                    title=title_field or None,
-                    metadata=metadata_field or None,
-                ),
-                input_format=input_format or None,
-                quarantine=quarantine or options.DEFAULT_QUARANTINE,
-                reporter=run.reporter,
-                stop=run.stop,
-            )
-        run.outcome(summary)
-        if summary.quarantined and not as_json:
-            rejected = quarantine or options.DEFAULT_QUARANTINE
-            run.reporter.note(f"{summary.quarantined:,} rejected documents are named in {rejected}.")
+        gate = options.quality_gate
+        with session.stop.listening(session.reporter):
+            summary = index.reindex(corpora, options, gate=gate, reporter=session.reporter, stop=session.stop)
+    session.outcome(summary)
+    if summary.quarantined and not session.as_json:
+        session.reporter.note(f"{many(summary.quarantined, 'rejected document')}: see {quarantine}.")

@@ -1,304 +1,179 @@
-"""m3index search: one query, its hits."""
+"""m3index search: the hits of a query, or a run file for a file of queries."""
 
 from __future__ import annotations
 
-import os
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+import time
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from m3index.cli import options
-from m3index.cli.session import Session, session
+from m3index.cli import apps
+from m3index.cli.command import command
+from m3index.cli.options import Output
+from m3index.cli.service import opened
+from m3index.cli.session import Session
+from m3index.encoder.options import Model
 from m3index.errors import UsageError
-from m3index.types import DEFAULT_COLLECTION, DEFAULT_SOURCE
+from m3index.options import FileName, OneOf, Text, changed, group, option
+from m3index.progress import Progress
+from m3index.search.options import SearchOptions
+from m3index.serve.options import RemoteServer
+from m3index.store.options import Connection
 
 if TYPE_CHECKING:
-    from m3index.api import Index
-    from m3index.search.options import SearchOptions
     from m3index.search.searcher import SearchResult
-
-
-class Format(StrEnum):
-    TABLE = "table"
-    JSONL = "jsonl"
-    IDS = "ids"
-    TREC = "trec"
-
-
-K = Annotated[
-    int, typer.Option("-k", envvar="M3INDEX_K", metavar="N", help="How many hits.", rich_help_panel="Search")
-]
-ModeOption = Annotated[
-    str,
-    typer.Option(
-        envvar="M3INDEX_MODE",
-        metavar="MODE",
-        rich_help_panel="Search",
-        help="hybrid (both legs), dense or sparse.",
-    ),
-]
-Weights = Annotated[
-    str,
-    typer.Option(
-        envvar="M3INDEX_WEIGHTS",
-        metavar="LEG=W,...",
-        rich_help_panel="Search",
-        show_default="equal",
-        help="Weights of the legs: dense=0.7,sparse=0.3.",
-    ),
-]
-RrfK = Annotated[
-    float,
-    typer.Option(
-        envvar="M3INDEX_RRF_K",
-        metavar="K",
-        rich_help_panel="Search",
-        help="The k of reciprocal rank fusion, w / (k + rank).",
-    ),
-]
-Fusion = Annotated[
-    str,
-    typer.Option(
-        envvar="M3INDEX_FUSION",
-        metavar="METHOD",
-        rich_help_panel="Search",
-        help="rrf, minmax, dbsf, arctan, or server: Milvus's own where it gives the same (docs/search.md).",
-    ),
-]
-Depth = Annotated[
-    Optional[int],  # noqa: UP045  (typer evaluates it)
-    typer.Option(
-        envvar="M3INDEX_DEPTH",
-        metavar="N",
-        rich_help_panel="Search",
-        show_default="max(100, 10 k)",
-        help="Documents that each leg yields before fusion.",
-    ),
-]
-Passages = Annotated[
-    bool,
-    typer.Option(
-        "--passages",
-        metavar="",
-        envvar="M3INDEX_PASSAGES",
-        rich_help_panel="Search",
-        help="Passages as hits, instead of documents by their best passage.",
-    ),
-]
-GroupBy = Annotated[
-    str,
-    typer.Option(
-        envvar="M3INDEX_GROUP_BY",
-        metavar="FIELD",
-        rich_help_panel="Search",
-        show_default="none",
-        help="Only the best hit for each value of this declared field.",
-    ),
-]
-Rerank = Annotated[
-    str,
-    typer.Option(
-        envvar="M3INDEX_RERANK",
-        metavar="MODEL",
-        rich_help_panel="Search",
-        show_default="none",
-        help="Rerank the first hits: colbert or m3 (the encoder's heads), or a cross-encoder's name.",
-    ),
-]
-RerankDepth = Annotated[
-    Optional[int],  # noqa: UP045
-    typer.Option(
-        envvar="M3INDEX_RERANK_DEPTH",
-        metavar="N",
-        rich_help_panel="Search",
-        show_default="max(50, k)",
-        help="How many hits are reranked.",
-    ),
-]
-SourceFilter = Annotated[
-    str,
-    typer.Option(
-        "--source",
-        envvar="M3INDEX_SEARCH_SOURCE",
-        metavar="NAME",
-        rich_help_panel="Search",
-        show_default="all",
-        help="Only documents of this corpus.",
-    ),
-]
-
-
-def search(
-    query: Annotated[str, typer.Argument(metavar="QUERY", help="What to look for.", show_default=False)] = "",
-    k: K = 10,
-    mode: ModeOption = "hybrid",
-    weights: Weights = "",
-    rrf_k: RrfK = 60.0,
-    fusion: Fusion = "rrf",
-    depth: Depth = None,
-    filter_: options.FilterText = "",
-    where: options.Where = [],  # noqa: B006  (typer copies it)
-    source: SourceFilter = "",
-    tenant: options.TenantFilter = None,
-    passages: Passages = False,
-    group_by: GroupBy = "",
-    rerank: Rerank = "",
-    rerank_depth: RerankDepth = None,
-    rerank_weights: Annotated[
-        str,
-        typer.Option(
-            envvar="M3INDEX_RERANK_WEIGHTS",
-            metavar="PART=W,...",
-            rich_help_panel="Search",
-            show_default="dense=0.4,sparse=0.2,colbert=0.4",
-            help="Weights of --rerank m3.",
-        ),
-    ] = "",
-    like: Annotated[
-        str,
-        typer.Option(
-            envvar="M3INDEX_LIKE",
-            metavar="DOC_ID",
-            rich_help_panel="Search",
-            show_default="none",
-            help="Instead of a query: the documents nearest to this one.",
-        ),
-    ] = "",
-    explain: Annotated[
-        bool,
-        typer.Option(
-            "--explain",
-            metavar="",
-            envvar="M3INDEX_EXPLAIN",
-            rich_help_panel="Search",
-            help="Show each leg's rank, score and part, what matched, and where other weights lead.",
-        ),
-    ] = False,
-    server: Annotated[
-        str,
-        typer.Option(
-            envvar="M3INDEX_SERVER",
-            metavar="URL",
-            rich_help_panel="Server",
-            show_default="none",
-            help="Ask a running m3index serve, which has the model loaded; its token: M3INDEX_SERVE_TOKEN.",
-        ),
-    ] = "",
-    uri: options.Uri = options.DEFAULT_URI,
-    token: options.Token = "",
-    db: options.Db = "",
-    timeout: options.Timeout = 60.0,
-    collection: options.Collection = DEFAULT_COLLECTION,
-    encoder: options.Encoder = "",
-    device: options.Device = "auto",
-    precision: options.Precision = "auto",
-    dim: options.Dim = None,
-    format_: Annotated[
-        Format,
-        typer.Option(
-            "--format",
-            envvar="M3INDEX_FORMAT",
-            rich_help_panel="Output",
-            help="table for people, jsonl, ids, or trec (a TREC run).",
-        ),
-    ] = Format.TABLE,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-) -> None:
-    """Search a collection: the dense and the lexical leg, fused by weighted reciprocal rank."""
-    shown = Format.JSONL if as_json else format_
-    given = dict(locals())
-    with session("search", as_json=as_json, quiet=quiet) as run:
-        if bool(query.strip()) == bool(like):
-            raise UsageError(
-                "Give a query, or --like DOC_ID." if not like else "Give a query or --like, not both."
-            )
-        result = _from_server(given) if server else _from_index(run, given)
-        for note in result.notes:
-            run.reporter.note(note)
-        _show(result, shown)
-        run.summary |= {"collection": collection, "hits": len(result.hits)}
-
-
-_WORDS = ("k", "mode", "rrf_k", "fusion", "depth", "where", "source", "tenant", "passages", "group_by")
-_RERANKING = ("rerank", "rerank_depth", "explain")
-
-
-def _from_index(run: Session, given: dict[str, Any]) -> SearchResult:
-    with options.opened(run, given) as index:
-        names = (*_WORDS, *_RERANKING, "weights", "filter_", "rerank_weights")
-        chosen = search_options(index, **{name: given[name] for name in names})
-        if given["like"]:
-            source, tenant = given["source"] or DEFAULT_SOURCE, given["tenant"]
-            return index.like(given["like"], source, chosen, tenant=tenant)
-        return index.search(given["query"], chosen)
-
-
-def _from_server(given: dict[str, Any]) -> SearchResult:
-    from m3index.search.weights import parse_weights
     from m3index.serve.client import RemoteIndex
 
-    remote = RemoteIndex(given["server"], os.environ.get("M3INDEX_SERVE_TOKEN"), timeout=given["timeout"])
-    words = {name: given[name] for name in (*_WORDS, *_RERANKING)}
-    words |= {"filter": given["filter_"], "weights": parse_weights(given["weights"])}
-    words["rerank_weights"] = parse_weights(given["rerank_weights"])
-    if given["like"]:
-        return remote.like(given["like"], **words)
-    return remote.search(given["query"], **words)
+Format = Literal["table", "jsonl", "ids", "trec"]
+RUN_HITS = 100
 
 
-def search_options(
-    index: Index,
-    *,
-    k: int,
-    mode: str,
-    weights: str,
-    rrf_k: float,
-    fusion: str,
-    depth: int | None,
-    filter_: str,
-    where: list[str],
-    source: str,
-    passages: bool,
-    group_by: str,
-    rerank: str,
-    rerank_depth: int | None,
-    rerank_weights: str = "",
-    tenant: str | None = None,
-    explain: bool = False,
-    texts: bool = True,
-) -> SearchOptions:
-    """The command line's words as SearchOptions. Shared by the commands that search."""
-    from m3index.search.options import SearchOptions
-    from m3index.search.weights import parse_weights
+@group
+class SearchCommand(SearchOptions):
+    """The query and the output of a search."""
 
-    return SearchOptions(
-        k=k,
-        mode=mode,  # type: ignore[arg-type]  # checked there
-        weights=parse_weights(weights),
-        rrf_k=rrf_k,
-        fusion=fusion,  # type: ignore[arg-type]
-        depth=depth,
-        where=index.where(where, filter_ or None, source or None, tenant),
-        passages=passages,
-        group_by=group_by or None,
-        rerank=index.reranker(rerank, parse_weights(rerank_weights)) if rerank else None,
-        rerank_depth=rerank_depth,
-        explain=explain,
-        texts=texts,
+    panel = "Query"
+
+    similar: str | None = option(
+        Text("DOC_ID"),
+        "Id of a document to find similar documents for, instead of a query.",
+        default=None,
+        shown="none",
+        file=False,
+    )
+    queries: str | None = option(
+        FileName(),
+        f"File of queries, instead of a query (BEIR queries.jsonl, TSV, TREC topics); k is then {RUN_HITS}.",
+        default=None,
+        shown="none",
+        file=False,
+    )
+    output: str | None = option(
+        FileName(),
+        "Run file for --queries: .trec, .jsonl or .parquet.",
+        default=None,
+        flags=("--output", "-o"),
+        shown="none",
+        file=False,
+    )
+    tag: str = option(Text("NAME"), "Run name, the last column of a TREC run.", default="m3index")
+    format: Format = option(
+        OneOf(("table", "jsonl", "ids", "trec"), "FORMAT"),
+        "Output format: table, jsonl, ids or trec (a TREC run).",
+        default="table",
     )
 
 
-def _show(result: SearchResult, shown: Format) -> None:
+@command(apps.app, "search", panel=apps.EVERYDAY)
+def search(
+    session: Session,
+    options: SearchCommand,
+    remote: RemoteServer,
+    connection: Connection,
+    model: Model,
+    output: Output,  # noqa: ARG001  (the session has it)
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="QUERY", help="Words of the query; quotes are not needed.", show_default=False
+        ),
+    ] = [],  # noqa: B006  (typer copies it)
+) -> None:
+    """Search a collection with the dense and the sparse leg, fused by weighted reciprocal rank."""
+    query = " ".join(words)
+    if bool(query.strip()) + (options.similar is not None) + (options.queries is not None) != 1:
+        raise UsageError("Give exactly one of a query, --similar DOC_ID and --queries FILE.")
+    if (options.queries is None) != (options.output is None):
+        raise UsageError("--queries FILE and --output FILE must be given together.")
+    if options.queries is not None:
+        _run(session, options, remote, connection, model)
+        return
+    result = _search(session, query, options, remote, connection, model)
+    for note in result.notes:
+        session.reporter.note(note)
+    _show(result, "jsonl" if session.as_json else options.format, options.tag)
+    session.summary |= {"collection": connection.collection, "hits": len(result)}
+
+
+def _search(
+    session: Session,
+    query: str,
+    options: SearchCommand,
+    remote: RemoteServer,
+    connection: Connection,
+    model: Model,
+) -> SearchResult:
+    if remote.server is not None:
+        server = _server(session, remote, connection)
+        if options.similar is not None:
+            return server.similar_with(options.similar, options)
+        return server.search_with(query, options)
+    with opened(session, connection, model) as index:
+        if options.similar is not None:
+            return index.similar(options.similar, options)
+        return index.search(query, options)
+
+
+def _server(session: Session, remote: RemoteServer, connection: Connection) -> RemoteIndex:
+    """The index of the server. Raises UsageError if it serves another collection than the explicit one."""
+    from m3index.serve.client import RemoteIndex
+
+    server = RemoteIndex(remote.server or "", remote.serve_token, timeout=connection.timeout)
+    if "collection" in session.explicit and (served := server.info()["collection"]) != connection.collection:
+        raise UsageError(f"{remote.server} serves the collection {served!r}, not {connection.collection!r}.")
+    return server
+
+
+def _run(
+    session: Session, options: SearchCommand, remote: RemoteServer, connection: Connection, model: Model
+) -> None:
+    """Searches for many queries and writes a run file."""
+    from m3index.evaluate.formats import read_queries
+    from m3index.evaluate.runs import RunWriter
+
+    queries = read_queries(options.queries or "")
+    hits = options.k if "k" in session.explicit else RUN_HITS
+    run_options = changed(options, {"k": hits, "texts": False, "explain": False})
+    started, total, unanswered = time.perf_counter(), 0, 0
+    with RunWriter(options.output or "", tag=options.tag) as writer:
+
+        def write(results: Iterable[SearchResult]) -> Iterator[int]:
+            nonlocal unanswered
+            for done, result in enumerate(results, 1):
+                writer.write(result.query.query_id, result.hits)
+                if not result.hits:
+                    unanswered += 1
+                    reason = " ".join(result.notes)
+                    session.reporter.warning(f"query {result.query.query_id}: no hits. {reason}".rstrip())
+                session.reporter.progress(Progress(documents=done, total=len(queries), unit="queries"))
+                yield len(result.hits)
+
+        if remote.server is not None:
+            total = sum(write(_server(session, remote, connection).search_many_with(queries, run_options)))
+        else:
+            with opened(session, connection, model) as index:
+                total = sum(write(index.run(queries, run_options)))
+    seconds = time.perf_counter() - started
+    session.reporter.note(
+        f"{len(queries):,} queries, {total:,} hits, {seconds:.1f} s "
+        f"({len(queries) / seconds:.1f} queries/s): {options.output}"
+    )
+    session.summary |= {
+        "collection": connection.collection, "queries": len(queries), "hits": total,
+        "unanswered": unanswered, "output": options.output,
+    }  # fmt: skip
+
+
+def _show(result: SearchResult, form: Format, tag: str) -> None:
     from m3index.cli import show
 
-    match shown:
-        case Format.TABLE:
+    match form:
+        case "table":
             show.table(result)
-        case Format.JSONL:
+        case "jsonl":
             show.jsonl(result)
-        case Format.IDS:
+        case "ids":
             show.ids(result)
-        case Format.TREC:
-            show.trec(result)
+        case "trec":
+            show.trec(result, tag)

@@ -1,92 +1,84 @@
-"""m3index serve: the warm index over HTTP, and a page for people."""
+"""m3index serve and m3index mcp: the index over HTTP with a web page, and as tools."""
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING
 
 import typer
 
-from m3index.cli import options
-from m3index.cli.extras import need
-from m3index.cli.session import session
-from m3index.types import DEFAULT_COLLECTION
+from m3index.cli import apps
+from m3index.cli.command import command, need
+from m3index.cli.options import Quiet
+from m3index.cli.service import opened
+from m3index.cli.session import Session
+from m3index.encoder.options import Model
+from m3index.serve.options import Listening, McpServing, Serving
+from m3index.store.options import Connection
 
-PORT = 8080
-
-Host = Annotated[
-    str,
-    typer.Option(
-        envvar="M3INDEX_SERVE_HOST", metavar="HOST", rich_help_panel="Server",
-        help="Where to listen. Beyond this machine a token is needed: M3INDEX_SERVE_TOKEN, else one is made.",
-    ),
-]  # fmt: skip
-Port = Annotated[
-    int,
-    typer.Option(
-        envvar="M3INDEX_SERVE_PORT", metavar="PORT", rich_help_panel="Server", min=0, max=65535,
-        help="0 takes a free one.",
-    ),
-]  # fmt: skip
-ServeToken = Annotated[
-    str,
-    typer.Option(
-        "--serve-token", envvar="M3INDEX_SERVE_TOKEN", metavar="TOKEN", rich_help_panel="Server",
-        show_default="none on this machine", help="What clients must send. Better in the variable than here.",
-    ),
-]  # fmt: skip
-Tenant = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(
-        "--tenant", envvar="M3INDEX_TENANT", metavar="VALUE", rich_help_panel="Server",
-        show_default="all", help="Only this tenant's documents, for every client and whatever it asks.",
-    ),
-]  # fmt: skip
-Rerank = Annotated[
-    str,
-    typer.Option(
-        "--rerank", envvar="M3INDEX_SERVE_RERANK", metavar="MODEL", rich_help_panel="Server",
-        show_default="none", help="A cross-encoder that clients may rerank with, loaded at the start.",
-    ),
-]  # fmt: skip
+if TYPE_CHECKING:
+    from m3index.serve.guard import Access
 
 
+@command(apps.app, "serve", panel=apps.OPERATIONS)
 def serve(
-    host: Host = "127.0.0.1",
-    port: Port = PORT,
-    serve_token: ServeToken = "",
-    rerank: Rerank = "",
-    tenant: Tenant = None,
-    uri: options.Uri = options.DEFAULT_URI,
-    token: options.Token = "",
-    db: options.Db = "",
-    timeout: options.Timeout = 60.0,
-    collection: options.Collection = DEFAULT_COLLECTION,
-    encoder: options.Encoder = "",
-    device: options.Device = "auto",
-    precision: options.Precision = "auto",
-    dim: options.Dim = None,
-    quiet: options.Quiet = False,
+    session: Session,
+    serving: Serving,
+    connection: Connection,
+    model: Model,
+    quiet: Quiet,  # noqa: ARG001  (the session has it)
 ) -> None:
-    """Keep a collection and its encoder warm: JSON over HTTP, a page for people, Prometheus metrics."""
-    given = dict(locals())
-    with session("serve", quiet=quiet) as run:
-        need("fastapi", "uvicorn", "prometheus_client", extra="serve")
-        from m3index.serve.guard import access
-        from m3index.serve.run import serve as run_server
+    """Serve a collection over HTTP, with the model loaded: JSON, a web page and Prometheus metrics."""
+    need("fastapi", "uvicorn", "prometheus_client", extra="serve")
+    from m3index.serve.run import serve as run_server
 
-        allowed = access(host, serve_token or None)
-        index = options.index_of(given)
-        try:
-            index.target()  # a collection that is not there is an error now, not at the first search
-            if allowed.generated:
-                typer.echo(f"token: {allowed.token}", err=True)
+    access = _access(serving)
+    with opened(session, connection, model) as index:
+        index.current()  # raises now for a missing collection, not at the first search
+        _show_token(access)
 
-            def listening(url: str) -> None:
-                run.reporter.note(f"{collection} at {url} (loading the encoder; stop with Ctrl-C)")
+        def on_listening(url: str) -> None:
+            session.reporter.note(f"{connection.collection} at {url} (loading the encoder; stop with Ctrl-C)")
 
-            run_server(
-                index, allowed, host=host, port=port, cross_encoder=rerank, tenant=tenant,
-                on_listening=listening,
-            )  # fmt: skip
-        finally:
-            index.close()
+        run_server(index, access, serving, on_listening=on_listening)
+
+
+@command(apps.app, "mcp", panel=apps.OPERATIONS)
+def mcp(
+    session: Session,
+    serving: McpServing,
+    connection: Connection,
+    model: Model,
+    quiet: Quiet,  # noqa: ARG001
+) -> None:
+    """Offer search, get_document and status as tools for assistants (Model Context Protocol)."""
+    need("mcp", "uvicorn", extra="mcp")
+    from m3index.serve.mcp import serve_http, tools
+    from m3index.serve.served import ServedIndex
+
+    with opened(session, connection, model) as index:
+        index.current()
+        served = ServedIndex(index, tenant=serving.tenant_name)
+        if not serving.http:  # standard output is reserved for the protocol
+            served.load()
+            tools(served).run("stdio")
+            return
+        access = _access(serving)
+        _show_token(access)
+        served.load()
+
+        def on_listening(url: str) -> None:
+            session.reporter.note(f"{connection.collection} at {url}/mcp")
+
+        serve_http(served, access, serving.host, serving.port, on_listening)
+
+
+def _access(listening: Listening) -> Access:
+    from m3index.serve.guard import access
+
+    return access(listening.host, listening.serve_token)
+
+
+def _show_token(access: Access) -> None:
+    """Shows a generated token once, to the user who started the server."""
+    if access.generated:
+        typer.echo(f"token: {access.token}", err=True)

@@ -1,4 +1,4 @@
-"""Around every command: the reporter, the errors and their exit codes, the last line of JSON."""
+"""The frame of every command: reporter, confirmation, errors with exit codes, and the last line of JSON."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -16,12 +16,12 @@ from typing import Any, Protocol
 import typer
 
 from m3index.cli.stdin import stoppable
-from m3index.errors import Exit, M3IndexError
+from m3index.errors import Exit, M3IndexError, UsageError
 from m3index.progress import JsonLines, Reporter, Terminal
 
 
-class Stop:
-    """True once SIGINT or SIGTERM came: the run finishes the batch in hand. A second one interrupts."""
+class SignalStop:
+    """True after SIGINT or SIGTERM: the run completes the current batch. A second signal interrupts it."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -38,7 +38,7 @@ class Stop:
                 if self.signal is not None:
                     raise KeyboardInterrupt
                 self.signal = number
-                reporter.note("stopping after the batch in hand; once more to stop at once")
+                reporter.note("Stopping after the current batch. Press Ctrl-C again to stop immediately.")
                 if stdin is not None:
                     stdin.stop()
 
@@ -54,34 +54,54 @@ class Stop:
         return Exit.TERMINATED if self.signal == signal.SIGTERM else Exit.INTERRUPTED
 
 
+class Declined(Exception):
+    """The user answered no."""
+
+
+def is_interactive() -> bool:
+    """Whether standard input is a terminal."""
+    return sys.stdin.isatty()
+
+
+def confirm(question: str) -> None:
+    """Asks before something is removed. Raises UsageError without a terminal, Declined for a no, and
+    typer.Abort for Ctrl-C."""
+    if not is_interactive():
+        raise UsageError(f"{question} Confirm with --yes.")
+    if not typer.confirm(question, err=True):
+        raise Declined
+
+
 class Outcome(Protocol):
-    """What a command comes to, `exit` among it."""
+    """The result of a command, including its exit code."""
 
     def to_json(self) -> dict[str, Any]: ...
 
 
 class Session:
-    """One run of one command. `exit` and `summary` are what it ends with."""
+    """One run of a command. exit, summary: its result. explicit: the names of options that are set by a
+    flag, a variable or the configuration file."""
 
-    def __init__(self, command: str, *, as_json: bool, quiet: bool) -> None:
+    def __init__(self, command: str, *, as_json: bool, quiet: bool, explicit: Collection[str] = ()) -> None:
         self.command = command
+        self.explicit = frozenset(explicit)
         self.as_json = as_json
         self.reporter: Reporter = JsonLines() if as_json else Terminal(quiet=quiet)
-        self.stop = Stop()
+        self.stop = SignalStop()
         self.exit: Exit = Exit.OK
         self.summary: dict[str, Any] = {}
-        self.metrics_file: Path | None = None
+        self.metrics_file: str | None = None
         self.started = time.perf_counter()
 
-    def outcome(self, found: Outcome, *, planned: bool = False) -> None:
-        """What the run came to, or would: its counts are the last line of JSON, or are told to a person."""
-        record = found.to_json()
+    def outcome(self, outcome: Outcome) -> None:
+        """Reports the result of a run: its counts become the last line of JSON, and sentences for people."""
+        record = outcome.to_json()
         self.exit = Exit(record["exit"])
         self.summary |= {name: value for name, value in record.items() if name not in ("type", "command")}
         if not self.as_json:
-            from m3index.cli.words import sentences
+            from m3index.cli.sentences import sentences
 
-            for line in sentences(record, planned=planned):
+            for line in sentences(record):
                 self.reporter.note(line)
 
     def close(self) -> None:
@@ -93,22 +113,24 @@ class Session:
             base = {"type": "summary", "command": self.command, "seconds": seconds}
             self.reporter.result({**base, **self.summary, "exit": int(self.exit)})
 
-    def _write_metrics(self, path: Path) -> None:
+    def _write_metrics(self, path: str) -> None:
         from m3index.index.metrics import write_metrics
 
         seconds = round(time.perf_counter() - self.started, 3)
         record = {"collection": "", "seconds": seconds, **self.summary, "exit": int(self.exit)}
         try:
-            write_metrics(path, {"command": self.command, **record})
+            write_metrics(Path(path), {"command": self.command, **record})
         except M3IndexError as error:
             self.exit = self.exit or error.exit_code
             self.reporter.error(str(error), int(error.exit_code))
 
 
 @contextmanager
-def session(command: str, *, as_json: bool = False, quiet: bool = False) -> Iterator[Session]:
-    """Runs a command's body; leaves with the exit code of docs/architecture.md."""
-    run = Session(command, as_json=as_json, quiet=quiet)
+def session(
+    command: str, *, as_json: bool = False, quiet: bool = False, explicit: Collection[str] = ()
+) -> Iterator[Session]:
+    """Runs the body of a command, reports its errors and exits with their codes (docs/architecture.md)."""
+    run = Session(command, as_json=as_json, quiet=quiet, explicit=explicit)
     try:
         try:
             yield run
@@ -116,21 +138,24 @@ def session(command: str, *, as_json: bool = False, quiet: bool = False) -> Iter
             run.exit = error.exit_code
             run.summary |= {k: v for k, v in (error.summary or {}).items() if k not in ("type", "command")}
             run.reporter.error(str(error), int(error.exit_code))
-        except KeyboardInterrupt:
+        except Declined:
+            run.summary = {}
+            run.reporter.note("Nothing was removed.")
+        except (KeyboardInterrupt, typer.Abort):  # typer turns Ctrl-C at a question into Abort
             run.exit = run.stop.exit
             run.reporter.error("interrupted", int(run.exit))
-        except (BrokenPipeError, typer.Exit, typer.Abort):
+        except (BrokenPipeError, typer.Exit):
             raise
         except Exception as error:
             run.exit = Exit.UNEXPECTED
-            run.reporter.error(f"unexpected: {type(error).__name__}: {error}", int(run.exit))
+            run.reporter.error(f"unexpected error: {type(error).__name__}: {error}", int(run.exit))
             if os.environ.get("M3INDEX_TRACEBACK"):
                 traceback.print_exc()
             else:
-                run.reporter.note("Set M3INDEX_TRACEBACK=1 to see where, and report it, please.")
+                run.reporter.note("Please report it, with the traceback that M3INDEX_TRACEBACK=1 shows.")
         run.close()
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader of a pipe has left: nothing more to say
+    except BrokenPipeError:  # the reader of the pipe has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(128 + signal.SIGPIPE) from None
     if run.exit:

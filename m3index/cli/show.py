@@ -1,4 +1,4 @@
-"""Search results for people (a table that fits 80 columns, plain when piped) and for programs."""
+"""Prints search results for people (a table that fits 80 columns, plain in a pipe) and for programs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any
 
 import typer
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.text import Text
 
+from m3index.cli.sentences import many
 from m3index.errors import UsageError
 from m3index.evaluate.runs import trec_lines
 from m3index.progress import json_line, printable
@@ -27,15 +28,15 @@ _LINES = 3
 
 
 class Piped(Console):
-    """Where the reader of a pipe has left, BrokenPipeError as from any other write; rich would leave with
-    exit code 1, that of an unexpected error."""
+    """Raises BrokenPipeError for a closed pipe, like other writes. Rich itself would exit with code 1, which
+    means an unexpected error."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 def console() -> Console:
-    """Standard output: as wide as the terminal, 80 columns where there is none."""
+    """Standard output, as wide as the terminal, or 80 columns without one."""
     width = shutil.get_terminal_size((80, 24)).columns
     return Piped(highlight=False, width=width, soft_wrap=False)
 
@@ -52,8 +53,9 @@ def table(result: SearchResult) -> None:
     seconds = result.timings.get("total")
     if seconds is not None:
         parts = [f"{name} {value:.3f}" for name, value in result.timings.items() if name != "total"]
-        count = "1 hit" if len(result.hits) == 1 else f"{len(result.hits)} hits"
-        _lines(out, f"{count} in {seconds:.3f} s ({', '.join(parts)})", "dim", indent=0)
+        _lines(
+            out, f"{many(len(result.hits), 'hit')} in {seconds:.3f} s ({', '.join(parts)})", "dim", indent=0
+        )
 
 
 def _one_line(text: str) -> str:
@@ -61,7 +63,7 @@ def _one_line(text: str) -> str:
 
 
 def _lines(out: Console, text: str, style: str, indent: int = 4) -> None:
-    """The text at the width of the terminal, every line of it indented."""
+    """Prints text wrapped to the width of the terminal and indented."""
     for line in Text(_one_line(text), style).wrap(out, out.width - indent):
         line.rstrip()
         out.print(Text(" " * indent) + line, no_wrap=True)
@@ -78,9 +80,9 @@ def _hit(out: Console, hit: Hit, query: str) -> None:
     about.append(f"score {hit.score:.4f}")
     about += [f"{name} #{leg.rank} ({leg.score:.3f})" for name, leg in hit.legs.items()]
     _lines(out, " · ".join(about), "cyan")
-    shown = snippet(hit.text, query, width=(out.width - 4) * _LINES - 8)
-    body = Text(printable(shown.text))
-    for start, end in shown.spans:
+    excerpt = snippet(hit.text, query, width=(out.width - 4) * _LINES - 8)
+    body = Text(printable(excerpt.text))
+    for start, end in excerpt.spans:
         body.stylize("bold yellow", start, end)
     for line in body.wrap(out, out.width - 4)[:_LINES]:
         line.rstrip()
@@ -112,10 +114,10 @@ def _explanation(out: Console, explanation: Explanation, result: SearchResult) -
 
 
 def _ranks(ranks: Sequence[RankRange]) -> str:
-    """Where a hit is without the second leg, at its best, and with that leg alone."""
+    """The rank of a hit without the second leg, at its best, and with that leg only."""
     best = min(ranks, key=lambda r: r.rank)
-    shown = {ranks[0]: f"{ranks[0].rank} at 0", best: f"{best.rank} from {best.start:.2f} to {best.end:.2f}"}
-    return ", ".join((shown | {ranks[-1]: f"{ranks[-1].rank} at 1"}).values())
+    parts = {ranks[0]: f"{ranks[0].rank} at 0", best: f"{best.rank} from {best.start:.2f} to {best.end:.2f}"}
+    return ", ".join((parts | {ranks[-1]: f"{ranks[-1].rank} at 1"}).values())
 
 
 def jsonl(result: SearchResult) -> None:
@@ -128,22 +130,54 @@ def record(line: Mapping[str, Any]) -> None:
     sys.stdout.write(json_line(line) + "\n")
 
 
-def trec(result: SearchResult) -> None:
-    for line in trec_lines(result.query.query_id or "q", result.hits, "m3index"):
+def trec(result: SearchResult, tag: str) -> None:
+    for line in trec_lines(result.query.query_id or "q", result.hits, tag):
         typer.echo(line)
 
 
 def ids(result: SearchResult) -> None:
-    """One on a line. Raises UsageError for an id of several lines."""
+    """Prints one id per line. Raises UsageError for an id with a line break."""
     for hit in result.hits:
         if len(hit.doc_id.splitlines()) > 1:
-            raise UsageError(f"The id {hit.doc_id!r} has a line break; use --format jsonl.")
+            raise UsageError(f"The id {hit.doc_id!r} has a line break. Use --format jsonl.")
     for hit in result.hits:
         typer.echo(hit.doc_id)
 
 
+def block(content: RenderableType) -> None:
+    """Prints a rich layout without trailing spaces."""
+    out = console()
+    for segments in out.render_lines(content, pad=False):
+        line = Text.assemble(*((segment.text, segment.style or "") for segment in segments))
+        line.rstrip()
+        out.print(line, no_wrap=True, overflow="ignore", crop=False)
+
+
+def rows(
+    columns: Sequence[str],
+    values: Sequence[Sequence[str]],
+    *,
+    right: Sequence[str] = (),
+    whole: Sequence[str] = (),
+) -> None:
+    """Prints a table. right: right-aligned columns. whole: columns that are never wrapped."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in columns:
+        table.add_column(
+            name,
+            justify="right" if name in right else "left",
+            no_wrap=name in right or name in whole,
+            overflow="fold",
+        )
+    for row in values:
+        table.add_row(*row)
+    block(table)
+
+
 def pairs(rows: Sequence[tuple[str, str]]) -> None:
-    """Names and values, one to a line."""
+    """Prints names and values, one pair per line."""
     out = console()
     indent = max((cell_len(name) for name, _ in rows), default=0) + 2
     for name, value in rows:

@@ -1,41 +1,30 @@
-"""m3index status: what a collection holds."""
+"""m3index status: describes a collection."""
 
 from __future__ import annotations
 
-from m3index.cli import options
-from m3index.cli.session import session
-from m3index.types import DEFAULT_COLLECTION
+from m3index.cli import apps
+from m3index.cli.command import command
+from m3index.cli.options import Output
+from m3index.cli.service import opened
+from m3index.cli.session import Session
+from m3index.store.options import Connection
 
 
-def status(
-    uri: options.Uri = options.DEFAULT_URI,
-    token: options.Token = "",
-    db: options.Db = "",
-    timeout: options.Timeout = 60.0,
-    collection: options.Collection = DEFAULT_COLLECTION,
-    as_json: options.Json = False,
-) -> None:
-    """Show a collection: rows, encoder, sparse kind, schema version, last change; fit for monitoring."""
-    given = dict(locals())
-    with session("status", as_json=as_json) as run:
-        with options.opened(run, given) as index:
-            found = index.status()
-        if as_json:
-            run.reporter.result(found.to_json())
-            return
-        from m3index.cli import show
+@command(apps.app, "status", panel=apps.EVERYDAY)
+def status(session: Session, connection: Connection, output: Output) -> None:  # noqa: ARG001
+    """Show rows, encoder, sparse kind, schema version and last change of a collection. For monitoring."""
+    with opened(session, connection) as index:
+        record = index.status().to_json()
+    if session.as_json:
+        session.reporter.result(record)
+        return
+    from m3index.cli.show import pairs
 
-        show.pairs(
-            [
-                (name.replace("_", " "), _value(value))
-                for name, value in found.to_json().items()
-                if name != "type"
-            ]
-        )
+    pairs([(name.replace("_", " "), _value(value)) for name, value in record.items() if name != "type"])
 
 
 def _value(value: object) -> str:
-    """A value for people. The one float is the rate."""
+    """A value as text. The only float is the rate."""
     match value:
         case None | "":
             return "-"

@@ -1,5 +1,5 @@
-"""Standard input that ends when the run is told to stop: a read from a silent pipe or a terminal
-would go on for ever, in a thread that no signal reaches."""
+"""Standard input that ends when a run is stopped. Otherwise a read from a silent pipe or a terminal would
+block forever, in a thread that no signal reaches."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from contextlib import contextmanager
 
 
 class StoppableInput(io.RawIOBase):
-    """Reads a file descriptor until its end, or until `stop` is called: then a read raises
-    KeyboardInterrupt, so that half a line is never taken for a whole one."""
+    """Reads a file descriptor until its end or until `stop` is called. After that, a read raises
+    KeyboardInterrupt, so that a partial line is never processed as a whole one."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._woken, self._wake = os.pipe()
+        self._wake_reader, self._wake_writer = os.pipe()
 
     def stop(self) -> None:
-        os.write(self._wake, b"\0")
+        os.write(self._wake_writer, b"\0")
 
     def close(self) -> None:
         if not self.closed:
-            os.close(self._woken)
-            os.close(self._wake)
+            os.close(self._wake_reader)
+            os.close(self._wake_writer)
         super().close()
 
     def readable(self) -> bool:
@@ -35,8 +35,8 @@ class StoppableInput(io.RawIOBase):
         return self._descriptor
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        ready, _, _ = select.select([self._descriptor, self._woken], [], [])
-        if self._woken in ready:
+        ready, _, _ = select.select([self._descriptor, self._wake_reader], [], [])
+        if self._wake_reader in ready:
             raise KeyboardInterrupt
         data = os.read(self._descriptor, len(buffer))
         buffer[: len(data)] = data
@@ -45,16 +45,16 @@ class StoppableInput(io.RawIOBase):
 
 @contextmanager
 def stoppable() -> Iterator[StoppableInput | None]:
-    """In place of sys.stdin; None where that is no real file (a test's, or closed)."""
-    before = sys.stdin
+    """Replaces sys.stdin. Yields None if it is not a real file (in a test, or closed)."""
+    previous = sys.stdin
     try:
-        raw = StoppableInput(before.fileno())
+        raw = StoppableInput(previous.fileno())
     except (AttributeError, OSError, ValueError):
         yield None
         return
-    with io.TextIOWrapper(io.BufferedReader(raw)) as instead:
-        sys.stdin = instead
+    with io.TextIOWrapper(io.BufferedReader(raw)) as replacement:
+        sys.stdin = replacement
         try:
             yield raw
         finally:
-            sys.stdin = before
+            sys.stdin = previous

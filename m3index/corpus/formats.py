@@ -1,4 +1,4 @@
-"""One file of a format -> its rows, as a stream: each a Parsed row or, where it is none, a Rejected."""
+"""Reads one file of a format as a stream of rows: a Parsed for each good row, a Rejected for each bad one."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _NOT_UTF8 = re.compile("(?<!\\\\)(\\\\*)([\udc80-\udcff])")
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """A row before its fields are mapped. raw: as it was read, where that is not the row as JSON.
+    """A row before its fields are mapped. raw: the text as read; None if the row as JSON serves instead.
 
-    standard: its keys are the default ones, whatever the user's mapping says.
+    standard: the row uses the default keys, whatever the user's mapping says.
     """
 
     place: Place
@@ -50,7 +50,7 @@ def reject(place: Place, reason: str, raw: str, doc_id: str | None = None) -> Re
 
 
 def jsonl(stream: io.BufferedReader, path: str, max_line: int) -> Rows:
-    """One object a line. Lines of a quarantine file give the row that they hold."""
+    """One JSON object per line. A line of a quarantine file yields the row it holds."""
     for line in lines(stream, max_line):
         if not line.cut and not line.data.strip():
             continue
@@ -69,11 +69,12 @@ def jsonl(stream: io.BufferedReader, path: str, max_line: int) -> Rows:
 def _json_row(place: Place, raw: str) -> Parsed | Rejected:
     try:
         row = _object(raw)
-        held = unwrap(row)
-        if held is None:
+        quarantined = unwrap(row)
+        if quarantined is None:
             return Parsed(place, row, raw)
-        raw = held.raw
-        return Parsed(place, _object(raw) if held.row is None else held.row, raw, held.standard)
+        raw = quarantined.raw
+        original = _object(raw) if quarantined.row is None else quarantined.row
+        return Parsed(place, original, raw, quarantined.standard)
     except LostRowError as error:
         return reject(place, str(error), raw, error.doc_id)
     except RecursionError:
@@ -85,7 +86,7 @@ def _json_row(place: Place, raw: str) -> Parsed | Rejected:
 def _object(raw: str) -> dict[str, Any]:
     row = json.loads(raw)
     if isinstance(row, list):
-        raise ValueError("a list, where one object a line is read (jq -c '.[]' makes that)")
+        raise ValueError("a list, but each line must be one object (jq -c '.[]' splits a list)")
     if not isinstance(row, dict):
         raise ValueError("not an object")
     return row
@@ -95,7 +96,7 @@ def _object(raw: str) -> dict[str, Any]:
 
 
 class _Feed:
-    """Lines for csv.reader, which joins those of a quoted cell; keeps those of the record at hand."""
+    """Lines for csv.reader, which joins the lines of a quoted cell. Keeps those of the current record."""
 
     def __init__(self, source: Iterator[Line], limit: int) -> None:
         self._source, self._limit = source, limit
@@ -137,10 +138,10 @@ def delimited(
     mapping: FieldMapping,
     fields: Mapping[str, FieldType],
 ) -> Rows:
-    """A table with a header. The delimiter is the first of these by which the header has an id and a text.
+    """A table with a header. The delimiter is the first one that gives the header an id and a text.
 
-    Empty cells are absent. Cells of declared fields are read as their type, the others are strings.
-    A record beyond the bound ends the file: what follows may be the inside of a quoted cell.
+    Empty cells count as absent. Cells of declared fields are read as their type, all others as strings.
+    A record over the limit ends the file, because what follows may be the inside of a quoted cell.
     """
     csv.field_size_limit(max(csv.field_size_limit(), max_line))
     source = lines(stream, max_line)
@@ -176,7 +177,7 @@ def _header(line: Line, delimiters: str, mapping: FieldMapping) -> tuple[list[st
         try:
             [names] = csv.reader([line.data.decode("utf-8")], delimiter=delimiter, strict=True)
         except (csv.Error, ValueError) as error:
-            problem = problem or f"its first line is no header: {error}"
+            problem = problem or f"the first line is not a header: {error}"
             continue
         names = [name.strip() or f"column_{i}" for i, name in enumerate(names, 1)]
         missing = mapping.missing(names)
@@ -188,9 +189,9 @@ def _header(line: Line, delimiters: str, mapping: FieldMapping) -> tuple[list[st
 
 
 def _check_unique(names: Sequence[str]) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise UnreadableError(f"two columns have the name {twice[0]!r}")
+    duplicates = sorted({name for name in names if names.count(name) > 1})
+    if duplicates:
+        raise UnreadableError(f"two columns have the name {duplicates[0]!r}")
 
 
 def _cells(header: Sequence[str], cells: Sequence[str], fields: Mapping[str, FieldType]) -> dict[str, Any]:
@@ -205,10 +206,10 @@ def _cells(header: Sequence[str], cells: Sequence[str], fields: Mapping[str, Fie
 
 
 def parquet(of: File, mapping: FieldMapping, advance: Callable[[float], None]) -> Rows:
-    """Row group by row group, in batches of about 16 MB by what the file says of itself.
+    """Reads row group by row group, in batches of about 16 MB according to the file's own metadata.
 
-    Nulls are absent. Dates and times become ISO 8601 strings, decimals strings. advance: told the
-    share of the file that was read.
+    Nulls count as absent. Dates and times become ISO 8601 strings, decimals become strings. advance:
+    called with the share of the file read so far.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -236,8 +237,8 @@ def parquet(of: File, mapping: FieldMapping, advance: Callable[[float], None]) -
                         else:
                             yield Parsed(place, row)
                     advance(number / rows)
-    except (pa.ArrowException, UnicodeDecodeError) as error:  # UTF-8: of the names of columns
-        raise UnreadableError(f"not Parquet that can be read: {error}") from None
+    except (pa.ArrowException, UnicodeDecodeError) as error:  # the latter from column names
+        raise UnreadableError(f"cannot be read as Parquet: {error}") from None
 
 
 def _batch_rows(group: Any) -> int:
@@ -246,10 +247,10 @@ def _batch_rows(group: Any) -> int:
 
 
 def _batch(batch: Any) -> Iterator[dict[str, Any] | str]:
-    """Rows as dicts; the reason, for one that Python or JSON cannot express."""
+    """Rows as dicts, or the reason for each row that Python or JSON cannot express."""
     try:
         rows = [_plain_row(row) for row in batch.to_pylist(maps_as_pydicts="strict")]
-    except (ValueError, KeyError, TypeError, OverflowError) as error:  # overflow: a date beyond Python's
+    except (ValueError, KeyError, TypeError, OverflowError) as error:  # overflow: a date Python cannot hold
         if batch.num_rows == 1:
             yield f"a value that JSON cannot hold: {error}"
             return
@@ -282,7 +283,7 @@ def _plain(value: Any) -> Any:
 
 
 def text(stream: io.BufferedReader, path: str, name: str, max_line: int) -> Rows:
-    """The file is one document: `name` its id, the file name without suffixes its title."""
+    """The file is one document. Its id is `name`, its title the file name without suffixes."""
     place, blocks, size = Place(path), [], 0
     with reading():
         while size <= max_line and (block := stream.read(_BLOCK)):
@@ -307,12 +308,12 @@ def title_of(name: str) -> str:
     return PurePath(base).stem
 
 
-# ---------------------------------------------------------------- together
+# ------------------------------------------------------------------ shared
 
 
 def _readable(data: bytes) -> str:
-    """Bytes as text for people: what is not UTF-8 as \\xNN, which JSON does not know, so that a line of it
-    stays a bad one; hence a further backslash after an odd number of them."""
+    """Bytes as text for people. A byte that is not UTF-8 becomes \\xNN, which JSON does not allow, so a bad
+    line stays bad; after an odd number of backslashes one more is needed for that."""
     text = data.decode("utf-8", "surrogateescape").rstrip("\r\n")
     return _NOT_UTF8.sub(lambda m: m[1] + len(m[1]) % 2 * "\\" + f"\\x{ord(m[2]) - 0xDC00:02x}", text)
 

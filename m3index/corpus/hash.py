@@ -1,4 +1,4 @@
-"""The doc hash: by what a run knows that a document has not changed."""
+"""The doc hash, which tells a run whether a document has changed."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _DIGEST_BYTES = 16
 def doc_hash(document: Document, size: PassageSize) -> str:
     """`<content>.<metadata>`, two 128-bit BLAKE2b digests in hex.
 
-    Content: what the vectors are made of: title, text and the passage settings, each with its length
-    before it. Metadata: the object as JSON with sorted keys; declared fields are part of it.
+    Content covers what the vectors are made from: the passage settings, and title and text, each preceded
+    by its length. Metadata covers the object as JSON with sorted keys, including the declared fields.
     """
     content = hashlib.blake2b(f"{size.tokens} {size.overlap} ".encode(), digest_size=_DIGEST_BYTES)
     for part in (document.title, document.text):
@@ -28,6 +28,6 @@ def doc_hash(document: Document, size: PassageSize) -> str:
 
 
 def same_content(a: str, b: str) -> bool:
-    """Whether two doc hashes differ in metadata at most. The empty hash (a document that was being
-    written) is the same as nothing."""
+    """Whether two doc hashes differ at most in metadata. The empty hash (a document that was still being
+    written) never matches."""
     return bool(a) and bool(b) and a.partition(".")[0] == b.partition(".")[0]

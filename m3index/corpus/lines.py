@@ -1,4 +1,4 @@
-"""Bytes -> lines: files and standard input, gzip and zstd undone, every buffer bounded."""
+"""Bytes -> lines, from files and standard input, with gzip and zstd decompressed and every buffer bounded."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO, NamedTuple
 
 MAX_LINE = 64 * 1024 * 1024
-"""The default bound of one line, of one CSV record and of one plain text file, in bytes."""
+"""The default limit for one line, one CSV record or one plain text file, in bytes."""
 
 KEPT = 1024 * 1024
-"""How much of a row that is rejected is kept for the quarantine."""
+"""How much of a rejected row is kept for the quarantine."""
 
 _BLOCK = 256 * 1024
 _PIECE = 32 * 1024
@@ -23,11 +23,11 @@ _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 class UnreadableError(Exception):
-    """A file that cannot be read, or no further; the message is the reason. It stays inside corpus/."""
+    """A file that cannot be read at all or to its end. The message is the reason. It never leaves corpus/."""
 
 
 class Line(NamedTuple):
-    """A line with its end. `cut`: it was longer than the bound, and only its beginning is here."""
+    """A line with its line ending. cut: it exceeds the limit, and only its beginning is here."""
 
     number: int
     data: bytes
@@ -35,16 +35,16 @@ class Line(NamedTuple):
 
 
 class Meter:
-    """Counts the bytes that were read, before decompression."""
+    """Counts the bytes read, before decompression."""
 
     def __init__(self) -> None:
         self.bytes = 0
 
 
 class _Metered(io.RawIOBase):
-    """A binary source that counts, and whose first bytes can be looked at without losing them.
+    """A binary source that counts its bytes and lets the first ones be inspected without consuming them.
 
-    It hands over what is there: a pipe that is slow is read as it comes.
+    It returns whatever is available, so that a slow pipe is read as its data arrives.
     """
 
     def __init__(self, source: BinaryIO, meter: Meter) -> None:
@@ -67,7 +67,7 @@ class _Metered(io.RawIOBase):
 
 
 class _Piecewise(io.RawIOBase):
-    """A decompressor, asked for little at a time: what stands before damaged data is still read."""
+    """A decompressor that is read in small pieces, so that everything before damaged data is still read."""
 
     def __init__(self, read: Callable[[int], bytes]) -> None:
         self._read = read
@@ -83,10 +83,10 @@ class _Piecewise(io.RawIOBase):
 
 @contextmanager
 def open_bytes(source: BinaryIO, meter: Meter, compression: str = "") -> Iterator[io.BufferedReader[Any]]:
-    """The source's bytes, decompressed if they begin as gzip or zstd data do; no text does.
+    """The source's bytes, decompressed if they start like gzip or zstd data, which no text does.
 
-    compression: what the file's name promises (`.gz`, `.zst`, or nothing). Raises UnreadableError
-    where the bytes do not keep that promise: an empty `.gz` is what a broken copy leaves behind.
+    compression: what the file's name promises (`.gz`, `.zst`, or nothing). Raises UnreadableError if the
+    content is something else, such as the empty `.gz` that a broken copy leaves behind.
     """
     raw = _Metered(source, meter)
     plain = io.BufferedReader(raw, _BLOCK)
@@ -99,7 +99,7 @@ def open_bytes(source: BinaryIO, meter: Meter, compression: str = "") -> Iterato
         yield io.BufferedReader(_Piecewise(stream.read), _BLOCK)
     elif compression:
         what = "gzip" if compression == ".gz" else "zstd"
-        raise UnreadableError(f"its name ends in {compression} and it does not hold {what} data")
+        raise UnreadableError(f"its name ends in {compression}, but it does not hold {what} data")
     elif raw.head.startswith(_UTF16):
         raise UnreadableError("it is UTF-16; convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)")
     else:
@@ -108,7 +108,7 @@ def open_bytes(source: BinaryIO, meter: Meter, compression: str = "") -> Iterato
 
 @contextmanager
 def reading() -> Iterator[None]:
-    """The seam where what a broken file raises becomes an UnreadableError."""
+    """Turns the exceptions that a broken file raises into UnreadableError."""
     try:
         yield
     except EOFError:
@@ -120,7 +120,7 @@ def reading() -> Iterator[None]:
 
 
 def lines(stream: io.BufferedReader, limit: int) -> Iterator[Line]:
-    """Splits at newlines only. A longer line is given once, cut, and the rest of it is skipped.
+    """Splits at newlines only. A line over the limit is yielded once, cut, and the rest of it is skipped.
 
     Holds one line of at most `limit` bytes. Raises UnreadableError.
     """

@@ -1,4 +1,4 @@
-"""A row of any format -> a Document, or the reason why it is none."""
+"""Turns a row of any format into a Document, or says why it is not one."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from m3index import schema
-from m3index.types import Document, FieldType, FieldValue, Place
+from m3index.types import Document, FieldType, FieldValue, Place, Row
 
 MAX_DEPTH = 100
 """How deep metadata may be nested."""
 
 _INTEGERS = range(-(2**63), 2**64)
-"""What Milvus's JSON holds without loss."""
+"""The integers that Milvus's JSON holds without loss."""
 
-_MARKS = {
+_TYPE_NAMES = {
     "bool": "true or false",
-    "float": "a number with a point",
+    "float": "a decimal number",
     "int": "a number",
     "list": "a list",
     "dict": "an object",
@@ -26,7 +26,7 @@ _MARKS = {
 
 
 class RowError(ValueError):
-    """The row is no document; `doc_id` where it has a usable id all the same."""
+    """The row is not a document. doc_id: its id, if it has a usable one."""
 
     def __init__(self, reason: str, doc_id: str | None = None) -> None:
         super().__init__(reason)
@@ -35,9 +35,9 @@ class RowError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class FieldMapping:
-    """Which keys of a row hold what. Of several the first that is there (and not null) counts.
+    """Which keys of a row hold what. Of several keys, the first that is present and not null counts.
 
-    Every other key goes into the document's metadata, beside what the `metadata` object holds.
+    Every other key goes into the document's metadata, next to the contents of the `metadata` object.
     """
 
     id: tuple[str, ...] = ("id", "_id", "docid", "doc_id")
@@ -54,12 +54,12 @@ class FieldMapping:
         title: str | None = None,
         metadata: str | None = None,
     ) -> FieldMapping:
-        """The keys that a user names take the place of the defaults of that part."""
-        given = {"id": id, "text": text, "title": title, "metadata": metadata}
-        return cls(**{part: (key,) for part, key in given.items() if key})
+        """A key that the user names replaces the default keys of that part."""
+        keys = {"id": id, "text": text, "title": title, "metadata": metadata}
+        return cls(**{part: (key,) for part, key in keys.items() if key})
 
     def missing(self, names: list[str]) -> str:
-        """Why a table with these columns cannot hold documents; empty where it can."""
+        """Why a table with these columns cannot hold documents; empty if it can."""
         for what, keys in (("id", self.id), ("text", self.text)):
             if not any(key in names for key in keys):
                 shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
@@ -88,14 +88,14 @@ class FieldMapping:
 
     def _metadata(self, row: Mapping[str, Any], *used: str | None) -> dict[str, Any]:
         key = _first(row, self.metadata)
-        given = {} if key is None else _object(key, row[key])
-        known = {*used, key}
+        nested = {} if key is None else _object(key, row[key])
+        mapped = {*used, key}
         absent = {k for k in (*self.id, *self.text, *self.title, *self.metadata) if row.get(k) is None}
-        others = {k: v for k, v in row.items() if k not in known and k not in absent}
-        for name in others.keys() & given.keys():
-            if others[name] != given[name]:
-                raise RowError(f"{name!r} is in the row and in its {key!r}, with different values")
-        metadata = given | others
+        others = {k: v for k, v in row.items() if k not in mapped and k not in absent}
+        for name in others.keys() & nested.keys():
+            if others[name] != nested[name]:
+                raise RowError(f"{name!r} is both in the row and in its {key!r}, with different values")
+        metadata = nested | others
         if metadata:
             check_metadata(metadata)
         return metadata
@@ -107,21 +107,23 @@ def check_metadata(metadata: Mapping[str, Any]) -> None:
     try:
         size = len(json.dumps(metadata, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode())
     except UnicodeEncodeError:
-        raise RowError("the metadata holds a lone surrogate (half a character), not storable") from None
+        raise RowError(
+            "the metadata holds a lone surrogate (half a character), which cannot be stored"
+        ) from None
     except ValueError:
         raise RowError("the metadata holds NaN or an infinite number, which is not JSON") from None
     except TypeError as error:
         raise RowError(f"the metadata is not JSON: {error}") from None
     if size > schema.JSON_BYTES:
-        raise RowError(f"the metadata has {size:,} bytes as JSON, at most {schema.JSON_BYTES:,}")
+        raise RowError(f"the metadata has {size:,} bytes as JSON; the limit is {schema.JSON_BYTES:,}")
 
 
 def declared(
-    document: Document, fields: Mapping[str, FieldType], tenant: str | None = None
+    document: Document | Row, fields: Mapping[str, FieldType], tenant: str | None = None
 ) -> dict[str, FieldValue]:
-    """The values of the declared fields, out of the metadata; ValueError with the reason.
+    """The values of the declared fields, from the metadata. Raises ValueError with the reason.
 
-    tenant: the field that says whose the document is, which none may lack.
+    tenant: the field that names the document's tenant; every document must have it.
     """
     values = {
         name: schema.field_value(name, kind, document.metadata.get(name)) for name, kind in fields.items()
@@ -132,8 +134,8 @@ def declared(
 
 
 def typed_cell(cell: str, kind: FieldType) -> Any:
-    """A cell of a CSV file, which knows only strings, as its declared type; else the cell as it is,
-    for `declared` to refuse."""
+    """A CSV cell, which is always a string, as its declared type. A cell that does not fit is returned
+    unchanged, for `declared` to refuse."""
     try:
         match kind:
             case "int" if "_" not in cell:
@@ -168,7 +170,7 @@ def _id(key: str, value: Any) -> str:
     if not value or value.isspace():
         raise RowError(f"no id: {key!r} is empty")
     if "\0" in value:
-        raise RowError(f"the id in {key!r} holds a NUL character, not storable")
+        raise RowError(f"the id in {key!r} holds a NUL character, which cannot be stored")
     if len(_utf8(key, value)) > schema.VARCHAR_BYTES:
         raise RowError(f"the id in {key!r} has more than {schema.VARCHAR_BYTES:,} bytes")
     return value
@@ -187,24 +189,25 @@ def _utf8(key: str, value: str) -> bytes:
         return value.encode("utf-8")
     except UnicodeEncodeError as error:
         raise RowError(
-            f"{key!r} holds a lone surrogate (half a character) at character {error.start}, not storable"
+            f"{key!r} holds a lone surrogate (half a character) at character {error.start}, "
+            "which cannot be stored"
         ) from None
 
 
 def _object(key: str, value: Any) -> dict[str, Any]:
-    """The metadata object; CSV and Parquet have it as a string that holds JSON."""
+    """The metadata object. CSV and Parquet carry it as a JSON string."""
     if isinstance(value, str):
         try:
             value = json.loads(value) if value.strip() else {}
         except (ValueError, RecursionError):
-            raise RowError(f"{key!r} is a string that holds no JSON object") from None
+            raise RowError(f"{key!r} is a string that does not hold a JSON object") from None
     if not isinstance(value, dict):
         raise RowError(f"{key!r} is {_kind(value)}, not an object")
     return value
 
 
 def _kind(value: Any) -> str:
-    return _MARKS.get(type(value).__name__, type(value).__name__)
+    return _TYPE_NAMES.get(type(value).__name__, type(value).__name__)
 
 
 def _check_value(value: Any, depth: int) -> None:
@@ -212,9 +215,11 @@ def _check_value(value: Any, depth: int) -> None:
         return
     if isinstance(value, int):
         if value not in _INTEGERS:
-            raise RowError("the metadata holds a whole number beyond 64 bits, not storable without loss")
+            raise RowError(
+                "the metadata holds a whole number beyond 64 bits, which cannot be stored without loss"
+            )
     elif isinstance(value, dict | list):
         if depth == MAX_DEPTH:
-            raise RowError(f"the metadata is nested more than {MAX_DEPTH} deep")
+            raise RowError(f"the metadata is nested more than {MAX_DEPTH} levels deep")
         for inner in value.values() if isinstance(value, dict) else value:
             _check_value(inner, depth + 1)

@@ -1,27 +1,51 @@
-"""Documents that a program already holds, as a corpus."""
+"""Documents that a program already holds, used as a corpus."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
-from m3index.types import Document, Rejected
+from m3index.corpus.mapping import FieldMapping, RowError
+from m3index.errors import UsageError
+from m3index.types import Document, Place, Rejected
+
+Item: TypeAlias = Document | Mapping[str, Any] | Rejected
+"""A document, or a row with its keys as in a corpus file: `{"id": "d1", "text": "...", "lang": "en"}`."""
 
 
 class Documents:
-    """An iterable of documents as a corpus: it is complete once it has been read to its end."""
+    """An iterable of documents as a corpus. It is complete once it has been read to its end.
+
+    Iterating raises UsageError for an item that is neither a document nor a row.
+    """
 
     read_errors: Sequence[Rejected] = ()
     bytes_read = 0
     total_bytes: int | None = None
 
-    def __init__(self, documents: Iterable[Document | Rejected]) -> None:
-        self._documents = documents
+    def __init__(self, items: Iterable[Item], mapping: FieldMapping | None = None) -> None:
+        self._items, self._mapping = items, mapping or FieldMapping()
         self.complete = False
 
     def __iter__(self) -> Iterator[Document | Rejected]:
         self.complete = False
         identified = True
-        for item in self._documents:
-            identified &= not isinstance(item, Rejected) or item.identified
-            yield item
+        for number, item in enumerate(self._items, 1):
+            document = self._read(item, number)
+            identified &= not isinstance(document, Rejected) or document.identified
+            yield document
         self.complete = identified
+
+    def _read(self, item: object, number: int) -> Document | Rejected:
+        match item:
+            case Document() | Rejected():
+                return item
+            case Mapping():
+                place = Place("<memory>", number)
+                try:
+                    return self._mapping.document(item, place)
+                except RowError as error:
+                    raw = json.dumps(item, ensure_ascii=False, default=repr)
+                    return Rejected(place, error.reason, raw, error.doc_id)
+        raise UsageError(f"A document must be a Document or a mapping with id and text, not {item!r}.")

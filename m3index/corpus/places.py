@@ -1,5 +1,5 @@
-"""What a user names (files, globs, directories, here or in an object store, `-`) -> the files to read, in a
-fixed order."""
+"""Paths from the user (files, globs, directories, local or in an object store, `-`) -> the files to read, in
+a fixed order."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ COMPRESSIONS = (".gz", ".zst")
 class File:
     """A file to read.
 
-    name: the id of its document where it is plain text: the path inside the directory that was
-    given, or the path of a file as it was given. size: bytes on disk; None for a pipe. remote: where
-    it is in an object store.
+    name: for plain text, the id of its document: the path inside the directory that the user named, or
+    the path of the file as the user named it. size: bytes on disk; None for a pipe. remote: its place
+    in an object store.
     """
 
     path: str
@@ -50,7 +50,7 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """What a directory or a glob holds and nobody reads, with the reason."""
+    """An entry of a directory or a glob that is not read, with the reason."""
 
     path: str
     reason: str
@@ -58,7 +58,7 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Unlisted:
-    """A part of a directory that could not be looked into."""
+    """A part of a directory that could not be listed."""
 
     path: str
     reason: str
@@ -67,16 +67,16 @@ class Unlisted:
 Entry: TypeAlias = File | Skipped | Unlisted
 
 
-class Places:
-    """The paths as given, checked; `walk` lists their files in the order given, each directory sorted.
+class CorpusFiles:
+    """The user's paths, checked. `walk` lists their files in the same order, each directory sorted.
 
-    Nothing is listed ahead: of a directory only the names of the level at hand are held.
-    Raises UsageError for what is not there or cannot be read in that format.
+    Nothing is listed ahead: memory holds only the names of the current directory level.
+    Raises UsageError for a path that does not exist or cannot be read in that format.
     """
 
     def __init__(self, paths: Sequence[str | os.PathLike[str]], format: str | None = None) -> None:  # noqa: A002
         if format is not None and format not in FORMATS:
-            raise UsageError(f"There is no format {format!r}; there are {', '.join(FORMATS)}.")
+            raise UsageError(f"There is no format {format!r}; choose one of {', '.join(FORMATS)}.")
         if not paths:
             raise UsageError("Nothing to read: name at least one file, directory, glob, or - for stdin.")
         self._format: Format | None = format
@@ -103,7 +103,7 @@ class Places:
             yield self._root(path)
         elif matches := sorted(glob.iglob(path, recursive=True)):
             for match in matches:
-                yield partial(_directory if os.path.isdir(match) else _found, match, self._format)
+                yield partial(_directory if os.path.isdir(match) else _matched_file, match, self._format)
         else:
             raise UsageError(f"There is no file, directory or match for {path!r}.")
 
@@ -111,42 +111,42 @@ class Places:
         if os.path.isdir(path):
             return self._checked(path, partial(_directory, path, self._format))
         if not os.path.exists(path):
-            raise UsageError(f"{path!r} is a link to nothing.")
+            raise UsageError(f"{path!r} is a broken link.")
         if format_of(path, self._format) is None and not _is_pipe(path):
-            raise _nameless(path)
+            raise _unknown_format(path)
         return partial(_file, path, self._format)
 
     def _remote(self, given: Remote) -> Iterator[_Lister]:
-        """Raises UnreachableError, NotAuthorisedError too: what cannot be looked at is not nothing."""
-        found = given.look()
-        if found is None and given.pattern:
+        """Also raises UnreachableError and NotAuthorisedError: what cannot be read may still exist."""
+        entry = given.look()
+        if entry is None and given.pattern:
             matches = sorted(given.matches(), key=str)
             for match in matches:
-                listing = _remote_folder if match.folder else _remote_found
+                listing = _remote_folder if match.folder else _remote_matched_file
                 yield partial(listing, match, self._format)
             if matches:
                 return
-        if found is None:
+        if entry is None:
             raise UsageError(f"There is no file, directory or match for {given.name!r}.")
-        if found.folder:
-            yield self._checked(found.name, partial(_remote_folder, found, self._format))
-        elif format_of(found.key, self._format) is None:
-            raise _nameless(found.name)
+        if entry.folder:
+            yield self._checked(entry.name, partial(_remote_folder, entry, self._format))
+        elif format_of(entry.key, self._format) is None:
+            raise _unknown_format(entry.name)
         else:
-            yield partial(_remote_file, found, self._format)
+            yield partial(_remote_file, entry, self._format)
 
     def _checked(self, path: str, directory: _Lister) -> _Lister:
         if not any(isinstance(entry, File | Unlisted) for entry in directory()):
             raise UsageError(
                 f"The directory {path!r} holds no file to read "
-                f"({' '.join(SUFFIXES)}, also with .gz or .zst); for other names say --input-format."
+                f"({' '.join(SUFFIXES)}, also with .gz or .zst); for other names set --input-format."
             )
         return directory
 
 
-def _nameless(path: str) -> UsageError:
+def _unknown_format(path: str) -> UsageError:
     return UsageError(
-        f"The name of {path!r} does not say what it holds; say --input-format {'|'.join(FORMATS)}."
+        f"The name of {path!r} does not show its format; set --input-format {'|'.join(FORMATS)}."
     )
 
 
@@ -154,13 +154,13 @@ _Lister: TypeAlias = Callable[[], Iterator[Entry]]
 
 
 def format_of(path: str, asked: Format | None = None) -> tuple[Format, str] | None:
-    """(format, compression) by the file's name, or by what was asked for; None where neither says."""
+    """(format, compression) from `asked` or the file's name; None if neither decides."""
     name = path.lower()
     compression = next((c for c in COMPRESSIONS if name.endswith(c)), "")
-    known = asked or SUFFIXES.get(PurePath(name.removesuffix(compression)).suffix)
-    if known is None or (known == "parquet" and compression):
+    form = asked or SUFFIXES.get(PurePath(name.removesuffix(compression)).suffix)
+    if form is None or (form == "parquet" and compression):
         return None
-    return known, compression
+    return form, compression
 
 
 def _stdin(path: str, asked: Format | None) -> Iterator[Entry]:
@@ -173,8 +173,8 @@ def _file(path: str, asked: Format | None) -> Iterator[Entry]:
     yield File(path, name, form, compression, _size(path))
 
 
-def _found(path: str, asked: Format | None) -> Iterator[Entry]:
-    """A match of a glob: what is not known is skipped, as in a directory."""
+def _matched_file(path: str, asked: Format | None) -> Iterator[Entry]:
+    """A file that a glob matches. An unknown format is skipped, as in a directory."""
     if format_of(path, asked) is None:
         yield Skipped(path, "unknown suffix")
     else:
@@ -188,31 +188,31 @@ def _directory(path: str, asked: Format | None) -> Iterator[Entry]:
 def _walk(top: str, inside: str, asked: Format | None) -> Iterator[Entry]:
     try:
         with os.scandir(os.path.join(top, inside)) as entries:
-            found = sorted(entries, key=lambda e: e.name)
+            children = sorted(entries, key=lambda e: e.name)
     except OSError as error:
         yield Unlisted(os.path.join(top, inside), error.strerror or str(error))
         return
-    for entry in found:
+    for entry in children:
         name = f"{inside}{entry.name}"
         if entry.name.startswith("."):
             yield Skipped(entry.path, "hidden")
-        elif _is_ours(entry):
-            yield Skipped(entry.path, "m3index's own")
+        elif _made_by_m3index(entry):
+            yield Skipped(entry.path, "made by m3index")
         elif entry.is_dir(follow_symlinks=False):
             yield from _walk(top, f"{name}/", asked)
         elif entry.is_dir():
             yield Skipped(entry.path, "a link to a directory")
-        elif (known := _format_in_directory(entry.name, asked)) is None:
+        elif (form := _format_in_directory(entry.name, asked)) is None:
             yield Skipped(entry.path, _not_read(asked))
         elif _is_pipe(entry.path):
             yield Skipped(entry.path, "not a regular file")
         else:
-            yield File(entry.path, name, *known, _size(entry.path))
+            yield File(entry.path, name, *form, _size(entry.path))
 
 
-def _is_ours(entry: os.DirEntry[str]) -> bool:
-    """A Milvus Lite database, whose rows would pass for documents, or a quarantine, whose rows are bad:
-    in the folder that a run works in, both lie beside the corpus."""
+def _made_by_m3index(entry: os.DirEntry[str]) -> bool:
+    """A Milvus Lite database, whose rows would pass for documents, or a quarantine, whose rows are bad.
+    Both lie beside the corpus if a run works in its folder."""
     if entry.is_dir():
         return entry.name.endswith(".db") and os.path.isdir(os.path.join(entry.path, "collections"))
     return entry.name.startswith("m3index-quarantine") and entry.name.endswith(".jsonl")
@@ -223,7 +223,7 @@ def _remote_file(remote: Remote, asked: Format | None) -> Iterator[Entry]:
     yield File(str(remote), remote.name, form, compression, remote.size, remote)
 
 
-def _remote_found(remote: Remote, asked: Format | None) -> Iterator[Entry]:
+def _remote_matched_file(remote: Remote, asked: Format | None) -> Iterator[Entry]:
     if format_of(remote.key, asked) is None:
         yield Skipped(str(remote), "unknown suffix")
     else:
@@ -236,28 +236,28 @@ def _remote_folder(remote: Remote, asked: Format | None) -> Iterator[Entry]:
 
 def _walk_remote(folder: Remote, inside: str, asked: Format | None) -> Iterator[Entry]:
     try:
-        found = folder.listing()
+        children = folder.listing()
     except M3IndexError as error:
         yield Unlisted(str(folder), str(error))
         return
-    for entry in found:
+    for entry in children:
         name = f"{inside}{entry.base}"
         if entry.base.startswith("."):
             yield Skipped(str(entry), "hidden")
         elif entry.folder:
             yield from _walk_remote(entry, f"{name}/", asked)
-        elif (known := _format_in_directory(entry.base, asked)) is None:
+        elif (form := _format_in_directory(entry.base, asked)) is None:
             yield Skipped(str(entry), _not_read(asked))
         else:
-            yield File(str(entry), name, *known, entry.size, entry)
+            yield File(str(entry), name, *form, entry.size, entry)
 
 
 def _not_read(asked: Format | None) -> str:
-    return "unknown suffix" if asked is None else f"not {asked} by its name"
+    return "unknown suffix" if asked is None else f"its name is not that of a {asked} file"
 
 
 def _format_in_directory(name: str, asked: Format | None) -> tuple[Format, str] | None:
-    """With a format asked for, names without any suffix (part-00000) count as being of it."""
+    """If the user names a format, files without any suffix (part-00000) count as that format."""
     by_name = format_of(name)
     if asked is None or (by_name and by_name[0] == asked):
         return by_name
@@ -266,7 +266,7 @@ def _format_in_directory(name: str, asked: Format | None) -> tuple[Format, str] 
 
 
 def _is_pipe(path: str) -> bool:
-    """Also a socket or a device: whatever has neither a size nor a name that says something."""
+    """Also true for a socket or a device: anything with no size and no meaningful name."""
     try:
         mode = os.stat(path).st_mode
     except OSError:

@@ -1,8 +1,8 @@
-"""Bad rows -> a file of JSON lines that can be mended and read again as a corpus.
+"""Writes bad rows to a file of JSON lines, which can be corrected and read again as a corpus.
 
-Each line holds the reason and the row: `row` where it is an object, `document` where it was a good
-row that could not be indexed, else `raw`, the text as it was read. Mend it in there, or put a plain
-document in the line's place, and ingest the file.
+Each line holds the reason and the row: `row` if it is an object, `document` if it is a good row that
+could not be indexed, else `raw`, the text as read. Correct it there, or replace the line with a plain
+document, and ingest the file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MARKER = "m3index_quarantine"
 
 
 class LostRowError(ValueError):
-    """A quarantine line that does not hold its row; `doc_id` where it says which document it was."""
+    """A quarantine line that does not hold its row. doc_id: the id of the document, if the line has it."""
 
     def __init__(self, reason: str, doc_id: str | None) -> None:
         super().__init__(reason)
@@ -31,7 +31,7 @@ class LostRowError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The row inside a quarantine line. raw: the row as text. standard: its keys are the default ones."""
+    """The row inside a quarantine line. raw: the row as text. standard: it uses the default keys."""
 
     raw: str
     row: dict[str, Any] | None = None
@@ -39,14 +39,14 @@ class Held:
 
 
 def unwrap(line: dict[str, Any]) -> Held | None:
-    """The row of a quarantine line, None for any other object. Raises LostRowError."""
+    """The row of a quarantine line; None for any other object. Raises LostRowError."""
     if line.get(MARKER) != 1:
         return None
     doc_id = line.get("id")
     doc_id = doc_id if isinstance(doc_id, str) and doc_id else None
     if line.get("truncated"):
         origin = f"{line.get('path')}:{line.get('line')}"
-        raise LostRowError(f"too long to be kept whole in a quarantine; mend it in {origin}", doc_id)
+        raise LostRowError(f"too long to be kept whole in a quarantine; correct it in {origin}", doc_id)
     for key in ("row", "document"):
         if isinstance(row := line.get(key), dict):
             return unwrap(row) or Held(json.dumps(row, ensure_ascii=False), row, standard=key == "document")
@@ -56,11 +56,11 @@ def unwrap(line: dict[str, Any]) -> Held | None:
 
 
 class Quarantine:
-    """Writes rejected rows. The file appears at the first one, in place of an earlier run's.
+    """Writes rejected rows. The file is created with the first one and replaces that of an earlier run.
 
-    While the run lasts it is `<path>.partial`, so that a quarantine can be read and replaced in one
-    run; `close` gives it its name. Raises UsageError where it could not be written, StoppedError
-    where the disk is full.
+    During the run it is `<path>.partial`, so that one run can read a quarantine and replace it; `close`
+    gives it its final name. Raises UsageError if the path is not writable, StoppedError if the disk is
+    full.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -70,7 +70,7 @@ class Quarantine:
         self._file: TextIO | None = None
         folder = next(parent for parent in self.path.absolute().parents if parent.exists())
         if self.path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-            raise UsageError(f"The quarantine file {self.path} cannot be written; name another one.")
+            raise UsageError(f"The quarantine file {self.path} cannot be written; choose another path.")
 
     def add(self, rejected: Rejected) -> None:
         try:
@@ -86,7 +86,7 @@ class Quarantine:
         self.count += 1
 
     def close(self) -> None:
-        """May be called twice."""
+        """Can be called twice."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -109,19 +109,19 @@ def _line(rejected: Rejected) -> str:
         "reason": rejected.reason,
         "id": rejected.doc_id,
     }
-    held, truncated = _held(rejected)
-    line |= held
+    contents, truncated = _contents(rejected)
+    line |= contents
     if truncated:
         line["truncated"] = True
     text = json.dumps(line, ensure_ascii=False)
     try:
         text.encode()
     except UnicodeEncodeError:
-        text = json.dumps(line)  # lone surrogates, as \uXXXX
+        text = json.dumps(line)  # writes lone surrogates as \uXXXX
     return text
 
 
-def _held(rejected: Rejected) -> tuple[dict[str, Any], bool]:
+def _contents(rejected: Rejected) -> tuple[dict[str, Any], bool]:
     if rejected.document is not None:
         document = _as_row(rejected.document)
         raw = json.dumps(document, ensure_ascii=False)

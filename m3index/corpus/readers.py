@@ -1,5 +1,5 @@
-"""`read`: files, directories, globs (here or in an object store) and stdin as one stream of documents, with
-what was wrong on the way."""
+"""`read`: files, directories, globs (local or in an object store) and stdin as one stream of documents, with
+a record of what could not be read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from m3index.corpus import formats
 from m3index.corpus.formats import Parsed, Rows
 from m3index.corpus.lines import MAX_LINE, Meter, UnreadableError, open_bytes, reading
 from m3index.corpus.mapping import FieldMapping, RowError
-from m3index.corpus.places import STDIN, File, Places, Skipped
+from m3index.corpus.places import STDIN, CorpusFiles, File, Skipped
 from m3index.errors import UsageError
 from m3index.types import Document, FieldType, Place, Rejected
 
@@ -31,30 +31,30 @@ def read(
     fields: Mapping[str, FieldType] | None = None,
     max_line: int = MAX_LINE,
     stdin: BinaryIO | None = None,
-) -> Corpus:
-    """A corpus of these files, directories (recursive, sorted), globs, local or at `s3://`, `gs://`, and `-`.
+) -> FileCorpus:
+    """A corpus of files, directories (recursive, sorted) and globs, local or at `s3://`, `gs://`, and `-`.
 
-    format: `jsonl`, `parquet`, `csv`, `tsv` or `text`; by default each file's name says it, and stdin
-    is JSONL. fields: the declared types, by which the cells of CSV files are read. max_line: the bound
-    in bytes of a line, a CSV record, a plain text file; what is longer is rejected. Raises UsageError
-    at once for a path that is not there; nothing is read before the corpus is iterated.
+    format: `jsonl`, `parquet`, `csv`, `tsv` or `text`; by default each file's name decides, and stdin is
+    JSONL. fields: the declared types, used to read the cells of CSV files. max_line: the limit in bytes
+    for a line, a CSV record or a plain text file; anything longer is rejected. Raises UsageError
+    immediately for a path that does not exist; nothing is read before the corpus is iterated.
     """
-    return Corpus(Places(paths, format), mapping, fields or {}, max_line, stdin)
+    return FileCorpus(CorpusFiles(paths, format), mapping, fields or {}, max_line, stdin)
 
 
-class Corpus:
-    """Iterated, a stream of Document and Rejected; memory holds one row (Parquet: one batch).
+class FileCorpus:
+    """Iterates as a stream of Document and Rejected; memory holds one row (Parquet: one batch).
 
-    A file that cannot be read, or no further, ends there: it is in `read_errors` and the pass goes on
-    with the next one. The counts are those of the pass so far; iterating again starts again.
+    A file that cannot be read, or not to its end, is recorded in `read_errors`, and the pass continues
+    with the next one. The counts are those of the current pass; iterating again resets them.
 
-    documents, rejected: how many were given. read_errors: the files, with reasons. skipped: what a
-    directory or glob held that is not read (the first 1,000), skipped_count: how many those are.
+    documents, rejected: how many were yielded. read_errors: the files, with reasons. skipped: entries of
+    directories and globs that are not read (the first 1,000). skipped_count: how many there are in all.
     """
 
     def __init__(
         self,
-        places: Places,
+        places: CorpusFiles,
         mapping: FieldMapping,
         fields: Mapping[str, FieldType],
         max_line: int,
@@ -74,13 +74,13 @@ class Corpus:
 
     @property
     def complete(self) -> bool:
-        """The pass has ended, every file was read to its end, and every row had an id: only then is
-        a document that was not met one that has left the corpus."""
+        """The pass has ended, every file was read to its end, and every row had an id. Only then has a
+        document that did not appear left the corpus."""
         return self._finished and not self.read_errors and not self._unidentified
 
     @property
     def total_bytes(self) -> int | None:
-        """The size of all the files on disk; None with a pipe among them."""
+        """The size of all files on disk; None if one of them is a pipe."""
         total = 0
         for entry in self._places.walk():
             if isinstance(entry, File):
@@ -92,7 +92,7 @@ class Corpus:
 
     @property
     def bytes_read(self) -> int:
-        """How much of `total_bytes` was read so far, compressed bytes as they are."""
+        """How much of `total_bytes` has been read so far; compressed bytes count as they are."""
         return self._done_bytes + self._meter.bytes
 
     def __iter__(self) -> Iterator[Document | Rejected]:
@@ -188,7 +188,7 @@ class Corpus:
         return sys.stdin.buffer
 
     def _stdin_size(self) -> int | None:
-        """Known where stdin is a file (`< corpus.jsonl`)."""
+        """Known if stdin is a file (`< corpus.jsonl`)."""
         try:
             status = os.fstat(self._standard_input().fileno())
         except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Corpora in object stores (`s3://`, `gs://`, what fsspec opens): listed level by level, read as streams."""
+"""Corpora in object stores (`s3://`, `gs://`, those of fsspec), listed level by level and read as streams."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from m3index.errors import UsageError
 from m3index.files import file_system, mapped
 
 _BUFFER = 8 * 2**20
-"""Each read of an object store is a request of its own: few and large ones."""
+"""Each read of an object store is a separate request, so reads are few and large."""
 _MAGIC = re.compile(r"[*[]")
 _WITH_OPTIONS = ("s3", "gs", "gcs")
 
@@ -26,7 +26,7 @@ def is_remote(path: str) -> bool:
 class Remote:
     """A file, a folder or a pattern. key: its path within the bucket; options: `?endpoint_override=...`.
 
-    Keys are taken as they are written, with no %-escapes. folder, size: known of what was listed.
+    Keys are taken literally, without %-escapes. folder, size: known once `look` or `listing` has read them.
     """
 
     bucket: str
@@ -45,11 +45,12 @@ class Remote:
         host, _, key = rest.partition("/")
         if ":" in host.rpartition("@")[0]:
             raise UsageError(
-                f"Keys do not belong in the name of a corpus ({scheme}://...@{host.rpartition('@')[2]}): set "
-                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+                "Access keys do not belong in the name of a corpus "
+                f"({scheme}://...@{host.rpartition('@')[2]}): "
+                "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
             )
         if scheme in _WITH_OPTIONS and not host:
-            raise UsageError(f"{uri!r} names no bucket; a corpus there is written {scheme}://BUCKET/KEY.")
+            raise UsageError(f"{uri!r} does not name a bucket; write it as {scheme}://BUCKET/KEY.")
         bucket, options = f"{scheme}://{host}", question + options
         fs, root = file_system(bucket + options, local=False)
         return cls(bucket, key.rstrip("/"), options, fs, root)
@@ -59,7 +60,7 @@ class Remote:
 
     @property
     def name(self) -> str:
-        """As people write it, without options."""
+        """The address without its options, as people write it."""
         return f"{self.bucket}/{self.key}" if self.key else self.bucket
 
     @property
@@ -71,22 +72,22 @@ class Remote:
         return f"{self.root.rstrip('/')}/{self.key}" if self.key else self.root
 
     def look(self) -> Remote | None:
-        """With what it is; None where there is neither a file nor a folder of this name."""
+        """This entry with its type and size; None if neither a file nor a folder has this name."""
         from pyarrow import fs
 
         with self._mapped():
-            found = self.fs.get_file_info(self._path)
-        if found.type == fs.FileType.NotFound:
+            info = self.fs.get_file_info(self._path)
+        if info.type == fs.FileType.NotFound:
             return None
-        folder = found.type == fs.FileType.Directory
-        return replace(self, folder=folder, size=None if folder else found.size)
+        folder = info.type == fs.FileType.Directory
+        return replace(self, folder=folder, size=None if folder else info.size)
 
     def listing(self) -> list[Remote]:
-        """What is right in this folder, by name."""
+        """The entries directly in this folder, by name."""
         from pyarrow import fs
 
         with self._mapped():
-            found = self.fs.get_file_info(fs.FileSelector(self._path, allow_not_found=True))
+            infos = self.fs.get_file_info(fs.FileSelector(self._path, allow_not_found=True))
         prefix = f"{self.key}/" if self.key else ""
         entries = [
             replace(
@@ -95,12 +96,12 @@ class Remote:
                 folder=info.type == fs.FileType.Directory,
                 size=info.size if info.type == fs.FileType.File else None,
             )
-            for info in found
+            for info in infos
         ]
         return sorted(entries, key=lambda entry: entry.base)
 
     def matches(self) -> Iterator[Remote]:
-        """What this pattern names: `*` and `[...]` within a name, `**` for folders of any depth."""
+        """The entries that match: `*` and `[...]` within a name, `**` for any depth of folders."""
         parts = self.key.split("/")
         plain = next(i for i, part in enumerate(parts) if _MAGIC.search(part))
         yield from _matching(replace(self, key="/".join(parts[:plain]), folder=True), parts[plain:])
@@ -110,12 +111,12 @@ class Remote:
         return bool(_MAGIC.search(self.key))
 
     def stream(self) -> AbstractContextManager[BinaryIO]:
-        """The file's bytes, in order; an OSError where they end."""
+        """The file's bytes, in order. Reading raises OSError if they break off."""
         source = self.fs.open_input_stream(self._path, compression=None, buffer_size=_BUFFER)
         return cast("AbstractContextManager[BinaryIO]", source)
 
     def random(self) -> Any:
-        """For random access, a `pyarrow.NativeFile`."""
+        """The file for random access, a `pyarrow.NativeFile`."""
         return self.fs.open_input_file(self._path)
 
     def _mapped(self) -> AbstractContextManager[None]:
@@ -123,7 +124,7 @@ class Remote:
 
 
 def _matching(folder: Remote, parts: list[str]) -> Iterator[Remote]:
-    """The entries below a folder that match these parts of a pattern; hidden ones by name only."""
+    """The entries below a folder that match these pattern parts; hidden ones only if the part has a dot."""
     part, rest = parts[0], parts[1:]
     if part == "**":
         if rest:

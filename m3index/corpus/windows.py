@@ -1,9 +1,9 @@
-"""Documents -> passages: windows cut at token boundaries. Nothing is ever dropped.
+"""Documents -> passages: windows cut at token boundaries. No text is ever dropped.
 
-A passage is encoded as title + newline + text, so each of its windows pays for the title. A document
-that fits is one passage, tokenised once. A longer one is planned from the tokens of its text, cut at the
-end of a paragraph, sentence, line or word where one is near; then every window is tokenised as it will
-be encoded, and shortened where that makes more tokens than were planned.
+A passage is encoded as title + newline + text, so the title takes up room in every window. A document
+that fits is one passage, tokenised once. For a longer one, windows are planned from the tokens of its
+text and cut at the end of a paragraph, sentence, line or word if one is near. Then every window is
+tokenised as it will be encoded, and shortened if it has more tokens than planned.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ class Tokens:
 
 
 class Tokenizer(Protocol):
-    """What the windows need of a model's tokenizer; encoder/ has the real one."""
+    """What the windows need from a model's tokenizer. The real one is in encoder/."""
 
     @property
     def limit(self) -> int:
-        """The most tokens of one input that the model takes, special tokens and prompt included."""
+        """The most tokens that the model accepts in one input, including special tokens and prompt."""
         ...
 
     @property
     def reserve(self) -> int:
-        """How many of them the special tokens and the document prompt take."""
+        """How many of these the special tokens and the document prompt use."""
         ...
 
     def documents(self, texts: Sequence[str]) -> list[Tokens]:
-        """Tokenises texts as documents: prompt and special tokens in, nothing truncated."""
+        """Tokenises texts as documents: with prompt and special tokens, without truncation."""
         ...
 
 
@@ -62,7 +62,7 @@ _PLANNED = 16
 
 @dataclass(frozen=True, slots=True)
 class PassageSize:
-    """tokens: the size of a window, title, prompt and special tokens counted in; overlap: how many
+    """tokens: the size of a window, including title, prompt and special tokens. overlap: how many
     tokens neighbours share."""
 
     tokens: int
@@ -71,23 +71,30 @@ class PassageSize:
 
 @dataclass(frozen=True, slots=True)
 class PassageSettings:
-    """What a user asks for. tokens: None is the model's limit but at most 512, `full` its limit.
-    overlap: None is 64, or a quarter of a window smaller than 256."""
+    """The user's settings. tokens: None means the model's limit, but at most 512; `full` means its limit.
+    overlap: None means 64, or a quarter of a window smaller than 256. In a collection, None means what the
+    collection has, as far as it fits."""
 
     tokens: int | Literal["full"] | None = None
     overlap: int | None = None
 
-    def resolve(self, tokenizer: Tokenizer) -> PassageSize:
-        """The size for this model. Raises UsageError for what it cannot take."""
+    def resolve(self, tokenizer: Tokenizer, of_collection: PassageSize | None = None) -> PassageSize:
+        """The size for this model. Raises UsageError if the model does not allow it."""
         tokens = tokenizer.limit if self.tokens == "full" else self.tokens
-        tokens = min(tokenizer.limit, DEFAULT_TOKENS) if tokens is None else tokens
-        overlap = min(DEFAULT_OVERLAP, tokens // 4) if self.overlap is None else self.overlap
+        if tokens is None:
+            tokens = of_collection.tokens if of_collection else min(tokenizer.limit, DEFAULT_TOKENS)
+        if self.overlap is not None:
+            overlap = self.overlap
+        elif of_collection:
+            overlap = min(of_collection.overlap, max(tokens - tokenizer.reserve, 0) // 2)
+        else:
+            overlap = min(DEFAULT_OVERLAP, tokens // 4)
         _check(tokens, overlap, tokenizer)
         return PassageSize(tokens, overlap)
 
 
 class UnfitError(ValueError):
-    """A document that cannot be cut into windows of this size; the message is the reason."""
+    """A document that cannot be cut into windows of this size. The message is the reason."""
 
 
 def windows(
@@ -97,15 +104,15 @@ def windows(
     overlap: int,
     rejected: Callable[[Rejected], None] | None = None,
 ) -> Iterator[tuple[Document, list[Passage]]]:
-    """Each document with its passages, in order: every character of the text is in at least one, none
-    has more than `size` tokens, and title + newline + text has at most 65,535 bytes.
+    """Each document with its passages, in order. Every character of the text is in at least one passage;
+    a passage has at most `size` tokens, and title + newline + text has at most 65,535 bytes.
 
-    Documents are tokenised many at a time; that changes no result. Neighbouring passages share about
-    `overlap` tokens (fewer where a title leaves room for less than twice that).
+    Documents are tokenised in batches, which does not affect the results. Neighbouring passages share
+    about `overlap` tokens (fewer if the title leaves room for less than twice that).
 
-    A title that takes more than half of the window of a document that needs several would leave too
-    little to its text: such a document goes to `rejected` with the reason, and is left out; without
-    `rejected` it is an UnfitError. Raises UsageError for an impossible size or overlap.
+    If a document needs several windows and its title takes more than half of each, too little room is left
+    for the text. Such a document is left out and goes to `rejected` with the reason; without `rejected`
+    it is an UnfitError. Raises UsageError for an impossible size or overlap.
     """
     _check(size, overlap, tokenizer)
     for batch in _batches(documents):
@@ -125,15 +132,15 @@ def windows(
 def _check(size: int, overlap: int, tokenizer: Tokenizer) -> None:
     room = size - tokenizer.reserve
     if size > tokenizer.limit:
-        raise UsageError(f"Passages of {size} tokens are more than the model takes: {tokenizer.limit}.")
+        raise UsageError(f"Passages of {size} tokens exceed the model's limit of {tokenizer.limit}.")
     if room < 1:
         raise UsageError(
-            f"Passages of {size} tokens leave no room for text: prompt and special tokens take "
+            f"Passages of {size} tokens leave no room for text: the prompt and special tokens take "
             f"{tokenizer.reserve}."
         )
     if not 0 <= overlap <= room // 2:
         raise UsageError(
-            f"An overlap of {overlap} tokens does not go with passages of {size}; it may be 0 to {room // 2}."
+            f"An overlap of {overlap} tokens does not fit passages of {size}; it must be 0 to {room // 2}."
         )
 
 
@@ -151,7 +158,7 @@ def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
 
 
 def _try_whole(cutters: Sequence[_Cutter], tokenizer: Tokenizer) -> None:
-    """Tokenises what may be one passage in one call, and makes it one if it is; measures the others."""
+    """Tokenises in one call what may fit one passage, and makes it one if it does; measures the others."""
     whole = [cutter for cutter in cutters if cutter.may_be_whole]
     for cutter, tokens in zip(whole, tokenizer.documents([c.input(0) for c in whole]), strict=True):
         cutter.take_whole(tokens)
@@ -163,8 +170,7 @@ def _try_whole(cutters: Sequence[_Cutter], tokenizer: Tokenizer) -> None:
 
 
 def _starts_in_parts(text: str, tokenizer: Tokenizer) -> NDArray[np.int32]:
-    """Where the tokens of a text of any length begin. In parts, so that the tokenizer's memory is
-    bounded."""
+    """Where the tokens of a text of any length start. Works in parts, to bound the tokenizer's memory."""
     starts, begin = [], 0
     while begin < len(text):
         end = min(begin + VARCHAR_BYTES, len(text))
@@ -186,11 +192,11 @@ def _next_windows(cutters: Sequence[_Cutter], tokenizer: Tokenizer) -> None:
 
 
 class _Cutter:
-    """One document on its way to passages.
+    """One document while it is cut into passages.
 
-    `covered` characters of the text are in the passages so far. Every passage adds to them, which is
-    why this ends whatever a tokenizer says of its offsets: they only guide the cuts. `starts`: the
-    character at which each token of the text begins, ascending.
+    covered: how many characters of the text are in the passages so far. Every passage adds to it, so the
+    work ends whatever offsets a tokenizer reports; they only guide the cuts. starts: the character at
+    which each token of the text starts, ascending.
     """
 
     starts: NDArray[np.int32]
@@ -213,7 +219,7 @@ class _Cutter:
         return bool(self.problem) or self.covered == len(self.document.text)
 
     def input(self, start: int, end: int | None = None) -> str:
-        """What is encoded for the text from start to end."""
+        """The encoder's input for the text from start to end."""
         return self.head + self.document.text[start:end]
 
     def take_whole(self, tokens: Tokens) -> None:
@@ -224,13 +230,13 @@ class _Cutter:
             self.starts = _starts(tokens, len(self.head))
 
     def measure(self, head: Tokens) -> None:
-        """head: the tokens of all that is not text."""
+        """head: the tokens of everything except the text."""
         title_tokens = len(head.ids) - self.tokenizer.reserve
         title_bytes = len(self.head.encode())
         if 2 * title_tokens > self.size - self.tokenizer.reserve or 2 * title_bytes > VARCHAR_BYTES:
             self.problem = (
-                f"the title takes {title_tokens} tokens ({title_bytes} bytes) of passages of "
-                f"{self.size}: more than half, too little is left for the text"
+                f"the title takes {title_tokens} tokens ({title_bytes} bytes), more than half of a "
+                f"passage of {self.size} tokens, and leaves too little room for the text"
             )
             return
         self._room = self.size - len(head.ids)
@@ -238,7 +244,7 @@ class _Cutter:
         self.overlap = min(self.overlap, self._room // 2)
 
     def plan(self) -> list[tuple[int, int]]:
-        """The next windows, as the tokens of the whole text suggest them."""
+        """The next windows, as suggested by the tokens of the whole text."""
         spans: list[tuple[int, int]] = []
         start, covered = self._start, self.covered
         while len(spans) < _PLANNED and covered < len(self.document.text):
@@ -251,7 +257,7 @@ class _Cutter:
         return spans
 
     def take(self, plan: Sequence[tuple[int, int]], tokenised: Sequence[Tokens]) -> None:
-        """Accepts windows up to the first that does not join on, because one before it was shortened."""
+        """Accepts windows up to the first that leaves a gap because the one before it was shortened."""
         for (start, end), tokens in zip(plan, tokenised, strict=True):
             if start > self.covered:
                 break
@@ -261,7 +267,7 @@ class _Cutter:
                 self.problem = str(error)
                 return
             self._learn(end - start, short - start)
-            if short <= self.covered:  # nothing but overlap was left of it
+            if short <= self.covered:  # only the overlap is left
                 self._start = self.covered
                 return
             self._accept(start, short, tokens)
@@ -273,11 +279,11 @@ class _Cutter:
         self.covered = end
 
     def _learn(self, planned: int, fitted: int) -> None:
-        """Keeps plans near to what fits, in characters, where the offsets tell little."""
+        """Keeps plans close to what fits, in characters, if the offsets are of little use."""
         self._reach = 2 * fitted if 2 * fitted < planned else max(self._reach, 2 * fitted)
 
     def _end(self, start: int, covered: int) -> int:
-        """Where a window from `start` ends, after `covered` if it may."""
+        """Where a window from `start` ends: after `covered` if possible."""
         text = self.document.text
         after = int(np.searchsorted(self.starts, start)) + self._room
         end = max(int(self.starts[after]), start + 1) if after < len(self.starts) else len(text)
@@ -287,8 +293,8 @@ class _Cutter:
         return _boundary(text, max(end - (end - start) // 5, covered), end)
 
     def _after(self, start: int, end: int) -> int:
-        """Where the window after [start, end) starts: `overlap` tokens before its end, and no more than
-        half of its tokens; at the beginning of a word if one is near."""
+        """Where the window after [start, end) starts: `overlap` tokens before its end, but at most half of
+        its tokens, and at the start of a word if one is near."""
         first, last = (int(i) for i in np.searchsorted(self.starts, [start, end]))
         shared = min(self.overlap, (last - first) // 2)
         back = int(self.starts[last - shared]) if shared else end
@@ -301,12 +307,12 @@ class _Cutter:
         return space.end() if space else back
 
     def _shorten(self, start: int, end: int, tokens: Tokens) -> tuple[int, Tokens]:
-        """Moves the end back until the window fits: to where its own tokens say, else by halves."""
+        """Moves the end back until the window fits: to where its own tokens suggest, else by halving."""
         attempts = 0
         while (excess := len(tokens.ids) - self.size) > 0:
             if end - start == 1:
                 raise UnfitError(
-                    f"character {start} alone takes more tokens than a passage of {self.size} has"
+                    f"character {start} alone takes more tokens than fit into a passage of {self.size}"
                 )
             starts = _starts(tokens, len(self.head))
             fitting = start + int(starts[-excess]) if excess < len(starts) else start
@@ -320,8 +326,8 @@ class _Cutter:
 
 
 def _starts(tokens: Tokens, skip: int) -> NDArray[np.int32]:
-    """Where each token of the text begins, after the `skip` characters of the title; ascending, even
-    where several tokens share one character or have no offsets."""
+    """Where each token of the text starts, after the `skip` characters of the title. Ascending even if
+    several tokens share one character or have no offsets."""
     inside = np.flatnonzero(tokens.offsets[:, 1] > skip)
     if not len(inside):
         return np.zeros(0, np.int32)
@@ -330,7 +336,7 @@ def _starts(tokens: Tokens, skip: int) -> NDArray[np.int32]:
 
 
 def _within_bytes(text: str, start: int, end: int, limit: int) -> int:
-    """The last end of text[start:end] that keeps it within `limit` bytes."""
+    """The last position up to `end` that keeps the text from `start` within `limit` bytes."""
     end = min(end, start + limit)
     if 4 * (end - start) <= limit:
         return end
@@ -348,9 +354,9 @@ _BOUNDARIES = (
 
 
 def _boundary(text: str, low: int, high: int) -> int:
-    """The best place in (low, high] to cut: after the last paragraph there, else sentence, line, word."""
+    """The best place to cut in (low, high]: after the last paragraph, else sentence, line or word."""
     for pattern in _BOUNDARIES:
-        ends = [found.end() for found in pattern.finditer(text, low, high)]
+        ends = [match.end() for match in pattern.finditer(text, low, high)]
         if ends:
             return ends[-1]
     return high

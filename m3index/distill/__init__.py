@@ -1,20 +1,21 @@
-"""Students of a teacher: fewer layers or another model, all of its heads kept, with a certificate.
+"""Distils a teacher into a student with fewer layers or another model, with all heads and a certificate.
 
+options.py      the options; the objective and its recipes
 layers.py       which layers of the teacher a student keeps
 data.py         documents -> token ids on disk, held-out texts, token-budget batches
 network.py      a model with gradients over packed inputs
-losses.py       the objective, term by term; recipes
-teachers.py     what a student learns from: a teacher, its cached outputs, BM25-like weights
+losses.py       the terms of the objective
+teachers.py     sources of targets: a teacher, its cached outputs, BM25-like weights
 cache.py        teacher outputs in Parquet, with a manifest
-fit.py          heads and projections by least squares, to begin from
+fit.py          initial heads and projections by least squares
 loop.py         the training loop
-checkpoint.py   what a run needs to go on as if it had not stopped
-curves.py       the loss as JSON lines and a picture
+checkpoint.py   the state that resumes a run exactly
+curves.py       the loss as JSON lines and a plot
 output.py       the student's directory
-card.py         its model card
-agreement.py    how far two encoders agree
-retrieval.py    both on a test collection
-certificate.py  all of that, side by side
-run.py          the whole
+card.py         the model card
+agreement.py    how well two encoders agree
+retrieval.py    teacher and student on a test collection
+certificate.py  all measurements, side by side
+run.py          the whole distillation
 drift.py        whether stored vectors still agree with the teacher
 """

@@ -1,4 +1,4 @@
-"""How far two encoders agree about the same texts."""
+"""Measures how well two encoders agree on the same texts."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _RANDOM_PAIRS = 5000
 
 @dataclass(frozen=True, slots=True)
 class Probes:
-    """Texts that both encoders take whole, with their languages where tagged."""
+    """Texts that both encoders take whole, with their languages if tagged."""
 
     texts: Sequence[str]
     langs: Sequence[str | None]
 
 
 def probes(held_out: Sequence[HeldOut], encoders: Sequence[ModelEncoder], tokens: int) -> Probes:
-    """The first window of each held-out text, of at most `tokens`, if every encoder takes it whole."""
+    """The first window of each held-out text, at most `tokens` long, if every encoder takes it whole."""
     first = encoders[0].tokenizer
     size = min(tokens, *(e.info.limit for e in encoders))
     documents = (Document(str(i), text.text) for i, text in enumerate(held_out))
@@ -42,7 +42,7 @@ def probes(held_out: Sequence[HeldOut], encoders: Sequence[ModelEncoder], tokens
 
 
 def encode(encoder: ModelEncoder, texts: Sequence[str]) -> EncodedBatch:
-    """By every head that the encoder has."""
+    """Encodes texts with every head of the encoder."""
     info = encoder.info
     return encoder.encode_documents(texts, lexical=info.lexical, multi_vector=info.multi_vector)
 
@@ -50,7 +50,7 @@ def encode(encoder: ModelEncoder, texts: Sequence[str]) -> EncodedBatch:
 def figures(
     student: EncodedBatch, teacher: EncodedBatch, langs: Sequence[str | None], *, same_tokens: bool
 ) -> dict[str, Any]:
-    """The figures of one student for the certificate; None where two outputs cannot be compared."""
+    """The figures of one student for the certificate, None for outputs that cannot be compared."""
     texts = _per_text(student, teacher, same_tokens)
     pearson, spearman = random_pairs(student.dense, teacher.dense)
     return {
@@ -91,16 +91,16 @@ def _by_language(texts: Mapping[str, Any], langs: Sequence[str | None]) -> dict[
 
 
 def _negative_mse(student: FloatArray, teacher: FloatArray) -> float | None:
-    """-100 x the mean squared difference, as sentence-transformers' MSEEvaluator counts it."""
+    """-100 x the mean squared difference, as in sentence-transformers' MSEEvaluator."""
     if student.shape != teacher.shape:
         return None
     return float(-100 * np.square(student - teacher).mean())
 
 
 def random_pairs(student: FloatArray, teacher: FloatArray, seed: int = 0) -> tuple[float, float]:
-    """Pearson and Spearman of the two models' cosines over random pairs of the texts."""
-    draw = np.random.default_rng(seed)
-    a, b = draw.integers(0, len(teacher), (2, _RANDOM_PAIRS))
+    """Pearson and Spearman correlations of the two models' cosines over random pairs of texts."""
+    rng = np.random.default_rng(seed)
+    a, b = rng.integers(0, len(teacher), (2, _RANDOM_PAIRS))
     a, b = a[a != b], b[a != b]
     return correlations((student[a] * student[b]).sum(1), (teacher[a] * teacher[b]).sum(1))
 
@@ -113,12 +113,12 @@ def correlations(x: FloatArray, y: FloatArray) -> tuple[float, float]:
 def token_overlap(student: SparseRows, teacher: SparseRows, k: int = TOP_TOKENS) -> NDArray[np.float64]:
     """For each text, the share of the teacher's k heaviest tokens that are among the student's. (n,)
 
-    A text for which the teacher has no weight counts as agreed if the student has none either.
+    A text for which the teacher has no weights counts as agreement if the student has none either.
     """
     shares = []
     for i in range(len(teacher)):
-        wanted, found = _heaviest(teacher, i, k), _heaviest(student, i, k)
-        shares.append(len(wanted & found) / len(wanted) if wanted else float(not found))
+        expected, actual = _heaviest(teacher, i, k), _heaviest(student, i, k)
+        shares.append(len(expected & actual) / len(expected) if expected else float(not actual))
     return np.array(shares)
 
 
@@ -129,7 +129,7 @@ def _heaviest(rows: SparseRows, i: int, k: int) -> set[int]:
 
 
 def weight_correlation(student: SparseRows, teacher: SparseRows) -> float:
-    """Pearson of the weights over the tokens of each text that either gives one; absent is zero."""
+    """Pearson correlation of the weights over all tokens that either model weights; absent is zero."""
     pairs: list[NDArray[np.float32]] = []
     for i in range(len(teacher)):
         a, b = student.row(i), teacher.row(i)
@@ -143,13 +143,13 @@ def weight_correlation(student: SparseRows, teacher: SparseRows) -> float:
 
 
 def token_cosine(student: Sequence[FloatArray], teacher: Sequence[FloatArray]) -> NDArray[np.float64]:
-    """For each text, the mean cosine of the two multi-vectors of a token. (n,)"""
+    """For each text, the mean cosine of the two vectors of each token. (n,)"""
     return np.array([float((s * t).sum(1).mean()) for s, t in zip(student, teacher, strict=True)])
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two texts, with a human's score where there is one."""
+    """Two texts, with a human score if available."""
 
     first: str
     second: str
@@ -157,17 +157,17 @@ class Pair:
 
 
 def pair_figures(cosines: Mapping[str, FloatArray], pairs: Sequence[Pair]) -> dict[str, Any]:
-    """cosines: each model's over the pairs, under `teacher`, `untrained`, `student`."""
+    """cosines: those of each model over the pairs, under `teacher`, `untrained`, `student`."""
     gold = np.array([p.gold for p in pairs], np.float32) if all(p.gold is not None for p in pairs) else None
-    found: dict[str, Any] = {"pairs": len(pairs)}
+    section: dict[str, Any] = {"pairs": len(pairs)}
     for name, values in cosines.items():
         pearson, spearman = correlations(values, cosines["teacher"])
-        found[name] = {
+        section[name] = {
             "pearson": pearson,
             "spearman": spearman,
             "gold_spearman": None if gold is None else correlations(values, gold)[1],
         }
-    return found
+    return section
 
 
 def pair_cosines(encoder: ModelEncoder, pairs: Sequence[Pair]) -> FloatArray:
@@ -179,14 +179,14 @@ def pair_cosines(encoder: ModelEncoder, pairs: Sequence[Pair]) -> FloatArray:
 
 
 def speed(encoders: Mapping[str, ModelEncoder], texts: Sequence[str], rounds: int = 5) -> dict[str, float]:
-    """Texts per second of each encoder, tokenising left out: the medians of rounds that take turns, so
-    that what else the machine does falls on all alike."""
+    """Texts per second of each encoder without tokenisation. Takes the median of alternating rounds, so that
+    other load on the machine affects all encoders alike."""
     rows = {name: e.tokenizer.document_ids(texts) for name, e in encoders.items()}
     seconds: dict[str, list[float]] = {name: [] for name in encoders}
     for turn in range(rounds + 1):
         for name, encoder in encoders.items():
             began = time.perf_counter()
             encoder.encode_ids(rows[name], lexical=encoder.info.lexical)
-            if turn:  # the first one loads and warms up
+            if turn:  # the first round loads and warms up
                 seconds[name].append(time.perf_counter() - began)
     return {name: len(texts) / statistics.median(values) for name, values in seconds.items()}

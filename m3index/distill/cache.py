@@ -1,8 +1,8 @@
-"""A teacher's outputs for a prepared corpus, in Parquet, so that several runs pay for them once.
+"""A cache of a teacher's outputs for a prepared corpus, in Parquet, so that several runs share their cost.
 
-`manifest.json` names the teacher, the data and what is kept; `part-*.parquet` hold one row for each
-input: dense (float16) and, per token, the lexical weights before the relu (float16). A row group is a
-block of neighbours (`data.BLOCK`). Parts appear whole, so an interrupted build goes on where it stopped.
+`manifest.json` names the teacher, the data and the cached outputs. `part-*.parquet` hold one row per input:
+dense (float16) and, per token, the lexical weights before the relu (float16). A row group is a block of
+neighbours (`data.BLOCK`). Parts are written atomically, so an interrupted build continues where it stopped.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _VERSION = 1
 
 
 def manifest(teacher: str, data: str, inputs: Tokenised, lexical: bool, precision: str) -> dict[str, Any]:
-    """What a cache is of. teacher: its space id; data: digest of the prepared corpus."""
+    """Identifies the contents of a cache. teacher: its space id. data: the digest of the prepared corpus."""
     return {
         "version": _VERSION,
         "teacher": teacher,
@@ -49,17 +49,17 @@ def build(
     *,
     budget: int,
     done: Callable[[int], None] = lambda _: None,
-) -> Cache:
-    """Fills what is missing of a cache and opens it. done: called with how many inputs are in it.
+) -> CachedTeacher:
+    """Adds the missing parts of a cache and opens it. done: called with the number of cached inputs.
 
-    Raises MismatchError for a folder that holds the cache of another teacher or other data.
+    Raises MismatchError if the folder holds the cache of another teacher or other data.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "manifest.json"
     if path.is_file():
         _refuse_stale(folder, stated)
     elif any(folder.iterdir()):
-        raise UsageError(f"{folder} is not empty and is no cache of teacher outputs; name another folder.")
+        raise UsageError(f"{folder} is not empty and is not a cache of teacher outputs. Use another folder.")
     else:
         path.write_text(json.dumps(dict(stated), indent=1) + "\n", "utf-8")
     for part, first in enumerate(range(0, len(inputs), _PART_BLOCKS * BLOCK)):
@@ -67,19 +67,19 @@ def build(
         if not _part(folder, part).is_file():
             _write_part(_part(folder, part), teacher, inputs, range(first, last), budget, stated["lexical"])
         done(last)
-    return Cache(folder, inputs, lexical=stated["lexical"])
+    return CachedTeacher(folder, teacher.device, lexical=stated["lexical"])
 
 
 def _refuse_stale(folder: Path, stated: Mapping[str, Any]) -> None:
     try:
-        found = json.loads((folder / "manifest.json").read_text("utf-8"))
+        cached = json.loads((folder / "manifest.json").read_text("utf-8"))
     except ValueError:
-        raise MismatchError(f"{folder}/manifest.json is not valid JSON; delete the folder.") from None
-    different = sorted(k for k in {*stated, *found} if stated.get(k) != found.get(k))
+        raise MismatchError(f"{folder}/manifest.json is not valid JSON. Delete the folder.") from None
+    different = sorted(k for k in {*stated, *cached} if stated.get(k) != cached.get(k))
     if different:
         raise MismatchError(
             f"The cache in {folder} is stale: {', '.join(different)} differ from this run. "
-            "Delete the folder or name another one."
+            "Delete the folder or use another one."
         )
 
 
@@ -130,23 +130,23 @@ def _encode(
     return dense, weights
 
 
-class Cache:
-    """Reads rows by their places; the blocks used last stay in memory."""
+class CachedTeacher:
+    """A teacher whose outputs are read from the cache, with the most recently used blocks in memory."""
 
-    def __init__(self, folder: Path, inputs: Tokenised, *, lexical: bool) -> None:
-        self._folder, self._inputs, self._lexical = folder, inputs, lexical
+    def __init__(self, folder: Path, device: torch.device, *, lexical: bool) -> None:
+        self._folder, self._device, self._lexical = folder, device, lexical
         self._blocks: OrderedDict[int, tuple[NDArray[np.float16], list[NDArray[np.float16]]]] = OrderedDict()
 
-    def outputs(self, places: NDArray[np.int64], device: torch.device) -> Outputs:
-        """The teacher's dense vectors and token weights of these inputs, in their order."""
-        found = [(self._block(int(i) // BLOCK), int(i) % BLOCK) for i in places]
-        dense = torch.from_numpy(np.stack([block[0][row] for block, row in found])).float()
+    def outputs(self, places: NDArray[np.int64]) -> Outputs:
+        """The teacher's dense vectors and token weights for these inputs, in order."""
+        entries = [(self._block(int(i) // BLOCK), int(i) % BLOCK) for i in places]
+        dense = torch.from_numpy(np.stack([block[0][row] for block, row in entries])).float()
         weights = None
         if self._lexical:
-            weights = torch.from_numpy(np.concatenate([block[1][row] for block, row in found])).float()
-            weights = weights.to(device)
-        # float16 has rounded the unit norm.
-        return Outputs(torch.nn.functional.normalize(dense, dim=-1).to(device), weights)
+            weights = torch.from_numpy(np.concatenate([block[1][row] for block, row in entries])).float()
+            weights = weights.to(self._device)
+        # float16 rounding changes the unit norm.
+        return Outputs(torch.nn.functional.normalize(dense, dim=-1).to(self._device), weights)
 
     def _block(self, number: int) -> tuple[NDArray[np.float16], list[NDArray[np.float16]]]:
         if number in self._blocks:

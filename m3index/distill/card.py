@@ -1,4 +1,4 @@
-"""The model card: what the certificate says, for people."""
+"""The model card: a readable version of the certificate."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _WAYS = {
 
 
 def of_certificate(certificate: Mapping[str, Any]) -> str:
-    """The README.md of a student with a teacher."""
+    """The README.md of a student that has a teacher."""
     teacher, student = certificate["teacher"], certificate["student"]
     parts = [
         _head(certificate),
@@ -40,7 +40,7 @@ def of_certificate(certificate: Mapping[str, Any]) -> str:
 
 
 def of_heads(student: Mapping[str, Any], training: Mapping[str, Any], data: Mapping[str, Any]) -> str:
-    """The README.md of a model that got a lexical head from BM25-like weights: nothing to compare with."""
+    """The README.md of a model with a lexical head from BM25-like weights, which has no comparison."""
     front = "---\nlibrary_name: sentence-transformers\ntags: [m3index, learned-sparse]\n---\n"
     return "\n".join(
         [front, _what(student, f"`{student['name']}` with new heads", training, data), _use(student)]
@@ -49,8 +49,8 @@ def of_heads(student: Mapping[str, Any], training: Mapping[str, Any], data: Mapp
 
 def _head(certificate: Mapping[str, Any]) -> str:
     base = certificate["teacher"]["name"]
-    stated = f"base_model: {base}\n" if "/" in base and not base.startswith((".", "/", "~")) else ""
-    return f"---\nlibrary_name: sentence-transformers\n{stated}tags: [m3index, distillation]\n---\n"
+    base_model = f"base_model: {base}\n" if "/" in base and not base.startswith((".", "/", "~")) else ""
+    return f"---\nlibrary_name: sentence-transformers\n{base_model}tags: [m3index, distillation]\n---\n"
 
 
 def _what(
@@ -63,27 +63,27 @@ def _what(
         f"# {title}\n",
         f"- {student['layers']} layers, {student['parameters']:,} parameters, {student['dim']} dimensions; "
         f"heads: {', '.join(student['heads'])}",
-        f"- trained {training['steps']:,} steps over {training['tokens']:,} tokens, inputs of at most "
+        f"- trained for {training['steps']:,} steps on {training['tokens']:,} tokens, inputs of at most "
         f"{training['trained_length']} tokens; loss: {terms}",
         f"- {data['inputs']:,} inputs from {data['documents']:,} documents ({data['duplicates']:,} "
-        f"duplicates and {data['excluded']:,} excluded texts left out), digest `{data['digest']}`",
+        f"duplicates and {data['excluded']:,} excluded texts omitted), digest `{data['digest']}`",
     ]
     if training["layers"] is not None:
         lines.insert(2, f"- the teacher's layers {', '.join(map(str, training['layers']))}")
     if "matryoshka" in training["objective"]:
         widths = ", ".join(map(str, training["objective"]["matryoshka"]))
-        lines.append(f"- Matryoshka: trained at the first {widths} dimensions as well")
+        lines.append(f"- Matryoshka: also trained at the first {widths} dimensions")
     return "\n".join(lines) + "\n"
 
 
 def _agreement(certificate: Mapping[str, Any]) -> str:
-    found = certificate["agreement"]
+    agreement = certificate["agreement"]
     rows = [
-        (label, _number(found["untrained"][key]), _number(found["student"][key]))
+        (label, _number(agreement["untrained"][key]), _number(agreement["student"][key]))
         for label, key in _ROWS
-        if found["student"][key] is not None
+        if agreement["student"][key] is not None
     ]
-    title = f"## Agreement with the teacher, {found['texts']:,} held-out texts\n"
+    title = f"## Agreement with the teacher, {agreement['texts']:,} held-out texts\n"
     return f"{title}\n{_table(('', 'untrained', 'trained'), rows)}"
 
 
@@ -95,7 +95,7 @@ def _pairs(pairs: Mapping[str, Any] | None) -> str:
         ("Spearman with the teacher", *(_number(pairs[n]["spearman"]) for n in names))
     ]
     if pairs["teacher"]["gold_spearman"] is not None:
-        rows.append(("Spearman with people", *(_number(pairs[n]["gold_spearman"]) for n in names)))
+        rows.append(("Spearman with human scores", *(_number(pairs[n]["gold_spearman"]) for n in names)))
     return f"## {pairs['pairs']:,} pairs\n\n{_table(('', 'teacher', 'untrained', 'trained'), rows)}"
 
 
@@ -110,25 +110,25 @@ def _retrieval(retrieval: Mapping[str, Any] | None) -> str:
     ]
     title = (
         f"## nDCG@10 on {retrieval['collection']} ({retrieval['queries']:,} queries, "
-        f"{retrieval['documents']:,} documents, their first {retrieval['document_tokens']} tokens)\n"
+        f"first {retrieval['document_tokens']} tokens of {retrieval['documents']:,} documents)\n"
     )
     return f"{title}\n{_table(('', *modes), rows)}"
 
 
 def _speed(speed: Mapping[str, Any]) -> str:
     return (
-        f"## Speed\n\n{speed['student_texts_per_second']:,.0f} texts/s, the teacher "
-        f"{speed['teacher_texts_per_second']:,.0f}: {speed['ratio']:.2f} times as fast "
-        f"({speed['hardware']}, in turns, tokenising left out).\n"
+        f"## Speed\n\n{speed['student_texts_per_second']:,.0f} texts/s, compared with "
+        f"{speed['teacher_texts_per_second']:,.0f} for the teacher: {speed['ratio']:.2f} times as fast "
+        f"({speed['hardware']}, alternating runs, without tokenisation).\n"
     )
 
 
 def _space(certificate: Mapping[str, Any]) -> str:
     if certificate["shares_space"]:
-        said = "It may share its teacher's collections: one encodes the queries, the other the documents."
+        verdict = "It can share its teacher's collections: one encodes queries, the other documents."
     else:
-        said = "It needs collections of its own: " + "; ".join(certificate["shortfalls"]) + "."
-    return f"## Sharing the teacher's collections\n\n{said}\n"
+        verdict = "It needs its own collections: " + "; ".join(certificate["shortfalls"]) + "."
+    return f"## Sharing the teacher's collections\n\n{verdict}\n"
 
 
 def _use(student: Mapping[str, Any]) -> str:
@@ -137,9 +137,7 @@ def _use(student: Mapping[str, Any]) -> str:
     if {"lexical", "colbert"} <= set(student["heads"]):
         lines.append("`BGEM3FlagModel(THIS_DIRECTORY)` gives all three outputs.")
     else:
-        lines.append(
-            "Do not load it with FlagEmbedding's `BGEM3FlagModel`: it makes up the heads that are missing."
-        )
+        lines.append("Do not load it with FlagEmbedding's `BGEM3FlagModel`, which makes up missing heads.")
     return "\n".join(lines) + "\n"
 
 
@@ -147,8 +145,12 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def _interval(found: Mapping[str, float] | None) -> str:
-    return "-" if found is None else f"{found['ndcg_10']:.4f} ({found['low']:.3f} to {found['high']:.3f})"
+def _interval(figures: Mapping[str, float] | None) -> str:
+    return (
+        "-"
+        if figures is None
+        else f"{figures['ndcg_10']:.4f} ({figures['low']:.3f} to {figures['high']:.3f})"
+    )
 
 
 def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

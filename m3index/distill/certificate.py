@@ -1,4 +1,4 @@
-"""What a student is worth, beside its teacher and beside itself before training: `certificate.json`."""
+"""Compares a student with its teacher and with its untrained self: `certificate.json`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from m3index.distill import agreement, retrieval
 from m3index.distill.agreement import Pair
 from m3index.distill.data import HeldOut
 from m3index.distill.network import same_tokens
-from m3index.distill.retrieval import Collection
+from m3index.distill.retrieval import TestCollection
 from m3index.encoder import certificate as certificates
 from m3index.encoder import layout as layouts
 from m3index.encoder.layout import Layout
@@ -30,7 +30,7 @@ _SPEED_TEXTS = 256
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """The three models to compare, and on what. tokens: the longest input."""
+    """The three models to compare, and the data to compare them on. tokens: the maximum input length."""
 
     teacher: ModelEncoder
     untrained: ModelEncoder
@@ -38,16 +38,16 @@ class Trial:
     held_out: Sequence[HeldOut]
     tokens: int
     pairs: Sequence[Pair] = ()
-    collection: Collection | None = None
+    collection: TestCollection | None = None
 
 
 def read_pairs(path: Path) -> list[Pair]:
-    """Lines of score, text, text, or of text, text; tabs between; a header is known by its score."""
+    """Reads tab-separated lines of score, text, text or of text, text. A header has a non-numeric score."""
     pairs = []
     for number, line in read_lines(path):
         columns = line.split("\t")
         if len(columns) not in (2, 3):
-            raise UsageError(f"{path}:{number}: {len(columns)} columns; a line is [score], text, text.")
+            raise UsageError(f"{path}:{number} has {len(columns)} columns. A line is [score], text, text.")
         gold = None
         if len(columns) == 3:
             try:
@@ -55,42 +55,44 @@ def read_pairs(path: Path) -> list[Pair]:
             except ValueError:
                 if number == 1:
                     continue
-                raise UsageError(f"{path}:{number}: the score {columns[0]!r} is no number.") from None
+                raise UsageError(f"{path}:{number}: the score {columns[0]!r} is not a number.") from None
         pairs.append(Pair(columns[-2], columns[-1], gold))
     if len(pairs) < 2:
-        raise UsageError(f"{path} holds fewer than two pairs.")
+        raise UsageError(f"{path} has fewer than two pairs. Add more.")
     return pairs
 
 
 def measure(trial: Trial) -> dict[str, Any]:
-    """The sections `agreement`, `pairs`, `retrieval` and `speed`."""
+    """Measures the sections `agreement`, `pairs`, `retrieval` and `speed`."""
     students = {"untrained": trial.untrained, "student": trial.student}
     encoders = {"teacher": trial.teacher, **students}
     alike = same_tokens(trial.teacher.tokenizer, trial.student.tokenizer)
     probes = agreement.probes(trial.held_out, [trial.teacher, trial.student], trial.tokens)
     teacher = agreement.encode(trial.teacher, probes.texts)
-    found: dict[str, Any] = {"agreement": {"texts": len(probes.texts)}, "pairs": None, "retrieval": None}
+    sections: dict[str, Any] = {"agreement": {"texts": len(probes.texts)}, "pairs": None, "retrieval": None}
     for name, encoder in students.items():
         own = agreement.encode(encoder, probes.texts)
-        found["agreement"][name] = agreement.figures(own, teacher, probes.langs, same_tokens=alike)
+        sections["agreement"][name] = agreement.figures(own, teacher, probes.langs, same_tokens=alike)
     if trial.pairs:
         cosines = {name: agreement.pair_cosines(e, trial.pairs) for name, e in encoders.items()}
-        found["pairs"] = agreement.pair_figures(cosines, trial.pairs)
+        sections["pairs"] = agreement.pair_figures(cosines, trial.pairs)
     if trial.collection is not None:
-        found["retrieval"] = retrieval.evaluate(trial.collection, encoders, trial.tokens, same_tokens=alike)
-    two = {"teacher": trial.teacher, "student": trial.student}
-    rates = agreement.speed(two, probes.texts[:_SPEED_TEXTS])
-    found["speed"] = {
+        sections["retrieval"] = retrieval.evaluate(
+            trial.collection, encoders, trial.tokens, same_tokens=alike
+        )
+    pair = {"teacher": trial.teacher, "student": trial.student}
+    rates = agreement.speed(pair, probes.texts[:_SPEED_TEXTS])
+    sections["speed"] = {
         "teacher_texts_per_second": rates["teacher"],
         "student_texts_per_second": rates["student"],
         "ratio": rates["student"] / rates["teacher"],
         "hardware": hardware(),
     }
-    return found
+    return sections
 
 
 def describe(encoder: ModelEncoder, layout: Layout, name: str) -> dict[str, Any]:
-    """A model for the certificate. Its space is its own, also where it shares another's."""
+    """Describes a model for the certificate. `space_id` is its own even if it shares another space."""
     info = encoder.info
     heads = ["dense", *["lexical"] * info.lexical, *["colbert"] * info.multi_vector]
     return {
@@ -110,7 +112,7 @@ def certificate(
     data: Mapping[str, Any],
     measured: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """A whole certificate, in the form of `schemas/certificate.schema.json`."""
+    """A complete certificate, which follows `schemas/certificate.schema.json`."""
     whole = {
         "version": 1,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -131,7 +133,7 @@ def write(certificate: Mapping[str, Any], folder: Path) -> None:
 
 
 def hardware() -> str:
-    """What the figures were measured on: the device, the threads of a CPU."""
+    """The hardware that the figures were measured on: the GPU, or the CPU and its threads."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"{processor()}, {torch.get_num_threads()} threads"

@@ -1,4 +1,4 @@
-"""What a training needs to go on as if it had not stopped."""
+"""The state that lets a run resume exactly where it stopped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from m3index.errors import MismatchError, UsageError
 
 @dataclass(slots=True)
 class Cursor:
-    """How far a run is: optimiser steps done, and the place in the endless order of batches."""
+    """The progress of a run: completed optimiser steps, and the position in the endless order of batches."""
 
     step: int = 0
     epoch: int = 0
@@ -29,7 +29,7 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A file that is always whole. settings: what a run must share with the one it goes on from."""
+    """A file that is replaced atomically. settings: those that must match for a run to resume."""
 
     path: Path
     settings: Mapping[str, Any]
@@ -48,22 +48,22 @@ class Checkpoint:
         partial.replace(self.path)
 
     def restore(self, network: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> Cursor:
-        """Puts everything back. Raises UsageError where there is nothing to go on from, MismatchError
-        where the run was another one."""
+        """Restores the whole state. Raises UsageError if there is no checkpoint, MismatchError if it belongs
+        to a different run."""
         if not self.path.is_file():
-            raise UsageError(f"--resume: there is no checkpoint {self.path}; start without it.")
+            raise UsageError(f"--resume: there is no checkpoint {self.path}. Start without --resume.")
         state = torch.load(self.path, map_location="cpu", weights_only=True)
         if state["settings"] != self._digest():
             raise MismatchError(
-                f"--resume: {self.path} is of a run with another teacher, student, corpus or settings. "
-                "Repeat the command as it was, or start without --resume."
+                f"--resume: {self.path} is from a run with another teacher, student, corpus or settings. "
+                "Repeat the original command, or start without --resume."
             )
         own = dict(network.named_parameters())
         with torch.no_grad():
             for name, value in state["parameters"].items():
                 own[name].copy_(value)
-        for optimizer, kept in zip(optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(kept)
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         _set_rng(state["rng"])
         return Cursor(**state["cursor"])
 
@@ -73,7 +73,7 @@ class Checkpoint:
 
 
 def _rng() -> dict[str, Any]:
-    """The order of the batches is no part of it: that is drawn from (seed, epoch) alone."""
+    """The random state. The order of the batches is not part of it: (seed, epoch) alone determines that."""
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     return {"torch": torch.get_rng_state(), "cuda": cuda}
 

@@ -1,4 +1,4 @@
-"""The loss over the steps: `training.jsonl` as it goes, `training.png` at the end."""
+"""The loss over the steps: `training.jsonl` during the run, `training.png` at the end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NOT_TERMS = {"step", "rate", "norm", "tokens", "total_steps", "tokens_per_secon
 
 
 class Curves:
-    """Writes into a folder. Of a run that goes on, the rows up to its checkpoint stay."""
+    """Writes the curves to a folder. A resumed run keeps the rows up to its checkpoint."""
 
     def __init__(self, folder: Path, *, resume: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -25,7 +25,7 @@ class Curves:
             kept = self._rows_before(step["step"]) if self._resume and self._rows.is_file() else []
             self._rows.write_text("".join(kept), "utf-8")
             self._begun = True
-        # Opened anew each time: the row is there for whoever looks, and a run may end at any point.
+        # Reopened for each row, so that readers see it at once and a run may end at any point.
         with self._rows.open("a", encoding="utf-8") as file:
             file.write(json.dumps({name: float(f"{value:.6g}") for name, value in step.items()}) + "\n")
 
@@ -34,7 +34,7 @@ class Curves:
         return [row for row in rows if row.endswith("\n") and json.loads(row)["step"] < step]
 
     def draw(self, history: Sequence[Step]) -> bool:
-        """Draws the picture; False where matplotlib (m3index[eval]) is not installed."""
+        """Draws the plot. Returns False if matplotlib (m3index[eval]) is not installed."""
         if importlib.util.find_spec("matplotlib") is None:
             return False
         picture(history, self._picture)
@@ -42,7 +42,7 @@ class Curves:
 
 
 def picture(history: Sequence[Step], path: Path) -> None:
-    """Each term over the steps, on a logarithmic scale."""
+    """Plots each term over the steps on a logarithmic scale."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")

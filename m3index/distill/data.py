@@ -1,7 +1,7 @@
-"""Documents -> token ids on disk, each text once; held-out texts apart; batches under a token budget.
+"""Converts documents to token ids on disk, without duplicates, holds out texts and draws batches.
 
-Nothing grows with the corpus but the files and eight bytes a text (its digest); the ids are read through
-a memory map.
+Only the files and eight bytes per text (its digest) grow with the corpus; the ids are read through a memory
+map.
 """
 
 from __future__ import annotations
@@ -18,47 +18,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m3index.corpus.windows import windows
+from m3index.distill.options import TrainingData
 from m3index.encoder.tokens import ModelTokenizer
 from m3index.errors import UsageError
 from m3index.types import Document, IntArray, Rejected, join_title
 
 BLOCK = 1024
-"""Neighbouring texts that stay together when the order is drawn: what is read from disk at once."""
+"""How many neighbouring texts stay together in the random order, which are read from disk at once."""
 _POOL = 16
-_PLAIN = "plain"  # marks a document on its way through the windows
+_PLAIN = "plain"  # metadata key that survives the split into windows
 _CHARACTERS_PER_TOKEN = 4
+_SPLIT = ("tokens", "long_share", "replace_words", "plain_share", "held_out", "held_out_texts")
+"""The options that determine the inputs, as they enter the digest."""
 
 
 @dataclass(frozen=True, slots=True)
-class DataSettings:
-    """tokens: the longest input of the training, special tokens counted; longer texts are cut into
-    windows. long_share: so many of the texts are joined with others to inputs of about that length.
-    replace_words: so many of the words make way for others of the vocabulary (`replace.Replacer`), on
-    average; each text has a share of its own. plain_share: so many of the texts keep their words then,
-    and come last. held_out: the share kept from training, at most `held_out_texts`.
-    """
-
-    tokens: int = 512
-    long_share: float = 0.1
-    replace_words: float = 0.0
-    plain_share: float = 0.2
-    held_out: float = 0.02
-    held_out_texts: int = 1000
-
-    def __post_init__(self) -> None:
-        if self.tokens < 8:
-            raise UsageError(f"--tokens {self.tokens}: inputs of at least 8 tokens.")
-        shares = (self.long_share, self.replace_words, self.plain_share)
-        if not all(0 <= share <= 1 for share in shares) or not 0 < self.held_out < 1:
-            raise UsageError(
-                "The shares of long, plain and held-out texts and of replaced words are numbers between 0 "
-                "and 1."
-            )
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """What a corpus became. digest: of the training texts in their order and how they were cut."""
+class PreparedData:
+    """The result of preparing a corpus. digest: of the ordered training texts and how they were split."""
 
     digest: str
     documents: int
@@ -77,15 +53,15 @@ class HeldOut:
 
 
 def text_digest(text: str) -> int:
-    """64 bits of a text, blind to case, width and white space: the identity by which texts are
-    deduplicated and excluded."""
+    """A 64-bit digest that ignores case, width and white space. It identifies texts for deduplication and
+    exclusion."""
     plain = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
     data = hashlib.blake2b(plain.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(data, "big")
 
 
 class Tokenised:
-    """The inputs of one tokenizer: ids of input i are `ids[bounds[i]:bounds[i + 1]]`."""
+    """The inputs of one tokenizer. The ids of input i are `ids[bounds[i]:bounds[i + 1]]`."""
 
     def __init__(self, path: Path) -> None:
         self.bounds: NDArray[np.int64] = np.load(path.with_suffix(".npy"))
@@ -113,7 +89,7 @@ class _Writer:
         self.lengths.append(len(ids))
 
     def append(self, other: _Writer) -> None:
-        """Takes over what another one wrote."""
+        """Moves the contents of another writer to the end of this one."""
         other._file.close()
         with other.path.open("rb") as f:
             shutil.copyfileobj(f, self._file)
@@ -126,16 +102,16 @@ class _Writer:
 
 
 class Dataset:
-    """A prepared corpus in a folder: `ids[k]` are the inputs as the k-th tokenizer made them. stages: those
-    with other words, then the plain ones."""
+    """A prepared corpus in a folder. ids[k]: the inputs of the k-th tokenizer. stages: the inputs with
+    replaced words, then the plain ones."""
 
     def __init__(self, folder: Path) -> None:
         manifest = json.loads((folder / "data.json").read_text("utf-8"))
-        self.prepared = Prepared(**manifest["prepared"])
+        self.prepared = PreparedData(**manifest["prepared"])
         self.ids = [Tokenised(folder / f"inputs{k}.bin") for k in range(manifest["tokenizers"])]
         inputs = self.prepared.inputs
-        strange = inputs - manifest["plain"]
-        self.stages = [part for part in (range(strange), range(strange, inputs)) if part]
+        replaced = inputs - manifest["plain"]
+        self.stages = [part for part in (range(replaced), range(replaced, inputs)) if part]
         with (folder / "held-out.jsonl").open(encoding="utf-8") as f:
             self.held_out = [HeldOut(**json.loads(line)) for line in f]
 
@@ -144,45 +120,44 @@ def prepare(
     documents: Iterable[Document | Rejected],
     folder: Path,
     tokenizers: Sequence[ModelTokenizer],
-    settings: DataSettings,
+    data: TrainingData,
     *,
     exclude: Collection[int] = (),
     rejected: Callable[[Rejected], None] = lambda _: None,
     replaced: Callable[[str, int], str] | None = None,
 ) -> Dataset:
-    """Streams a corpus into `folder`, once for all tokenizers; the first one cuts the windows.
+    """Streams a corpus into `folder`, once for all tokenizers. The first tokenizer defines the windows.
 
-    replaced: what a training text that is not plain, long ones joined, becomes, given with the digest of its
-    last part.
-    exclude: digests (`text_digest`) of texts that are neither trained on nor held out, such as those
-    of the test collections. Raises UsageError where nothing is left to train on.
+    replaced: returns the new words for a training text that is not plain, from the (joined) text and the
+    digest of its last part. exclude: digests (`text_digest`) of texts to neither train on nor hold out, such
+    as those of test collections. Raises UsageError if nothing is left to train on.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     writers = [_Writer(folder / f"inputs{k}.bin") for k in range(len(tokenizers))]
-    sieve = _Sieve(documents, settings, frozenset(exclude), rejected, replaced)
+    sieve = _Sieve(documents, data, frozenset(exclude), rejected, replaced)
     first, *others = tokenizers
     plain = [_Writer(folder / f"plain{k}.bin") for k in range(len(tokenizers))]
-    size = min(settings.tokens, *(t.limit for t in tokenizers))
+    size = min(data.tokens, *(t.limit for t in tokenizers))
     with (folder / "held-out.jsonl").open("w", encoding="utf-8") as held_out:
         sieve.held_out = lambda text: held_out.write(json.dumps(asdict(text), ensure_ascii=False) + "\n")
         for document, passages in windows(sieve, first, size, 0, sieve.reject):
             texts = [join_title(document.title, p.text) for p in passages]
             rows = [[p.token_ids for p in passages], *(t.document_ids(texts) for t in others)]
             for versions in zip(*rows, strict=True):
-                # Another tokenizer may need more tokens than its model takes: such an input is left out.
+                # Leave out inputs for which another tokenizer needs more tokens than its model takes.
                 if all(len(ids) <= t.limit for ids, t in zip(versions, tokenizers, strict=True)):
-                    taken = plain if document.metadata[_PLAIN] else writers
-                    for writer, ids in zip(taken, versions, strict=True):
+                    targets = plain if document.metadata[_PLAIN] else writers
+                    for writer, ids in zip(targets, versions, strict=True):
                         writer.add(ids)
     for writer, last in zip(writers, plain, strict=True):
         writer.append(last)
         writer.close()
     inputs, tokens = len(writers[0].lengths) - 1, sum(writers[0].lengths)
     if inputs < 2 or not sieve.kept_out:
-        raise UsageError(f"{inputs} inputs to train on, {sieve.kept_out} held out: the corpus is too small.")
-    sieve.digest.update(json.dumps(asdict(settings), sort_keys=True).encode())
-    prepared = Prepared(
+        raise UsageError(f"The corpus is too small: {inputs} inputs to train on, {sieve.kept_out} held out.")
+    sieve.digest.update(json.dumps({name: getattr(data, name) for name in _SPLIT}, sort_keys=True).encode())
+    prepared = PreparedData(
         digest=sieve.digest.hexdigest(),
         documents=sieve.documents,
         duplicates=sieve.duplicates,
@@ -200,17 +175,17 @@ def prepare(
 
 
 class _Sieve:
-    """The training documents of a stream: each text once, without the excluded and the held-out ones."""
+    """The training documents of a stream, without duplicates, excluded texts and held-out texts."""
 
     def __init__(
         self,
         documents: Iterable[Document | Rejected],
-        settings: DataSettings,
+        data: TrainingData,
         exclude: frozenset[int],
         rejected: Callable[[Rejected], None],
         replaced: Callable[[str, int], str] | None,
     ) -> None:
-        self._documents, self._settings = documents, settings
+        self._documents, self._data = documents, data
         self._exclude, self._rejected, self._replaced = exclude, rejected, replaced
         self._seen: set[int] = set()
         self.held_out: Callable[[HeldOut], object] = lambda _: None
@@ -222,24 +197,24 @@ class _Sieve:
         self._rejected(item)
 
     def __iter__(self) -> Iterator[Document]:
-        waiting: list[str] = []
+        pending: list[str] = []
         digest = 0
-        room = self._settings.tokens * _CHARACTERS_PER_TOKEN
+        room = self._data.tokens * _CHARACTERS_PER_TOKEN
         for document, digest in self._fresh():
-            # The draw is by the digest, so it does not depend on what else is in the corpus.
-            if digest % 10_000 < self._settings.long_share * 10_000:
-                waiting.append(join_title(document.title, document.text))
-                if sum(map(len, waiting)) < room:
+            # The digest decides, so the choice does not depend on the rest of the corpus.
+            if digest % 10_000 < self._data.long_share * 10_000:
+                pending.append(join_title(document.title, document.text))
+                if sum(map(len, pending)) < room:
                     continue
-                document, waiting = Document(document.doc_id, "\n".join(waiting)), []
-            yield self._made(document, digest)
-        if waiting:
-            yield self._made(Document("joined", "\n".join(waiting)), digest)
+                document, pending = Document(document.doc_id, "\n".join(pending)), []
+            yield self._prepared(document, digest)
+        if pending:
+            yield self._prepared(Document("joined", "\n".join(pending)), digest)
 
-    def _made(self, document: Document, digest: int) -> Document:
+    def _prepared(self, document: Document, digest: int) -> Document:
         text, plain = document.text, False
         if self._replaced is not None:
-            plain = digest // 100_000_000 % 10_000 < self._settings.plain_share * 10_000
+            plain = digest // 100_000_000 % 10_000 < self._data.plain_share * 10_000
             text = text if plain else self._replaced(text, digest)
         return replace(document, text=text, metadata={_PLAIN: plain})
 
@@ -266,18 +241,18 @@ class _Sieve:
                     yield item, digest
 
     def _is_held_out(self, digest: int) -> bool:
-        share = self._settings.held_out * 10_000
-        return self.kept_out < self._settings.held_out_texts and digest // 10_000 % 10_000 < share
+        share = self._data.held_out * 10_000
+        return self.kept_out < self._data.held_out_texts and digest // 10_000 % 10_000 < share
 
 
 @dataclass(frozen=True, slots=True)
 class Batches:
-    """The endless order of batches: epoch after epoch, each drawn from (seed, epoch) alone.
+    """The endless order of batches, one epoch after the other, each determined by (seed, epoch) alone.
 
-    lengths: tokens of each input. inputs: those that are taken. budget: tokens of a batch; an input longer
-    than it is a batch alone.
-    Blocks of neighbours are drawn, `_POOL` of them mixed, sorted by length and cut into batches, and
-    these shuffled: batches of like lengths, from a few stretches of the disk at a time.
+    lengths: tokens of each input. inputs: which inputs to use. budget: tokens per batch; a longer input gets
+    its own batch. Blocks of neighbours are drawn at random. `_POOL` blocks at a time are mixed, sorted by
+    length and split into batches, which are shuffled. Inputs of a batch thus have similar lengths, and few
+    stretches of the disk are read at a time.
     """
 
     lengths: IntArray
@@ -286,15 +261,15 @@ class Batches:
     seed: int
 
     def epoch(self, number: int) -> list[NDArray[np.int64]]:
-        draw = np.random.default_rng((self.seed, number))
-        starts = draw.permutation(np.array(self.inputs[::BLOCK]))
+        rng = np.random.default_rng((self.seed, number))
+        starts = rng.permutation(np.array(self.inputs[::BLOCK]))
         planned: list[NDArray[np.int64]] = []
         for first in range(0, len(starts), _POOL):
             blocks = [np.arange(s, min(s + BLOCK, self.inputs.stop)) for s in starts[first : first + _POOL]]
-            pool = draw.permutation(np.concatenate(blocks))
+            pool = rng.permutation(np.concatenate(blocks))
             pool = pool[np.argsort(self.lengths[pool], kind="stable")]
             batches = self._cut(pool)
-            planned += [batches[i] for i in draw.permutation(len(batches))]
+            planned += [batches[i] for i in rng.permutation(len(batches))]
         return planned
 
     def _cut(self, pool: NDArray[np.int64]) -> list[NDArray[np.int64]]:
@@ -307,7 +282,7 @@ class Batches:
         return [*batches, pool[start:]]
 
     def from_(self, epoch: int, place: int) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
-        """(epoch, place after it, batch), beginning at a cursor."""
+        """Yields (epoch, place after the batch, batch), starting at the given position."""
         while True:
             planned = self.epoch(epoch)
             for i in range(place, len(planned)):

@@ -1,4 +1,4 @@
-"""Whether the vectors in a collection still agree with the teacher."""
+"""Checks whether the vectors in a collection still agree with the teacher."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from m3index.types import SparseRows, join_title
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Of a sample of stored passages with the teacher.
+    """The agreement of a sample of stored passages with the teacher.
 
     mean_cosine, lowest_cosine: of the dense vectors. token_overlap: mean share of the teacher's five
-    heaviest tokens among the stored ones; None where either has no lexical weights. worst: the passages
-    that agree least, with their cosines.
+    heaviest tokens that are among the stored ones, None if either side has no lexical weights. worst: the
+    passages that agree least, with their cosines.
     """
 
     passages: int
@@ -36,8 +36,8 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What agreement is right: as much as the certificate says of the student that wrote the passages,
-    less `SLACK`. teacher: the one that the certificate names."""
+    """The expected agreement: that in the certificate of the student that encoded the passages, minus
+    `SLACK`. teacher: the one named in the certificate."""
 
     teacher: str | None
     cosine: float
@@ -48,30 +48,31 @@ SLACK = 0.02
 
 
 def expected(directory: Path) -> Expected:
-    """Of the model that wrote a collection; without a certificate the bars of `encoder.certificate`."""
+    """For the model that encoded a collection. Falls back to the bars of `encoder.certificate`."""
     certificate = certificates.read(directory)
     if certificate is None:
         return Expected(None, certificates.BARS.cosine, None)
-    found = certificate["agreement"]["student"]
+    figures = certificate["agreement"]["student"]
     return Expected(
         teacher=certificate["teacher"]["name"],
-        cosine=(found["mean_cosine"] or certificates.BARS.cosine) - SLACK,
-        overlap=None if found["token_overlap"] is None else found["token_overlap"] - SLACK,
+        cosine=(figures["mean_cosine"] or certificates.BARS.cosine) - SLACK,
+        overlap=None if figures["token_overlap"] is None else figures["token_overlap"] - SLACK,
     )
 
 
 def measure(
     store: Store, collection: str, teacher: ModelEncoder, *, sample: int = 200, seed: int = 0
 ) -> Agreement:
-    """Encodes a random sample of the stored passages with the teacher and compares.
+    """Encodes a random sample of the stored passages with the teacher and compares the vectors.
 
-    collection: the concrete name. Raises UsageError for an empty collection, MismatchError for vectors
-    of another width than the teacher's.
+    collection: the actual name, not an alias. Raises UsageError for an empty collection, MismatchError if the
+    vectors differ in width from the teacher's.
     """
     spec = store.spec(collection)
     if spec.dim != teacher.info.dim:
         raise MismatchError(
-            f"{collection} has vectors of {spec.dim} dimensions, the teacher of {teacher.info.dim}."
+            f"{collection} has vectors of {spec.dim} dimensions, but the teacher has {teacher.info.dim} "
+            "dimensions."
         )
     lexical = spec.sparse == "lexical" and teacher.info.lexical
     ids = sampled(store, collection, sample, seed)
@@ -80,7 +81,7 @@ def measure(
     inputs = teacher.tokenizer.document_ids([join_title(row["title"], row["text"]) for _, row in rows])
     fits = [i for i, tokens in enumerate(inputs) if len(tokens) <= teacher.info.limit]
     if not fits:
-        raise UsageError(f"{collection} has no passages that this teacher takes whole.")
+        raise UsageError(f"{collection} has no passages that fit into this teacher's limit.")
     rows = [rows[i] for i in fits]
     encoded = teacher.encode_ids([inputs[i] for i in fits], lexical=lexical)
     stored = np.array([row["dense"] for _, row in rows], np.float32)
@@ -99,24 +100,25 @@ def measure(
 
 
 def check(found: Agreement, *, cosine: float, overlap: float | None = None) -> None:
-    """Raises GateError where the agreement is below what is asked."""
+    """Raises GateError if the agreement is below the given minimums."""
     if found.mean_cosine < cosine:
         raise GateError(
-            f"Mean cosine {found.mean_cosine:.4f} with the teacher over {found.passages} passages, at least "
-            f"{cosine:.4f} is asked. Encode the corpus again (m3index reindex), or distil on texts like it."
+            f"The mean cosine with the teacher over {found.passages} passages is {found.mean_cosine:.4f}, "
+            f"but must be at least {cosine:.4f}. Encode the corpus again (m3index reindex), or distil on "
+            "similar texts."
         )
     if overlap is not None and found.token_overlap is not None and found.token_overlap < overlap:
         raise GateError(
-            f"Token overlap {found.token_overlap:.4f} with the teacher, at least {overlap:.4f} is asked. "
-            "Encode the corpus again (m3index reindex), or distil on texts like it."
+            f"The token overlap with the teacher is {found.token_overlap:.4f}, but must be at least "
+            f"{overlap:.4f}. Encode the corpus again (m3index reindex), or distil on similar texts."
         )
 
 
 def sampled(store: Store, collection: str, sample: int, seed: int) -> list[str]:
-    """A uniform sample of the primary keys; holds no more of them than are asked for."""
-    draw = random.Random(seed)  # noqa: S311
+    """A uniform sample of the primary keys. Holds at most `sample` keys in memory."""
+    rng = random.Random(seed)  # noqa: S311
     keys = (row["passage_id"] for row in store.scan(collection, None, []))
-    return sorted(key for _, key in heapq.nlargest(sample, ((draw.random(), key) for key in keys)))
+    return sorted(key for _, key in heapq.nlargest(sample, ((rng.random(), key) for key in keys)))
 
 
 def _rows(stored: Sequence[StoredRow]) -> SparseRows:

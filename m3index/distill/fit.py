@@ -1,4 +1,4 @@
-"""A linear head or projection by least squares: where training begins when there is nothing to copy."""
+"""Fits a linear head or projection by least squares, to start training when there is nothing to copy."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ _RIDGE = 1e-3
 class LeastSquares:
     """The W, b that minimise |x W^T + b - y|^2 with a small ridge on W, in float64.
 
-    Inputs (n, k) and targets (n, m) come in as many parts as one likes; only (k + 1)(k + 1 + m) numbers
-    are held. The ridge is in units of the mean square of the inputs.
+    Inputs (n, k) and targets (n, m) may be added in any number of parts; only (k + 1)(k + 1 + m) numbers are
+    kept. The ridge is in units of the mean square of the inputs.
     """
 
     def __init__(self) -> None:

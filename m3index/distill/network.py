@@ -1,4 +1,4 @@
-"""A model over packed inputs, all of its outputs per batch: with gradients, or frozen and fast."""
+"""A model over packed inputs that gives all outputs per batch: with gradients, or frozen and fast."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from m3index.distill import layers
 from m3index.distill.losses import Outputs
 from m3index.encoder import backbone, heads, packing
 from m3index.encoder.attention import Spans
@@ -19,12 +18,13 @@ from m3index.encoder.backbone import Backbone
 from m3index.encoder.hardware import Precision
 from m3index.encoder.layout import Layout, hidden_size, position_padding
 from m3index.encoder.tokens import ModelTokenizer
+from m3index.errors import UsageError
 from m3index.types import FloatArray, IntArray
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Texts end to end on the device. ids, positions: (t,) int32; spoken: (t,) bool, no special token."""
+    """Concatenated texts on the device. ids, positions: (t,) int32. spoken: (t,) bool, no special token."""
 
     ids: Tensor
     positions: Tensor
@@ -41,10 +41,10 @@ class Batch:
 
 
 class Network(nn.Module):
-    """A backbone, its pooling, and the heads; every parameter starts frozen.
+    """A backbone with its pooling and heads. All parameters are frozen initially.
 
-    projection: a linear layer after the dense vector, to the width of a teacher that has another.
-    Made by `trainable` or `frozen`.
+    projection: a linear layer that maps the dense vector to the teacher's width if it differs.
+    Created by `trainable` or `frozen`.
     """
 
     def __init__(self, layout: Layout, tokenizer: ModelTokenizer, model: Any, forward: Backbone) -> None:
@@ -77,7 +77,7 @@ class Network(nn.Module):
         return self
 
     def batch(self, rows: Sequence[IntArray]) -> Batch:
-        """Token ids of texts (special tokens in) -> a batch on the device."""
+        """Token ids of texts (including special tokens) -> a batch on the device."""
         pack = packing.pack(rows, position_padding(self.layout.config))
         ids, positions, bounds = (
             torch.from_numpy(x).to(self.device) for x in (pack.ids, pack.positions, pack.bounds)
@@ -85,20 +85,20 @@ class Network(nn.Module):
         return Batch(ids, positions, Spans.of(pack, bounds), ~torch.isin(ids, self._silent))
 
     def watch(self, numbers: Sequence[int]) -> None:
-        """From now on the outputs have the states after these layers, in this order."""
-        holder, name = layers.stack(self.model)
-        every = getattr(holder, name)
+        """Adds the states after these layers, in this order, to all later outputs."""
+        holder, name = stack(self.model)
+        all_layers = getattr(holder, name)
         for number in numbers:
             states = self._watched[number] = []
 
-            def note(_layer: nn.Module, _inputs: Any, out: Any, states: list[Tensor] = states) -> None:
-                found = out[0] if isinstance(out, tuple) else out
-                states.append(found.flatten(0, 1))
+            def record(_layer: nn.Module, _inputs: Any, out: Any, states: list[Tensor] = states) -> None:
+                hidden = out[0] if isinstance(out, tuple) else out
+                states.append(hidden.flatten(0, 1))
 
-            every[number].register_forward_hook(note)
+            all_layers[number].register_forward_hook(record)
 
     def forward(self, batch: Batch) -> Outputs:
-        """The outputs of every head that is there, in float32."""
+        """The outputs of every existing head, in float32."""
         for states in self._watched.values():
             states.clear()
         hidden = self._backbone(batch.ids, batch.positions, None, batch.spans).float()
@@ -119,8 +119,8 @@ class Network(nn.Module):
 
 
 def trainable(layout: Layout, *, trust_remote_code: bool = False) -> Network:
-    """A model in float32 on the CPU whose forward has gradients; dropout stays off, so that the student
-    sees its inputs as the teacher does."""
+    """A float32 model on the CPU whose forward pass has gradients. Dropout stays off, so that the student
+    sees the same inputs as the teacher."""
     model = backbone.load_model(layout, "fp32", trust_remote_code=trust_remote_code)
     forward = backbone.of_model(model, torch.device("cpu"), modules=True)
     return Network(layout, ModelTokenizer(layout), model, forward)
@@ -134,8 +134,8 @@ def frozen(
     modules: bool = False,
     trust_remote_code: bool = False,
 ) -> Network:
-    """A model without gradients by the encoder's fastest forward; with `modules`, by the fastest whose
-    layers may be watched."""
+    """A model without gradients that uses the encoder's fastest forward pass, or with `modules` the fastest
+    whose layers can be watched."""
     model = backbone.load_model(layout, precision, trust_remote_code=trust_remote_code)
     forward = backbone.of_model(model, device, modules=modules)
     network = Network(layout, ModelTokenizer(layout), model if modules else None, forward)
@@ -145,12 +145,34 @@ def frozen(
 def token_embeddings(layout: Layout, *, trust_remote_code: bool = False) -> FloatArray:
     """(vocabulary, width) float32."""
     model = backbone.load_model(layout, "fp32", trust_remote_code=trust_remote_code)
-    found: FloatArray = model.get_input_embeddings().weight.detach().numpy()
-    return found
+    embeddings: FloatArray = model.get_input_embeddings().weight.detach().numpy()
+    return embeddings
+
+
+def stack(model: Any) -> tuple[nn.Module, str]:
+    """Finds the transformer's layers: the module that holds their list, and the name of the list in it."""
+    total = model.config.num_hidden_layers
+    for module in model.modules():
+        for name, child in module.named_children():
+            if isinstance(child, nn.ModuleList) and len(child) == total:
+                return module, name
+    raise UsageError(f"Cannot find the layers of a {type(model).__name__}. Name a --student instead.")
+
+
+def keep(model: Any, layers: Sequence[int]) -> None:
+    """Reduces the model and its config to these layers, in this order."""
+    total = model.config.num_hidden_layers
+    holder, name = stack(model)
+    all_layers = getattr(holder, name)
+    setattr(holder, name, nn.ModuleList(all_layers[i] for i in layers))
+    model.config.num_hidden_layers = len(layers)
+    kinds = getattr(model.config, "layer_types", None)
+    if isinstance(kinds, list) and len(kinds) == total:
+        model.config.layer_types = [kinds[i] for i in layers]
 
 
 def same_tokens(a: ModelTokenizer, b: ModelTokenizer) -> bool:
-    """Whether two tokenizers make the same ids of a text: by their definitions and a sample of scripts."""
+    """Whether two tokenizers give the same ids, judged by vocabulary size and a sample of scripts."""
     sample = ["", "The cat's hat, 42.", "Über Straße déjà-vu", "検索 엔진 поиск بحث ค้นหา", "x\n\ny  z"]
     pairs = zip(a.document_ids(sample), b.document_ids(sample), strict=True)
     return a.vocabulary == b.vocabulary and all(np.array_equal(x, y) for x, y in pairs)

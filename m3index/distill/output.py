@@ -1,4 +1,4 @@
-"""A student's directory: what our encoder, sentence-transformers and FlagEmbedding read."""
+"""Writes a student's directory for our encoder, sentence-transformers and FlagEmbedding."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ _MODULES = "sentence_transformers.models"
 
 
 def write(network: Network, folder: Path) -> Path:
-    """Writes the whole model. The heads go into `sparse_linear.pt` and `colbert_linear.pt`, as
-    FlagEmbedding names them; a head that the network has not is not written."""
+    """Writes the whole model. The heads that exist go into `sparse_linear.pt` and `colbert_linear.pt`, as in
+    FlagEmbedding."""
     layout = network.layout
     folder.mkdir(parents=True, exist_ok=True)
     with quiet_transformers():
@@ -48,8 +48,8 @@ def write(network: Network, folder: Path) -> Path:
 
 
 def _write_modules(network: Network, folder: Path) -> None:
-    """The sentence-transformers side: Transformer, Pooling, the model's Dense layers, Normalize, and
-    after them a projection to the teacher's width where there is one."""
+    """Writes the sentence-transformers modules: Transformer, Pooling, the model's Dense layers, Normalize,
+    and the projection to the teacher's width if there is one."""
     layout = network.layout
     kinds: list[tuple[str, DenseSpec | nn.Linear | None]] = [("Transformer", None), ("Pooling", None)]
     kinds += [("Dense", m) if isinstance(m, DenseSpec) else ("Normalize", None) for m in layout.modules]
@@ -58,16 +58,16 @@ def _write_modules(network: Network, folder: Path) -> None:
     if network.projection is not None:
         kinds += [("Dense", network.projection), ("Normalize", None)]
     modules = []
-    for i, (kind, what) in enumerate(kinds):
+    for i, (kind, source) in enumerate(kinds):
         path = f"{i}_{kind}" if i else ""
         modules.append({"idx": i, "name": str(i), "path": path, "type": f"{_MODULES}.{kind}"})
         (folder / path).mkdir(exist_ok=True)
         if kind == "Pooling":
             _json(folder / path / "config.json", _pooling(layout, network.width))
-        elif isinstance(what, DenseSpec):
-            shutil.copytree(what.directory, folder / path, dirs_exist_ok=True)
-        elif isinstance(what, nn.Linear):
-            _write_dense(what, folder / path)
+        elif isinstance(source, DenseSpec):
+            shutil.copytree(source.directory, folder / path, dirs_exist_ok=True)
+        elif isinstance(source, nn.Linear):
+            _write_dense(source, folder / path)
     _json(folder / "modules.json", modules)
     _json(
         folder / "sentence_bert_config.json",

@@ -1,11 +1,12 @@
-"""Words of a corpus replaced with words made of the tokenizer's vocabulary, on subjects drawn from it.
+"""Replaces words of a corpus with words built from the tokenizer's vocabulary, grouped by subject.
 
-A student learns to put pieces together from the texts that it sees. Of a small corpus, or one of a single
-subject, it sees few of its pieces, and it disagrees with its teacher where other texts use the others. What a
-text with such words means is of no account: the teacher says what its vectors are. But the texts that people
-search are about something, and so are these: the words of one come from the neighbourhood of a piece in the
-model's token embeddings. And many of them are rare ones, of several pieces, as the terms of a field are. A
-word gives way to words of its own script: a vocabulary of a hundred languages has many that a corpus has not.
+A student learns to combine pieces from the texts it sees. In a small corpus, or one on a single subject, it
+sees few of its pieces, and it disagrees with its teacher on texts that use the others. The meaning of a text
+with replaced words does not matter, because the teacher defines its vectors. But the texts that people search
+have a subject, so these have one too: the words of a text come from the neighbourhood of a piece in the
+model's token embeddings. Many of them are rare words of several pieces, like technical terms. Words are
+replaced within their own script, because a vocabulary of a hundred languages has many scripts that a corpus
+lacks.
 """
 
 from __future__ import annotations
@@ -24,28 +25,28 @@ from m3index.errors import UsageError
 from m3index.types import FloatArray, IntArray
 
 _SUBJECTS = 12_288
-_WORDS, _ENDINGS = 24, 12  # of a subject
-_ASIDE = 0.25  # the share of a text's words that are on its second subject
-_RARE = (0.3, 0.5, 0.7)  # a text draws which of these is the share of its words that no vocabulary has whole
-_PLAIN = 0.75  # the share of words among what replaces them
-_SHORTEST, _LONGEST = 4, 30  # shorter words are mostly those that hold sentences together; in bytes, letters
-_BLOCK = 128  # subjects beside the whole vocabulary at once
+_WORDS, _ENDINGS = 24, 12  # per subject
+_ASIDE = 0.25  # the share of a text's words that belong to its second subject
+_RARE = (0.3, 0.5, 0.7)  # each text draws its share of rare words, which span several pieces
+_PLAIN = 0.75  # the share of replacements that are words
+_SHORTEST, _LONGEST = 4, 30  # in bytes and in letters; shorter words are mostly function words
+_BLOCK = 128  # subjects compared with the whole vocabulary at once
 
 
 _Subject: TypeAlias = tuple[Sequence[int], Sequence[int]]
-"""The words and the endings near to it, as places in the vocabulary."""
+"""The nearby words and endings, as indices into the vocabulary."""
 
 
 class Replacer:
-    """Replaces `share` of the words of a text on average, another share in each; which and with what depends
-    on the text alone. Words of a script that the vocabulary has no words of stay."""
+    """Replaces `share` of the words on average, with a different share in each text. The choices depend only
+    on the text. Words stay if the vocabulary has none in their script."""
 
     def __init__(self, pieces: Sequence[str], embeddings: FloatArray, share: float) -> None:
         """pieces: the vocabulary as the tokenizer writes it. embeddings: (pieces or more, width) float32.
-        Raises UsageError where the vocabulary has no words."""
+        Raises UsageError if the vocabulary has no words."""
         first, following, mark = _words(pieces)
         if not len(first):
-            raise UsageError("--replace-words: the tokenizer's vocabulary has no words to replace with.")
+            raise UsageError("--replace-words: the tokenizer's vocabulary has no words. Leave it out.")
         self._pieces = [piece.removeprefix(mark) for piece in pieces]
         self._shares = max(0.0, 2 * share - 1), min(1.0, 2 * share)
         self._near = _unit(embeddings)
@@ -53,7 +54,7 @@ class Replacer:
         self._subjects: dict[str, Sequence[_Subject]] = {}
 
     def __call__(self, text: str, digest: int) -> str:
-        """digest: of the text; it draws."""
+        """digest: the digest of the text, which seeds the random choices."""
         draw = random.Random(digest)  # noqa: S311  (no secret)
         share, rare = draw.uniform(*self._shares), draw.choice(_RARE)
         main, second = draw.random(), draw.random()
@@ -68,25 +69,25 @@ class Replacer:
         return " ".join(words)
 
     def _by_script(self, numbers: IntArray) -> dict[str, IntArray]:
-        found = defaultdict(list)
+        scripts = defaultdict(list)
         for i in numbers.tolist():
-            found[_script(self._pieces[i])].append(i)
-        return {script: np.array(of_it, np.int32) for script, of_it in found.items()}
+            scripts[_script(self._pieces[i])].append(i)
+        return {script: np.array(places, np.int32) for script, places in scripts.items()}
 
     def _subject(self, script: str, at: float) -> _Subject:
-        """at: in [0, 1), which one of the script's."""
+        """at: in [0, 1), selects one of the script's subjects."""
         subjects = self._subjects.get(script)
         if subjects is None:
             first = self._first[script]
             following = self._following.get(script, np.array([], np.int32))
-            drawn = np.random.default_rng(0).permutation(np.concatenate([first, following]))[:_SUBJECTS]
-            words = _nearest(self._near, drawn, first, _WORDS).tolist()
-            endings = _nearest(self._near, drawn, following, _ENDINGS).tolist()
+            centres = np.random.default_rng(0).permutation(np.concatenate([first, following]))[:_SUBJECTS]
+            words = _nearest(self._near, centres, first, _WORDS).tolist()
+            endings = _nearest(self._near, centres, following, _ENDINGS).tolist()
             subjects = self._subjects[script] = list(zip(words, endings, strict=True))
         return subjects[int(at * len(subjects))]
 
     def _token(self, draw: random.Random, subject: _Subject, rare: float) -> str:
-        """A word, or what else there is in texts: numbers, initials, compounds, asides."""
+        """A word, or another kind of token in texts: a number, initials, a compound, an aside."""
         kind, word = draw.random(), self._word(draw, subject, rare)
         if kind < _PLAIN:
             return word
@@ -102,8 +103,8 @@ class Replacer:
         )
 
     def _word(self, draw: random.Random, subject: _Subject, rare: float) -> str:
-        """A piece that begins words; or a rare word, the beginning of one and the end of another and perhaps
-        more endings, which the tokenizer takes to pieces as it does the rare words of real texts."""
+        """A piece that begins words, or a rare word: the beginning of one piece, the end of another and
+        perhaps further endings. The tokenizer splits it into pieces like the rare words of real texts."""
         words, endings = subject
         word = self._pieces[draw.choice(words)]
         if draw.random() < rare:
@@ -115,14 +116,14 @@ class Replacer:
 
 
 def _words(pieces: Sequence[str]) -> tuple[IntArray, IntArray, str]:
-    """The pieces that begin words and those that go on with them, letters only, and the mark of one of the
-    kinds. WordPiece marks the latter with ##, SentencePiece and byte-level BPE the former with ▁ and Ġ."""
+    """The pieces that begin words, those that continue them (both letters only), and the mark of one kind.
+    WordPiece marks continuations with ##; SentencePiece and byte-level BPE mark beginnings with ▁ and Ġ."""
     mark = max(("##", "▁", "Ġ"), key=lambda m: sum(piece.startswith(m) for piece in pieces))
     marked: list[int] = []
     others: list[int] = []
     for i, piece in enumerate(pieces):
         plain = piece.removeprefix(mark)
-        # Letters of byte-level BPE that are not ASCII are bytes.
+        # Non-ASCII letters in byte-level BPE stand for bytes.
         if plain.isalpha() and (mark != "Ġ" or plain.isascii()):
             (marked if piece.startswith(mark) else others).append(i)
     first, following = (others, marked) if mark == "##" else (marked, others)
@@ -131,25 +132,25 @@ def _words(pieces: Sequence[str]) -> tuple[IntArray, IntArray, str]:
 
 
 def _script(word: str) -> str:
-    """Of its first letter, as Unicode names letters (LATIN, CYRILLIC, HANGUL); empty where it has none."""
+    """The script of its first letter by its Unicode name (LATIN, CYRILLIC, HANGUL), empty without letters."""
     letter = next(filter(str.isalpha, word), None)
     return "" if letter is None else unicodedata.name(letter, "").split(" ")[0].split("-")[0]
 
 
 def _unit(embeddings: FloatArray) -> FloatArray:
-    """Without what all tokens share, of unit norm."""
+    """The embeddings minus their mean, at unit norm."""
     unit: FloatArray = embeddings - embeddings.mean(0)
     unit /= np.linalg.norm(unit, axis=1, keepdims=True).clip(1e-12)
     return unit
 
 
 def _nearest(unit: FloatArray, subjects: IntArray, candidates: IntArray, count: int) -> NDArray[np.int32]:
-    """(subjects, count): the candidates nearest to each subject by cosine, or all where they are fewer."""
+    """(subjects, count): the candidates nearest to each subject by cosine, or all if there are fewer."""
     if len(candidates) <= count:
         return np.tile(candidates, (len(subjects), 1))
     targets = unit[candidates].T
-    found = [
+    blocks = [
         candidates[np.argpartition(-(unit[subjects[i : i + _BLOCK]] @ targets), count)[:, :count]]
         for i in range(0, len(subjects), _BLOCK)
     ]
-    return np.concatenate(found)
+    return np.concatenate(blocks)

@@ -1,4 +1,4 @@
-"""Teacher, untrained and trained student on a test collection, alone and mixed."""
+"""Evaluates the teacher and the untrained and trained student on a test collection, alone and mixed."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ WAYS: Mapping[str, tuple[str, str]] = {
     "student_queries": ("student", "teacher"),
     "teacher_queries": ("teacher", "student"),
 }
-"""Name of a way to search -> (who encodes the queries, who the documents)."""
+"""Name of a way to search -> (model that encodes the queries, model that encodes the documents)."""
 
 _Rankings: TypeAlias = list[list[str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Collection:
-    """A BEIR directory: `corpus.jsonl[.gz]`, `queries.jsonl`, `qrels/*.tsv`; only judged queries."""
+class TestCollection:
+    """A BEIR directory: `corpus.jsonl[.gz]`, `queries.jsonl`, `qrels/*.tsv`. Has only judged queries."""
 
     name: str
     documents: Sequence[Document]
@@ -47,28 +47,30 @@ class Collection:
     qrels: Mapping[str, Mapping[str, int]]
 
 
-def read_collection(directory: Path) -> Collection:
-    """Raises UsageError where it is none. Of several qrels `test.tsv` counts, else there is only one."""
+def read_collection(directory: Path) -> TestCollection:
+    """Reads `qrels/test.tsv`, or else the only qrels file. Raises UsageError for other directories."""
     corpora = [p for p in (directory / "corpus.jsonl", directory / "corpus.jsonl.gz") if p.is_file()]
     judged = sorted((directory / "qrels").glob("*.tsv"))
     chosen = [p for p in judged if p.stem == "test"] or judged
     if not corpora or len(chosen) != 1:
-        raise UsageError(f"{directory} is no BEIR directory: corpus.jsonl, queries.jsonl, qrels/test.tsv.")
+        raise UsageError(
+            f"{directory} is not a BEIR directory (corpus.jsonl, queries.jsonl, qrels/test.tsv)."
+        )
     qrels = read_qrels(chosen[0])
     queries = [q for q in read_queries(directory / "queries.jsonl") if q.query_id in qrels]
     documents = [d for d in read([corpora[0]]) if isinstance(d, Document)]
     if not queries or not documents:
-        raise UsageError(f"{directory}: no judged query has a text, or there are no documents.")
-    return Collection(directory.name, documents, queries, qrels)
+        raise UsageError(f"{directory} has no documents, or none of its judged queries has a text.")
+    return TestCollection(directory.name, documents, queries, qrels)
 
 
 def evaluate(
-    collection: Collection, encoders: Mapping[str, ModelEncoder], tokens: int, *, same_tokens: bool
+    collection: TestCollection, encoders: Mapping[str, ModelEncoder], tokens: int, *, same_tokens: bool
 ) -> dict[str, Any]:
-    """nDCG@10 with 95 % bootstrap intervals, and the share of the teacher's ten first documents that
-    are found, for each mode and each of `WAYS` that can be.
+    """nDCG@10 with 95 % bootstrap intervals, and the share of the teacher's top ten documents among the top
+    ten, for each mode and each possible way of `WAYS`.
 
-    Documents are encoded by their first window of at most `tokens`; the search is exact.
+    Documents are represented by their first window of at most `tokens`. The search is exact.
     """
     size = min(tokens, *(e.info.limit for e in encoders.values()))
     texts = {name: _encode(e, collection, size) for name, e in encoders.items()}
@@ -77,7 +79,7 @@ def evaluate(
         for way, (q, d) in WAYS.items()
         if q in texts and d in texts
     }
-    found: dict[str, Any] = {
+    report: dict[str, Any] = {
         "collection": collection.name,
         "documents": len(collection.documents),
         "queries": len(collection.queries),
@@ -85,15 +87,17 @@ def evaluate(
     }
     for mode in ("dense", "lexical", "hybrid"):
         ways = {way: modes[mode] for way, modes in legs.items() if mode in modes}
-        found[mode] = (
+        report[mode] = (
             {way: _figures(rankings, ways["teacher"], collection) for way, rankings in ways.items()}
             if "teacher" in ways
             else None
         )
-    return found
+    return report
 
 
-def _encode(encoder: ModelEncoder, collection: Collection, size: int) -> tuple[EncodedBatch, EncodedBatch]:
+def _encode(
+    encoder: ModelEncoder, collection: TestCollection, size: int
+) -> tuple[EncodedBatch, EncodedBatch]:
     lexical = encoder.info.lexical
     queries = encoder.encode_queries([q.text for q in collection.queries], lexical=lexical)
     firsts = [p[0].token_ids for _, p in windows(collection.documents, encoder.tokenizer, size, 0)]
@@ -101,9 +105,9 @@ def _encode(encoder: ModelEncoder, collection: Collection, size: int) -> tuple[E
 
 
 def _legs(
-    queries: EncodedBatch, documents: EncodedBatch, collection: Collection, same_tokens: bool
+    queries: EncodedBatch, documents: EncodedBatch, collection: TestCollection, same_tokens: bool
 ) -> dict[str, _Rankings]:
-    """The rankings of each leg that both sides can take part in, and of their fusion."""
+    """The rankings of each leg that both sides support, and of their fusion."""
     ids = np.array([d.doc_id for d in collection.documents])
     legs: dict[str, tuple[_Rankings, list[NDArray[np.float32]]]] = {}
     if queries.dense.shape[1] == documents.dense.shape[1]:
@@ -112,7 +116,7 @@ def _legs(
         width = 1 + int(max(queries.lexical.indices.max(initial=0), documents.lexical.indices.max(initial=0)))
         product = _matrix(queries.lexical, width) @ _matrix(documents.lexical, width).T
         legs["lexical"] = _rank(product.toarray(), ids, least=0.0)
-    rankings = {leg: found for leg, (found, _) in legs.items()}
+    rankings = {leg: ranking for leg, (ranking, _) in legs.items()}
     if len(legs) == 2:
         rankings["hybrid"] = [_fused(legs, i) for i in range(len(queries))]
     return rankings
@@ -125,7 +129,7 @@ def _matrix(rows: SparseRows, width: int) -> Any:
 def _rank(
     scores: NDArray[np.float32], ids: NDArray[np.str_], least: float = -math.inf
 ) -> tuple[_Rankings, list[NDArray[np.float32]]]:
-    """The best `DEPTH` documents of each query with their scores, ties by id; scores above `least`."""
+    """The best `DEPTH` documents of each query with scores above `least`, and the scores. Ties sort by id."""
     by_id = np.argsort(np.argsort(ids))
     rankings, kept = [], []
     for row in scores:
@@ -141,17 +145,17 @@ def _fused(legs: Mapping[str, tuple[_Rankings, list[NDArray[np.float32]]]], i: i
     return [f.id for f in fuse(rankings, dict.fromkeys(rankings, 1.0))]
 
 
-def _figures(rankings: _Rankings, teacher: _Rankings, collection: Collection) -> dict[str, float]:
+def _figures(rankings: _Rankings, teacher: _Rankings, collection: TestCollection) -> dict[str, float]:
     run = {
         query.query_id: {doc_id: -float(rank) for rank, doc_id in enumerate(ranking)}
         for query, ranking in zip(collection.queries, rankings, strict=True)
     }
-    found = estimate(score_run(run, collection.qrels, [MEASURE]).values[MEASURE])
+    interval = estimate(score_run(run, collection.qrels, [MEASURE]).values[MEASURE])
     pairs = zip(rankings, teacher, strict=True)
     overlap = [len({*ranking[:10]} & {*best[:10]}) / max(1, len(best[:10])) for ranking, best in pairs]
     return {
-        "ndcg_10": found.mean,
-        "low": found.low,
-        "high": found.high,
+        "ndcg_10": interval.mean,
+        "low": interval.low,
+        "high": interval.high,
         "overlap_10": float(np.mean(overlap)),
     }

@@ -1,4 +1,4 @@
-"""What a student learns from: a teacher at work, its cached outputs, or the weights of BM25."""
+"""Sources of a student's targets: a running teacher, its cached outputs, or BM25 weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from m3index.distill.cache import Cache
 from m3index.distill.data import BLOCK, Tokenised
 from m3index.distill.losses import Outputs
 from m3index.distill.network import Network
@@ -19,37 +18,27 @@ BM25_K1, BM25_B = 0.9, 0.4
 
 class Teacher(Protocol):
     def outputs(self, places: NDArray[np.int64]) -> Outputs:
-        """What the student's outputs for these inputs should be, token by token where tokens count."""
+        """The target outputs for these inputs, per token for the outputs of tokens."""
         ...
 
 
 class Online:
-    """A model that answers while the student learns."""
+    """A teacher that runs during training."""
 
     def __init__(self, network: Network, inputs: Tokenised) -> None:
         self.network, self._inputs = network, inputs
 
     def outputs(self, places: NDArray[np.int64]) -> Outputs:
         with torch.no_grad():
-            found: Outputs = self.network(self.network.batch(self._inputs.rows(places)))
-        return found
-
-
-class Cached:
-    """A model that has answered before."""
-
-    def __init__(self, cache: Cache, device: torch.device) -> None:
-        self._cache, self._device = cache, device
-
-    def outputs(self, places: NDArray[np.int64]) -> Outputs:
-        return self._cache.outputs(places, self._device)
+            result: Outputs = self.network(self.network.batch(self._inputs.rows(places)))
+        return result
 
 
 class Bm25:
-    """Lexical weights without a lexical teacher: those whose inner product is BM25.
+    """Lexical weights without a lexical teacher, whose inner product is BM25.
 
     A token of a text gets sqrt(idf) tf (k1 + 1) / (tf + k1 (1 - b + b length / mean length)), at each of
-    its positions. The idf of BM25 is shared between query and text, since one head weighs both. tf counts
+    its positions. The idf of BM25 is split between query and text, because one head weights both. tf counts
     the model's own tokens; idf = ln(1 + (N - df + 0.5) / (df + 0.5)). Robertson and Zaragoza 2009, "The
     Probabilistic Relevance Framework", with Lucene's idf, k1 = 0.9, b = 0.4.
     """
@@ -69,7 +58,7 @@ class Bm25:
         return Outputs(weights=torch.from_numpy(weights).to(self._device))
 
     def weights(self, ids: IntArray) -> FloatArray:
-        """The target of each token of one input, (n,)."""
+        """The target weight of each token of one input, (n,)."""
         _, inverse, counts = np.unique(ids, return_inverse=True, return_counts=True)
         tf = counts[inverse].astype(np.float32)
         norm = BM25_K1 * (1 - BM25_B + BM25_B * len(ids) / self._mean_length)

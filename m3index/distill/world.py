@@ -1,4 +1,4 @@
-"""One process or several: what torchrun says, and the little that the processes tell each other."""
+"""One or more training processes: their ranks under torchrun, and the little they exchange."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ class World:
         return self.rank == 0
 
     def device(self, device: torch.device) -> torch.device:
-        """The process's own device of that kind."""
+        """The device of that kind that belongs to this process."""
         return torch.device("cuda", self.local) if device.type == "cuda" and self.size > 1 else device
 
     def wait(self) -> None:
-        """Until every process is here. The first may prepare data for hours while the others wait."""
+        """Waits for every process. The first may prepare data for hours while the others wait."""
         if self.size > 1:
             dist.barrier()
 
     def any(self, flag: bool) -> bool:
-        """Whether it holds in any process: all of them stop, or none."""
+        """Whether the flag is set in any process, so that either all of them stop or none."""
         if self.size == 1:
             return flag
         device = "cuda" if dist.get_backend() == "nccl" else "cpu"
@@ -45,7 +45,7 @@ class World:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[World]:
-    """The processes that torchrun started together; alone without it."""
+    """Joins the processes that torchrun started. Without torchrun, there is only this one."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield World()

@@ -1,4 +1,4 @@
-"""Attention over packed inputs: one tensor of all tokens, each input sees only itself."""
+"""Attention over packed inputs: all tokens share one tensor, and each input attends only to itself."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ NAME = "m3index_packed"
 
 @dataclass(frozen=True, slots=True)
 class Spans:
-    """Where the inputs of a pack lie.
+    """The boundaries of the inputs in a pack.
 
-    runs: (start, inputs, length) of neighbours with equal length, which share one attention call.
-    cumulative: (n + 1,) int32 on the device. longest: tokens of the longest input.
+    runs: (start, inputs, length) for neighbours of equal length, which share one attention call.
+    cumulative: (n + 1,) int32 on the device. longest: the number of tokens in the longest input.
     """
 
     runs: tuple[tuple[int, int, int], ...]
@@ -52,9 +52,9 @@ def attend(
 ) -> Tensor:
     """softmax(q k^T scale) v within each input. query: (t, heads, d); key, value: (t, kv heads, d).
 
-    `window`: a token sees those at a distance below it (before it alone where causal). On CUDA in half
-    precision one variable-length kernel; elsewhere scaled_dot_product_attention, once for each run of equal
-    lengths (one call with a block-diagonal mask is 3 to 40 times slower on CPUs).
+    `window`: a token attends to tokens less than this distance away (only preceding ones if causal). CUDA in
+    half precision uses one variable-length kernel. Otherwise scaled_dot_product_attention runs once per run
+    of equal lengths, because one call with a block-diagonal mask is 3 to 40 times slower on CPUs.
     """
     if window is not None and window >= spans.longest:
         window = None
@@ -81,19 +81,19 @@ def attend(
 
 
 def _backward_is_slow(query: Tensor) -> bool:
-    """In half precision on a CPU it takes two to six times as long as in fp32."""
+    """The backward pass in half precision on a CPU takes two to six times as long as in fp32."""
     half = query.dtype in (torch.float16, torch.bfloat16)
     return half and query.device.type == "cpu" and torch.is_grad_enabled() and query.requires_grad
 
 
 def _window_mask(length: int, window: int, causal: bool, device: torch.device) -> Tensor:
-    place = torch.arange(length, device=device)
-    distance = place[:, None] - place[None, :]
+    positions = torch.arange(length, device=device)
+    distance = positions[:, None] - positions[None, :]
     return (distance < window) & (distance >= 0 if causal else distance > -window)
 
 
 def _varlen_fits(scale: float | None, query: Tensor) -> bool:
-    # The kernel's own scale is used: how to state another differs between releases of torch.
+    # Use only the kernel's default scale: the argument for another one differs between torch releases.
     return _varlen_attn() is not None and (scale is None or abs(scale - query.shape[-1] ** -0.5) < 1e-6)
 
 
@@ -114,7 +114,7 @@ def _varlen_takes(name: str) -> bool:
 def _varlen(
     query: Tensor, key: Tensor, value: Tensor, spans: Spans, causal: bool, window: int | None
 ) -> Tensor:
-    """torch's varlen kernel. Seven arguments by position; what follows differs between releases."""
+    """torch's varlen kernel. The first seven arguments are positional; the rest differ between releases."""
     options: dict[str, Any] = {}
     if causal or window is not None:
         if _varlen_takes("window_size"):
@@ -123,7 +123,9 @@ def _varlen(
         elif window is None:
             options["is_causal"] = True
         else:
-            raise NotImplementedError("this release of torch has no sliding window in varlen_attn")
+            raise NotImplementedError(
+                "This torch release has no sliding window in varlen_attn; install a newer one."
+            )
     groups = query.shape[1] // key.shape[1]
     if groups > 1 and _varlen_takes("enable_gqa"):
         options["enable_gqa"] = True
@@ -134,7 +136,7 @@ def _varlen(
 
 
 def register() -> None:
-    """Makes `attn_implementation="m3index_packed"` known to transformers' model code."""
+    """Registers `attn_implementation="m3index_packed"` with transformers."""
     from transformers import AttentionInterface
 
     AttentionInterface.register(NAME, _transformers_attention)
@@ -145,16 +147,16 @@ def _transformers_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | None,  # noqa: ARG001  packed inputs have none: there is no padding
+    attention_mask: Tensor | None,  # noqa: ARG001  always None: packed inputs have no padding
     scaling: float | None = None,
     sliding_window: int | None = None,
     is_causal: bool | None = None,
     packed_spans: Spans | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """query: (1, heads, t, d) as transformers has it -> (1, t, heads, d)."""
+    """query: (1, heads, t, d), as transformers passes it -> (1, t, heads, d)."""
     if packed_spans is None:
-        raise RuntimeError(f"{type(module).__name__} does not hand its keyword arguments to the attention")
+        raise RuntimeError(f"{type(module).__name__} does not pass its keyword arguments to the attention")
     causal = bool(getattr(module, "is_causal", False)) if is_causal is None else is_causal
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
     out = attend(q, k, v, packed_spans, causal=causal, scale=scaling, window=sliding_window)

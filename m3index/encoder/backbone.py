@@ -1,8 +1,8 @@
-"""The transformer itself: packed tokens in, hidden states out, in one of three ways.
+"""The transformer: maps packed tokens to hidden states in one of three ways.
 
-`FusedBackbone` is a short forward of our own for BERT, RoBERTa and XLM-R. `PackedBackbone` is transformers'
-own model code with our attention function, for every family that takes one. `SingleBackbone` runs one input
-after the other, for model code that has its own attention (remote code).
+`FusedBackbone` is our own short forward pass for BERT, RoBERTa and XLM-R. `PackedBackbone` runs the model
+code of transformers with our attention function, for every family that accepts one. `SingleBackbone` runs one
+input at a time, for model code with its own attention (remote code).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _FUSED = ("bert", "roberta", "xlm-roberta", "camembert")
 
 
 class Backbone(Protocol):
-    """ids, positions, types: (t,) int32 on the device (types None: all zero) -> hidden (t, width)."""
+    """ids, positions, types: (t,) int32 on the device (types None means all zero) -> hidden (t, width)."""
 
     def __call__(self, ids: Tensor, positions: Tensor, types: Tensor | None, spans: Spans) -> Tensor: ...
 
@@ -40,9 +40,9 @@ class Backbone(Protocol):
 def load_model(
     layout: Layout, precision: Precision, *, trust_remote_code: bool = False, classifier: bool = False
 ) -> Any:
-    """transformers' model of the directory on the CPU, in evaluation mode, every weight from its files.
+    """Loads a model directory with transformers: on the CPU, in evaluation mode, all weights from its files.
 
-    Raises MismatchError where a weight is missing or has another shape: transformers would initialise
+    Raises MismatchError if a weight is missing or has the wrong shape, because transformers would initialise
     it at random.
     """
     from transformers import AutoModel, AutoModelForSequenceClassification
@@ -59,15 +59,16 @@ def load_model(
         try:
             model, info = auto.from_pretrained(str(layout.backbone), **options)
         except (OSError, ValueError, RuntimeError, ImportError, KeyError) as e:
-            hint = "" if trust_remote_code else " A model with code of its own needs --trust-remote-code."
+            hint = "" if trust_remote_code else " If the model ships its own code, pass --trust-remote-code."
             raise MismatchError(f"{layout.backbone} cannot be loaded: {_first_line(e)}{hint}") from e
-    # The pooler of BERT-likes feeds no embedding; many checkpoints leave it out.
+    # No embedding depends on the pooler of BERT-like models, and many checkpoints omit it.
     unused = () if classifier else ("pooler.",)
     missing = sorted(k for k in info["missing_keys"] if not k.startswith(unused))
     if missing or info["mismatched_keys"]:
-        what = missing or [str(k[0]) for k in info["mismatched_keys"]]
+        names = missing or [str(k[0]) for k in info["mismatched_keys"]]
         raise MismatchError(
-            f"{layout.backbone} lacks {len(what)} weights that its config.json calls for, such as {what[0]}."
+            f"{layout.backbone} lacks {len(names)} weights that its config.json requires, such as "
+            f"{names[0]}. Check that the directory holds the complete model."
         )
     if not classifier and getattr(model, "pooler", None) is not None:
         model.pooler = None
@@ -81,7 +82,7 @@ def _first_line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """No progress bars and no load reports on stderr: what matters of them is raised."""
+    """Keeps progress bars and load reports off stderr; anything that matters is raised instead."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -96,45 +97,45 @@ def quiet_transformers() -> Iterator[None]:
 
 
 def runs_own_code(layout: Layout, *, trust_remote_code: bool) -> bool:
-    """Whether code of the model's own computes it, so that no forward of ours may."""
+    """Whether the model runs its own code, which rules out our forward passes."""
     return trust_remote_code and "auto_map" in layout.config
 
 
 def load(
     layout: Layout, precision: Precision, device: torch.device, *, trust_remote_code: bool = False
 ) -> Backbone:
-    """Without transformers where the forward is our own; else its model, by `of_model`."""
+    """Loads our own forward pass, without transformers, if it fits. Otherwise uses `of_model`."""
     dtype = DTYPES[precision]
-    ours = fusable(layout.config) and not runs_own_code(layout, trust_remote_code=trust_remote_code)
-    if ours and layout.safetensors and _kernels_agree(layout.config, dtype, device):
+    ours_fits = fusable(layout.config) and not runs_own_code(layout, trust_remote_code=trust_remote_code)
+    if ours_fits and layout.safetensors and _kernels_agree(layout.config, dtype, device):
         with Weights(layout, dtype, device) as weights:
             return FusedBackbone(weights, layout.config)
     return of_model(load_model(layout, precision, trust_remote_code=trust_remote_code), device)
 
 
 def of_model(model: Any, device: torch.device, *, modules: bool = False) -> Backbone:
-    """The fastest way to this model's forward that is exact; with `modules` of those that go through the
-    model's own modules, as gradients and hooks need it.
+    """The fastest exact forward pass for this model. `modules` restricts the choice to those that run the
+    model's own modules, which gradients and hooks require.
 
-    Each way is tried on two short inputs, and kept only if it gives what the model's own code gives for
-    one input at a time, on this device and in this precision.
+    Each candidate runs on two short inputs and is kept only if its output matches that of the model's own
+    code for one input at a time, on this device and in this precision.
     """
     model = model.to(device)
     own_attention = model.config._attn_implementation
     truth = _probe(SingleBackbone(model), model, device)
-    ways: list[Callable[[Any], Backbone]] = [PackedBackbone]
+    candidates: list[Callable[[Any], Backbone]] = [PackedBackbone]
     if not modules and fusable(model.config.to_dict()):
-        ways.insert(0, _fused)
-    for way in ways:
+        candidates.insert(0, _fused)
+    for candidate in candidates:
         try:
-            backbone = way(model)
+            backbone = candidate(model)
             if _same(_probe(backbone, model, device), truth, exact=model.dtype == torch.float32):
                 return backbone
         except torch.cuda.OutOfMemoryError:
             raise
         except (RuntimeError, TypeError, ValueError) as e:
-            _log.debug("%s: %s", way.__name__, e)
-    _log.warning("%s cannot be packed: one input at a time, slowly", type(model).__name__)
+            _log.debug("%s: %s", candidate.__name__, e)
+    _log.warning("%s cannot be packed; it encodes one input at a time, which is slow", type(model).__name__)
     model.set_attn_implementation(own_attention)
     return SingleBackbone(model)
 
@@ -148,13 +149,13 @@ def _probe(backbone: Backbone, model: Any, device: torch.device) -> Tensor:
         return backbone(ids, positions, None, Spans.of(pack, bounds)).float()
 
 
-def _same(mine: Tensor, truth: Tensor, *, exact: bool) -> bool:
-    """Rounding in half precision moves a state by a degree or two, attention to a wrong token by far more.
-    Where the model overflows, nothing can be said: the pack's own check for finite values comes later."""
+def _same(ours: Tensor, truth: Tensor, *, exact: bool) -> bool:
+    """Rounding in half precision turns a state by a degree or two; attention to a wrong token by far more. If
+    the model overflows, the comparison says nothing, and the later check for finite values catches it."""
     if not bool(torch.isfinite(truth).all()):
         return True
     least = 0.9999 if exact else 0.99
-    return bool(F.cosine_similarity(mine, truth, dim=-1).min() > least)
+    return bool(F.cosine_similarity(ours, truth, dim=-1).min() > least)
 
 
 def fusable(config: Mapping[str, Any]) -> bool:
@@ -173,13 +174,13 @@ def _fused(model: Any) -> Backbone:
 
 
 def _kernels_agree(config: Mapping[str, Any], dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether the fused operations give here what the plain ones do, at this model's heads: they are not
-    of torch's stable interface."""
+    """Whether the fused operations match the plain ones here, with this model's heads: the fused ones are not
+    part of torch's stable interface."""
     heads, width = _heads(config), hidden_size(config)
-    draw = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
 
     def random(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=draw)
+        return torch.randn(*shape, generator=rng)
 
     x, residual, bias = random(8, width), random(8, width), random(3 * width)
     weight = random(3 * width, width) / width**0.5
@@ -187,13 +188,13 @@ def _kernels_agree(config: Mapping[str, Any], dtype: torch.dtype, device: torch.
     spans = Spans(((0, 1, 5), (5, 1, 3)), bounds, 5)
     try:
         with torch.inference_mode():
-            mine = _Linear(weight.to(device, dtype), bias.to(device, dtype))
+            full = _Linear(weight.to(device, dtype), bias.to(device, dtype))
             square = _Linear(weight[:width].to(device, dtype), bias[:width].to(device, dtype))
             packed = x.to(device, dtype)
-            query, key, value = mine.plain(packed).view(8, 3, heads, -1).unbind(1)
-            got = [
+            query, key, value = full.plain(packed).view(8, 3, heads, -1).unbind(1)
+            outputs = [
                 attention.attend(query, key, value, spans).flatten(1),
-                mine.activated(packed, "gelu"),
+                full.activated(packed, "gelu"),
                 square.added(packed, residual.to(device, dtype)),
             ]
     except torch.cuda.OutOfMemoryError:
@@ -205,15 +206,15 @@ def _kernels_agree(config: Mapping[str, Any], dtype: torch.dtype, device: torch.
     parts = [
         part.view(-1, 3, heads, width // heads).permute(1, 2, 0, 3) for part in torch.split(plain, [5, 3])
     ]
-    mixed = [F.scaled_dot_product_attention(*part).transpose(0, 1).flatten(1) for part in parts]
-    truth = [torch.cat(mixed), F.gelu(plain), F.linear(x, weight[:width], bias[:width]) + residual]
+    attended = [F.scaled_dot_product_attention(*part).transpose(0, 1).flatten(1) for part in parts]
+    truth = [torch.cat(attended), F.gelu(plain), F.linear(x, weight[:width], bias[:width]) + residual]
     return all(
-        _same(a.float().cpu(), b, exact=dtype == torch.float32) for a, b in zip(got, truth, strict=True)
+        _same(a.float().cpu(), b, exact=dtype == torch.float32) for a, b in zip(outputs, truth, strict=True)
     )
 
 
 class PackedBackbone:
-    """transformers' model code over one row of packed inputs."""
+    """Runs transformers' model code on one row of packed inputs."""
 
     def __init__(self, model: Any) -> None:
         attention.register()
@@ -235,7 +236,7 @@ class PackedBackbone:
 
 
 class SingleBackbone:
-    """One input after the other (equal lengths together), by whatever attention the model's own code has."""
+    """Runs one input at a time (inputs of equal length together) with the model's own attention."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -257,7 +258,7 @@ def _gelu_tanh(x: Tensor) -> Tensor:
     return F.gelu(x, approximate="tanh")
 
 
-# name in config.json -> (function, oneDNN's post-operation and its variant)
+# Name in config.json -> (function, (oneDNN post-operation, variant)).
 ACTIVATIONS = {
     "gelu": (_gelu, ("gelu", "none")),
     "gelu_new": (_gelu_tanh, ("gelu", "tanh")),
@@ -277,12 +278,12 @@ def _eps(config: Mapping[str, Any]) -> float:
 def _heads(config: Mapping[str, Any]) -> int:
     heads = int(config.get("num_attention_heads", 12))
     if hidden_size(config) % heads:
-        raise UsageError("config.json: the hidden size is no multiple of the attention heads.")
+        raise UsageError("config.json: the hidden size is not a multiple of the number of attention heads.")
     return heads
 
 
 class Linear(Protocol):
-    """x (t, inputs) -> (t, outputs): x W^T + b; that through a named activation; that plus a residual."""
+    """x (t, inputs) -> (t, outputs): x W^T + b, plain, through a named activation, or plus a residual."""
 
     def plain(self, x: Tensor) -> Tensor: ...
 
@@ -292,11 +293,11 @@ class Linear(Protocol):
 
 
 class _Linear:
-    """x W^T + b, with what follows it in the same pass over memory where oneDNN can do so.
+    """x W^T + b and the next operation, in a single pass over memory if oneDNN can fuse them.
 
-    On x86 CPUs the weight is reordered once for oneDNN and its fused operations are used (those that
-    torch.compile's CPU backend calls): 5 to 25 % faster than F.linear followed by the operation, and
-    fp32 stays fp32, with no process-wide switch.
+    On x86 CPUs the weight is reordered once for oneDNN, and its fused operations run (the ones that
+    torch.compile's CPU backend calls). This is 5 to 25 % faster than F.linear followed by the operation, and
+    fp32 stays fp32 without a process-wide switch.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
@@ -350,7 +351,7 @@ class _Norm:
 
 
 class Layer:
-    """linear_of: what is made of each weight and bias."""
+    """One transformer layer. linear_of: builds a `Linear` from each weight and bias."""
 
     def __init__(
         self,
@@ -380,7 +381,7 @@ class Layer:
         return self._rest(attention.attend(query, key, value, spans).flatten(1), x)
 
     def _rest(self, mixed: Tensor, x: Tensor) -> Tensor:
-        """What follows the attention, token by token."""
+        """The part of the layer after the attention, which works token by token."""
         x = self._after_attention(self._out.added(mixed, x))
         return self._after_mlp(self._down.added(self._up.activated(x, self._activation), x))
 
@@ -398,10 +399,10 @@ class Embeddings:
 
 
 class FusedBackbone:
-    """BERT, RoBERTa and XLM-R: query, key and value in one product, bias and activation fused."""
+    """BERT, RoBERTa and XLM-R with query, key and value in one product and fused bias and activation."""
 
     def __init__(self, weights: Read, config: Mapping[str, Any]) -> None:
-        """weights: gives each tensor by transformers' name for it. config: config.json."""
+        """weights: returns a tensor by its transformers name. config: the contents of config.json."""
         self._embeddings = Embeddings(weights, config)
         self._layers = [Layer(weights, name, config) for name in layer_names(config)]
 

@@ -1,4 +1,4 @@
-"""The Encoder protocol: what index/ and search/ ask of a model. No torch here."""
+"""The Encoder protocol: the interface of a model for index/ and search/. Does not import torch."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ class Encoder(Protocol):
     def tokenizer(self) -> Tokenizer: ...
 
     def prepare(self) -> None:
-        """Loads the weights, which the first encode would do otherwise."""
+        """Loads the weights now instead of at the first encode."""
         ...
 
     def encode_ids(
         self, ids: Sequence[IntArray], *, lexical: bool, multi_vector: bool = False
     ) -> EncodedBatch:
-        """Encodes tokenised inputs (prompt and special tokens already in) in the order given,
-        packed into as many forwards as the token budget asks for."""
+        """Encodes tokenised inputs, which include the prompt and special tokens, and keeps their order. The
+        inputs are packed into as many forward passes as the token budget requires."""
         ...
 
     def encode_queries(
         self, texts: Sequence[str], *, lexical: bool, multi_vector: bool = False
     ) -> EncodedBatch:
-        """Encodes queries with the model's query prompt. One longer than the limit is a UsageError."""
+        """Encodes queries with the model's query prompt. Raises UsageError for a query above the limit."""
         ...
 
     def token_texts(self, ids: Sequence[int]) -> list[str]:
-        """Token ids as text, for people: what matched in the lexical leg."""
+        """The texts of token ids, to show which tokens matched in the lexical leg."""
         ...
 
     def close(self) -> None: ...

@@ -1,9 +1,9 @@
-"""A cache of vectors by content: what was encoded once, by this model with these settings, is not again.
+"""A content-addressed cache of vectors: each input is encoded only once per model and settings.
 
-The key is a digest of the input's token ids (title, prompt and special tokens in), below a folder for the
-encoder's id. Entries lie in packs: Arrow files that are written once, under the digest of their bytes, so
-that any number of processes and machines may share a cache without a lock. A pack that is damaged or gone
-is a miss, never an error.
+The key is a digest of the input's token ids (including title, prompt and special tokens), in a folder named
+after the encoder id. Entries are stored in packs: Arrow files that are written once and named by the digest
+of their bytes, so any number of processes and machines can share a cache without a lock. A damaged or missing
+pack is a cache miss, never an error.
 """
 
 from __future__ import annotations
@@ -32,13 +32,14 @@ _KEY_BYTES = 16
 _MERGE_AT = 8
 _READERS = 16
 _OPEN_LOCAL, _OPEN_REMOTE = 64, 4
-"""How many packs are kept at hand: local ones are mapped, remote ones lie in memory."""
+"""How many packs stay open: local ones are memory-mapped, remote ones are held in memory."""
 
 
 class CachedEncoder:
-    """An encoder that looks documents up before it encodes them. Implements `encoder.base.Encoder`.
+    """An encoder that looks up documents in the cache before encoding. Implements `encoder.base.Encoder`.
 
-    Queries and multi-vectors are not kept. hits, misses: inputs that were found, that were encoded.
+    Queries and multi-vectors are not cached. hits, misses: how many inputs the cache held, how many were
+    encoded.
     """
 
     def __init__(self, encoder: Encoder, folder: Folder) -> None:
@@ -61,14 +62,14 @@ class CachedEncoder:
     def encode_ids(
         self, ids: Sequence[IntArray], *, lexical: bool, multi_vector: bool = False
     ) -> EncodedBatch:
-        """As `Encoder.encode_ids`, with only what the cache has not encoded."""
+        """Like `Encoder.encode_ids`, but encodes only the inputs that are missing from the cache."""
         if multi_vector or not len(ids):
             return self._encoder.encode_ids(ids, lexical=lexical, multi_vector=multi_vector)
         keys = [_key(row) for row in ids]
         with self._lock:
             vectors = self._open(lexical)
-            found = vectors.get(keys)
-        missing = [i for i, key in enumerate(keys) if key not in found]
+            entries = vectors.get(keys)
+        missing = [i for i, key in enumerate(keys) if key not in entries]
         if missing:
             encoded = self._encoder.encode_ids([ids[i] for i in missing], lexical=lexical)
             new = {
@@ -77,10 +78,10 @@ class CachedEncoder:
             }
             with self._lock:
                 vectors.add(new)
-            found |= new
+            entries |= new
         self.misses += len(missing)
         self.hits += len(keys) - len(missing)
-        return _batch([found[key] for key in keys], ids, lexical=lexical)
+        return _batch([entries[key] for key in keys], ids, lexical=lexical)
 
     def encode_queries(
         self, texts: Sequence[str], *, lexical: bool, multi_vector: bool = False
@@ -91,7 +92,7 @@ class CachedEncoder:
         return self._encoder.token_texts(ids)
 
     def flush(self) -> None:
-        """Writes what is not written yet."""
+        """Writes all pending entries."""
         with self._lock:
             for vectors in self._vectors.values():
                 vectors.flush()
@@ -129,7 +130,7 @@ def _batch(rows: Sequence[Vectors], ids: Sequence[IntArray], *, lexical: bool) -
 
 @dataclass(frozen=True, slots=True)
 class _Places:
-    """Where entries lie, by key: the halves of the keys, sorted by the first; the pack and row of each."""
+    """An index of entries: the two halves of each key, sorted by the first, with its pack and row."""
 
     first: NDArray[np.uint64]
     second: NDArray[np.uint64]
@@ -138,9 +139,9 @@ class _Places:
 
     @classmethod
     def of(cls, keys: bytes, pack: int) -> _Places:
-        halves = np.frombuffer(keys, "<u8").reshape(-1, 2)
-        rows = np.arange(len(halves), dtype=np.int32)
-        return cls.sorted(halves[:, 0], halves[:, 1], np.full(len(rows), pack, np.int32), rows)
+        pairs = np.frombuffer(keys, "<u8").reshape(-1, 2)
+        rows = np.arange(len(pairs), dtype=np.int32)
+        return cls.sorted(pairs[:, 0], pairs[:, 1], np.full(len(rows), pack, np.int32), rows)
 
     @classmethod
     def sorted(
@@ -159,17 +160,19 @@ class _Places:
         return cls.sorted(*(np.concatenate(column) for column in columns))
 
     def find(self, keys: NDArray[np.uint64]) -> dict[int, tuple[int, int]]:
-        """For the i-th of the keys its pack and row, where it is here."""
+        """Maps i to the pack and row of keys[i], for each key in this index."""
         if not len(self.first):
             return {}
-        at = np.minimum(np.searchsorted(self.first, keys[:, 0]), len(self.first) - 1)
-        # Two keys with one first half would be a miss for the second: rarer than any failure of a disk.
-        here = (self.first[at] == keys[:, 0]) & (self.second[at] == keys[:, 1])
-        return {int(i): (int(self.pack[at[i]]), int(self.row[at[i]])) for i in np.flatnonzero(here)}
+        places = np.minimum(np.searchsorted(self.first, keys[:, 0]), len(self.first) - 1)
+        # If two keys share a first half, the second one is a miss. This is rarer than a disk failure.
+        matches = (self.first[places] == keys[:, 0]) & (self.second[places] == keys[:, 1])
+        return {
+            int(i): (int(self.pack[places[i]]), int(self.row[places[i]])) for i in np.flatnonzero(matches)
+        }
 
 
 class _Vectors:
-    """The entries of one encoder. 24 bytes of memory for each, and the packs that are open."""
+    """The entries of one encoder. Holds 24 bytes of memory per entry, plus the open packs."""
 
     def __init__(self, folder: Folder, dim: int, *, lexical: bool) -> None:
         self._folder, self._lexical = folder, lexical
@@ -186,13 +189,13 @@ class _Vectors:
         self._flushed = time.monotonic()
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Vectors]:
-        found = {key: self._pending[key] for key in keys if key in self._pending}
-        asked = np.frombuffer(b"".join(keys), "<u8").reshape(-1, 2)
+        entries = {key: self._pending[key] for key in keys if key in self._pending}
+        queries = np.frombuffer(b"".join(keys), "<u8").reshape(-1, 2)
         for places in self._places:
-            for i, (pack, row) in places.find(asked).items():
-                if keys[i] not in found and (entry := self._entry(pack, row)) is not None:
-                    found[keys[i]] = entry
-        return found
+            for i, (pack, row) in places.find(queries).items():
+                if keys[i] not in entries and (entry := self._entry(pack, row)) is not None:
+                    entries[keys[i]] = entry
+        return entries
 
     def add(self, entries: dict[bytes, Vectors]) -> None:
         self._pending |= entries
@@ -233,7 +236,7 @@ class _Vectors:
         return pa.RecordBatch.from_arrays(arrays, schema=self._schema)
 
     def _keys(self, name: str) -> bytes | None:
-        """The keys of a pack, one after the other; None where it cannot be read."""
+        """The concatenated keys of a pack, or None if it cannot be read."""
         options = pa.ipc.IpcReadOptions(included_fields=[0])
         try:
             with self._folder.open(name) as source:

@@ -1,4 +1,4 @@
-"""Whether a student may share its teacher's space: what its `certificate.json` says, and the bars."""
+"""Decides from a student's `certificate.json` whether it may share its teacher's space."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ NAME = "certificate.json"
 
 @dataclass(frozen=True, slots=True)
 class Bars:
-    """What a student must reach against its teacher, on held-out texts.
+    """The minimum agreement between a student and its teacher on held-out texts.
 
-    cosine: mean of its dense vectors with the teacher's. token_overlap: mean share of the teacher's five
-    heaviest tokens that are among its own, where the teacher has lexical weights. mixed: nDCG@10 with one
-    model's queries and the other's documents, as a share of the teacher's own, in both directions, where
-    a test collection was given.
+    cosine: mean cosine between their dense vectors. token_overlap: mean share of the teacher's five heaviest
+    tokens that are among the student's, if the teacher has lexical weights. mixed: nDCG@10 with one model's
+    queries and the other's documents, in both directions, as a share of the teacher's own nDCG@10, if there
+    was a test collection.
     """
 
     cosine: float = 0.9
@@ -32,8 +32,8 @@ BARS = Bars()
 
 
 def space_id(layout: Layout, own: str) -> str:
-    """The teacher's space, where the directory's certificate is of these very weights and settings and
-    passes; else the model's own, its `layout.space_digest`."""
+    """The teacher's space if the directory's certificate passes and is for exactly these weights and
+    settings, otherwise `own`, the model's `layout.space_digest`."""
     certificate = read(layout.root)
     if certificate is None or certificate["student"]["space_id"] != own or shortfalls(certificate):
         return own
@@ -41,7 +41,7 @@ def space_id(layout: Layout, own: str) -> str:
 
 
 def read(directory: Path) -> Mapping[str, Any] | None:
-    """The certificate of a model directory; None where there is none, or none that can be read."""
+    """The certificate of a model directory, or None if it is missing or unreadable."""
     try:
         certificate = json.loads((directory / NAME).read_text("utf-8"))
     except (OSError, ValueError):
@@ -51,28 +51,29 @@ def read(directory: Path) -> Mapping[str, Any] | None:
 
 
 def shortfalls(certificate: Mapping[str, Any], bars: Bars = BARS) -> list[str]:
-    """Why the student may not share its teacher's space; empty where it may."""
+    """The reasons why the student may not share its teacher's space; empty if it may."""
     teacher, student = certificate["teacher"], certificate["student"]
-    found = certificate["agreement"]["student"]
+    figures = certificate["agreement"]["student"]
     reasons = []
     if student["dim"] != teacher["dim"]:
-        reasons.append(f"its vectors have {student['dim']} dimensions, the teacher's {teacher['dim']}")
-    elif found["mean_cosine"] < bars.cosine:
-        reasons.append(f"mean cosine {found['mean_cosine']:.3f}, at least {bars.cosine} is asked")
+        reasons.append(f"its vectors have {student['dim']} dimensions, the teacher's have {teacher['dim']}")
+    elif figures["mean_cosine"] < bars.cosine:
+        reasons.append(f"mean cosine {figures['mean_cosine']:.3f} is below {bars.cosine}")
     if "lexical" in teacher["heads"]:
-        overlap = found["token_overlap"]
+        overlap = figures["token_overlap"]
         if "lexical" not in student["heads"]:
-            reasons.append("it has no lexical head and the teacher has one")
+            reasons.append("it has no lexical head but the teacher has one")
         elif overlap is None or overlap < bars.token_overlap:
-            reasons.append(f"token overlap {overlap or 0:.3f}, at least {bars.token_overlap} is asked")
+            reasons.append(f"token overlap {overlap or 0:.3f} is below {bars.token_overlap}")
     elif "lexical" in student["heads"]:
-        reasons.append("it has a lexical head and the teacher has none")
+        reasons.append("it has a lexical head but the teacher has none")
     if certificate["retrieval"] and student["dim"] == teacher["dim"]:
         modes = certificate["retrieval"]["dense"]
         best = modes["teacher"]["ndcg_10"]
         mixed = {way: modes[way]["ndcg_10"] for way in ("student_queries", "teacher_queries")}
         reasons += [
-            f"nDCG@10 {value:.3f} with {way.replace('_', ' ')}, at least {bars.mixed} of {best:.3f} is asked"
+            f"nDCG@10 {value:.3f} with {way.replace('_', ' ')} is below {bars.mixed} of the teacher's "
+            f"{best:.3f}"
             for way, value in mixed.items()
             if value < bars.mixed * best
         ]

@@ -1,4 +1,4 @@
-"""Cross-encoders such as BAAI/bge-reranker-v2-m3: query and text in one input, one score out."""
+"""Cross-encoders such as BAAI/bge-reranker-v2-m3, which map a query and a text to one score."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from m3index.encoder.tokens import ModelTokenizer
 from m3index.errors import MismatchError, UsageError
 from m3index.types import FloatArray, IntArray
 
-# The commit that the model's card is about; other cross-encoders are taken at their newest.
+# Pinned to the commit that the model card describes; other cross-encoders use their newest commit.
 _REVISIONS = {"BAAI/bge-reranker-v2-m3": "953dc6f6f85a1b2dbfca4c34a2796e7dde08d41e"}
 _CLASSIFIERS = ("xlm-roberta", "roberta", "camembert", "bert")
 
@@ -33,8 +33,8 @@ class CrossEncoder:
         self._layout = layout.read(directory)
         if self._layout.model_type not in _CLASSIFIERS:
             raise UsageError(
-                f"{name}: cross-encoders of type {self._layout.model_type!r} are not supported; "
-                f"{', '.join(_CLASSIFIERS)} are."
+                f"{name}: cross-encoders of type {self._layout.model_type!r} are not supported. "
+                f"Use one of type {', '.join(_CLASSIFIERS)}."
             )
         self._padding = layout.position_padding(self._layout.config)
         self._tokenizer = ModelTokenizer(self._layout)
@@ -42,7 +42,7 @@ class CrossEncoder:
         chosen = hardware.precision(precision, self._device)
         model = backbone.load_model(self._layout, chosen, classifier=True)
         if model.config.num_labels != 1:
-            raise MismatchError(f"{name} has {model.config.num_labels} labels; a cross-encoder has one.")
+            raise MismatchError(f"{name} has {model.config.num_labels} labels, but a cross-encoder has one.")
         self._typed = int(self._layout.config.get("type_vocab_size", 1)) > 1
         self._head = _Head(model, self._device)
         self._backbone = backbone.of_model(model.base_model, self._device)
@@ -54,20 +54,20 @@ class CrossEncoder:
     def load(
         cls, name: str, *, device: str = "auto", precision: str = "auto", revision: str | None = None
     ) -> CrossEncoder:
-        """By hub id or directory. Raises ModelNotFoundError, MismatchError where it is no cross-encoder."""
+        """Loads a hub id or directory. Raises ModelNotFoundError, MismatchError for other kinds of models."""
         source = locate(name, revision=revision or _REVISIONS.get(name))
         return cls(name, source.directory, device=device, precision=precision)
 
     @property
     def limit(self) -> int:
-        """The most tokens of query and text together, special tokens counted."""
+        """The maximum number of tokens of query and text together, including special tokens."""
         return self._layout.limit
 
     def score(self, query: str, texts: Sequence[str]) -> FloatArray:
-        """The model's raw score (a logit) of each text for the query: (n,) float32, higher is better.
+        """The model's raw score (a logit) for each text: (n,) float32, higher is better.
 
-        A pair longer than the limit is scored in windows of its text, and the best window counts:
-        nothing is cut. A query that leaves no room for a text is a UsageError.
+        If a pair is longer than the limit, windows of its text are scored and the best window counts, so no
+        text is truncated. Raises UsageError if the query leaves no room for a text.
         """
         if not len(texts):
             return np.zeros(0, np.float32)
@@ -85,12 +85,12 @@ class CrossEncoder:
     def _windows(self, query: str, ids: IntArray, types: IntArray) -> list[tuple[IntArray, IntArray]]:
         if len(ids) <= self.limit:
             return [(ids, types)]
-        # What stands around the text is what stands around an empty one: all before it, one token after.
-        around = len(self._tokenizer.pair_ids(query, [""])[0][0])
-        room, start = self.limit - around, around - 1
+        # An empty text gives the tokens around the text: one of them follows it, all others precede it.
+        overhead = len(self._tokenizer.pair_ids(query, [""])[0][0])
+        room, start = self.limit - overhead, overhead - 1
         if room < 1:
             raise UsageError(
-                f"The query takes {around} of the {self.limit} tokens of {self.name}: shorten it."
+                f"The query takes {overhead} of the {self.limit} tokens of {self.name}. Shorten the query."
             )
         return [
             (_window(ids, start, at, room), _window(types, start, at, room))
@@ -110,17 +110,17 @@ class CrossEncoder:
                 hidden = self._backbone(ids, positions, kinds, Spans.of(pack, bounds))
                 scores[places] = self._head(hidden[bounds[:-1].long()]).float().cpu().numpy()
         if not np.isfinite(scores).all():
-            raise MismatchError(f"{self.name}: a score is not finite; try --precision fp32.")
+            raise MismatchError(f"{self.name}: a score is not finite. Try --precision fp32.")
         return scores
 
 
 def _window(row: IntArray, start: int, at: int, room: int) -> IntArray:
-    """row[at : at + room] of the text, between what stands before it and the last token."""
+    """row[at : at + room], between the tokens that precede the text and the last token."""
     return np.concatenate([row[:start], row[at : min(at + room, len(row) - 1)], row[-1:]])
 
 
 class _Head:
-    """First token's state -> logit. RoBERTa: dense, tanh, projection; BERT: the pooler, projection."""
+    """State of the first token -> logit. RoBERTa: dense, tanh, projection. BERT: pooler, projection."""
 
     def __init__(self, model: Any, device: torch.device) -> None:
         self._classifier = model.classifier.to(device)

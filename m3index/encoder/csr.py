@@ -1,4 +1,4 @@
-"""Lexical weights as CSR arrays on the host. numpy only."""
+"""Lexical weights as CSR arrays on the host. Uses numpy only."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from m3index.types import FloatArray, IntArray, SparseRows
 
 
 def lexical_rows(weights: FloatArray, ids: IntArray, bounds: IntArray, silent: IntArray) -> SparseRows:
-    """Token weights (t,) of packed inputs -> for each input its token ids with their greatest weight.
+    """Token weights (t,) of packed inputs -> the token ids of each input with their maximum weights.
 
-    Weights that are not > 0 and the ids in `silent` (special tokens) are dropped. One sort and one
-    `maximum.reduceat` for the whole pack; never an array as wide as the vocabulary.
+    Drops weights that are not > 0 and the ids in `silent` (special tokens). Takes one sort and one
+    `maximum.reduceat` for the whole pack, and never an array as wide as the vocabulary.
     """
     n = len(bounds) - 1
     owner = np.repeat(np.arange(n, dtype=np.int64), np.diff(bounds))
@@ -29,7 +29,7 @@ def lexical_rows(weights: FloatArray, ids: IntArray, bounds: IntArray, silent: I
 
 
 def join_rows(parts: list[SparseRows], order: NDArray[np.int64]) -> SparseRows:
-    """Rows of several packs, row j of the concatenation going to place order[j]."""
+    """Joins the rows of several packs. Row j of the concatenation becomes row order[j] of the result."""
     indptr = np.concatenate([[0], *(np.diff(p.indptr) for p in parts)]).cumsum()
     indices = np.concatenate([p.indices for p in parts])
     values = np.concatenate([p.values for p in parts])

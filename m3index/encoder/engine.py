@@ -1,4 +1,4 @@
-"""One model on one device: packs in, arrays out, two packs in flight on CUDA."""
+"""One model on one device: encodes packs into arrays, with two packs in flight on CUDA."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _IN_FLIGHT = 2
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which outputs. skip: leading tokens (a prompt) that the pooling leaves out."""
+    """The requested outputs. skip: how many leading tokens (a prompt) the pooling leaves out."""
 
     lexical: bool
     multi_vector: bool
@@ -36,7 +36,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class PackResult:
-    """places: the inputs' indices in the call; the rest row by row in that order."""
+    """places: the indices of the inputs in the call. The other fields hold one row per input, in order."""
 
     places: NDArray[np.int64]
     dense: FloatArray
@@ -46,7 +46,7 @@ class PackResult:
 
 @dataclass(frozen=True, slots=True)
 class _Flight:
-    """A forward under way: its outputs are on their way to the host until `ready` returns."""
+    """A forward pass in progress. Its outputs are complete on the host once `ready` returns."""
 
     places: NDArray[np.int64]
     pack: Pack
@@ -57,8 +57,8 @@ class _Flight:
 class Engine:
     """The weights of one model on one device.
 
-    A pack whose outputs are not finite is done again in the next wider precision; a pack that does not
-    fit into CUDA memory is halved.
+    If a pack's outputs are not finite, the pack runs again in the next wider precision. A pack that does not
+    fit into CUDA memory is split in half.
     """
 
     def __init__(
@@ -91,9 +91,9 @@ class Engine:
         packs: Iterable[NDArray[np.int64]],
         wanted: Wanted,
     ) -> Iterator[PackResult]:
-        """Encodes rows[i] for the i of each pack; results in the order of the packs.
+        """Encodes rows[i] for each i of each pack, and yields results in the order of the packs.
 
-        On CUDA the host prepares and collects while two forwards are under way.
+        On CUDA the host prepares inputs and collects outputs while two forward passes are in progress.
         """
         depth = _IN_FLIGHT if self.device.type == "cuda" else 0
         flights: deque[_Flight] = deque()
@@ -104,25 +104,25 @@ class Engine:
             except torch.cuda.OutOfMemoryError:
                 while flights:
                     yield self._collect(flights.popleft(), wanted)
-                yield from self._halves(rows, places, wanted)
+                yield from self._run_split(rows, places, wanted)
             while len(flights) > depth:
                 yield self._collect(flights.popleft(), wanted)
         while flights:
             yield self._collect(flights.popleft(), wanted)
 
     def hidden(self, pack: Pack) -> Tensor:
-        """The last hidden states of a pack, (t, width), on the device."""
+        """The last hidden states of a pack on the device, (t, width)."""
         with torch.inference_mode():
             inputs = self._inputs(pack)
             return self._backbone(self.precision)(*inputs)
 
-    def _halves(
+    def _run_split(
         self, rows: Sequence[IntArray], places: NDArray[np.int64], wanted: Wanted
     ) -> Iterator[PackResult]:
         torch.cuda.empty_cache()
         if len(places) == 1:
             raise M3IndexError(
-                f"{self.device} has not the memory for one input of {len(rows[places[0]])} tokens. "
+                f"{self.device} does not have enough memory for one input of {len(rows[places[0]])} tokens. "
                 f"Use shorter passages (--passage-tokens), another --device, or a smaller model."
             )
         middle = len(places) // 2
@@ -182,7 +182,7 @@ class Engine:
             if wider is None:
                 raise MismatchError(
                     f"{self._layout.root}: the model's output is not finite in {precision}. Its weights are "
-                    f"damaged, or it is no model for texts."
+                    f"damaged, or it is not a text model. Download it again or use another model."
                 )
             precision = wider
             flight = self._launch(flight.places, flight.pack, wanted, precision)

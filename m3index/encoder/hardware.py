@@ -1,4 +1,4 @@
-"""Which device, which precision, how many tokens at once."""
+"""Chooses the device, the precision and the number of tokens per pack."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DTYPES: dict[Precision, torch.dtype] = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
-# What a pack that came out non-finite is tried in next: fp16 overflows at 65,504, bf16 does not.
+# The precision to retry a pack in if its output is not finite: fp16 overflows at 65,504, bf16 does not.
 WIDER: dict[Precision, Precision] = {"fp16": "bf16", "bf16": "fp32", "int8": "fp32"}
 
 _CPU_TOKENS = 2048
@@ -31,10 +31,10 @@ def devices(name: str) -> list[torch.device]:
         if torch.cuda.is_available():
             return [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
         return [torch.device("mps" if torch.backends.mps.is_available() else "cpu")]
-    found = [_device(part.strip()) for part in name.split(",")]
-    if len(set(found)) < len(found):
-        raise UsageError(f"--device {name}: a device is named twice.")
-    return found
+    chosen = [_device(part.strip()) for part in name.split(",")]
+    if len(set(chosen)) < len(chosen):
+        raise UsageError(f"--device {name} names a device twice. Name each device once.")
+    return chosen
 
 
 def _device(name: str) -> torch.device:
@@ -46,26 +46,26 @@ def _device(name: str) -> torch.device:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         device = torch.device("cuda", device.index or 0)
         if (device.index or 0) >= count:
-            raise UsageError(f"--device {name}: this machine has {count} CUDA devices that torch can use.")
+            raise UsageError(f"--device {name}: torch can use {count} CUDA devices on this machine.")
     elif device.type == "mps" and not torch.backends.mps.is_available():
-        raise UsageError("--device mps: torch finds no Metal device here.")
+        raise UsageError("--device mps: torch finds no Metal device on this machine. Use auto or cpu.")
     elif device.type not in ("cpu", "cuda", "mps"):
         raise UsageError(f"--device {name}: use auto, cpu, mps, cuda, or cuda:0,cuda:1.")
     return device
 
 
 def precision(name: str, device: torch.device, *, int8: bool = False) -> Precision:
-    """`auto`: fp16 on CUDA (about 60 times closer to fp32 than bf16 at the same rate), bf16 on CPUs that
-    compute in it, else fp32. int8: whether what is loaded can compute in it; it is never chosen by `auto`."""
+    """`auto`: fp16 on CUDA (about 60 times closer to fp32 than bf16 at the same rate), bf16 on CPUs with bf16
+    instructions, otherwise fp32. int8: whether the caller supports int8, which `auto` never chooses."""
     if name == "int8":
         if not int8:
-            raise UsageError("--precision int8 is for encoding texts only: use auto here.")
+            raise UsageError("--precision int8 is for encoding texts only. Use auto here.")
         if device.type != "cpu":
-            raise UsageError(f"--precision int8 is for CPUs, and this is {device}: use auto or --device cpu.")
+            raise UsageError(f"--precision int8 is for CPUs, and this is {device}. Use auto or --device cpu.")
         if not cpu_multiplies_int8():
             raise UsageError(
-                "--precision int8 needs an x86 CPU with VNNI (avx512_vnni, avx_vnni or AMX), which this one "
-                "lacks: use auto."
+                "--precision int8 needs an x86 CPU with VNNI (avx512_vnni, avx_vnni or AMX), which this CPU "
+                "does not have. Use auto."
             )
         return "int8"
     if name == "auto":
@@ -79,7 +79,7 @@ def precision(name: str, device: torch.device, *, int8: bool = False) -> Precisi
 
 
 def cpu_computes_bf16() -> bool:
-    """Whether this CPU multiplies in bf16 (avx512_bf16 or AMX); elsewhere bf16 is emulated and slower."""
+    """Whether this CPU multiplies in bf16 (avx512_bf16 or AMX). Other CPUs emulate bf16, which is slower."""
     if hasattr(torch.cpu, "get_capabilities"):  # since torch 2.11
         capabilities = torch.cpu.get_capabilities()
         return any(bool(capabilities.get(name)) for name in ("avx512_bf16", "amx_bf16"))
@@ -88,7 +88,7 @@ def cpu_computes_bf16() -> bool:
 
 
 def cpu_multiplies_int8() -> bool:
-    """Whether this CPU has int8 products that accumulate in 32 bits; without them oneDNN's saturate."""
+    """Whether this CPU has int8 products that accumulate in 32 bits. Without them, oneDNN saturates."""
     if not hasattr(torch.ops.onednn, "qlinear_pointwise"):
         return False
     if hasattr(torch.cpu, "get_capabilities"):  # since torch 2.11
@@ -99,22 +99,22 @@ def cpu_multiplies_int8() -> bool:
 
 
 def bytes_per_token(config: Mapping[str, Any], precision: Precision) -> int:
-    """What a token takes in the widest moment of a layer: query, key, value, the MLP, two residuals."""
+    """Peak memory per token within a layer: query, key, value, the MLP and two residuals."""
     width = hidden_size(config)
     inner = int(config.get("intermediate_size", 4 * width))
     return (8 * width + 3 * inner) * (4 if precision in ("fp32", "int8") else 2) + 4 * width
 
 
 def token_budget(name: str | int, device: torch.device, bytes_per_token: int) -> int:
-    """Tokens of one pack. `auto`: from the device's free memory on CUDA; on CPUs enough to keep the
-    matrix products busy, no more: what is in flight should stay near the caches."""
+    """Tokens per pack. `auto` depends on free device memory on CUDA. On CPUs it is just large enough to keep
+    the matrix products busy, so that the activations stay near the caches."""
     if name != "auto":
         try:
             budget = int(name)
         except ValueError:
             budget = 0
         if budget < 1:
-            raise UsageError(f"--batch-tokens {name}: a number of tokens, at least 1, or auto.")
+            raise UsageError(f"--batch-tokens {name}: give a number of tokens, at least 1, or auto.")
         return budget
     if device.type != "cuda":
         return _CPU_TOKENS

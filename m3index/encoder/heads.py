@@ -1,4 +1,4 @@
-"""From the hidden states of packed tokens to dense vectors; the files of the heads."""
+"""Pools the hidden states of packed tokens into dense vectors, and reads the files of the heads."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, or of a `.pt`/`.bin` with weights_only=True."""
+    """Reads the tensors of a safetensors file, or of a `.pt` or `.bin` file with weights_only=True."""
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
         return dict(load_file(str(path)))
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as e:  # a pickle that holds more than tensors, or no pickle: many types
+    except Exception as e:  # torch raises many types for a non-pickle or a pickle of more than tensors
         raise MismatchError(f"{path} is not a file of tensors alone ({type(e).__name__}).") from e
     if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
         raise MismatchError(f"{path} is not a file of named tensors.")
@@ -40,14 +40,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def load_linear(
     path: Path, inputs: int, outputs: int | None, *, bias: bool = True, name: str = ""
 ) -> nn.Linear:
-    """A linear layer in float32 from a file, every shape checked. outputs None: what the file has."""
+    """Reads a linear layer in float32 and checks its shapes. outputs None: as many as the file has."""
     tensors = {k.removeprefix(name): v for k, v in read_tensors(path).items() if k.startswith(name)}
     weight, shift = tensors.get("weight"), tensors.get("bias")
     if weight is None or (bias and shift is None):
         raise MismatchError(f"{path} lacks {name}weight{f' or {name}bias' if bias else ''}.")
     outputs = weight.shape[0] if outputs is None else outputs
     if tuple(weight.shape) != (outputs, inputs) or (shift is not None and tuple(shift.shape) != (outputs,)):
-        raise MismatchError(f"{path}: shape {tuple(weight.shape)}, expected {(outputs, inputs)}.")
+        raise MismatchError(f"{path} has shape {tuple(weight.shape)}, expected {(outputs, inputs)}.")
     linear = nn.Linear(inputs, outputs, bias=shift is not None, device="meta")
     linear.weight = nn.Parameter(weight.float(), requires_grad=False)
     if shift is not None:
@@ -71,7 +71,7 @@ class AfterPooling(nn.Module):
                     self.residuals.append(load_linear(path, *shape, bias=False, name="residual."))
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """(n, features) -> (n, dim) of unit norm, in float32."""
+        """(n, features) -> (n, dim) at unit norm, in float32."""
         linears, residuals = iter(self.linears), iter(self.residuals)
         for spec in self.specs:
             if isinstance(spec, NormalizeSpec):
@@ -85,9 +85,9 @@ class AfterPooling(nn.Module):
 
 
 def pool(hidden: Tensor, bounds: Tensor, modes: tuple[str, ...], skip: int = 0) -> Tensor:
-    """hidden (t, h) of packed inputs -> (n, h * modes) in float32, as sentence-transformers pools.
+    """hidden (t, h) of packed inputs -> (n, h * modes) in float32, pooled as in sentence-transformers.
 
-    bounds: (n + 1,) on the device of `hidden`. skip: so many leading tokens (a prompt) are left out.
+    bounds: (n + 1,) on the device of `hidden`. skip: how many leading tokens (a prompt) to leave out.
     """
     starts, ends = bounds[:-1].long(), bounds[1:].long()
     lengths = ends - starts
@@ -105,16 +105,16 @@ def pool(hidden: Tensor, bounds: Tensor, modes: tuple[str, ...], skip: int = 0) 
 
 def _over_tokens(hidden: Tensor, starts: Tensor, ends: Tensor, bounds: Tensor, mode: str) -> Tensor:
     n, tokens = len(starts), len(hidden)
-    place = torch.arange(tokens, device=hidden.device)
-    owner = torch.searchsorted(bounds[1:].long(), place, right=True)
-    kept = place >= starts[owner]
+    positions = torch.arange(tokens, device=hidden.device)
+    owner = torch.searchsorted(bounds[1:].long(), positions, right=True)
+    kept = positions >= starts[owner]
     if mode == "max":
         masked = torch.where(kept[:, None], hidden.float(), -torch.inf)
         out = torch.full((n, hidden.shape[1]), -torch.inf, device=hidden.device)
         return out.scatter_reduce(0, owner[:, None].expand_as(masked), masked, "amax")
     weight = kept.float()
     if mode == "weightedmean":
-        weight = weight * (place - bounds[:-1].long()[owner] + 1)
+        weight = weight * (positions - bounds[:-1].long()[owner] + 1)
     sums = torch.zeros(n, hidden.shape[1], device=hidden.device)
     sums.index_add_(0, owner, hidden.float() * weight[:, None])
     if mode == "mean_sqrt_len_tokens":

@@ -1,16 +1,15 @@
-"""BERT, RoBERTa and XLM-R with int8 products on a CPU that has VNNI: twice the rate of bf16, for a coarser
-rounding.
+"""BERT, RoBERTa and XLM-R with int8 products on CPUs with VNNI: twice the rate of bf16, but coarser rounding.
 
-Each token has a scale of its own, found as it passes, each output of a weight too. Nothing is calibrated on
-texts, so that a model gives the same vectors wherever it runs, and what a text gets does not depend on its
-neighbours. What would spoil the scales is known from 512 random tokens at loading:
+Each token has its own scale, computed as it passes, and each output of a weight has one as well. Nothing is
+calibrated on texts, so a model gives the same vectors wherever it runs, and a text's vectors do not depend on
+its neighbours. 512 random tokens at load time reveal the channels that would spoil the scales:
 
-- A few channels are much larger than the others. They are split: n columns carry an nth each, rounded at
+- A few channels are much larger than the others. These are split: n columns carry an nth each, rounded at
   offsets of 1/n so that the sum is exact to the same step, and the token's scale is that of the ordinary
   channels (outlier channel splitting, Zhao et al. 2019, arXiv:1901.09504).
-- Loud channels count more in an error than quiet ones. Before the rounding the square root of a channel's
-  loudness goes over to the weight (after SmoothQuant, Xiao et al. 2022, arXiv:2211.10438), but not behind the
-  activation, whose channels are loud for single tokens only.
+- Loud channels contribute more to the error than quiet ones. Before rounding, the square root of a channel's
+  loudness moves to the weight (after SmoothQuant, Xiao et al. 2022, arXiv:2211.10438). The product after the
+  activation is an exception, because its channels are loud for single tokens only.
 
 Everything between the products is fp32.
 """
@@ -32,15 +31,15 @@ from m3index.encoder.layout import Layout, position_padding
 from m3index.encoder.weights import Weights
 from m3index.errors import UsageError
 
-_ROWS = 256  # tokens of one step: what the steps between products hand on stays in the cache
+_ROWS = 256  # tokens per step, few enough for the intermediate results to stay in the CPU cache
 _ROWS_PER_THREAD = 128
-_INPUTS, _LENGTH = 16, 32  # the random tokens
-_ROOM = 32  # one more column for so many is spent on splitting
-_ZERO = 128  # oneDNN's int8 products are fast for unsigned inputs only
+_INPUTS, _LENGTH = 16, 32  # of random tokens
+_ROOM = 32  # splitting may add one column per this many
+_ZERO = 128  # oneDNN's int8 products are fast only for unsigned inputs
 
 
 def load(layout: Layout, *, trust_remote_code: bool = False) -> Int8Backbone:
-    """The model of the directory on the CPU. Raises UsageError for a family that has no int8 forward."""
+    """Loads a model directory on the CPU. Raises UsageError for a family without an int8 forward pass."""
     own_code = backbone.runs_own_code(layout, trust_remote_code=trust_remote_code)
     if own_code or not fusable(layout.config):
         kind = "a model with code of its own" if own_code else f"a {layout.model_type} model"
@@ -55,10 +54,10 @@ def load(layout: Layout, *, trust_remote_code: bool = False) -> Int8Backbone:
 
 
 class Int8Backbone:
-    """A `backbone.Backbone`. Its hidden states are float32."""
+    """A `backbone.Backbone` with float32 hidden states."""
 
     def __init__(self, weights: Read, config: Mapping[str, Any]) -> None:
-        """weights: gives each tensor in float32 by transformers' name for it. config: config.json."""
+        """weights: returns a float32 tensor by its transformers name. config: the contents of config.json."""
         self._embeddings = Embeddings(weights, config)
         self._layers = []
         with torch.inference_mode():
@@ -78,17 +77,17 @@ class Int8Backbone:
 
 def _random_tokens(config: Mapping[str, Any]) -> tuple[Tensor, Tensor, Spans]:
     vocabulary = int(config["vocab_size"])
-    first = min(1000, vocabulary // 2)  # special and unused tokens come first
-    draw = np.random.default_rng(0)
-    length = min(_LENGTH, int(config["max_position_embeddings"]) - 2)  # RoBERTa's first two are no positions
-    rows = [draw.integers(first, vocabulary, length, dtype=np.int32) for _ in range(_INPUTS)]
+    first = min(1000, vocabulary // 2)  # skips special and unused tokens
+    generator = np.random.default_rng(0)
+    length = min(_LENGTH, int(config["max_position_embeddings"]) - 2)  # RoBERTa reserves two
+    rows = [generator.integers(first, vocabulary, length, dtype=np.int32) for _ in range(_INPUTS)]
     pack = packing.pack(rows, position_padding(config))
     ids, positions, bounds = (torch.from_numpy(x) for x in (pack.ids, pack.positions, pack.bounds))
     return ids, positions, Spans.of(pack, bounds)
 
 
 class _Int8Layer(Layer):
-    """Made with float products, which watch the random tokens pass and are then replaced by `settle`."""
+    """Starts with float products that observe the random tokens; `settle` then replaces them."""
 
     _qkv: Int8Linear
 
@@ -96,7 +95,7 @@ class _Int8Layer(Layer):
         super().__init__(weights, name, config, _Watched)
 
     def settle(self, x: Tensor, spans: Spans) -> Tensor:
-        """The layer's output for x in float32; from then on it computes in int8."""
+        """Returns the layer's float32 output for x, then switches the layer to int8."""
         y = super().__call__(x, spans)
         for name in ("_qkv", "_out", "_up", "_down"):
             setattr(self, name, getattr(self, name).quantised(balanced=name != "_down"))
@@ -117,8 +116,8 @@ def _steps(tokens: int) -> Iterator[slice]:
 
 
 class _Watched:
-    """x W^T + b in float32, which remembers of each input channel its greatest magnitude and its loudness
-    (root mean square)."""
+    """x W^T + b in float32. Records the greatest magnitude and the loudness (root mean square) of each input
+    channel."""
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         self._weight, self._bias = weight, bias
@@ -140,10 +139,10 @@ class _Watched:
 
 
 class Int8Linear:
-    """x W^T + b by an int8 product.
+    """x W^T + b with an int8 product.
 
-    weight: (outputs, inputs); bias: (outputs,); peak: (inputs,) the magnitudes to expect of x; balance:
-    (inputs,) what x is divided by and the weight multiplied with, before the rounding. All float32.
+    weight: (outputs, inputs). bias: (outputs,). peak: (inputs,), the expected magnitudes of x. balance:
+    (inputs,), the factors that divide x and multiply the weight before rounding. All are float32.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, peak: Tensor, balance: Tensor) -> None:
@@ -153,7 +152,7 @@ class Int8Linear:
         channels = torch.arange(inputs)
         self._again = torch.repeat_interleave(channels, parts - 1)
         nth = torch.arange(len(self._again)) - torch.searchsorted(self._again, self._again) + 1
-        unused = room - len(self._again)  # a product is fastest for a multiple of four columns
+        unused = room - len(self._again)  # padding: a product is fastest for a multiple of four columns
         column = torch.cat([channels, self._again])
         offset = (torch.cat([torch.zeros(inputs), nth]) - (parts[column] - 1) / 2) / parts[column]
         self._share = 1 / (balance * parts)
@@ -178,15 +177,15 @@ class Int8Linear:
         return torch.addcmul(residual + self._bias, product, scale, out=product)
 
     def _product(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(t, outputs), and (t, 1) to multiply it with."""
+        """The unscaled product (t, outputs) and the scale (t, 1) to multiply it by."""
         inputs = x.shape[1]
         parts = x.new_empty(len(x), len(self._offset))
         torch.mul(x, self._share, out=parts[:, :inputs])
         parts[:, inputs:] = parts[:, self._again]
         peak = torch.maximum(parts.amax(1, keepdim=True), -parts.amin(1, keepdim=True))
-        scale = peak.clamp(min=1e-30) / 126.5  # and half a step of offset: 127 at the most
+        scale = peak.clamp(min=1e-30) / 126.5  # plus half a step of offset: 127 at most
         torch.addcmul(self._offset, parts, scale.reciprocal(), out=parts).round_()
-        # To unsigned by way of signed: torch's conversion of floats is ten times as fast for the latter.
+        # Convert to unsigned via signed: torch converts floats to signed ten times as fast.
         rounded = parts.to(torch.int8).view(torch.uint8).bitwise_xor_(_ZERO)
         product: Tensor = torch.ops.onednn.qlinear_pointwise(
             rounded, 1.0, _ZERO, self._packed, self._scale, self._zeros, None, 1.0, 0, torch.float32,
@@ -196,7 +195,7 @@ class Int8Linear:
 
 
 def _parts(peak: Tensor, room: int) -> Tensor:
-    """Into how many columns each channel is split, so that the greatest part is as small as `room` more
+    """How many columns to split each channel into, so that the greatest part is as small as `room` extra
     columns allow."""
     low, high = 0.0, float(peak.max())
     for _ in range(40):

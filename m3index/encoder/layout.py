@@ -1,6 +1,6 @@
-"""What a model directory says it is. Files only: neither torch nor transformers is imported here.
+"""Reads the description of a model from its directory. Does not import torch or transformers.
 
-Read are the Hugging Face `config.json`, the sentence-transformers files (`modules.json`, the modules'
+The files are the Hugging Face `config.json`, the sentence-transformers files (`modules.json`, the modules'
 `config.json`, `config_sentence_transformers.json`, `sentence_bert_config.json`) and BGE-M3's heads
 (`sparse_linear`, `colbert_linear`, as `.safetensors` or `.pt`).
 """
@@ -29,9 +29,9 @@ _LEGACY_POOLING = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 ACTIVATIONS = ("Identity", "Tanh", "GELU", "ReLU", "SiLU", "Sigmoid")
-# Position tables of these begin at padding_idx + 1, so that many rows of them are no positions.
+# Position tables of these models begin at padding_idx + 1; the rows before it are not positions.
 _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "xmod", "mpnet", "longformer")
-# Keys of config.json that change nothing about the vectors.
+# Keys of config.json that do not affect the vectors.
 _COSMETIC = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache", "architectures",
              "_attn_implementation_autoset", "id2label", "label2id", "auto_map")  # fmt: skip
 _ROLES = ("query", "document", "passage", "corpus")
@@ -40,7 +40,7 @@ _SLICES, _SLICE_BYTES = 64, 4096
 
 @dataclass(frozen=True, slots=True)
 class DenseSpec:
-    """A sentence-transformers `Dense` module: activation(x W^T + b), and x again with `residual`."""
+    """A sentence-transformers `Dense` module: activation(x W^T + b), plus x if `residual`."""
 
     directory: Path
     in_features: int
@@ -57,12 +57,12 @@ class NormalizeSpec:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A model directory, read.
+    """The contents of a model directory.
 
-    root: the directory. backbone: where the transformer lies in it. pooling: one mode or several,
-    concatenated. modules: what follows the pooling, in order. dim: the width asked for, or the full
-    one. limit: tokens of one input, special tokens and prompt counted. lexical, multi_vector: files of
-    the heads, None where the model has none.
+    root: the directory. backbone: the directory of the transformer within it. pooling: one or more modes,
+    concatenated. modules: the modules after the pooling, in order. dim: the requested width, or the full one.
+    limit: the maximum number of tokens per input, including special tokens and prompt. lexical, multi_vector:
+    the files of the heads, None if the model does not have them.
     """
 
     root: Path
@@ -84,7 +84,7 @@ class Layout:
 
     @property
     def safetensors(self) -> bool:
-        """Whether the weights' files are safetensors; else they are pickles of torch's."""
+        """Whether the weight files are safetensors. Otherwise they are torch pickles."""
         return all(path.suffix == ".safetensors" for path in self.weights)
 
     @property
@@ -100,9 +100,9 @@ def read(
     query_prompt: str | None = None,
     document_prompt: str | None = None,
 ) -> Layout:
-    """Reads a model directory; what `preset` says fills in what the directory leaves open.
+    """Reads a model directory; `preset` supplies whatever the directory does not specify.
 
-    Raises ModelNotFoundError where files are missing, UsageError for what is not supported.
+    Raises ModelNotFoundError if files are missing, UsageError for unsupported models.
     """
     modules = _modules(root)
     backbone = _backbone(root, modules)
@@ -136,18 +136,21 @@ def hidden_size(config: Mapping[str, Any]) -> int:
     for key in ("hidden_size", "dim", "d_model"):
         if isinstance(config.get(key), int):
             return int(config[key])
-    raise UsageError(f"config.json names no hidden size; model type {config.get('model_type')!r}.")
+    raise UsageError(
+        f"config.json does not give a hidden size. Models of type {config.get('model_type')!r} are not "
+        "supported."
+    )
 
 
 def position_padding(config: Mapping[str, Any]) -> int | None:
-    """The padding id from which the RoBERTa family counts positions; None where they begin at 0."""
+    """The padding id from which the RoBERTa family counts positions, or None if positions begin at 0."""
     if config.get("model_type") in _OFFSET_POSITIONS:
         return int(config.get("pad_token_id", 1))
     return None
 
 
 def weight_files(backbone: Path) -> tuple[Path, ...]:
-    """The weights' files, safetensors where there are any. Raises ModelNotFoundError."""
+    """The weight files, preferring safetensors. Raises ModelNotFoundError."""
     for single, index in (
         ("model.safetensors", "model.safetensors.index.json"),
         ("pytorch_model.bin", "pytorch_model.bin.index.json"),
@@ -159,13 +162,15 @@ def weight_files(backbone: Path) -> tuple[Path, ...]:
             paths = tuple(backbone / name for name in names)
             missing = [p.name for p in paths if not p.is_file()]
             if missing:
-                raise ModelNotFoundError(f"{backbone} lacks {missing[0]}, which its index names.")
+                raise ModelNotFoundError(
+                    f"{backbone} lacks {missing[0]}, which its index lists. Download it again."
+                )
             return paths
     raise ModelNotFoundError(f"{backbone} has no weights (model.safetensors or pytorch_model.bin).")
 
 
 def count_parameters(weights: Sequence[Path]) -> int:
-    """From the headers of safetensors; for pickles the file size over four bytes, roughly."""
+    """Counts from the safetensors headers. For pickles, roughly the file size divided by four bytes."""
     total = 0
     for path in weights:
         if path.suffix == ".safetensors":
@@ -177,9 +182,9 @@ def count_parameters(weights: Sequence[Path]) -> int:
 
 
 def space_digest(layout: Layout) -> str:
-    """What makes vectors comparable, as a digest; the place of the directory is not in it.
+    """A digest of everything that makes vectors comparable, independent of where the directory is.
 
-    Weight files enter by size, header and sampled slices, so that 14 GB take milliseconds.
+    Weight files contribute their size, header and sampled slices, so 14 GB take milliseconds.
     """
     digest = hashlib.blake2b(digest_size=16)
     settings = {
@@ -227,10 +232,10 @@ def _safetensors_header(path: Path) -> bytes:
     with path.open("rb") as f:
         prefix = f.read(8)
         if len(prefix) < 8:
-            raise MismatchError(f"{path} is not a whole safetensors file; download it again.")
+            raise MismatchError(f"{path} is not a complete safetensors file. Download it again.")
         (length,) = struct.unpack("<Q", prefix)
         if length > path.stat().st_size:
-            raise MismatchError(f"{path} is not a whole safetensors file; download it again.")
+            raise MismatchError(f"{path} is not a complete safetensors file. Download it again.")
         return f.read(length)
 
 
@@ -238,7 +243,7 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise ModelNotFoundError(f"{path.parent} is no model directory: it has no {path.name}.") from None
+        raise ModelNotFoundError(f"{path.parent} is not a model directory: it has no {path.name}.") from None
     except ValueError as e:
         raise MismatchError(f"{path} is not valid JSON: {e}.") from None
 
@@ -248,7 +253,7 @@ def _optional_json(path: Path) -> dict[str, Any]:
 
 
 def _modules(root: Path) -> list[tuple[str, Path]]:
-    """(kind, directory) of each sentence-transformers module; empty without a modules.json."""
+    """(kind, directory) of each sentence-transformers module, empty if there is no modules.json."""
     path = root / "modules.json"
     if not path.is_file():
         return []
@@ -274,18 +279,18 @@ def _pooling(
     if preset:
         return (preset.pooling,), True
     if _head(root, "sparse_linear") or _head(root, "colbert_linear"):
-        return ("cls",), True  # BGE-M3 as released: heads, no modules.json
+        return ("cls",), True  # BGE-M3 as released: heads but no modules.json
     if modules or config.get("is_decoder") or "num_key_value_heads" in config:
-        raise UsageError(f"{root} does not say how its tokens are pooled: it has no Pooling module.")
-    return ("mean",), True  # what sentence-transformers does with a plain transformer
+        raise UsageError(f"{root} does not specify how its tokens are pooled: it has no Pooling module.")
+    return ("mean",), True  # the default of sentence-transformers for a plain transformer
 
 
 def _pooling_modes(config: Mapping[str, Any], root: Path) -> tuple[tuple[str, ...], bool]:
-    stated = config.get("pooling_mode")
-    if stated is None:
+    configured = config.get("pooling_mode")
+    if configured is None:
         modes = tuple(mode for key, mode in _LEGACY_POOLING.items() if config.get(key)) or ("mean",)
     else:
-        modes = (stated,) if isinstance(stated, str) else tuple(stated)
+        modes = (configured,) if isinstance(configured, str) else tuple(configured)
     unknown = [m for m in modes if m not in POOLING_MODES]
     if unknown:
         raise UsageError(f"{root}: pooling {unknown[0]!r} is not one of {', '.join(POOLING_MODES)}.")
@@ -302,7 +307,7 @@ def _after_pooling(
         elif kind == "Dense":
             spec = _dense(directory, root)
             if spec.in_features != width:
-                raise MismatchError(f"{directory} takes {spec.in_features} features, it gets {width}.")
+                raise MismatchError(f"{directory} expects {spec.in_features} features but gets {width}.")
             after.append(spec)
             width = spec.out_features
         elif kind not in ("Pooling", "Dropout"):
@@ -312,10 +317,10 @@ def _after_pooling(
 
 def _dense(directory: Path, root: Path) -> DenseSpec:
     config = _json(directory / "config.json")
-    stated = config.get("activation_function", "torch.nn.Tanh") or "torch.nn.Identity"
-    package, _, activation = str(stated).rpartition(".")
+    function = config.get("activation_function", "torch.nn.Tanh") or "torch.nn.Identity"
+    package, _, activation = str(function).rpartition(".")
     if not package.startswith("torch.nn") or activation not in ACTIVATIONS:
-        raise UsageError(f"{root}: the activation {stated} of a Dense module is not supported.")
+        raise UsageError(f"{root}: the activation {function} of a Dense module is not supported.")
     if config.get("module_input_name", "sentence_embedding") != "sentence_embedding":
         raise UsageError(f"{root}: a Dense module over tokens is not supported.")
     return DenseSpec(
@@ -333,19 +338,19 @@ def _module_weights(spec: DenseSpec) -> Path:
 
 
 def _prompts(root: Path, preset: Preset | None) -> tuple[str, str]:
-    """(query, document): by the names that sentence-transformers looks for, then the default prompt of the
-    model, then the preset's."""
+    """(query, document): the prompts with the names that sentence-transformers looks for, otherwise the
+    model's default prompt, otherwise the preset's."""
     config = _optional_json(root / "config_sentence_transformers.json")
     prompts: dict[str, str] = {k: v for k, v in (config.get("prompts") or {}).items() if v}
     default = config.get("default_prompt_name")
     if default is not None and default not in (config.get("prompts") or {}):
         raise MismatchError(f"{root}: the default prompt {default!r} is not among its prompts.")
-    # A default that is meant for one side only must not be put before the other.
+    # A default prompt meant for one side must not be applied to the other.
     fallback = prompts.get(default, "") if default and default not in _ROLES else ""
 
-    def pick(names: tuple[str, ...], of_preset: str) -> str:
-        stated = [prompts[name] for name in names if name in prompts]
-        return stated[0] if stated else fallback or of_preset
+    def pick(names: tuple[str, ...], preset_prompt: str) -> str:
+        matches = [prompts[name] for name in names if name in prompts]
+        return matches[0] if matches else fallback or preset_prompt
 
     return (
         pick(_ROLES[:1], preset.query_prompt if preset else ""),
@@ -364,9 +369,9 @@ def _limit(
         limits = [positions if padding is None else positions - padding - 1]
     elif preset:
         limits = [preset.limit]
-    stated = [sentence.get("max_seq_length"), tokenizer.get("model_max_length"), preset and preset.limit]
-    # A model_max_length of 1e30 is how transformers writes "not set".
-    limits += [int(n) for n in stated if isinstance(n, int | float) and 0 < n < 10**9]
+    declared = [sentence.get("max_seq_length"), tokenizer.get("model_max_length"), preset and preset.limit]
+    # transformers writes a model_max_length of 1e30 if it is not set.
+    limits += [int(n) for n in declared if isinstance(n, int | float) and 0 < n < 10**9]
     return min(limits)
 
 
@@ -387,5 +392,5 @@ def _checked_dim(dim: int | None, full: int) -> int:
     if dim is None:
         return full
     if not 0 < dim <= full:
-        raise UsageError(f"--dim {dim}: this model's vectors have {full} dimensions.")
+        raise UsageError(f"--dim {dim}: this model's vectors have {full} dimensions. Use 1 to {full}.")
     return dim

@@ -1,4 +1,4 @@
-"""The encoder that index/ and search/ hold: info and tokenizer at once, the weights at the first text."""
+"""The encoder for index/ and search/: info and tokenizer load at once, the weights at the first text."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import hashlib
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from m3index.encoder import certificate, csr, packing, score
+from m3index.encoder import certificate, csr, packing
 from m3index.encoder import layout as layouts
 from m3index.encoder.layout import Layout
+from m3index.encoder.options import Loading
 from m3index.encoder.pool import TokenizerPool
 from m3index.encoder.recall import Recall, RecallCheck
 from m3index.encoder.tokens import ModelTokenizer
@@ -28,33 +29,22 @@ if TYPE_CHECKING:
 _NO_ROWS = SparseRows(np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32))
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What `load.load` takes; `batch_tokens` is the size of one pack."""
-
-    device: str = "auto"
-    precision: str = "auto"
-    batch_tokens: str | int = "auto"
-    tokenizer_processes: int = 0
-    trust_remote_code: bool = False
-
-
 class ModelEncoder:
-    """A model directory as an encoder. Implements `encoder.base.Encoder`; made by `encoder.load.load`.
+    """An encoder for a model directory. Implements `encoder.base.Encoder`; created by `encoder.load.load`.
 
-    `info` and `tokenizer` come from the files alone; torch and the weights are loaded at the first
-    text that is encoded. Safe to use from several threads.
+    `info` and `tokenizer` need only the files; torch and the weights are loaded when the first text is
+    encoded. Thread-safe.
     """
 
-    def __init__(self, name: str, layout: Layout, settings: Settings) -> None:
-        self._layout, self._settings = layout, settings
-        processes = settings.tokenizer_processes
+    def __init__(self, name: str, layout: Layout, options: Loading) -> None:
+        self._layout, self._options = layout, options
+        processes = options.tokenizer_processes
         self._tokenizer = TokenizerPool(layout, processes) if processes else ModelTokenizer(layout)
         self._engines: list[Engine] | None = None
         self._lock = threading.Lock()
-        self._sampled = self._recall_check() if settings.precision == "int8" else None
+        self._sampled = self._recall_check() if options.precision == "int8" else None
         space = layouts.space_digest(layout)
-        exact = f"{space} {layout.limit} {settings.precision} {layout.multi_vector is not None}"
+        exact = f"{space} {layout.limit} {options.precision} {layout.multi_vector is not None}"
         self._info = EncoderInfo(
             name=name,
             dim=layout.dim,
@@ -76,16 +66,16 @@ class ModelEncoder:
         return self._tokenizer
 
     def prepare(self) -> None:
-        """Loads the weights, which the first encode would do otherwise."""
+        """Loads the weights now instead of at the first encode."""
         self._loaded()
 
     def encode_ids(
         self, ids: Sequence[IntArray], *, lexical: bool, multi_vector: bool = False
     ) -> EncodedBatch:
-        """Encodes tokenised inputs (prompt and special tokens in) in the order given.
+        """Encodes tokenised inputs, which include prompt and special tokens, and keeps their order.
 
-        ids: arrays (n_i,) int32. Inputs of any number: peak memory is that of a pack and the results.
-        Raises MissingHeadError for a head that the model has not, UsageError for an input over the limit.
+        ids: any number of (n_i,) int32 arrays. Peak memory is that of one pack plus the results.
+        Raises MissingHeadError if the model has no such head, UsageError for an input above the limit.
         """
         skip = 0 if self._layout.pool_prompt else self._tokenizer.prompt_tokens
         return self._encode(ids, lexical, multi_vector, skip)
@@ -93,9 +83,9 @@ class ModelEncoder:
     def encode_documents(
         self, texts: Iterable[str], *, lexical: bool | None = None, multi_vector: bool = False
     ) -> EncodedBatch:
-        """Encodes texts with the document prompt. lexical None: if the model has the head.
+        """Encodes texts with the document prompt. lexical None: include it if the model has the head.
 
-        A text over the limit is a UsageError: `corpus.windows` splits documents; nothing is cut here.
+        Nothing is truncated: a text above the limit raises UsageError. `corpus.windows` splits documents.
         """
         lexical = self._info.lexical if lexical is None else lexical
         return self.encode_ids(
@@ -105,48 +95,30 @@ class ModelEncoder:
     def encode_queries(
         self, texts: Iterable[str], *, lexical: bool | None = None, multi_vector: bool = False
     ) -> EncodedBatch:
-        """Encodes queries with the model's query prompt. One longer than the limit is a UsageError."""
+        """Encodes queries with the model's query prompt. Raises UsageError for a query above the limit."""
         lexical = self._info.lexical if lexical is None else lexical
         skip = 0 if self._layout.pool_prompt else self._tokenizer.query_prompt_tokens
         return self._encode(self._tokenizer.query_ids(list(texts)), lexical, multi_vector, skip)
-
-    def dense_documents(self, texts: Iterable[str], *, window: int = 4096) -> Iterator[FloatArray]:
-        """Dense vectors (dim,) of any number of texts, in order, `window` texts in memory at a time."""
-        for batch in _windows(texts, window):
-            yield from self.encode_documents(batch, lexical=False).dense
-
-    def compute_score(
-        self, pairs: Sequence[tuple[str, str]], weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    ) -> dict[str, FloatArray]:
-        """Scores of (query, text) pairs by dense, sparse and colbert and their weighted means.
-
-        weights: of dense, sparse, colbert. Each array has shape (pairs,). See `encoder.score`.
-        """
-        queries = self.encode_queries([q for q, _ in pairs], lexical=True, multi_vector=True)
-        texts = self.encode_documents([t for _, t in pairs], lexical=True, multi_vector=True)
-        return score.compute_score(queries, texts, weights)
 
     def token_texts(self, ids: Sequence[int]) -> list[str]:
         return self._tokenizer.token_texts(ids)
 
     def close(self) -> None:
-        """Lets go of the weights; the next encode would load them again. May be called twice."""
+        """Releases the weights; a later encode loads them again. Safe to call more than once."""
         with self._lock:
             self._engines = None
         self._tokenizer.close()
 
     @property
     def recall(self) -> Recall | None:
-        """How int8 compares with fp32 on the texts encoded so far; None in other precisions."""
+        """How int8 compares with fp32 on the texts encoded so far. None for other precisions."""
         return None if self._sampled is None else self._sampled.recall
-
-    # -- within
 
     def _recall_check(self) -> RecallCheck:
         @cache
         def exact() -> ModelEncoder:
-            settings = replace(self._settings, precision="fp32", tokenizer_processes=0)
-            return ModelEncoder(f"{self._info.name} in fp32", self._layout, settings)
+            options = replace(self._options, precision="fp32", tokenizer_processes=0)
+            return ModelEncoder(f"{self._info.name} in fp32", self._layout, options)
 
         def reference(ids: Sequence[IntArray], lexical: bool, skip: int) -> EncodedBatch:
             return exact()._encode(ids, lexical, False, skip)
@@ -163,17 +135,19 @@ class ModelEncoder:
         return batch
 
     def _check(self, ids: Sequence[IntArray], lexical: bool, multi_vector: bool) -> None:
-        for asked, there, what in (
+        for requested, available, head in (
             (lexical, self._info.lexical, "lexical head (sparse_linear)"),
             (multi_vector, self._info.multi_vector, "multi-vector head (colbert_linear)"),
         ):
-            if asked and not there:
-                raise MissingHeadError(f"{self._info.name} has no {what}, and none is ever made up.")
+            if requested and not available:
+                raise MissingHeadError(f"{self._info.name} has no {head}. Use a model that has one.")
         longest = max((len(row) for row in ids), default=0)
         if longest > self._info.limit:
-            raise UsageError(f"An input of {longest} tokens: {self._info.name} takes {self._info.limit}.")
+            raise UsageError(
+                f"An input has {longest} tokens, but {self._info.name} takes {self._info.limit}."
+            )
         if any(len(row) == 0 for row in ids):
-            raise UsageError("An input without any token cannot be encoded.")
+            raise UsageError("An input without any tokens cannot be encoded.")
 
     def _results(
         self, ids: Sequence[IntArray], lengths: IntArray, lexical: bool, multi_vector: bool, skip: int
@@ -185,7 +159,7 @@ class ModelEncoder:
         packs = packing.plan(lengths, min(engine.budget for engine in engines))
         if len(engines) == 1 or len(packs) == 1:
             return list(engines[0].run(ids, packs, wanted))
-        return _on_all(engines, ids, packs, wanted)
+        return _run_on_all(engines, ids, packs, wanted)
 
     def _loaded(self) -> list[Engine]:
         with self._lock:
@@ -193,28 +167,28 @@ class ModelEncoder:
                 from m3index.encoder import hardware
                 from m3index.encoder.engine import Engine
 
-                settings = self._settings
+                options = self._options
                 self._engines = [
                     Engine(
                         self._layout,
                         device,
-                        hardware.precision(settings.precision, device, int8=True),
-                        batch_tokens=settings.batch_tokens,
+                        hardware.precision(options.precision, device, int8=True),
+                        batch_tokens=options.batch_tokens,
                         silent_ids=self._tokenizer.silent_ids,
-                        trust_remote_code=settings.trust_remote_code,
+                        trust_remote_code=options.trust_remote_code,
                     )
-                    for device in hardware.devices(settings.device)
+                    for device in hardware.devices(options.device)
                 ]
             return self._engines
 
 
-def _on_all(
+def _run_on_all(
     engines: Sequence[Engine], ids: Sequence[IntArray], packs: list[NDArray[np.int64]], wanted: Wanted
 ) -> list[PackResult]:
-    """Each device takes the next pack when it has room: a thread for each, which waits on its device."""
+    """Runs one thread per device, which takes the next pack whenever its device has room."""
     queue, lock = iter(packs), threading.Lock()
 
-    def taken() -> Iterator[NDArray[np.int64]]:
+    def next_packs() -> Iterator[NDArray[np.int64]]:
         while True:
             with lock:
                 item = next(queue, None)
@@ -223,7 +197,7 @@ def _on_all(
             yield item
 
     with ThreadPoolExecutor(len(engines), thread_name_prefix="m3index-device") as pool:
-        runs = pool.map(lambda engine: list(engine.run(ids, taken(), wanted)), engines)
+        runs = pool.map(lambda engine: list(engine.run(ids, next_packs(), wanted)), engines)
         return [result for run in runs for result in run]
 
 
@@ -242,14 +216,3 @@ def _assemble(
         parts = [r.lexical for r in results if r.lexical is not None]
         sparse = csr.join_rows(parts, np.concatenate([r.places for r in results])) if parts else _NO_ROWS
     return EncodedBatch(dense, sparse, lengths, vectors if multi_vector else None)
-
-
-def _windows(texts: Iterable[str], size: int) -> Iterator[list[str]]:
-    batch: list[str] = []
-    for text in texts:
-        batch.append(text)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

@@ -1,4 +1,4 @@
-"""Texts of any length -> packs under a token budget, without padding."""
+"""Packs inputs of any length under a token budget, without padding."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from m3index.types import IntArray
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """Several inputs end to end.
+    """Several inputs, concatenated.
 
-    ids, positions: (t,) int32, positions counted within each input. bounds: (n + 1,) int32,
-    input i is ids[bounds[i]:bounds[i + 1]]. types: (t,) int32 token type ids, None for all zero.
+    ids, positions: (t,) int32, with positions counted within each input. bounds: (n + 1,) int32;
+    input i is ids[bounds[i]:bounds[i + 1]]. types: (t,) int32 token type ids, None means all zero.
     """
 
     ids: IntArray
@@ -37,10 +37,10 @@ class Pack:
 
 
 def plan(lengths: IntArray, budget: int) -> list[NDArray[np.int64]]:
-    """Indices of the inputs of each pack, longest first, each pack of at most `budget` tokens.
+    """The input indices of each pack, longest first, with at most `budget` tokens per pack.
 
-    An input longer than the budget is a pack of its own. Neighbours in length travel together: they
-    share attention calls, and a pack of the longest comes first, so that memory is short early or never.
+    An input longer than the budget gets its own pack. Inputs of similar length are packed together, so that
+    they share attention calls. The longest come first, so that memory runs out early or never.
     """
     order = np.argsort(-lengths.astype(np.int64), kind="stable")
     packs: list[NDArray[np.int64]] = []
@@ -59,18 +59,18 @@ def plan(lengths: IntArray, budget: int) -> list[NDArray[np.int64]]:
 def pack(
     rows: Sequence[IntArray], padding: int | None = None, types: Sequence[IntArray] | None = None
 ) -> Pack:
-    """Joins rows end to end. padding: the padding id of a model that counts positions from it, else None."""
+    """Concatenates rows. padding: the padding id if the model counts positions from it, otherwise None."""
     lengths = np.fromiter((len(r) for r in rows), np.int32, len(rows))
     bounds = np.zeros(len(rows) + 1, np.int32)
     np.cumsum(lengths, out=bounds[1:])
     ids = np.concatenate(rows).astype(np.int32, copy=False)
-    places = _positions(ids, lengths, bounds, padding)
-    return Pack(ids, places, bounds, None if types is None else np.concatenate(types).astype(np.int32))
+    positions = _positions(ids, lengths, bounds, padding)
+    return Pack(ids, positions, bounds, None if types is None else np.concatenate(types).astype(np.int32))
 
 
 def _positions(ids: IntArray, lengths: IntArray, bounds: IntArray, padding: int | None) -> IntArray:
-    """0, 1, 2 ... within each input; in the RoBERTa family padding + 1, padding + 2 ..., where a padding
-    token inside a text ("<pad>" can be typed) stays at `padding` and is not counted."""
+    """0, 1, 2 ... within each input. In the RoBERTa family padding + 1, padding + 2 ..., where a padding
+    token inside a text (a user can type "<pad>") stays at `padding` and is not counted."""
     if padding is None:
         return np.arange(len(ids), dtype=np.int32) - np.repeat(bounds[:-1], lengths)
     real = ids != padding

@@ -1,4 +1,4 @@
-"""Tokenising in several processes, for streams that one core cannot feed to a GPU fast enough."""
+"""Tokenises in several processes, for streams where one core cannot keep a GPU busy."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from m3index.encoder.layout import Layout
 from m3index.encoder.tokens import ModelTokenizer
 from m3index.types import IntArray
 
-_CHUNK = 64  # texts of one task
+_CHUNK = 64  # texts per task
 _worker: ModelTokenizer
 
 
 class TokenizerPool(ModelTokenizer):
-    """A `ModelTokenizer` whose `documents` runs in `processes` processes, results in order.
+    """A `ModelTokenizer` whose `documents` runs in `processes` processes and keeps the order of the texts.
 
-    They are started at the first call (by "spawn": a script that uses this needs its
-    `if __name__ == "__main__"` guard) and end at `close`.
+    The processes start at the first call and end at `close`. They use "spawn", so a script that uses this
+    needs an `if __name__ == "__main__"` guard.
     """
 
     def __init__(self, layout: Layout, processes: int) -> None:
@@ -58,7 +58,7 @@ def _begin(layout: Layout) -> None:
 
 
 def _tokenise(texts: list[str]) -> tuple[IntArray, IntArray, NDArray[np.int32]]:
-    """(lengths, ids, offsets) of all texts end to end: three arrays travel faster than many."""
+    """(lengths, ids, offsets) of all texts, concatenated: three arrays transfer faster than many."""
     rows = _worker.documents(texts)
     lengths = np.array([len(r.ids) for r in rows], np.int32)
     return lengths, np.concatenate([r.ids for r in rows]), np.concatenate([r.offsets for r in rows])

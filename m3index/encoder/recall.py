@@ -1,6 +1,6 @@
-"""Whether a coarser precision finds what fp32 finds: measured on the first texts that a user encodes.
+"""Checks on the first texts that a user encodes whether a coarser precision finds what fp32 finds.
 
-How much int8 costs depends on the model and on the texts, so that no figure measured elsewhere says it.
+The cost of int8 depends on the model and the texts, so a figure measured elsewhere does not predict it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from m3index.types import EncodedBatch, FloatArray, IntArray, SparseRows
 
 SAMPLE_TEXTS, SAMPLE_TOKENS = 64, 8_192
 COSINE, NEIGHBOURS, LEXICAL = 0.999, 0.9, 0.99
-"""What is asked of `Recall.cosine`, `Recall.neighbours` and `Recall.lexical`."""
+"""The minimums for `Recall.cosine`, `Recall.neighbours` and `Recall.lexical`."""
 
 _FEW_TEXTS, _FEW_COSINE = 8, 0.99
 _TOP, _TOP_TEXTS = 10, 32
@@ -25,12 +25,12 @@ _TOP, _TOP_TEXTS = 10, 32
 
 @dataclass(frozen=True, slots=True)
 class Recall:
-    """int8 against fp32 on a sample of `texts`.
+    """int8 compared with fp32 on a sample of `texts`.
 
-    cosine, cosine_least: of the dense vectors, mean and least. neighbours: the mean share of a text's ten
-    nearest texts in the sample that are the same ones; None for fewer than 32 texts. lexical: mean cosine of
-    the lexical weights; heaviest: the mean share of a text's ten heaviest tokens that are the same ones; None
-    where no lexical weights were asked for.
+    cosine, cosine_least: mean and lowest cosine of the dense vectors. neighbours: mean share of a text's ten
+    nearest texts in the sample that are the same, None for fewer than 32 texts. lexical: mean cosine of the
+    lexical weights. heaviest: mean share of a text's ten heaviest tokens that are the same. Both are None if
+    lexical weights were not requested.
     """
 
     texts: int
@@ -43,17 +43,18 @@ class Recall:
     def __str__(self) -> str:
         parts = [f"cosine {self.cosine:.5f} (mean), {self.cosine_least:.5f} (least)"]
         if self.neighbours is not None:
-            parts.append(f"{self.neighbours:.1%} of the ten nearest texts the same")
+            parts.append(f"{self.neighbours:.1%} of the ten nearest texts are the same")
         if self.lexical is not None:
             parts.append(
-                f"lexical cosine {self.lexical:.5f}, {self.heaviest:.1%} of the ten heaviest tokens the same"
+                f"lexical cosine {self.lexical:.5f}, "
+                f"{self.heaviest:.1%} of the ten heaviest tokens are the same"
             )
         return f"{', '.join(parts)}, on {self.texts} of your texts"
 
     @property
     def enough(self) -> bool:
-        """Whether it reaches what is asked. Of fewer than 8 texts only what is plainly wrong is held
-        against it: the cosine of one text says little about the mean."""
+        """Whether int8 reaches the minimums. With fewer than 8 texts only clear errors count, because the
+        cosine of one text says little about the mean."""
         return (
             self.cosine >= (COSINE if self.texts >= _FEW_TEXTS else _FEW_COSINE)
             and (self.neighbours is None or self.neighbours >= NEIGHBOURS)
@@ -62,10 +63,10 @@ class Recall:
 
 
 class RecallCheck:
-    """Compares the first texts that pass, up to 64 and 8,192 tokens, with what `reference` gives for them.
+    """Compares the first encoded texts, up to 64 texts and 8,192 tokens, with the output of `reference`.
 
-    reference: (ids, lexical, skip) -> their vectors in fp32. done: called once when the sample is full. Safe
-    to use from several threads.
+    reference: (ids, lexical, skip) -> vectors in fp32. done: called once when the sample is full.
+    Thread-safe.
     """
 
     def __init__(
@@ -82,31 +83,31 @@ class RecallCheck:
         self.recall: Recall | None = None
 
     def see(self, ids: Sequence[IntArray], encoded: EncodedBatch, skip: int) -> None:
-        """ids, encoded: a call's inputs and their vectors. Raises UsageError, now and ever after, where the
-        sample so far does not reach what is asked."""
+        """ids, encoded: the inputs of a call and their vectors. Raises UsageError, on this and every later
+        call, if the sample does not reach the minimums."""
         with self._lock:
-            wanting = self._texts > 0
-            places = self._sample(encoded.tokens) if wanting else []
+            sampling = self._texts > 0
+            places = self._sample(encoded.tokens) if sampling else []
             if places:
                 truth = self._reference([ids[i] for i in places], encoded.lexical is not None, skip)
                 self._compare(encoded, truth, places)
-            if wanting and not self._texts:
+            if sampling and not self._texts:
                 self._done()
             if self.recall is not None and not self.recall.enough:
                 raise UsageError(
-                    f"--precision int8 is too coarse for this model and these texts. Against fp32: "
-                    f"{self.recall}; asked are a mean cosine of {COSINE}, {NEIGHBOURS:.0%} of the nearest "
-                    f"texts and a lexical cosine of {LEXICAL}. Use --precision auto."
+                    f"--precision int8 is too coarse for this model and these texts. Compared with fp32: "
+                    f"{self.recall}. The minimums are a mean cosine of {COSINE}, {NEIGHBOURS:.0%} of the "
+                    f"nearest texts and a lexical cosine of {LEXICAL}. Use --precision auto."
                 )
 
     def _sample(self, tokens: IntArray) -> list[int]:
-        """Places of inputs, spread evenly over the call, as far as the sample has room."""
+        """The indices of inputs spread evenly over the call, as many as the sample has room for."""
         spread = np.unique(np.linspace(0, len(tokens) - 1, min(len(tokens), self._texts)).astype(int))
         places: list[int] = []
         for place in spread.tolist():
             fits = int(tokens[place]) <= self._tokens
             if not fits and (places or self._mine):
-                self._texts = 0  # full
+                self._texts = 0  # the sample is full
                 break
             places.append(place)
             self._tokens -= int(tokens[place])
@@ -134,7 +135,7 @@ class RecallCheck:
 
 
 def _lexical(mine: SparseRows, i: int, truth: SparseRows, j: int) -> tuple[float, float]:
-    """Cosine of row i of one with row j of the other, and the share of the ten heaviest tokens in both."""
+    """The cosine of row i of `mine` and row j of `truth`, and their share of common ten heaviest tokens."""
     a, b = mine.row(i), truth.row(j)
     left, right = (dict(zip(x.indices.tolist(), x.values.tolist(), strict=True)) for x in (a, b))
     if not left or not right:

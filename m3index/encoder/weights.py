@@ -1,7 +1,7 @@
-"""The weights of BERT, RoBERTa and XLM-R straight from their safetensors files.
+"""Reads the weights of BERT, RoBERTa and XLM-R straight from their safetensors files.
 
-A search from a shell pays for every import: transformers, and the model that it makes first, take longer than
-torch itself.
+This keeps searches from a shell fast: importing transformers and building its model take longer than
+importing torch.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from m3index.encoder.layout import Layout, hidden_size
 from m3index.errors import MismatchError
 
 _WORDS = "embeddings.word_embeddings.weight"
-_FIRST_NAMES = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}  # of TensorFlow
+_FIRST_NAMES = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}  # from TensorFlow
 
 
 def shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Every weight that config.json calls for, the pooler apart: it feeds no embedding."""
+    """Every weight that config.json requires except the pooler, which no embedding depends on."""
     width, inner = hidden_size(config), int(config.get("intermediate_size", 3072))
     norm = {"LayerNorm.weight": (width,), "LayerNorm.bias": (width,)}
-    found: dict[str, tuple[int, ...]] = {
+    required: dict[str, tuple[int, ...]] = {
         _WORDS: (int(config.get("vocab_size", 30522)), width),
         "embeddings.position_embeddings.weight": (int(config.get("max_position_embeddings", 512)), width),
         "embeddings.token_type_embeddings.weight": (int(config.get("type_vocab_size", 2)), width),
@@ -42,17 +42,17 @@ def shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     for i in range(int(config.get("num_hidden_layers", 12))):
         layer = f"encoder.layer.{i}"
         for name, shape in linear.items():
-            found |= {f"{layer}.{name}.weight": shape, f"{layer}.{name}.bias": shape[:1]}
+            required |= {f"{layer}.{name}.weight": shape, f"{layer}.{name}.bias": shape[:1]}
         for place in ("attention.output", "output"):
-            found |= {f"{layer}.{place}.{name}": shape for name, shape in norm.items()}
-    return found
+            required |= {f"{layer}.{place}.{name}": shape for name, shape in norm.items()}
+    return required
 
 
 class Weights:
-    """The tensors of a model's files by transformers' names, each read when it is asked for.
+    """The tensors of a model's files by their transformers names, each read on demand. Close after use.
 
-    Raises MismatchError where one that config.json calls for is missing or has another shape, and for files
-    that are no safetensors. To be closed.
+    Raises MismatchError if a tensor that config.json requires is missing or has the wrong shape, or if a file
+    is not in safetensors format.
     """
 
     def __init__(self, layout: Layout, dtype: torch.dtype, device: torch.device) -> None:
@@ -72,8 +72,8 @@ class Weights:
         if wrong:
             self.close()
             raise MismatchError(
-                f"{layout.backbone} lacks {len(wrong)} weights that its config.json calls for, "
-                f"such as {wrong[0]}."
+                f"{layout.backbone} lacks {len(wrong)} weights that its config.json requires, such as "
+                f"{wrong[0]}. Check that the directory holds the complete model."
             )
 
     def __call__(self, name: str) -> Tensor:
@@ -92,9 +92,9 @@ class Weights:
 
     def _stored(self, name: str) -> str:
         full = self._prefix + name
-        for now, first in _FIRST_NAMES.items():
+        for current, original in _FIRST_NAMES.items():
             if full not in self._files:
-                full = full.replace(now, first)
+                full = full.replace(current, original)
         return full
 
     def _shape(self, name: str) -> tuple[int, ...] | None:

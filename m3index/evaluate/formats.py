@@ -1,4 +1,4 @@
-"""Queries and judgements in the formats that the field uses; which one it is, the content tells."""
+"""Reads queries and judgements in their usual formats, which are recognised by their content."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from m3index.errors import UsageError
 from m3index.types import Query
 
 Qrels: TypeAlias = Mapping[str, Mapping[str, int]]
-"""query_id -> doc_id -> relevance; 0 is judged and not relevant."""
+"""query_id -> doc_id -> relevance; 0 means judged and not relevant."""
 
 
 # ----------------------------------------------------------------- queries
 
 
 def read_queries(path: str | os.PathLike[str]) -> list[Query]:
-    """BEIR `queries.jsonl`, `id<TAB>text` lines, or TREC topics (SGML or XML); gzip or not.
+    """BEIR `queries.jsonl`, `id<TAB>text` lines, or TREC topics (SGML or XML); also with gzip.
 
-    An empty text is kept: it is for the search to say that it cannot be asked. Raises UsageError,
-    with the line, for anything else that is no query and for an id that comes twice.
+    An empty text is kept: the search itself reports that it cannot be used. Raises UsageError, with the
+    line, for anything else that is not a query, and for a duplicate id.
     """
     lines = list(read_lines(path))
     match lines[0][1].lstrip()[:1] if lines else "":
@@ -39,7 +39,7 @@ def read_queries(path: str | os.PathLike[str]) -> list[Query]:
     seen: set[str] = set()
     for query in queries:
         if query.query_id in seen:
-            raise UsageError(f"{path} has two queries of the id {query.query_id!r}; make the ids unique.")
+            raise UsageError(f"{path} has two queries with the id {query.query_id!r}; make the ids unique.")
         seen.add(query.query_id)
     return queries
 
@@ -52,14 +52,14 @@ def _json_query(path: object, number: int, line: str) -> Query:
     id_ = _first(row, "_id", "id", "query_id", "qid")
     text = _first(row, "text", "query")
     if not isinstance(id_, str | int) or isinstance(id_, bool) or not isinstance(text, str):
-        raise UsageError(f"{path}:{number} is no query; it needs `_id` and `text`.")
+        raise UsageError(f"{path}:{number} is not a query; it needs `_id` and `text`.")
     return Query(str(id_), text)
 
 
 def _tsv_query(path: object, number: int, line: str) -> Query:
     id_, tab, text = line.partition("\t")
     if not tab or not id_.strip():
-        raise UsageError(f"{path}:{number} is no query; a line is an id, a tab, and the text.")
+        raise UsageError(f"{path}:{number} is not a query; a line must be an id, a tab, and the text.")
     return Query(id_.strip(), text.strip())
 
 
@@ -70,24 +70,24 @@ _TITLE = re.compile(r"<(?:title|query)>\s*(?:Topic\s*:)?\s*([^<]*)", re.IGNORECA
 
 
 def _topics(path: object, content: str) -> Iterator[Query]:
-    """The number and the title of each topic; classic TREC leaves the inner tags open."""
-    found = 0
+    """The number and the title of each topic. Classic TREC does not close the inner tags."""
+    count = 0
     for top in _TOP.finditer(content):
-        found += 1
+        count += 1
         number = _NUMBER_ATTRIBUTE.search(top[2]) or _NUMBER.search(top[3])
         title = _TITLE.search(top[3])
         if number is None or title is None:
-            raise UsageError(f"{path}: topic {found} has no number or no title.")
+            raise UsageError(f"{path}: topic {count} has no number or no title.")
         yield Query(number[1], " ".join(unescape(title[1]).split()))
-    if not found:
-        raise UsageError(f"{path} looks like TREC topics, but has no <top> or <topic> in it.")
+    if not count:
+        raise UsageError(f"{path} looks like TREC topics, but contains no <top> or <topic>.")
 
 
 # ------------------------------------------------------------------- qrels
 
 
 def read_qrels(path: str | os.PathLike[str]) -> dict[str, dict[str, int]]:
-    """BEIR's `query-id<TAB>corpus-id<TAB>score` with its header, or TREC's four columns; gzip or not."""
+    """BEIR's `query-id<TAB>corpus-id<TAB>score` with its header, or TREC's four columns; also with gzip."""
     qrels: dict[str, dict[str, int]] = {}
     beir: bool | None = None
     for number, line in read_lines(path):
@@ -98,13 +98,15 @@ def read_qrels(path: str | os.PathLike[str]) -> dict[str, dict[str, int]]:
         columns = line.split("\t") if beir else line.split()
         if len(columns) != (3 if beir else 4):
             raise UsageError(
-                f"{path}:{number}: {len(columns)} columns; BEIR's judgements have three with tabs between "
+                f"{path}:{number}: {len(columns)} columns; BEIR's judgements have three, separated by tabs "
                 "(query, document, relevance), TREC's have four (query, 0, document, relevance)."
             )
         try:
             level = int(columns[-1])
         except ValueError:
-            raise UsageError(f"{path}:{number}: the relevance {columns[-1]!r} is no whole number.") from None
+            raise UsageError(
+                f"{path}:{number}: the relevance {columns[-1]!r} is not a whole number."
+            ) from None
         qrels.setdefault(columns[0], {})[columns[-2]] = level
     if not qrels:
         raise UsageError(f"{path} has no judgements.")
@@ -119,12 +121,12 @@ def _first(row: object, *names: str) -> object:
 
 
 def read_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
-    """The lines that are not blank, numbered from 1. Only a line feed ends a line: a JSON string may
-    hold the other separators that `str.splitlines` knows."""
+    """The lines that are not blank, numbered from 1. Only a line feed ends a line, because a JSON string
+    can contain the other separators that `str.splitlines` recognises."""
     try:
         with open(path, "rb") as file:
-            packed = file.read(2) == b"\x1f\x8b"
-        opener = gzip.open if packed else open
+            gzipped = file.read(2) == b"\x1f\x8b"
+        opener = gzip.open if gzipped else open
         with opener(path, "rt", encoding="utf-8-sig", newline="\n") as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
@@ -132,6 +134,6 @@ def read_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
     except FileNotFoundError:
         raise UsageError(f"There is no file {path}.") from None
     except UnicodeDecodeError:
-        raise UsageError(f"{path} is not text in UTF-8.") from None
+        raise UsageError(f"{path} is not UTF-8 text.") from None
     except (OSError, EOFError) as error:
         raise UsageError(f"{path} cannot be read: {error}.") from None

@@ -1,15 +1,16 @@
-"""Quality gates: `nDCG@10>=old-0.005`. What lets a new generation in, or a build fail."""
+"""Quality gates such as `nDCG@10>=old-0.005`, which accept a new generation or make a build fail."""
 
 from __future__ import annotations
 
 import math
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 from m3index.errors import UsageError
+from m3index.types import Query
 
 _OPERATORS: Mapping[str, Callable[[float, float], bool]] = {">=": operator.ge, ">": operator.gt}
 _NUMBER = r"\d+(?:\.\d+)?"
@@ -22,7 +23,7 @@ _GATE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """measure op (old x factor + offset), or measure op offset where `relative` is False."""
+    """measure op (old x factor + offset), or measure op offset if `relative` is False."""
 
     text: str
     measure: str
@@ -37,7 +38,8 @@ class Gate:
         match = _GATE.fullmatch(text)
         if match is None:
             raise UsageError(
-                f"{text!r} is no gate; write it like nDCG@10>=old-0.005, nDCG@10>=old*0.98 or nDCG@10>=0.65."
+                f"{text!r} is not a gate; "
+                "write it like nDCG@10>=old-0.005, nDCG@10>=old*0.98 or nDCG@10>=0.65."
             )
         by = float(match["by"] or 0)
         return cls(
@@ -50,12 +52,21 @@ class Gate:
         )
 
     def check(self, new: float, old: float | None = None) -> tuple[bool, str]:
-        """Whether the new value passes, and a sentence that says by how much. A value that is not a
-        number never passes. Raises UsageError where the gate needs an old value and there is none."""
+        """Whether the new value passes, and a sentence with the values. A value that is not a number never
+        passes. Raises UsageError if the gate needs an old value and there is none."""
         if self.relative and old is None:
-            raise UsageError(f"The gate {self.text} compares with an old value, and there is none.")
+            raise UsageError(f"The gate {self.text} compares with an old value, but there is none.")
         bound = round((old or 0.0) * self.factor + self.offset if self.relative else self.offset, 12)
         passed = math.isfinite(new) and _OPERATORS[self.op](round(new, 12), bound)
-        was = f" (old {old:.4f})" if self.relative else ""
-        asks = f"the gate {self.text} asks for {self.op} {bound:.4f}"
-        return passed, f"{self.measure} is {new:.4f}{was}: {asks} and {'passes' if passed else 'fails'}."
+        previous = f" (old {old:.4f})" if self.relative else ""
+        rule = f"the gate {self.text} requires {self.op} {bound:.4f}"
+        return passed, f"{self.measure} is {new:.4f}{previous}: {rule} and {'passes' if passed else 'fails'}."
+
+
+@dataclass(frozen=True, slots=True)
+class QualityGate:
+    """What a new generation must reach on judged queries before it serves."""
+
+    gate: Gate
+    queries: Sequence[Query]
+    qrels: Mapping[str, Mapping[str, int]]

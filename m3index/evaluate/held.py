@@ -1,4 +1,4 @@
-"""Legs of judged queries, held as ranks: enough to know what any fusion of them is worth."""
+"""The legs of judged queries, stored as ranks, which is enough to evaluate any fusion of them."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from m3index.types import DEFAULT_SOURCE, document_key
 LEGS = ("dense", "sparse")
 
 Positions: TypeAlias = NDArray[np.float64]
-"""(relevant documents, settings): where each stands at each setting, from 1, infinite where not found."""
+"""(relevant documents, settings): the position of each at each setting, from 1; infinite if not found."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeldQuery:
     """A judged query with its legs.
 
-    ranks: (documents, 2) from 1, 0 where a leg has not the document; documents by id, ascending.
-    relevant: the numbers of the relevant documents that were found. gains: their relevance.
+    ranks: (documents, 2) from 1; 0 if a leg does not have the document; documents by id, ascending.
+    relevant: the row numbers of the relevant documents that were found. gains: their relevance.
     ideal: the relevance of all relevant documents, descending, found or not.
     """
 
@@ -41,25 +41,25 @@ class HeldQuery:
 def hold(
     results: Iterable[SearchResult], qrels: Qrels, sources: Sequence[str] = (DEFAULT_SOURCE,)
 ) -> list[HeldQuery]:
-    """The legs of judged queries. `results` are of hybrid searches over documents, as deep as the
-    greatest depth to be tried; sources: where the judged documents are. Raises UsageError where a
-    result has not both legs, or no query has judgements."""
+    """The legs of judged queries. results: hybrid searches over documents, as deep as the greatest depth
+    to try. sources: where the judged documents are. Raises UsageError if a result lacks a leg, or no
+    query has judgements."""
     held: list[HeldQuery] = []
     for result in results:
         judged = {d: level for d, level in qrels.get(result.query.query_id, {}).items() if level > 0}
         if judged and result.legs:
             if set(result.legs) != set(LEGS):
                 raise UsageError(
-                    "Tuning weighs the dense leg against the sparse leg; search with --mode hybrid."
+                    "Tuning weights the dense leg against the sparse leg; search with --mode hybrid."
                 )
             levels = {document_key(source, d): level for source in sources for d, level in judged.items()}
-            held.append(_held(result, levels, sorted(judged.values(), reverse=True)))
+            held.append(_held_query(result, levels, sorted(judged.values(), reverse=True)))
     if not held:
         raise UsageError("No query has judgements of relevant documents, so there is nothing to tune on.")
     return held
 
 
-def _held(result: SearchResult, levels: Mapping[str, int], ideal: Sequence[int]) -> HeldQuery:
+def _held_query(result: SearchResult, levels: Mapping[str, int], ideal: Sequence[int]) -> HeldQuery:
     legs = [result.legs[name] for name in LEGS]
     ids = sorted({id_ for leg in legs for id_ in leg.ids})
     number = {id_: i for i, id_ in enumerate(ids)}
@@ -79,28 +79,28 @@ def _held(result: SearchResult, levels: Mapping[str, int], ideal: Sequence[int])
 
 
 def silver_qrels(results: Iterable[SearchResult], labels: int = 3) -> dict[str, dict[str, int]]:
-    """Judgements out of reranked results, where there are none by people: a query's first hit has
-    relevance `labels`, the next one less, down to 1. They say what the reranker likes."""
+    """Judgements from reranked results, for queries without human ones: a query's first hit has relevance
+    `labels`, the next one less, down to 1. They reflect what the reranker prefers."""
     qrels: dict[str, dict[str, int]] = {}
     for result in results:
         for hit in result.hits[:labels]:
             if hit.rerank_score is None:
-                raise UsageError("Silver labels come from a reranker; name one.")
+                raise UsageError("Silver labels come from a reranker; choose one.")
             level = labels + 1 - hit.rank
             qrels.setdefault(result.query.query_id, {}).setdefault(hit.doc_id, level)
     return qrels
 
 
 def positions(query: HeldQuery, shares: Sequence[float], ks: Sequence[float], depth: int) -> Positions:
-    """Where the relevant documents stand at each share and k: (relevant, shares, ks), from 1, infinite
-    where no leg of weight above 0 has the document. Exactly what `fusion.fuse` gives, ties by id."""
+    """The positions of the relevant documents at each share and k: (relevant, shares, ks), from 1; infinite
+    if no leg with a weight above 0 has the document. Equal to the order of `fusion.fuse`, ties by id."""
     k = np.asarray(ks, np.float64)
     share = np.asarray(shares, np.float64)[:, None]
     scores = np.zeros((len(query.ranks), len(shares), len(ks)))
     for column, weight in enumerate((1 - share, share)):
         rank = query.ranks[:, column]
-        found = (rank > 0) & (rank <= depth)
-        scores[found] += weight / (k + rank[found, None, None])
+        ranked = (rank > 0) & (rank <= depth)
+        scores[ranked] += weight / (k + rank[ranked, None, None])
     places = np.full((len(query.relevant), len(shares), len(ks)), math.inf)
     for row, i in enumerate(query.relevant):
         before = (scores > scores[i]).sum(axis=0) + (scores[:i] == scores[i]).sum(axis=0)

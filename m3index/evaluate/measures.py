@@ -1,4 +1,4 @@
-"""Measures by name, query by query, as ir-measures (and with it trec_eval) computes them."""
+"""Measures by name, query by query, as computed by ir-measures (and so by trec_eval)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MANY = 5
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """The values of one run. values: by measure, as it was named: (queries,) in the order of query_ids."""
+    """The values of one run. values: by measure, named as given: (queries,) in the order of query_ids."""
 
     query_ids: tuple[str, ...]
     values: Mapping[str, Values]
@@ -39,10 +39,10 @@ class Scores:
 
 
 def score_run(run: Run, qrels: Qrels, measures: Sequence[str] = DEFAULT_MEASURES) -> Scores:
-    """The value of each measure for each query that has judgements; one without an answer counts 0.
+    """The value of each measure for each query with judgements; a query without an answer counts 0.
 
-    A measure is any name of ir-measures ("nDCG@10", "AP(rel=2)", "Success@5"), in upper or lower case.
-    Raises UsageError for a measure that there is not, or when run and judgements share no query.
+    A measure is any name in ir-measures ("nDCG@10", "AP(rel=2)", "Success@5"), in upper or lower case.
+    Raises UsageError for an unknown measure, or if run and judgements share no query.
     """
     library = _ir_measures()
     parsed = {name: _parse(library, name) for name in measures}
@@ -67,7 +67,7 @@ def score_run(run: Run, qrels: Qrels, measures: Sequence[str] = DEFAULT_MEASURES
 
 
 def check_measures(measures: Sequence[str]) -> None:
-    """Raises UsageError unless each is the name of a measure: before hours are spent on a run."""
+    """Raises UsageError unless each is the name of a measure, before a run takes hours."""
     library = _ir_measures()
     for name in measures:
         _parse(library, name)
@@ -81,8 +81,7 @@ def _parse(library: ModuleType, name: str) -> Any:
         return library.parse_measure(spelled)
     except (NameError, ValueError):
         raise UsageError(
-            f"There is no measure {name!r}; nDCG@10, Recall@100, MRR@10, AP, P@5 and Success@5 are some "
-            "that there are."
+            f"There is no measure {name!r}; examples are nDCG@10, Recall@100, MRR@10, AP, P@5 and Success@5."
         ) from None
 
 

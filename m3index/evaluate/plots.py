@@ -1,4 +1,4 @@
-"""Pictures of a report and of a tuning, as PNG or SVG by the file's ending."""
+"""Plots of a report and of a tuning, as PNG, SVG or PDF by the file's suffix."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FORMATS = (".png", ".svg", ".pdf")
 
 
 def plot_report(found: Report, path: str | os.PathLike[str]) -> None:
-    """A group of bars for each measure, a bar with its confidence interval for each run."""
+    """A group of bars for each measure, with one bar and its confidence interval for each run."""
     figure = _figure(path, width=2.0 + 1.1 * len(found.measures) * max(1.0, len(found.estimates) / 3))
     axes = figure.subplots()
     width = 0.8 / len(found.estimates)
@@ -57,7 +57,7 @@ def plot_tuning(found: Tuning, path: str | os.PathLike[str]) -> None:
 
 def _figure(path: str | os.PathLike[str], width: float) -> Any:
     if Path(path).suffix.lower() not in _FORMATS:
-        raise UsageError(f"{path}: a plot is written as {', '.join(_FORMATS)}.")
+        raise UsageError(f"{path}: the name of a plot must end in {', '.join(_FORMATS)}.")
     try:
         from matplotlib.figure import Figure
     except ImportError:

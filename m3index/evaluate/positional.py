@@ -1,6 +1,6 @@
-"""Measures from the positions of the relevant documents alone, for thousands of settings at once.
+"""Measures from the positions of the relevant documents alone, for thousands of settings at a time.
 
-Each takes a query and (relevant, settings) positions and gives (settings,), as trec_eval would.
+Each takes a query and (relevant, settings) positions and returns (settings,), as trec_eval would.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ PositionalMeasure: TypeAlias = Callable[[HeldQuery, Positions], Values]
 
 
 def positional_measure(name: str) -> PositionalMeasure:
-    """nDCG, R(ecall), (M)RR, (M)AP or Success, with a cut-off or without. UsageError for another."""
+    """nDCG, R(ecall), (M)RR, (M)AP or Success, with or without a cut-off. UsageError for any other."""
     match = re.fullmatch(r"(\w+?)(?:@([1-9]\d*))?", name)
     measure = _MEASURES.get(match[1].lower()) if match else None
     if match is None or measure is None:
-        raise UsageError(f"Tuning goes by nDCG, Recall, MRR, AP or Success with a cut-off, not by {name!r}.")
+        raise UsageError(f"Tuning supports nDCG, Recall, MRR, AP or Success with a cut-off, not {name!r}.")
     return partial(measure, cut=float(match[2] or math.inf))
 
 

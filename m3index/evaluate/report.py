@@ -1,4 +1,4 @@
-"""Several runs side by side: what each is worth, and which differences are more than chance."""
+"""Several runs side by side: the value of each, and which differences are more than chance."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from m3index.errors import UsageError
 from m3index.evaluate.measures import Scores
-from m3index.evaluate.statistics import Difference, Estimate, Test, difference, estimate, holm
+from m3index.evaluate.statistics import Estimate, PairedDifference, Test, difference, estimate, holm
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Comparison:
     measure: str
     a: str
     b: str
-    difference: Difference
+    difference: PairedDifference
     p_holm: float
 
 
@@ -50,12 +50,12 @@ class Report:
 
 
 def report(runs: Mapping[str, Scores], *, test: Test = "randomisation") -> Report:
-    """Runs by name, in the order to be shown. They must be of the same queries and measures."""
+    """Runs by name, in display order. They must have the same queries and measures."""
     if not runs:
         raise UsageError("There is no run to report on.")
     first = next(iter(runs.values()))
     if any((s.query_ids, s.measures) != (first.query_ids, first.measures) for s in runs.values()):
-        raise UsageError("Runs are compared on the same queries and by the same measures.")
+        raise UsageError("Runs can be compared only on the same queries and by the same measures.")
     estimates = {
         name: {measure: estimate(scores.values[measure]) for measure in first.measures}
         for name, scores in runs.items()
@@ -74,7 +74,7 @@ def report(runs: Mapping[str, Scores], *, test: Test = "randomisation") -> Repor
 
 
 def query_differences(a: Scores, b: Scores, measure: str) -> list[QueryDifference]:
-    """Every query that differs, from b's greatest gain to its greatest loss; equal ones by query id."""
+    """Every query that differs, from b's greatest gain to its greatest loss; ties by query id."""
     rows = [
         QueryDifference(query_id, float(x), float(y))
         for query_id, x, y in zip(a.query_ids, a.values[measure], b.values[measure], strict=True)

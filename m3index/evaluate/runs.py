@@ -1,4 +1,4 @@
-"""Runs: the rankings of many queries, as files and as what the measures take."""
+"""Runs: the rankings of many queries, as files and in the form for the measures."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _PARQUET_ROWS = 50_000
 
 
 def read_run(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
-    """A TREC run, or JSONL or Parquet as RunWriter writes them. The scores are taken as they are."""
+    """A TREC run, or JSONL or Parquet as RunWriter writes them. The scores are not changed."""
     run: dict[str, dict[str, float]] = {}
     for query_id, doc_id, score in _run_rows(Path(path)):
         ranking = run.setdefault(query_id, {})
@@ -55,7 +55,7 @@ def _run_rows(path: Path) -> Iterator[tuple[str, str, float]]:
         except FileNotFoundError:
             raise UsageError(f"There is no file {path}.") from None
         except (pa.ArrowInvalid, OSError) as error:
-            raise UsageError(f"{path} is not a run in Parquet: {error}.") from None
+            raise UsageError(f"{path} is not a Parquet run: {error}.") from None
         columns = [table.column(name).to_pylist() for name in ("query_id", "doc_id", "score")]
         yield from zip(*columns, strict=True)
         return
@@ -70,18 +70,18 @@ def _run_rows(path: Path) -> Iterator[tuple[str, str, float]]:
                 yield query_id, doc_id, float(score)
         except (ValueError, KeyError, TypeError):
             raise UsageError(
-                f"{path}:{number} is no line of a run; TREC's six columns are query, Q0, document, rank, "
+                f"{path}:{number} is not a line of a run; TREC's six columns are query, Q0, document, rank, "
                 "score, tag."
             ) from None
 
 
 class RunWriter:
-    """Writes a run query by query; the file appears under its name once it is complete.
+    """Writes a run query by query. The file appears under its name once it is complete.
 
-    trec: six columns; a hit's score is lowered where it must be, so that the scores of a query fall
-    strictly and every tool reads the order that was searched. jsonl: the lines of hit.schema.json.
-    parquet: one row for each hit, with each leg's rank and score. Raises UsageError where the file
-    cannot be written, and for an id with white space in a TREC run.
+    trec: six columns. Scores are lowered where necessary, so that they strictly decrease within a query
+    and every tool reads the order of the search. jsonl: the lines of hit.schema.json. parquet: one row
+    for each hit, with each leg's rank and score. Raises UsageError if the file cannot be written, and for
+    an id with white space in a TREC run.
     """
 
     def __init__(
@@ -175,7 +175,7 @@ def _sink(path: Path, form: RunFormat, tag: str) -> _Sink:
 
 
 def trec_lines(query_id: str, hits: Sequence[Hit], tag: str) -> Iterator[str]:
-    """The lines of one query's ranking. Raises UsageError for an id that has white space."""
+    """The lines of one query's ranking. Raises UsageError for an id with white space."""
     query = _column(query_id, "query id")
     for hit, score in zip(hits, falling([order_score(hit) for hit in hits]), strict=True):
         yield f"{query} Q0 {_column(hit.doc_id, 'document id')} {hit.rank} {score} {tag}"
@@ -199,16 +199,16 @@ def _parquet_row(query_id: str, hit: Hit) -> dict[str, Any]:
 
 
 def run_format(path: Path) -> RunFormat:
-    """By the file's ending; UsageError where it says nothing."""
-    found = _SUFFIXES.get(path.suffix)
-    if found is None:
-        raise UsageError(f"{path}: no run format goes with that name; end it in {', '.join(_SUFFIXES)}.")
-    return found
+    """The format from the file's suffix. UsageError for an unknown one."""
+    form = _SUFFIXES.get(path.suffix)
+    if form is None:
+        raise UsageError(f"{path}: the name of a run must end in {', '.join(_SUFFIXES)}.")
+    return form
 
 
 def as_run(rankings: Mapping[str, Sequence[Hit]]) -> dict[str, dict[str, float]]:
-    """Hits by query as a run to be measured: the scores fall strictly, so that the order of the hits
-    is the order that is measured. Of a document's passages the first counts."""
+    """Hits by query as a run to measure. The scores strictly decrease, so that the order of the hits is
+    what is measured. Of a document's passages, the first counts."""
     run: dict[str, dict[str, float]] = {}
     for query_id, hits in rankings.items():
         best = run[query_id] = {}
@@ -218,15 +218,15 @@ def as_run(rankings: Mapping[str, Sequence[Hit]]) -> dict[str, dict[str, float]]
 
 
 def order_score(hit: Hit) -> float:
-    """The score that the hit's rank goes by."""
+    """The score that decides the hit's rank."""
     return hit.score if hit.rerank_score is None else hit.rerank_score
 
 
 def falling(scores: Sequence[float]) -> list[float]:
-    """The scores as float32 values, each lowered by as little as makes it less than the one before.
+    """The scores as float32 values, each lowered by the least that makes it less than the one before.
 
-    trec_eval holds scores as float32 and orders equal ones by document id, descending; so ties, which
-    are common in fused scores, would be read in an order that is not the ranking's.
+    trec_eval holds scores as float32 and orders equal ones by document id, descending. Ties, which are
+    common in fused scores, would otherwise be read in an order other than the ranking's.
     """
     lowered: list[float] = []
     ceiling = np.float32(np.inf)
@@ -242,7 +242,7 @@ def falling(scores: Sequence[float]) -> list[float]:
 def _column(value: str, what: str) -> str:
     if not value or any(c.isspace() for c in value):
         raise UsageError(
-            f"The {what} {value!r} has white space or is empty, which a TREC run cannot hold; "
+            f"The {what} {value!r} contains white space or is empty, which a TREC run does not allow; "
             "write JSON lines instead (.jsonl, or --format jsonl)."
         )
     return value

@@ -1,4 +1,4 @@
-"""How sure a mean or a difference is. Everything is seeded: the same values, the same answer."""
+"""How certain a mean or a difference is. Everything is seeded, so the same values give the same answer."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class PairedDifference:
     """b - a over the same queries: its mean with a confidence interval, the p-value of the hypothesis
-    that a and b are equally good, and on how many queries b wins, loses, ties."""
+    that a and b are equally good, and on how many queries b wins, loses or ties."""
 
     mean: float
     low: float
@@ -56,12 +56,12 @@ def estimate(values: Values, *, level: float = 0.95, seed: int = SEED) -> Estima
     return Estimate(float(values.mean()), float(low), float(high))
 
 
-def difference(a: Values, b: Values, *, test: Test = "randomisation", seed: int = SEED) -> Difference:
+def difference(a: Values, b: Values, *, test: Test = "randomisation", seed: int = SEED) -> PairedDifference:
     """b against a, paired by query."""
     gains = b - a
     interval = estimate(gains, seed=seed)
     p = randomisation_test(gains, seed=seed) if test == "randomisation" else t_test(gains)
-    return Difference(
+    return PairedDifference(
         mean=interval.mean,
         low=interval.low,
         high=interval.high,
@@ -75,8 +75,8 @@ def difference(a: Values, b: Values, *, test: Test = "randomisation", seed: int 
 def randomisation_test(gains: Values, *, seed: int = SEED) -> float:
     """Fisher's paired randomisation test, two-sided (Smucker, Allan and Carterette, CIKM 2007).
 
-    How often the mean is at least as far from 0 when each query's gain keeps or changes its sign by
-    chance: all sign patterns where there are few, else 10,000 of them, the observed one counted.
+    How often the mean is at least as far from 0 if each query's gain keeps or changes its sign at random:
+    over all sign patterns if there are few, else over 10,000 of them plus the observed one.
     """
     gains = gains[gains != 0]
     if len(gains) == 0:
@@ -94,7 +94,7 @@ def randomisation_test(gains: Values, *, seed: int = SEED) -> float:
 
 
 def t_test(gains: Values) -> float:
-    """Student's paired t-test, two-sided; 1 where no query differs, or there is but one."""
+    """Student's paired t-test, two-sided; 1 if no query differs or there is only one."""
     if len(gains) < 2 or not gains.any():
         return 1.0
     if np.ptp(gains) == 0:
@@ -105,7 +105,7 @@ def t_test(gains: Values) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction for many comparisons (1979): adjusted p-values, in the order given."""
+    """Holm's step-down correction for many comparisons (1979): adjusted p-values, in the same order."""
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])
     adjusted = [0.0] * len(p_values)
     highest = 0.0

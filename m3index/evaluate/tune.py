@@ -1,6 +1,6 @@
-"""Weights, k and depth of the fusion, chosen on judged queries without asking the index again.
+"""Weights, k and depth of the fusion, chosen on judged queries without searching the index again.
 
-The legs are held as ranks; what a setting is worth follows from where the relevant documents end up.
+The legs are stored as ranks; the value of a setting follows from the positions of the relevant documents.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from m3index.errors import UsageError
 from m3index.evaluate.held import HeldQuery, positions
 from m3index.evaluate.measures import Values
 from m3index.evaluate.positional import positional_measure
-from m3index.evaluate.statistics import SEED, Difference, difference
+from m3index.evaluate.statistics import SEED, PairedDifference, difference
 from m3index.search.fusion import RRF_K
 from m3index.search.options import SearchOptions
 
@@ -33,8 +33,8 @@ Labels: TypeAlias = Literal["qrels", "silver"]
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """share: of the sparse leg's weight, the dense leg has the rest. k: of reciprocal rank fusion.
-    depth: documents that each leg yields."""
+    """share: the sparse leg's share of the weight; the dense leg has the rest. k: of reciprocal rank
+    fusion. depth: documents that each leg returns."""
 
     share: float
     k: float
@@ -47,7 +47,7 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """One part of the cross-validation: what was chosen without these queries, and its worth on them."""
+    """One part of the cross-validation: the setting chosen without these queries, and its value on them."""
 
     chosen: Setting
     queries: int
@@ -57,10 +57,10 @@ class Fold:
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """baseline: equal weights, k = 60, the usual depth. best: of all queries, with its value on
-    them, which flatters it. gain: of the settings chosen in cross-validation over the baseline, on
-    queries that had no say in the choice. recommended: `best` where that gain is significant, else
-    the baseline. shares, ks, surface: the value by share and k, (shares, ks), at the best depth."""
+    """baseline: equal weights, k = 60, the usual depth. best: the best on all queries, with its value on
+    them, which is optimistic. gain: of the settings chosen in cross-validation over the baseline, on
+    queries not used for the choice. recommended: `best` if that gain is significant, else the baseline.
+    shares, ks, surface: the value by share and k, (shares, ks), at the best depth."""
 
     measure: str
     labels: Labels
@@ -69,7 +69,7 @@ class Tuning:
     baseline_value: float
     best: Setting
     best_value: float
-    gain: Difference
+    gain: PairedDifference
     significant: bool
     recommended: Setting
     folds: tuple[Fold, ...]
@@ -86,12 +86,12 @@ def table(
     depths: Sequence[int] = DEPTHS,
 ) -> Values:
     """The value of the measure for every query and setting: (queries, shares, ks, depths)."""
-    worth = positional_measure(measure)
+    score = positional_measure(measure)
     values = np.zeros((len(held), len(shares), len(ks), len(depths)))
     for i, query in enumerate(held):
         for d, depth in enumerate(depths):
             places = positions(query, shares, ks, depth).reshape(len(query.relevant), len(shares) * len(ks))
-            values[i, :, :, d] = worth(query, places).reshape(len(shares), len(ks))
+            values[i, :, :, d] = score(query, places).reshape(len(shares), len(ks))
     return values
 
 
@@ -106,11 +106,11 @@ def tune(
     labels: Labels = "qrels",
     seed: int = SEED,
 ) -> Tuning:
-    """Searches the whole grid, and says on held-out queries what choosing is worth.
+    """Searches the whole grid, and measures on held-out queries what the choice gains.
 
-    In each of `folds` parts the setting that is best on the other parts is compared with equal weights
-    on this one; the gains over all queries are tested by paired randomisation. Of equally good
-    settings the one nearest to the baseline is taken.
+    For each of `folds` parts, the setting that is best on the other parts is compared with equal weights
+    on this one; the gains over all queries are tested by paired randomisation. Of equally good settings,
+    the one nearest to the baseline is chosen.
     """
     if len(held) < 2 * folds:
         raise UsageError(
@@ -128,20 +128,20 @@ def tune(
         means = flat[queries][:, nearest].mean(axis=0)
         return nearest[int(np.argmax(means >= means.max() - 1e-12))]
 
-    everyone = np.arange(len(held))
+    all_queries = np.arange(len(held))
     parts = np.array_split(np.random.default_rng(seed).permutation(len(held)), folds)
-    gained = np.zeros(len(held))
-    found: list[Fold] = []
+    gains = np.zeros(len(held))
+    outcomes: list[Fold] = []
     for part in parts:
-        chosen = choose(np.setdiff1d(everyone, part))
-        gained[part] = flat[part, chosen] - flat[part, base]
-        found.append(
+        chosen = choose(np.setdiff1d(all_queries, part))
+        gains[part] = flat[part, chosen] - flat[part, base]
+        outcomes.append(
             Fold(
                 settings[chosen], len(part), float(flat[part, chosen].mean()), float(flat[part, base].mean())
             )
         )
-    gain = difference(np.zeros(len(held)), gained, seed=seed)
-    best = choose(everyone)
+    gain = difference(np.zeros(len(held)), gains, seed=seed)
+    best = choose(all_queries)
     significant = gain.mean > 0 and gain.p < ALPHA
     return Tuning(
         measure=measure,
@@ -154,7 +154,7 @@ def tune(
         gain=gain,
         significant=significant,
         recommended=settings[best] if significant else baseline,
-        folds=tuple(found),
+        folds=tuple(outcomes),
         shares=tuple(shares),
         ks=tuple(ks),
         surface=values[:, :, :, list(depths).index(settings[best].depth)].mean(axis=0),

@@ -1,4 +1,4 @@
-"""Changed documents -> batches for the encoder -> whole rows."""
+"""Changed documents -> batches for the encoder -> complete rows."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import TypeAlias
 
 from m3index.corpus.windows import PassageSize, windows
 from m3index.encoder.base import Encoder
-from m3index.index.collection import Target
-from m3index.index.plan import Change, Planned, Window
-from m3index.index.write import READ_ROWS, Rewrite, vector_fields
+from m3index.index.collection import Collection
+from m3index.index.plan import Change, DocumentChange, Window
+from m3index.index.write import READ_ROWS, DocumentWrite, vector_fields
 from m3index.store.base import Store, StoredRow
 from m3index.types import EncodedBatch, FloatArray, Passage, Rejected, Row, SparseVector, passage_key
 
@@ -20,8 +20,8 @@ MAX_ROWS = 1000
 
 
 class Budget:
-    """How many tokens a batch has: about two seconds of the encoder's time, so that the device is
-    kept busy, and an interrupted run, or a killed one, loses little."""
+    """The number of tokens per batch: about two seconds of encoding, which keeps the device busy and limits
+    what an interrupted run loses."""
 
     seconds = 2.0
     least, most = 4_096, 131_072
@@ -31,18 +31,18 @@ class Budget:
 
     def learn(self, tokens: int, seconds: float) -> None:
         if tokens >= self.tokens // 2:
-            wanted = int(self.seconds * tokens / max(seconds, 1e-6))
-            self.tokens = min(max(wanted, self.least), self.most, 2 * self.tokens)
+            ideal = int(self.seconds * tokens / max(seconds, 1e-6))
+            self.tokens = min(max(ideal, self.least), self.most, 2 * self.tokens)
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
-    """A document that can be written: its passages to encode, or for a change of metadata the
-    stored rows (text and vectors) to keep."""
+class PendingDocument:
+    """A document to write: its passages to encode or, if only metadata changed, its stored rows (text and
+    vectors) to reuse."""
 
-    planned: Planned
+    planned: DocumentChange
     passages: Sequence[Passage] = ()
-    kept: Sequence[StoredRow] = ()
+    reused: Sequence[StoredRow] = ()
 
     @property
     def tokens(self) -> int:
@@ -50,20 +50,20 @@ class Prepared:
 
     @property
     def rows(self) -> int:
-        return len(self.passages) or len(self.kept)
+        return len(self.passages) or len(self.reused)
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A batch ready to be written; how many tokens were encoded for it, and in how many seconds."""
+    """A batch that is ready to write. tokens, seconds: what was encoded for it, and how long that took."""
 
-    documents: Sequence[Rewritten]
+    documents: Sequence[WrittenDocument]
     tokens: int
     seconds: float
 
 
-Batch: TypeAlias = list[Prepared]
-Rewritten: TypeAlias = tuple[Planned, Rewrite]
+Batch: TypeAlias = list[PendingDocument]
+WrittenDocument: TypeAlias = tuple[DocumentChange, DocumentWrite]
 Content: TypeAlias = tuple[str, FloatArray, SparseVector | None]
 
 
@@ -71,7 +71,7 @@ class Batcher:
     """Turns windows into batches, and batches into rows."""
 
     def __init__(
-        self, store: Store, target: Target, encoder: Encoder, source: str, passages: PassageSize
+        self, store: Store, target: Collection, encoder: Encoder, source: str, passages: PassageSize
     ) -> None:
         self.store = store
         self.name = target.name
@@ -82,9 +82,9 @@ class Batcher:
         self.budget = Budget()
 
     def pack(self, windows: Iterable[Window]) -> Iterator[Window | Batch]:
-        """Fills batches up to the token budget, across documents and windows; documents stay whole.
+        """Fills batches up to the token budget, across windows but without splitting documents.
 
-        Each window is passed on first: what it says does not wait for its documents.
+        Yields each window before its documents, so that its counts do not wait for them.
         """
         batch: Batch = []
         tokens = rows = 0
@@ -106,52 +106,52 @@ class Batcher:
     def encode(
         self, batches: Generator[Window | Batch, None, None], stop: Callable[[], bool]
     ) -> Iterator[Window | Encoded]:
-        """Encodes what needs it. Begins no batch after `stop`."""
+        """Encodes the batches and passes windows through. Starts no batch once `stop` returns True."""
         with closing(batches):
             for batch in batches:
                 if stop():
                     return
                 yield batch if isinstance(batch, Window) else self.encode_batch(batch)
 
-    def _prepare(self, planned: Sequence[Planned]) -> Iterator[Prepared | Window]:
+    def _prepare(self, planned: Sequence[DocumentChange]) -> Iterator[PendingDocument | Window]:
         metadata = [p for p in planned if p.change is Change.METADATA]
         content = [p for p in planned if p.change is not Change.METADATA]
         for group in _groups(metadata):
-            for item in self._recall(group):
-                if item.kept:
+            for item in self._read_back(group):
+                if item.reused:
                     yield item
                 else:
                     content.append(replace(item.planned, change=Change.UPDATED))
-        yield from self._cut(content)
+        yield from self._split(content)
 
-    def _recall(self, planned: Sequence[Planned]) -> Iterator[Prepared]:
-        """Reads texts and vectors back. A document whose rows are not all there keeps none."""
+    def _read_back(self, planned: Sequence[DocumentChange]) -> Iterator[PendingDocument]:
+        """Reads stored texts and vectors. A document with missing rows gets no rows to reuse."""
         ids = {p.key: [passage_key(p.key, o) for o in range(p.stored)] for p in planned}
         fields = ["text", *vector_fields(self.spec)]
-        found = self.store.get(self.name, [i for of_one in ids.values() for i in of_one], fields)
+        rows = self.store.get(self.name, [i for document_ids in ids.values() for i in document_ids], fields)
         for p in planned:
-            complete = all(i in found for i in ids[p.key])
-            yield Prepared(p, kept=[found[i] for i in ids[p.key]] if complete else ())
+            complete = all(i in rows for i in ids[p.key])
+            yield PendingDocument(p, reused=[rows[i] for i in ids[p.key]] if complete else ())
 
-    def _cut(self, planned: Sequence[Planned]) -> Iterator[Prepared | Window]:
-        """Splits documents into passages; one that cannot be split stays as it is in the store."""
+    def _split(self, planned: Sequence[DocumentChange]) -> Iterator[PendingDocument | Window]:
+        """Splits documents into passages; a rejected document keeps its rows in the store."""
         by_id = {p.document.doc_id: p for p in planned}
-        unfit: list[Rejected] = []
-        cut = windows(
+        rejected: list[Rejected] = []
+        split = windows(
             (p.document for p in planned),
             self.encoder.tokenizer,
             self.passages.tokens,
             self.passages.overlap,
-            unfit.append,
+            rejected.append,
         )
-        for document, passages in cut:
-            yield Prepared(by_id[document.doc_id], passages)
-        if unfit:
-            rows = sum(by_id[r.doc_id].rows for r in unfit if r.doc_id is not None)
-            yield Window(rows=rows, rejected=unfit)
+        for document, passages in split:
+            yield PendingDocument(by_id[document.doc_id], passages)
+        if rejected:
+            rows = sum(by_id[r.doc_id].rows for r in rejected if r.doc_id is not None)
+            yield Window(rows=rows, rejected=rejected)
 
     def encode_batch(self, batch: Batch) -> Encoded:
-        """Vectors for the passages that need them, and the whole rows of every document."""
+        """Encodes the passages of a batch and builds the complete rows of its documents."""
         ids = [passage.token_ids for item in batch for passage in item.passages]
         tokens = sum(len(i) for i in ids)
         vectors: Iterator[tuple[FloatArray, SparseVector | None]] = iter(())
@@ -160,15 +160,15 @@ class Batcher:
             vectors = _vectors(self.encoder.encode_ids(ids, lexical=self.spec.sparse == "lexical"))
         seconds = time.perf_counter() - started
         self.budget.learn(tokens, seconds)
-        documents: list[Rewritten] = []
+        documents: list[WrittenDocument] = []
         for item in batch:
-            contents = [(row["text"], row["dense"], row.get("lexical")) for row in item.kept]
+            contents = [(row["text"], row["dense"], row.get("lexical")) for row in item.reused]
             contents += [(passage.text, *next(vectors)) for passage in item.passages]
-            rewrite = Rewrite(item.planned.key, self._rows(item.planned, contents), item.planned.stored)
-            documents.append((item.planned, rewrite))
+            rows = self._rows(item.planned, contents)
+            documents.append((item.planned, DocumentWrite(item.planned.key, rows, item.planned.stored)))
         return Encoded(documents, tokens, seconds)
 
-    def _rows(self, planned: Planned, contents: Sequence[Content]) -> list[Row]:
+    def _rows(self, planned: DocumentChange, contents: Sequence[Content]) -> list[Row]:
         document = planned.document
         return [
             Row(
@@ -194,9 +194,9 @@ def _vectors(encoded: EncodedBatch) -> Iterator[tuple[FloatArray, SparseVector |
         yield dense, encoded.lexical.row(i) if encoded.lexical is not None else None
 
 
-def _groups(planned: Sequence[Planned]) -> Iterator[list[Planned]]:
-    """Documents whose stored rows add up to at most READ_ROWS, or single ones that have more."""
-    group: list[Planned] = []
+def _groups(planned: Sequence[DocumentChange]) -> Iterator[list[DocumentChange]]:
+    """Groups documents with at most READ_ROWS stored rows per group; a larger document is a group alone."""
+    group: list[DocumentChange] = []
     rows = 0
     for item in planned:
         if group and rows + item.stored > READ_ROWS:

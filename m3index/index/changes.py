@@ -1,5 +1,5 @@
-"""A feed of changes, where the source already knows what has changed: `{"op": "delete", "id": ...}`
-and documents (`op` is `upsert` or left out), applied in their order."""
+"""Applies a feed of changes in order, for sources that know what changed: documents (`op` is `upsert` or
+missing) and `{"op": "delete", "id": ...}`."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from m3index.encoder.base import Encoder
 from m3index.errors import UsageError
 from m3index.index.collection import open_collection
 from m3index.index.delete import stored_ordinals
-from m3index.index.forecast import Plan, plan
+from m3index.index.forecast import plan
 from m3index.index.lock import hold
+from m3index.index.options import IngestOptions, Never, Stop
 from m3index.index.plan import windows_of
-from m3index.index.settings import Never, Stop, SyncSettings
 from m3index.index.summary import Summary
 from m3index.index.sync import Run
 from m3index.index.tenant import tenant_of
@@ -35,7 +35,7 @@ from m3index.types import Document, Place, Rejected, document_key
 
 @dataclass(frozen=True, slots=True)
 class Deletion:
-    """The document with this id has left the source."""
+    """The document with this id was removed from the source."""
 
     doc_id: str
     place: Place
@@ -47,9 +47,10 @@ ChangeItem: TypeAlias = Document | Deletion | Rejected
 def read_changes(
     path: str | os.PathLike[str], mapping: FieldMapping | None = None, *, stdin: BinaryIO | None = None
 ) -> Iterator[ChangeItem]:
-    """The changes in a file of JSON lines (gzip and zstd too; of an object store) or, for `-`, on stdin.
+    """Yields the changes from a JSON Lines file (plain, gzip or zstd; local or in an object store) or, for
+    `-`, from stdin.
 
-    Raises UsageError where it cannot be read to its end: what came before it has been given by then.
+    Raises UsageError if the file cannot be read to the end; the changes before the error have been yielded.
     """
     mapping = mapping or FieldMapping()
     name = os.fspath(path)
@@ -67,7 +68,7 @@ def read_changes(
             for row in jsonl(stream, name, MAX_LINE):
                 yield row if isinstance(row, Rejected) else _change(row, mapping)
     except UnreadableError as error:
-        raise UsageError(f"{name} cannot be read: {error}.") from None
+        raise UsageError(f"Cannot read {name}: {error}.") from None
 
 
 def apply_changes(
@@ -75,18 +76,19 @@ def apply_changes(
     encoder: Encoder,
     alias: str,
     changes: Iterable[ChangeItem],
-    settings: SyncSettings,
+    settings: IngestOptions,
     *,
     reporter: Reporter | None = None,
     stop: Stop | None = None,
 ) -> Summary:
-    """Writes and deletes what the feed says, in its order: of one id the last change counts.
+    """Applies the writes and deletions of a feed in order; the last change to an id counts.
 
-    Deletions are explicit and have no guard. Applying a feed twice changes nothing. Errors as `sync`.
+    Deletions are explicit, so `max_delete` does not apply. Applying a feed twice changes nothing. Raises the
+    same errors as `sync`.
     """
-    with hold(store, alias, settings.retry_lock, "m3index ingest --changes") as lock:
-        target = lock.lease(lambda: open_collection(store, alias, encoder, settings.wanted, settings.tenant))
-        run = Run(store, encoder, target, settings, "ingest", reporter or Silent(), stop or Never(), lock)
+    with hold(store, alias, settings.lock_seconds, f"m3index {settings.command} --changes") as lock:
+        target = lock.lease(lambda: open_collection(store, alias, encoder, settings, settings.tenant_name))
+        run = Run(store, encoder, target, settings, reporter or Silent(), stop or Never(), lock)
         with run.accounted():
             for part in windows_of(changes):
                 _apply(run, part)
@@ -100,42 +102,42 @@ def plan_changes(
     encoder: Encoder,
     alias: str,
     changes: Iterable[ChangeItem],
-    settings: SyncSettings,
+    settings: IngestOptions,
     *,
     reporter: Reporter | None = None,
-) -> Plan:
-    """What `apply_changes` would do. Holds the feed in memory: of one id only the last change counts."""
+) -> Summary:
+    """Predicts what `apply_changes` would do. Holds the feed in memory. Raises the same errors as `plan`."""
     items = list(changes)
-    kept, gone = _last_of_each(items, settings.source)
-    found = plan(store, encoder, alias, Documents(kept), settings, mode="ingest", reporter=reporter)
+    documents, deleted_keys = _last_changes(items, settings.source)
+    summary = plan(store, encoder, alias, Documents(documents), settings, reporter=reporter, removes=False)
     name = store.resolve(alias)
     deleted = 0
-    if name is not None and gone:
-        owner = tenant_of(store.spec(name), alias, settings.tenant)
-        deleted = len(stored_ordinals(store, name, gone, owner))
-    return replace(found, scanned=len(items), deleted=deleted)
+    if name is not None and deleted_keys:
+        tenant = tenant_of(store.spec(name), alias, settings.tenant_name)
+        deleted = len(stored_ordinals(store, name, deleted_keys, tenant))
+    return replace(summary, scanned=len(items), deleted=deleted)
 
 
-def _last_of_each(items: Sequence[ChangeItem], source: str) -> tuple[list[Document | Rejected], list[str]]:
-    """Of one id the last change counts: what is rejected and the documents to write, in this order, and the
-    keys of the documents to delete."""
+def _last_changes(items: Sequence[ChangeItem], source: str) -> tuple[list[Document | Rejected], list[str]]:
+    """The last change to each id: the rejected rows followed by the documents to write, and the keys of the
+    documents to delete."""
     rejected = [item for item in items if isinstance(item, Rejected)]
     last = {item.doc_id: item for item in items if not isinstance(item, Rejected)}
     documents = [item for item in last.values() if isinstance(item, Document)]
-    gone = [document_key(source, item.doc_id) for item in last.values() if isinstance(item, Deletion)]
-    return [*rejected, *documents], gone
+    deleted = [document_key(source, item.doc_id) for item in last.values() if isinstance(item, Deletion)]
+    return [*rejected, *documents], deleted
 
 
 def _apply(run: Run, part: list[ChangeItem]) -> None:
-    """A stretch of the feed. What follows may touch the same documents, so it waits for this."""
-    kept, gone = _last_of_each(part, run.settings.source)
+    """Applies one part of the feed completely: later parts may change the same documents."""
+    documents, deleted = _last_changes(part, run.settings.source)
     run.planner = run.new_planner()
-    for _ in run.write_changes(kept):
+    for _ in run.write_changes(documents):
         run.progress(0, None)
-    documents = stored_ordinals(run.store, run.target.name, gone, run.tenant) if gone else {}
-    run.tally.scanned += len(part) - len(kept)
-    if documents:
-        run.remove(documents)
+    stored = stored_ordinals(run.store, run.target.name, deleted, run.tenant) if deleted else {}
+    run.tally.scanned += len(part) - len(documents)
+    if stored:
+        run.remove(stored)
 
 
 def _change(parsed: Parsed, mapping: FieldMapping) -> ChangeItem:
@@ -150,4 +152,4 @@ def _change(parsed: Parsed, mapping: FieldMapping) -> ChangeItem:
             return Deletion(mapping.document(only_id | {mapping.text[0]: "-"}, place).doc_id, place)
     except RowError as error:
         return Rejected(place, error.reason, raw, error.doc_id)
-    return Rejected(place, f"no such operation: {operation!r}; there are upsert and delete", raw)
+    return Rejected(place, f"unknown operation {operation!r}; use upsert or delete", raw)

@@ -1,4 +1,4 @@
-"""A collection by the name that a user gives: an alias over its generations, and what it was made with."""
+"""Collections by the name the user gives: an alias over generations, and the properties of each."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from m3index import schema
 from m3index.corpus.windows import PassageSettings, PassageSize
 from m3index.encoder.base import Encoder
 from m3index.errors import CollectionNotFoundError, MismatchError, MissingHeadError, UsageError
-from m3index.index.tenant import check_new
+from m3index.index.options import CollectionLayout, Columns
+from m3index.index.tenant import check_new_tenant
 from m3index.schema import CollectionSpec, IndexChoice, with_tenant
 from m3index.store.base import Store
-from m3index.types import EncoderInfo, FieldType, SparseKind, Storage
+from m3index.types import EncoderInfo, SparseKind
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
+_GENERATION = re.compile(r"(.+)__g[1-9][0-9]*")
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """A concrete collection to work on. `properties` are as they were when it was opened."""
+class Collection:
+    """A concrete collection. properties: as read when it was opened."""
 
     alias: str
     name: str
@@ -36,33 +38,22 @@ class Target:
 
     @property
     def passages(self) -> PassageSize:
-        """How the last run cut documents."""
+        """How the last run split documents."""
         return PassageSize(**json.loads(self.properties["settings"]))
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What a run asks of its collection; None: as the collection has it, or the default for a new one.
-    tenant_field: `org`, `org:int`; it need not be among the fields."""
-
-    sparse: SparseKind | None = None
-    fields: Mapping[str, FieldType] | None = None
-    analyzer: str | None = None
-    passages: PassageSettings | None = None
-    tenant_field: str | None = None
-    storage: Storage | None = None
-    index: IndexChoice | None = None
-
-
 def now() -> str:
-    """The time as properties and summaries give it: ISO 8601, UTC, whole seconds."""
+    """The current time as stored in properties: ISO 8601, UTC, whole seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def check_name(alias: str) -> None:
-    """Raises UsageError for a name that no collection can have."""
+    """Raises UsageError for an invalid collection name."""
     if not _NAME.fullmatch(alias):
-        raise UsageError(f"A collection's name is made of letters, digits and _: {alias!r} is not.")
+        raise UsageError(
+            f"{alias!r} is not a valid collection name. Use up to 200 letters, digits and _; "
+            "the first character is not a digit."
+        )
 
 
 def generation_name(alias: str, number: int) -> str:
@@ -70,71 +61,80 @@ def generation_name(alias: str, number: int) -> str:
 
 
 def generation_number(alias: str, name: str) -> int | None:
-    """The number of a generation of `alias`, None for any other collection."""
-    found = re.fullmatch(re.escape(alias) + r"__g([1-9][0-9]*)", name)
-    return int(found[1]) if found else None
+    """The number of a generation of `alias`; None for any other collection."""
+    match = re.fullmatch(re.escape(alias) + r"__g([1-9][0-9]*)", name)
+    return int(match[1]) if match else None
 
 
 def generation_names(store: Store, alias: str) -> list[str]:
-    """The alias's concrete collections, oldest first."""
+    """The concrete collections of an alias, oldest first."""
     numbers = [n for name in store.collections() if (n := generation_number(alias, name)) is not None]
     return [generation_name(alias, n) for n in sorted(numbers)]
+
+
+def collection_names(store: Store) -> list[str]:
+    """The collections of a store by the names users give them, sorted."""
+    names = {match[1] for name in store.collections() if (match := _GENERATION.fullmatch(name))}
+    return sorted(names)
 
 
 def settings_json(passages: PassageSize) -> str:
     return json.dumps(asdict(passages), sort_keys=True)
 
 
-def load_target(store: Store, alias: str, name: str) -> Target:
-    return Target(alias, name, store.spec(name), store.properties(name))
+def load_target(store: Store, alias: str, name: str) -> Collection:
+    return Collection(alias, name, store.spec(name), store.properties(name))
 
 
-def find(store: Store, alias: str) -> Target:
+def find(store: Store, alias: str) -> Collection:
     """The collection behind `alias`. Raises CollectionNotFoundError."""
     name = store.resolve(alias)
     if name is None:
+        others = ", ".join(collection_names(store)) or "none"
         raise CollectionNotFoundError(
-            f"There is no collection {alias!r} at {store.uri}. Make it with `m3index ingest -c {alias} ...`."
+            f"There is no collection {alias!r} at {store.uri} (existing collections: {others}). "
+            f"Create it with `m3index ingest -c {alias} ...`."
         )
     return load_target(store, alias, name)
 
 
 def open_collection(
-    store: Store, alias: str, encoder: Encoder, wanted: Wanted, tenant: str | None = None
-) -> Target:
-    """The collection behind `alias`, made as its first generation where there is none. tenant: whom the
-    run is for, so that a collection is not made for one that it cannot have.
+    store: Store, alias: str, encoder: Encoder, layout: CollectionLayout, tenant: str | None = None
+) -> Collection:
+    """The collection behind `alias`; creates generation 1 if there is none. tenant: the tenant of the run,
+    checked before a collection is created.
 
-    A run that died between making generation 1 and its alias is healed here. Raises MismatchError
-    where the collection is of another encoder space, schema version, sparse kind or set of declared
-    fields than this run wants; MissingHeadError where the encoder cannot give what is wanted.
+    Repairs the alias if a run died between creating generation 1 and its alias. Raises MismatchError if the
+    collection has a different encoder space, schema version or layout than the run, MissingHeadError if the
+    encoder lacks the head that the collection needs, UsageError for an invalid name or tenant.
     """
     name = store.resolve(alias)
     if name is not None:
         target = load_target(store, alias, name)
-        check(target, encoder.info, wanted)
+        check(target, encoder.info, layout)
         return target
     existing = generation_names(store, alias)
     if len(existing) > 1:
         raise UsageError(
-            f"There are {len(existing)} generations of {alias!r} but no alias. "
-            f"Choose one with `m3index rollback -c {alias} --to N`."
+            f"Collection {alias!r} has {len(existing)} generations but no alias. "
+            f"Choose a generation with `m3index generations rollback -c {alias} --to N`."
         )
     if not existing:
-        check_new(make_spec(encoder.info, wanted), alias, tenant)
-        return create_generation(store, alias, 1, encoder, wanted, point=True)
+        check_new_tenant(make_spec(encoder.info, layout), alias, tenant)
+        return create_generation(store, alias, 1, encoder, layout, point=True)
     target = load_target(store, alias, existing[0])
-    check(target, encoder.info, wanted)
+    check(target, encoder.info, layout)
     store.point(alias, target.name)
     return target
 
 
 def create_generation(
-    store: Store, alias: str, number: int, encoder: Encoder, wanted: Wanted, *, point: bool
-) -> Target:
-    """Makes an empty generation; `point`: and moves the alias to it. Raises UsageError for a bad name."""
-    passages = (wanted.passages or PassageSettings()).resolve(encoder.tokenizer)
-    return new_generation(store, alias, number, encoder.info, passages, wanted, point=point)
+    store: Store, alias: str, number: int, encoder: Encoder, layout: CollectionLayout, *, point: bool
+) -> Collection:
+    """Creates an empty generation. point: also move the alias to it. Raises UsageError for an invalid name,
+    MissingHeadError."""
+    passages = (layout.passages or PassageSettings()).resolve(encoder.tokenizer)
+    return new_generation(store, alias, number, encoder.info, passages, layout, point=point)
 
 
 def new_generation(
@@ -143,13 +143,13 @@ def new_generation(
     number: int,
     info: EncoderInfo,
     passages: PassageSize,
-    wanted: Wanted,
+    layout: Columns,
     *,
     point: bool,
-) -> Target:
-    """`create_generation` where no encoder is at hand, only what is known of it."""
+) -> Collection:
+    """Like `create_generation`, for an encoder of which only `EncoderInfo` is known."""
     check_name(alias)
-    spec = make_spec(info, wanted)
+    spec = make_spec(info, layout)
     name = generation_name(alias, number)
     properties = {
         "uuid": uuid.uuid4().hex,
@@ -170,91 +170,93 @@ def new_generation(
     return load_target(store, alias, name)
 
 
-def make_spec(info: EncoderInfo, wanted: Wanted) -> CollectionSpec:
-    """What a new collection for this encoder is made from."""
-    sparse = wanted.sparse or ("lexical" if info.lexical else "bm25")
+def make_spec(info: EncoderInfo, layout: Columns) -> CollectionSpec:
+    """The specification of a new collection. Raises UsageError, MissingHeadError."""
+    sparse = layout.sparse or ("lexical" if info.lexical else "bm25")
     _check_head(info, sparse)
-    if wanted.analyzer and sparse != "bm25":
-        raise UsageError(f"--analyzer is for BM25, and this collection has sparse vectors of kind {sparse}.")
-    fields, tenant = with_tenant(wanted.fields or {}, wanted.tenant_field)
+    if layout.analyzer and sparse != "bm25":
+        raise UsageError(f"--analyzer applies only to --sparse bm25, but this collection uses {sparse}.")
+    fields, tenant = with_tenant(layout.declared or {}, layout.tenant_field)
     return CollectionSpec(
         info.dim,
         sparse,
         fields=fields,
-        analyzer=wanted.analyzer,
+        analyzer=layout.analyzer,
         tenant=tenant,
-        storage=wanted.storage or "fp32",
-        index=wanted.index or IndexChoice(),
+        storage=layout.storage or "fp32",
+        index=layout.index_choice or IndexChoice(),
     )
 
 
-def check(target: Target, info: EncoderInfo, wanted: Wanted) -> None:
-    """Raises MismatchError where this run must not write into the collection."""
+def check(target: Collection, info: EncoderInfo, layout: Columns) -> None:
+    """Raises MismatchError or MissingHeadError if a run with this encoder and layout must not write here."""
     properties, alias = target.properties, target.alias
     remedy = f"Build a new generation with `m3index reindex -c {alias}`."
     version = properties.get("schema_version", "")
     if version != str(schema.version()):
         raise MismatchError(
-            f"Collection {alias!r} has schema version {version or 'unknown'}, this m3index writes "
+            f"Collection {alias!r} has schema version {version or 'unknown'}, but this m3index writes "
             f"version {schema.version()}. {remedy}"
         )
     if properties.get("space_id") != info.space_id or target.spec.dim != info.dim:
         raise MismatchError(
             f"Collection {alias!r} holds vectors of {properties.get('encoder') or 'another encoder'} "
-            f"({target.spec.dim}-d); those of {info.name} ({info.dim}-d) cannot be compared with them. "
+            f"({target.spec.dim} dimensions), which cannot be compared with those of {info.name} "
+            f"({info.dim} dimensions). "
             f"{remedy}"
         )
-    if wanted.sparse is not None and wanted.sparse != target.spec.sparse:
+    if layout.sparse is not None and layout.sparse != target.spec.sparse:
         raise MismatchError(
-            f"Collection {alias!r} has sparse vectors of kind {target.spec.sparse}, "
-            f"not {wanted.sparse}. {remedy}"
+            f"The sparse vectors of collection {alias!r} are {target.spec.sparse}, "
+            f"not {layout.sparse}. {remedy}"
         )
-    if wanted.analyzer is not None and wanted.analyzer != target.spec.analyzer:
+    if layout.analyzer is not None and layout.analyzer != target.spec.analyzer:
         raise MismatchError(
-            f"Collection {alias!r} has the analyzer {target.spec.analyzer or 'none'}, "
-            f"not {wanted.analyzer}. {remedy}"
+            f"The analyzer of collection {alias!r} is {target.spec.analyzer or 'none'}, "
+            f"not {layout.analyzer}. {remedy}"
         )
-    if wanted.tenant_field is not None:
-        _check_tenant(target, wanted.tenant_field)
-    if wanted.storage is not None and wanted.storage != target.spec.storage:
+    if layout.tenant_field is not None:
+        _check_tenant(target, layout.tenant_field)
+    if layout.storage is not None and layout.storage != target.spec.storage:
         raise MismatchError(
-            f"Collection {alias!r} keeps dense vectors as {target.spec.storage}, not {wanted.storage}. "
-            f"Build a new generation with `m3index reindex -c {alias} --storage {wanted.storage}`."
+            f"Collection {alias!r} stores dense vectors as {target.spec.storage}, not {layout.storage}. "
+            f"Build a new generation with `m3index reindex -c {alias} --storage {layout.storage}`."
         )
-    if wanted.index is not None and wanted.index != target.spec.index:
+    index = layout.index_choice
+    if index is not None and index != target.spec.index:
         raise MismatchError(
-            f"Collection {alias!r} has the indexes of class {target.spec.index}; asked for were those of "
-            f"{wanted.index}. Build a new generation with "
-            f"`m3index reindex -c {alias} {wanted.index.options}`; nothing is encoded again."
+            f"The index class of collection {alias!r} is {target.spec.index}, not {index}. "
+            f"Build a new generation with `m3index reindex -c {alias} {index.options}`; "
+            "nothing is encoded again."
         )
-    if not (wanted.fields or {}).items() <= target.spec.fields.items():
+    if not (layout.declared or {}).items() <= target.spec.fields.items():
         declared = ", ".join(f"{name}:{kind}" for name, kind in target.spec.fields.items()) or "none"
         raise MismatchError(
-            f"The fields declared in collection {alias!r} are others ({declared}). "
+            f"Collection {alias!r} declares other fields ({declared}). "
             f"Change them with `m3index reindex -c {alias} --field ...`; nothing is encoded again."
         )
     _check_head(info, target.spec.sparse)
 
 
-def _check_tenant(target: Target, declaration: str) -> None:
-    """A collection gets its tenant field when it is made, and keeps it."""
+def _check_tenant(target: Collection, declaration: str) -> None:
+    """The tenant field is set when a collection is created and cannot change."""
     remedy = (
         f"Build a new generation with `m3index reindex -c {target.alias} --tenant-field {declaration}`; "
         "nothing is encoded again."
     )
     name = declaration.partition(":")[0].strip()
     if target.spec.tenant is None:
-        raise MismatchError(f"Collection {target.alias!r} was made without a tenant field. {remedy}")
+        raise MismatchError(f"Collection {target.alias!r} has no tenant field. {remedy}")
     if target.spec.tenant != name:
         raise MismatchError(
             f"The tenant field of collection {target.alias!r} is {target.spec.tenant!r}, not {name!r}. "
             f"{remedy}"
         )
-    with_tenant({name: target.spec.fields[name]}, declaration)  # refuses another type
+    with_tenant({name: target.spec.fields[name]}, declaration)  # rejects another type
 
 
 def _check_head(info: EncoderInfo, sparse: SparseKind) -> None:
     if sparse == "lexical" and not info.lexical:
         raise MissingHeadError(
-            f"{info.name} has no lexical head. Use --sparse bm25, or a model that has one."
+            f"{info.name} has no lexical head. Use --sparse bm25 or a model with a lexical head."
         )

@@ -1,18 +1,16 @@
-"""What a run would do: the same walk, with nothing written and nothing encoded."""
+"""Predicts what a run would do: reads and compares like a run, but encodes and writes nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
 from m3index.corpus.windows import PassageSettings, PassageSize, windows
 from m3index.encoder.base import Encoder
-from m3index.index.collection import check, load_target, make_spec
-from m3index.index.plan import Change, Corpus, Planned, Planner, windows_of
-from m3index.index.prune import Listing, kept_because, why_withheld
-from m3index.index.settings import Mode, SyncSettings
-from m3index.index.summary import Tally
+from m3index.index.collection import check, generation_number, load_target, make_spec
+from m3index.index.options import IngestOptions
+from m3index.index.plan import Change, Corpus, DocumentChange, Planner, windows_of
+from m3index.index.prune import UnseenRows
+from m3index.index.summary import Summary, Tally
 from m3index.index.tenant import tenant_of
 from m3index.progress import Progress, Reporter, Silent
 from m3index.store.base import Store
@@ -20,38 +18,14 @@ from m3index.store.base import Store
 SAMPLE_DOCUMENTS = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a run would do; counts of documents. `tokens` and `passages` to encode are estimated from
-    the first changed documents, `seconds` from the rate of the last run (None where there was none)."""
-
-    collection: str
-    encoder: str
-    scanned: int
-    added: int
-    updated: int
-    metadata_only: int
-    unchanged: int
-    deleted: int
-    deletes_withheld: int
-    quarantined: int
-    tokens: int
-    passages: int
-    seconds: float | None
-    exit: int
-
-    def to_json(self) -> dict[str, Any]:
-        return {"type": "summary", "command": "plan", **asdict(self)}
-
-
 class _Estimate:
-    """Tokens and passages of many documents from those of the first ones, by their characters."""
+    """Estimates tokens and passages from the first documents, scaled by characters."""
 
     def __init__(self, encoder: Encoder, size: PassageSize) -> None:
         self._encoder, self._size = encoder, size
         self._sampled = self._characters = self._sample_characters = self._tokens = self._passages = 0
 
-    def add(self, planned: Sequence[Planned]) -> None:
+    def add(self, planned: Sequence[DocumentChange]) -> None:
         documents = [p.document for p in planned if p.change is not Change.METADATA]
         self._characters += sum(len(d.text) for d in documents)
         sample = documents[: SAMPLE_DOCUMENTS - self._sampled]
@@ -64,16 +38,16 @@ class _Estimate:
             self._tokens += sum(passage.tokens for passage in passages)
             self._passages += len(passages)
 
-    def of_all(self, sampled: int) -> int:
+    def _scaled(self, sampled: int) -> int:
         return round(sampled * self._characters / self._sample_characters) if self._sample_characters else 0
 
     @property
     def tokens(self) -> int:
-        return self.of_all(self._tokens)
+        return self._scaled(self._tokens)
 
     @property
     def passages(self) -> int:
-        return self.of_all(self._passages)
+        return self._scaled(self._passages)
 
 
 def plan(
@@ -81,27 +55,29 @@ def plan(
     encoder: Encoder,
     alias: str,
     corpus: Corpus,
-    settings: SyncSettings,
+    settings: IngestOptions,
     *,
-    mode: Mode = "sync",
+    removes: bool = True,
     reporter: Reporter | None = None,
-) -> Plan:
-    """Walks the corpus and says what `mode` would do with it. Takes no lock; writes nothing.
+) -> Summary:
+    """Predicts what a run over the corpus would do. Takes no lock and writes nothing.
 
-    Raises MismatchError where the run would be refused.
+    removes: if False, documents missing from the corpus are not counted as deleted in any mode. Raises
+    MismatchError, MissingHeadError, UsageError and StoreError.
     """
     reporter = reporter or Silent()
     name = store.resolve(alias)
-    wanted = settings.wanted
     rate = 0.0
     if name is None:
-        spec = make_spec(encoder.info, wanted)
+        spec = make_spec(encoder.info, settings)
         size = (settings.passages or PassageSettings()).resolve(encoder.tokenizer)
     else:
         target = load_target(store, alias, name)
-        check(target, encoder.info, wanted)
+        check(target, encoder.info, settings)
         spec = target.spec
-        size = settings.passages.resolve(encoder.tokenizer) if settings.passages else target.passages
+        size = target.passages
+        if settings.passages is not None:
+            size = settings.passages.resolve(encoder.tokenizer, size)
         rate = float(target.properties.get("rate", "0"))
     planner = Planner(
         store,
@@ -110,13 +86,13 @@ def plan(
         settings.source,
         size,
         tenant_field=spec.tenant,
-        tenant=tenant_of(spec, alias, settings.tenant),
+        tenant=tenant_of(spec, alias, settings.tenant_name),
         force=settings.force,
     )
     estimate, tally = _Estimate(encoder, size), Tally()
     total = corpus.total_bytes
     for items in windows_of(corpus):
-        window = planner.window(items, only_keys=mode == "prune")
+        window = planner.window(items, only_keys=settings.mode == "prune")
         estimate.add(window.planned)
         tally.note(window)
         for planned in window.planned:
@@ -126,15 +102,15 @@ def plan(
             reporter.rejected(rejected)
         reporter.progress(Progress(tally.scanned, 0, 0, corpus.bytes_read, total))
     tally.quarantined += len(corpus.read_errors)
-    if name is not None and mode != "ingest":
-        listing = Listing(store, name, planner)
-        withheld = why_withheld(corpus, planner, listing, added=0, guard=settings.max_delete)
-        if withheld:
-            tally.deletes_withheld = listing.documents
-            reporter.warning(kept_because(listing.documents, withheld))
+    if name is not None and removes and settings.mode != "ingest":
+        unseen = UnseenRows(store, name, planner)
+        if message := unseen.withheld_message(corpus, settings.guard):
+            tally.deletes_withheld = unseen.documents
+            reporter.warning(message)
         else:
-            tally.deleted = listing.documents
-    return Plan(
+            tally.deleted = unseen.documents
+    return Summary(
+        command=settings.mode,
         collection=alias,
         encoder=encoder.info.name,
         scanned=tally.scanned,
@@ -143,10 +119,14 @@ def plan(
         metadata_only=tally.metadata_only,
         unchanged=tally.unchanged,
         deleted=tally.deleted,
-        deletes_withheld=tally.deletes_withheld,
         quarantined=tally.quarantined,
-        tokens=estimate.tokens,
+        deletes_withheld=tally.deletes_withheld,
         passages=estimate.passages,
+        tokens=estimate.tokens,
         seconds=round(estimate.tokens / rate, 1) if rate else None,
+        generation=None if name is None else generation_number(alias, name),
+        store_count=None,
+        count_ok=None,
+        dry_run=True,
         exit=int(tally.exit(count_ok=True)),
     )

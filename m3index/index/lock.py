@@ -1,6 +1,9 @@
-"""One writer at a time: a lock among the processes of this host, and a lease in the collection
-against other hosts. The lease is no mutex (Milvus has no compare-and-set): correctness rests on the
-keys and the order of writes, the lease keeps two runs from doing the same work."""
+"""Allows one writer at a time: a file lock for the processes of this host, and a lease in the collection for
+other hosts.
+
+The lease is not a mutex, because Milvus has no compare-and-set. Correctness depends on the keys and the order
+of writes; the lease only keeps two runs from doing the same work.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from typing import IO
 from uuid import uuid4
 
 from m3index.errors import LockedError, M3IndexError, UsageError
-from m3index.index.collection import Target
+from m3index.index.collection import Collection
 from m3index.store.base import Store
 
 LEASE_SECONDS = 180.0
@@ -32,13 +35,13 @@ RETRY_SECONDS = 0.5
 FREE = "free"
 
 _writing: set[str] = set()
-"""The owners among the runs of this process that have not ended."""
+"""The `owner` ids of the runs in progress in this process."""
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who writes: as the lock file and the lease name it. `expires` is a Unix time; `machine` says
-    where `pid` means something: the boot and the process namespace."""
+    """The run that holds the lock file or the lease. expires: a Unix time. machine: the boot and the process
+    namespace in which `pid` is valid; empty if unknown."""
 
     owner: str
     machine: str
@@ -57,7 +60,7 @@ class Holder:
 
     @property
     def holds(self) -> bool:
-        """Not expired, and not a run that this machine knows to have ended."""
+        """False if the lease has expired or if its run has ended on this machine."""
         if self.expires <= time.time():
             return False
         if self.machine == machine() and self.machine and self.pid == os.getpid():
@@ -73,7 +76,7 @@ class Holder:
 
 
 def machine() -> str:
-    """Names the processes that can be seen from here; empty where the system does not tell."""
+    """The boot and process namespace of this process; empty if the system does not reveal them."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
@@ -92,12 +95,12 @@ def _alive(pid: int) -> bool:
 
 
 def is_local(uri: str) -> bool:
-    """A local database is held by one process at a time, so that it needs no lease."""
+    """Whether the URI is a local database, which only one process can open, so it needs no lease."""
     return not uri.startswith(("http://", "https://", "tcp://", "grpc://", "unix:"))
 
 
 class WriteLock:
-    """What a run holds while it writes. `lost` is True once somebody else has taken the lease."""
+    """The lock and the lease of a writing run. `lost` is True once another run has taken the lease."""
 
     def __init__(self, store: Store, me: Holder, deadline: float) -> None:
         self._store = store
@@ -108,10 +111,11 @@ class WriteLock:
         self._renewer: threading.Thread | None = None
         self.lost = False
 
-    def lease(self, open_target: Callable[[], Target]) -> Target:
-        """Opens a collection and takes its lease; again, if the alias moved on while it waited.
+    def lease(self, open_target: Callable[[], Collection]) -> Collection:
+        """Opens a collection and takes its lease; reopens it if the alias moved in the meantime.
 
-        Raises LockedError while another run has it, and what `open_target` raises.
+        Raises LockedError if another run still has the lease at the deadline, and the errors of
+        `open_target`.
         """
         target = open_target()
         if is_local(self._store.uri):
@@ -140,47 +144,55 @@ class WriteLock:
             return False
         self._write(name)
         time.sleep(SETTLE_SECONDS)
-        return self._mine(name)
+        return self._is_mine(name)
 
     def _write(self, name: str) -> None:
         holder = Holder(**(asdict(self._me) | {"expires": time.time() + LEASE_SECONDS}))
         self._store.set_properties(name, {"lease": holder.to_json()})
 
-    def _mine(self, name: str) -> bool:
+    def _is_mine(self, name: str) -> bool:
         holder = Holder.from_json(self._store.properties(name).get("lease", ""))
         return holder is not None and holder.owner == self._me.owner
 
     def _renew(self, name: str) -> None:
         while not self._ended.wait(RENEW_SECONDS):
             with suppress(M3IndexError):  # an unreachable store ends the run elsewhere
-                if not self._mine(name):
+                if not self._is_mine(name):
                     self.lost = True
                     return
                 self._write(name)
 
     def check(self) -> None:
-        """Raises LockedError once the lease is lost."""
+        """Raises LockedError if the lease is lost."""
         if self.lost:
             raise LockedError(
-                f"Another run has taken the lease of {self._name!r}. Run again when it has ended."
+                f"Another run has taken the lease of {self._name!r}. Run again after it has finished."
             )
 
     def release(self) -> None:
+        self._stop_renewing()
+        self._free()
+
+    def forget(self) -> None:
+        """Gives up the lease without writing to the collection, which is about to be dropped."""
+        self._stop_renewing()
+        self._name = None
+
+    def _stop_renewing(self) -> None:
         self._ended.set()
         if self._renewer is not None:
             self._renewer.join()
-        self._free()
 
     def _free(self) -> None:
         if self._name is not None and not self.lost:
             with suppress(M3IndexError):  # it expires by itself
-                if self._mine(self._name):
+                if self._is_mine(self._name):
                     self._store.set_properties(self._name, {"lease": FREE})
         self._name = None
 
 
 def _user() -> str:
-    """A container may run under a number that has no name."""
+    """The user's name, or the number: a container's user may have no name."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
@@ -189,9 +201,10 @@ def _user() -> str:
 
 @contextmanager
 def hold(store: Store, alias: str, retry: float, command: str) -> Iterator[WriteLock]:
-    """The lock of (uri, alias) on this host, for the time of a run; take the lease inside.
+    """Holds the file lock of (uri, alias) on this host during a run; call `lease` on the result.
 
-    Waits up to `retry` seconds for it, then raises LockedError that names the holder.
+    Waits up to `retry` seconds, then raises a LockedError that names the holder. Raises UsageError if the
+    directory of the lock file belongs to another user.
     """
     me = Holder(
         owner=uuid4().hex,
@@ -231,16 +244,17 @@ def _flock(file: IO[str], alias: str, deadline: float) -> None:
 
 
 def locked(holder: Holder | None, name: str) -> LockedError:
-    who = str(holder) if holder else "another run"
+    """The error for a collection that another run writes to."""
+    writer = str(holder) if holder else "another run"
     return LockedError(
-        f"{name!r} is being written by {who}. Wait for it with --retry-lock 5m, or try again later."
+        f"{name!r} is being written by {writer}. Wait with --retry-lock 5m, or try again later."
     )
 
 
 def lock_path(uri: str, alias: str) -> Path:
-    """The lock file: in the user's runtime directory, or one of ours in the temporary one.
+    """The path of the lock file, in the user's runtime directory or in the temporary directory.
 
-    Raises UsageError where somebody else has made that directory: links in it could lead anywhere.
+    Raises UsageError if another user owns that directory, because links in it could lead anywhere.
     """
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     base = Path(runtime) if runtime and Path(runtime).is_dir() else Path(tempfile.gettempdir())
@@ -248,28 +262,28 @@ def lock_path(uri: str, alias: str) -> Path:
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
         raise UsageError(
-            f"{folder} is not yours. Have it removed, or set XDG_RUNTIME_DIR to a directory of yours."
+            f"{folder} belongs to another user. Have it removed or set XDG_RUNTIME_DIR to your own directory."
         )
     if uri.startswith("memory:"):
-        where = f"{uri}{os.getpid()}"
+        database = f"{uri}{os.getpid()}"
     else:
-        where = str(Path(uri).expanduser().resolve()) if is_local(uri) else uri.rstrip("/")
-    digest = hashlib.blake2b(f"{where}\0{alias}".encode(), digest_size=12).hexdigest()
+        database = str(Path(uri).expanduser().resolve()) if is_local(uri) else uri.rstrip("/")
+    digest = hashlib.blake2b(f"{database}\0{alias}".encode(), digest_size=12).hexdigest()
     return folder / f"{alias}-{digest}.lock"
 
 
 def current_lease(store: Store, name: str) -> Holder | None:
-    """Who has the lease now; None where nobody has, it has expired, or its process is dead."""
+    """The current holder of the lease; None if it is free, has expired, or its process is dead."""
     holder = Holder.from_json(store.properties(name).get("lease", ""))
     return holder if holder is not None and holder.holds else None
 
 
 def unlock(store: Store, alias: str) -> Holder | None:
-    """Frees a lease whose holder is dead, before it expires; returns who had it.
+    """Frees the lease of a dead run before it expires; returns the holder, None if the lease was free.
 
-    The lock on this host frees itself when its process ends: while it is held, LockedError.
+    Raises LockedError while a process on this host holds the file lock, which is freed when it ends.
     """
-    with hold(store, alias, 0.0, "unlock"):
+    with hold(store, alias, 0.0, "m3index collections unlock"):
         holder = plan_unlock(store, alias)
         if holder and (name := store.resolve(alias)):
             store.set_properties(name, {"lease": FREE})
@@ -277,6 +291,6 @@ def unlock(store: Store, alias: str) -> Holder | None:
 
 
 def plan_unlock(store: Store, alias: str) -> Holder | None:
-    """Whose lease `unlock` would free."""
+    """The holder whose lease `unlock` would free. Writes nothing."""
     name = store.resolve(alias)
     return current_lease(store, name) if name else None

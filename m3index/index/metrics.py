@@ -1,4 +1,4 @@
-"""What a run did, for Prometheus: a file for node_exporter's textfile collector."""
+"""Writes the outcome of a run for Prometheus: a file for the textfile collector of node_exporter."""
 
 from __future__ import annotations
 
@@ -9,32 +9,31 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from m3index.errors import Exit, UsageError
+from m3index.errors import SUCCESS, Exit, UsageError
 
 _HELP = {
-    "scanned": "Rows of the corpus that the last run read.",
-    "added": "Documents that the last run added.",
-    "updated": "Documents that the last run encoded again.",
-    "metadata_only": "Documents whose metadata the last run rewrote.",
-    "unchanged": "Documents that the last run found unchanged.",
-    "deleted": "Documents that the last run removed.",
-    "quarantined": "Rows that the last run put aside as bad.",
-    "deletes_withheld": "Documents that the last run would have removed, and a guard kept.",
-    "passages": "Passages that the last run wrote.",
-    "tokens": "Tokens that the last run encoded.",
-    "seconds": "How long the last run took.",
+    "scanned": "Rows of the corpus read by the last run.",
+    "added": "Documents added by the last run.",
+    "updated": "Documents encoded again by the last run.",
+    "metadata_only": "Documents whose metadata was rewritten by the last run.",
+    "unchanged": "Documents unchanged in the last run.",
+    "deleted": "Documents removed by the last run.",
+    "quarantined": "Rows quarantined by the last run.",
+    "deletes_withheld": "Documents that the last run did not remove because deletions were withheld.",
+    "passages": "Passages written by the last run.",
+    "tokens": "Tokens encoded by the last run.",
+    "seconds": "Duration of the last run in seconds.",
     "store_count": "Rows of the collection after the last run.",
-    "count_ok": "Whether the collection has the rows that it should have (1) or not (0).",
-    "generation": "Generation of the collection that serves.",
+    "count_ok": "Whether the collection had the expected number of rows (1) or not (0).",
+    "generation": "Current generation of the collection.",
     "exit": "Exit code of the last run.",
 }
-_SUCCESS = {Exit.OK, Exit.QUARANTINED}
 
 
 def render(summary: Mapping[str, Any], now: float, last_success: float | None) -> str:
-    """The run summary in Prometheus text format; values that are None are left out.
+    """The run summary in the Prometheus text format, without the values that are None.
 
-    now, last_success: Unix times of this run and of the last good one.
+    now, last_success: the end of this run and of the last successful one, as Unix times.
     """
     labels = ",".join(
         f'{name}="{_escaped(str(summary.get(name, "")))}"' for name in ("collection", "command")
@@ -51,17 +50,21 @@ def render(summary: Mapping[str, Any], now: float, last_success: float | None) -
         value = summary.get(name)
         if value is not None:
             gauge(name, text, int(value) if isinstance(value, bool | Exit) else value)
-    gauge("last_run_timestamp_seconds", "When the last run ended.", int(now))
+    gauge("last_run_timestamp_seconds", "Unix time at which the last run ended.", int(now))
     if last_success is not None:
-        gauge("last_success_timestamp_seconds", "When a run last ended well.", int(last_success))
+        gauge(
+            "last_success_timestamp_seconds",
+            "Unix time at which the last successful run ended.",
+            int(last_success),
+        )
     return "\n".join(lines) + "\n"
 
 
 def write_metrics(path: str | os.PathLike[str], summary: Mapping[str, Any]) -> None:
-    """Replaces the file in one step, so that it is never read half written. After a run that failed
-    the time of the last good one stays. Raises UsageError where it cannot be written."""
+    """Replaces the file atomically. A failed run keeps the time of the last success. Raises UsageError if the
+    file cannot be written."""
     target, now = Path(path), time.time()
-    last_success = now if summary.get("exit") in _SUCCESS else _last_success(target)
+    last_success = now if summary.get("exit") in SUCCESS else _last_success(target)
     partial = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         partial.write_text(render(summary, now, last_success), "utf-8")
@@ -69,7 +72,7 @@ def write_metrics(path: str | os.PathLike[str], summary: Mapping[str, Any]) -> N
     except OSError as error:
         with suppress(OSError):
             partial.unlink()
-        raise UsageError(f"The metrics file {target} cannot be written: {error.strerror}.") from None
+        raise UsageError(f"Cannot write the metrics file {target}: {error.strerror}.") from None
 
 
 def _last_success(path: Path) -> float | None:

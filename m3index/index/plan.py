@@ -1,4 +1,4 @@
-"""What has changed: the corpus in windows, each compared with what the collection holds of it."""
+"""Finds the changes: splits the corpus into windows and compares each with the collection."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ T = TypeVar("T")
 WINDOW_DOCUMENTS = 512
 WINDOW_CHARACTERS = 8_000_000
 
-OF_ANOTHER = "it is a document of another tenant than the run is for"
-TAKEN = "its id is that of a document of another tenant; give each tenant a --source of its own"
-REPEATED = "this id was met before in this corpus; the first document of it counts"
+OTHER_TENANT = "the document belongs to another tenant than this run"
+ID_TAKEN = "a document of another tenant has this id; give each tenant a separate --source"
+REPEATED_ID = "the id occurs more than once in this corpus; only the first document counts"
 
 
 class Corpus(Protocol):
-    """What a run reads. After a pass `complete` says whether all of it was read and every row had an
-    id, `read_errors` which files could not be read to their end."""
+    """The documents that a run reads. After a pass, `complete` says whether everything was read and every row
+    had an id, and `read_errors` lists the files that could not be read to the end."""
 
     def __iter__(self) -> Iterator[Document | Rejected]: ...
 
@@ -59,10 +59,10 @@ class Change(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
-    """A document that must be written.
+class DocumentChange:
+    """A document to write.
 
-    stored: how many ordinals the store may hold of it. rows: how many rows it really holds.
+    stored: the number of ordinals that the store may hold of it. rows: the number of rows it really holds.
     """
 
     document: Document
@@ -76,20 +76,20 @@ class Planned:
 
 @dataclass(slots=True)
 class Window:
-    """What a stretch of the corpus comes to.
+    """The result of comparing one part of the corpus.
 
-    rows: how many rows the collection rightly holds of this stretch's documents that are not planned.
+    rows: the number of rows in the collection of those documents in this part that are not planned.
     """
 
     scanned: int = 0
     unchanged: int = 0
     rows: int = 0
-    planned: list[Planned] = field(default_factory=list)
+    planned: list[DocumentChange] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
 
 
 def windows_of(corpus: Iterable[T]) -> Iterator[list[T]]:
-    """The corpus in stretches of bounded count and size."""
+    """Splits the corpus into parts of bounded count and size."""
     window: list[T] = []
     characters = 0
     for item in corpus:
@@ -106,10 +106,10 @@ def windows_of(corpus: Iterable[T]) -> Iterator[list[T]]:
 
 
 class Planner:
-    """One pass over a corpus. Remembers what it has met: the keys of documents, and apart from
-    them the keys of rows that are bad but have an id (their documents have not left the corpus).
+    """One pass over a corpus.
 
-    unidentified: rows without an id.
+    seen: the keys of its documents. protected: the keys of rejected rows with an id, whose documents are
+    still in the corpus. unidentified: the number of rows without an id.
     """
 
     def __init__(
@@ -124,8 +124,8 @@ class Planner:
         tenant: Tenant | None = None,
         force: bool = False,
     ) -> None:
-        """name: the concrete collection; None where there is none yet, and all documents are new.
-        tenant_field: none may be without it. tenant: whose documents alone this pass is about."""
+        """name: the concrete collection; None if it does not exist yet. tenant_field: the field that every
+        document must have. tenant: limits the pass to the documents of one tenant."""
         self.store = store
         self.name = name
         self.fields = fields
@@ -138,12 +138,12 @@ class Planner:
         self.unidentified = 0
 
     def __contains__(self, key: str) -> bool:
-        """Whether the corpus has this document, be it good or bad."""
+        """Whether the corpus contains this document, valid or rejected."""
         digest = bytes.fromhex(key)
         return digest in self.seen or digest in self.protected
 
     def _admit(self, items: Sequence[Document | Rejected]) -> tuple[dict[str, Document], list[Rejected]]:
-        """The documents that are met for the first time, by key, and the rows that are none."""
+        """The documents seen for the first time, by key, and the rejected rows."""
         documents: dict[str, Document] = {}
         rejected: list[Rejected] = []
         for item in items:
@@ -158,29 +158,29 @@ class Planner:
             if self.seen.add(bytes.fromhex(key)):
                 documents[key] = item
             else:
-                rejected.append(Rejected.of(item, REPEATED))
+                rejected.append(Rejected.of(item, REPEATED_ID))
         return documents, rejected
 
     def window(self, items: Sequence[Document | Rejected], *, only_keys: bool = False) -> Window:
-        """Compares a window with the store, which is asked for the ordinals 0 in one strong read.
+        """Compares a window with the store, with one strongly consistent read of the rows with ordinal 0.
 
-        only_keys: remembers which documents there are, and compares nothing.
+        only_keys: only remember the keys, without comparing.
         """
         documents, rejected = self._admit(items)
         window = Window(scanned=len(items), rejected=rejected)
         if only_keys:
             return window
-        told = ["doc_hash", "passages", *([self.tenant.field] if self.tenant else [])]
-        found = self._get([passage_key(key, 0) for key in documents], told)
-        stored = {key_of_passage(passage_id): row for passage_id, row in found.items()}
+        columns = ["doc_hash", "passages", *([self.tenant.field] if self.tenant else [])]
+        first_rows = self._get([passage_key(key, 0) for key in documents], columns)
+        stored = {key_of_passage(passage_id): row for passage_id, row in first_rows.items()}
         unfinished = {key: row["passages"] for key, row in stored.items() if not row["doc_hash"]}
-        present = self._present(unfinished)
+        present = self._count_rows(unfinished)
         for key, document in documents.items():
             row = stored.get(key)
-            mine = row is None or self.tenant is None or self.tenant.has(row)
-            passages: int = row["passages"] if row and mine else 0
-            rows = present.get(key, passages) if mine else 0
-            if reason := self._of_another(document, mine=mine):
+            accessible = row is None or self.tenant is None or self.tenant.has(row)
+            passages: int = row["passages"] if row and accessible else 0
+            rows = present.get(key, passages) if accessible else 0
+            if reason := self._tenant_problem(document, accessible=accessible):
                 window.rejected.append(Rejected.of(document, reason))
                 window.rows += rows
                 continue
@@ -201,24 +201,24 @@ class Planner:
                 change = Change.METADATA
             else:
                 change = Change.UPDATED
-            window.planned.append(Planned(document, key, change, digest, fields, passages, rows))
+            window.planned.append(DocumentChange(document, key, change, digest, fields, passages, rows))
         return window
 
-    def _of_another(self, document: Document, *, mine: bool) -> str | None:
-        """Why this document is not for a run of one tenant; mine: whether what is stored of it is."""
+    def _tenant_problem(self, document: Document, *, accessible: bool) -> str | None:
+        """Why the tenant of this run cannot write the document. accessible: no other tenant has its id."""
         if self.tenant is None:
             return None
-        owner = document.metadata.get(self.tenant.field)
-        if owner is not None and owner != self.tenant.value:
-            return OF_ANOTHER
-        return None if mine else TAKEN
+        value = document.metadata.get(self.tenant.field)
+        if value is not None and value != self.tenant.value:
+            return OTHER_TENANT
+        return None if accessible else ID_TAKEN
 
-    def _present(self, unfinished: Mapping[str, int]) -> dict[str, int]:
-        """How many rows there are of documents that a crash left half written."""
+    def _count_rows(self, unfinished: Mapping[str, int]) -> dict[str, int]:
+        """The number of stored rows of each document that a crash left half-written."""
         ids = [passage_key(key, o) for key, passages in unfinished.items() for o in range(passages)]
-        found = self._get(ids, ["ordinal"])
+        rows = self._get(ids, ["ordinal"])
         return {
-            key: sum(passage_key(key, o) in found for o in range(passages))
+            key: sum(passage_key(key, o) in rows for o in range(passages))
             for key, passages in unfinished.items()
         }
 

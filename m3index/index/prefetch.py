@@ -1,4 +1,4 @@
-"""The one thing that joins the stages of the pipeline: a generator that runs ahead in a thread."""
+"""Connects the stages of the pipeline: a generator that runs ahead in a thread."""
 
 from __future__ import annotations
 
@@ -21,11 +21,10 @@ _END = object()
 
 
 def prefetch(items: Iterable[T], depth: int) -> Generator[T, None, None]:
-    """The same items, made by a thread that is at most `depth` of them ahead.
+    """Yields the same items, produced by a thread that is at most `depth` items ahead.
 
-    What `items` raises is raised here, after the items before it. Closing this generator (or an
-    error in the loop that consumes it) lets the thread end its item in hand, closes `items` and
-    joins the thread: none is left behind.
+    An exception of `items` is raised here, after the items before it. When this generator is closed, the
+    thread finishes its current item and closes `items`, and is then joined.
     """
     ready: queue.Queue[object] = queue.Queue(depth)
     closed = threading.Event()

@@ -1,65 +1,28 @@
-"""What has left the corpus: found by listing the collection, removed only within the guard."""
+"""Finds the documents that have left the corpus, and decides whether they may be removed."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
-from m3index.errors import UsageError
+from m3index.index.options import MaxDelete
 from m3index.index.plan import Corpus, Planner
 from m3index.store.base import Store
 from m3index.store.filter import Compare, Filter, combine
 
-FLOOR = 10
 _RECORD = np.dtype([("high", ">u8"), ("low", ">u8"), ("ordinal", ">u4")])
 
 
-@dataclass(frozen=True, slots=True)
-class MaxDelete:
-    """How many documents a run may remove unasked: a number, or a share of those of its source
-    in the collection (then never less than 10)."""
+class UnseenRows:
+    """The rows of a source (and tenant) whose documents a pass over the corpus did not see, at 20 bytes each.
 
-    count: int | None = None
-    percent: float = 10.0
-
-    @classmethod
-    def parse(cls, text: str) -> MaxDelete:
-        """`200` or `25%`. Raises UsageError."""
-        found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(%?)\s*", text)
-        if found and found[2] and float(found[1]) <= 100:
-            return cls(percent=float(found[1]))
-        if found and not found[2] and "." not in found[1]:
-            return cls(count=int(found[1]))
-        raise UsageError(
-            f"--max-delete takes a number of documents or a share up to 100%: {text!r} is neither."
-        )
-
-    def refuses(self, documents: int, of: int) -> str:
-        """Why so many documents, of those in the collection, may not go; empty where they may."""
-        limit = max(FLOOR, int(of * self.percent / 100)) if self.count is None else self.count
-        if documents <= limit:
-            return ""
-        return (
-            f"of {of:,} documents at most {limit:,} are removed in one run. If they shall go, allow it "
-            f"with --max-delete {documents}."
-        )
-
-
-def kept_because(documents: int, reason: str) -> str:
-    return f"{documents:,} documents are not in the corpus and are kept all the same: {reason}"
-
-
-class Listing:
-    """All rows of a source (and tenant) in the collection, sorted out by what a pass over the corpus has met.
-
-    rows_seen: of documents that the pass met (documents_seen: how many those are); rows_protected: of
-    bad ones with an id. The rows of documents that it did not meet take 20 bytes each.
+    rows_seen, documents_seen: the rows and documents that it did see. rows_protected: the rows of documents
+    that the corpus contains as rejected rows.
     """
 
     def __init__(self, store: Store, name: str, planner: Planner) -> None:
+        self._planner = planner
         self.rows_seen = self.documents_seen = self.rows_protected = 0
         unseen = bytearray()
         for row in store.scan(name, rows_of(planner), ["ordinal"]):
@@ -77,47 +40,59 @@ class Listing:
 
     @property
     def documents(self) -> int:
-        """How many documents of the source the corpus has no more."""
+        """The number of documents that have left the corpus."""
         return len(self._starts)
 
     @property
-    def rows_unseen(self) -> int:
+    def rows(self) -> int:
         return len(self._unseen)
 
-    def unseen(self, size: int = 500) -> Iterator[dict[str, list[int]]]:
-        """Those documents, `size` at a time: key -> the ordinals there are."""
+    def batches(self, size: int = 500) -> Iterator[dict[str, list[int]]]:
+        """Yields those documents, `size` at a time, as a mapping of keys to stored ordinals."""
         ends = np.append(self._starts[1:], len(self._unseen))
-        for at in range(0, len(self._starts), size):
-            part: dict[str, list[int]] = {}
-            for start, end in zip(self._starts[at : at + size], ends[at : at + size], strict=True):
+        for first in range(0, len(self._starts), size):
+            batch: dict[str, list[int]] = {}
+            bounds = zip(self._starts[first : first + size], ends[first : first + size], strict=True)
+            for start, end in bounds:
                 records = self._unseen[start:end]
                 key = records[:1].tobytes()[:16].hex()
-                part[key] = [int(ordinal) for ordinal in records["ordinal"]]
-            yield part
+                batch[key] = [int(ordinal) for ordinal in records["ordinal"]]
+            yield batch
+
+    def withheld_message(self, corpus: Corpus, guard: MaxDelete | None, *, added: int = 0) -> str:
+        """Why these documents are not removed; empty if they may be. guard: None if it was not given.
+
+        added: the number of documents seen that this run has added, which do not count as documents before.
+        """
+        if not self.documents:
+            return ""
+        before = self.documents_seen - added + self.documents
+        return withheld_message(self.documents, before, guard, _obstacle(corpus, self._planner, guard))
 
 
 def rows_of(planner: Planner) -> Filter | None:
-    """The rows that a pass over the corpus is about."""
+    """A filter for the rows that a pass over the corpus covers."""
     tenant = planner.tenant.where if planner.tenant else None
     return combine(Compare("source", "==", planner.source), tenant)
 
 
-def why_withheld(
-    corpus: Corpus, planner: Planner, listing: Listing, *, added: int, guard: MaxDelete | None
-) -> str:
-    """The reason not to delete what the corpus has no more; empty where it may go.
+def withheld_message(documents: int, before: int, guard: MaxDelete | None, obstacle: str = "") -> str:
+    """Why these documents are not removed; empty if they may be.
 
-    added: how many of the documents seen are new in this run, and so say nothing about the old ones.
+    before: the number of documents in the collection. obstacle: a reason other than the guard.
     """
-    if not listing.documents:
-        return ""
+    reason = obstacle or (guard or MaxDelete()).refusal(documents, before)
+    return f"{documents:,} documents are missing from the corpus but are kept: {reason}" if reason else ""
+
+
+def _obstacle(corpus: Corpus, planner: Planner, guard: MaxDelete | None) -> str:
+    """Why this pass does not prove that a document has left the corpus; empty if it does."""
     if corpus.read_errors:
-        return f"{corpus.read_errors[0].place} could not be read to its end."
+        return f"{corpus.read_errors[0].place} could not be read to the end."
     if planner.unidentified:
-        return f"{planner.unidentified:,} rows have no id, and could be any of them."
+        return f"{planner.unidentified:,} rows of the corpus have no id and could be any of them."
     if not corpus.complete:
-        return "the corpus was not read to its end."
+        return "the corpus was not read to the end."
     if guard is None and not len(planner.seen) and not len(planner.protected):
-        return "the corpus is empty. If it shall be, say so with --max-delete 100%."
-    before = listing.documents_seen - added + listing.documents
-    return (guard or MaxDelete()).refuses(listing.documents, before)
+        return "the corpus is empty. If this is intended, pass --max-delete 100%."
+    return ""

@@ -1,4 +1,4 @@
-"""A new generation beside the one in use: built, proved, gated, and the alias moved to it."""
+"""Builds and checks a new generation beside the current one, then moves the alias to it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from m3index import schema
 from m3index.corpus.mapping import declared
 from m3index.corpus.windows import PassageSettings
 from m3index.encoder.base import Encoder
-from m3index.errors import DeletesWithheldError, DriftError, UsageError
+from m3index.errors import DeletesWithheldError, DriftError, Exit, UsageError
 from m3index.index.collection import (
-    Target,
-    Wanted,
+    Collection,
     create_generation,
     find,
     generation_names,
@@ -24,94 +23,96 @@ from m3index.index.collection import (
 )
 from m3index.index.generations import BUILDING, LIVE, drop_old
 from m3index.index.lock import WriteLock, hold
+from m3index.index.options import CollectionLayout, MaxDelete, Never, ReindexOptions, Stop, SyncOptions
 from m3index.index.plan import Corpus, Planner
-from m3index.index.prune import Listing, MaxDelete, kept_because, rows_of, why_withheld
+from m3index.index.prune import UnseenRows, rows_of
 from m3index.index.seen import SeenKeys
-from m3index.index.settings import Never, Stop, SyncSettings
 from m3index.index.summary import Summary, Tally
 from m3index.index.sync import Run
 from m3index.index.write import READ_ROWS, row_fields, row_of
 from m3index.progress import Progress, Reporter, Silent
 from m3index.store.base import Store
 from m3index.store.filter import Compare
-from m3index.types import Document, Place, Rejected, Row, key_of_passage
+from m3index.types import Place, Rejected, Row, key_of_passage
 
 SWAP_WAIT = 600.0
-"""Seconds to wait for the lock before the swap: a sync that is under way may end."""
+"""The minimum number of seconds to wait for the lock before the swap, so that a running sync can finish."""
 
 Corpora: TypeAlias = Mapping[str, Callable[[], Corpus]]
-"""For each source a way to begin a pass over its corpus; reindexing reads it twice."""
+"""For each source, a function that opens its corpus for a new pass; reindexing reads it twice."""
 
 Gate: TypeAlias = Callable[[str, str], None]
-"""Given the old and the new concrete collection; raises GateError where the new one shall not serve."""
+"""Takes the names of the old and the new concrete collection; raises GateError to reject the new one."""
 
 
 def reindex(
     store: Store,
     encoder: Encoder,
     alias: str,
-    settings: SyncSettings,
+    settings: ReindexOptions,
     *,
     corpora: Corpora | None = None,
     gate: Gate | None = None,
-    keep: int = 1,
     reporter: Reporter | None = None,
     stop: Stop | None = None,
 ) -> Summary:
-    """Builds a new generation with this encoder, these fields, and moves the alias to it.
+    """Builds a new generation with this encoder and these options, and moves the alias to it.
 
-    Where only fields, tenant field, analyzer, indexes, schema or a coarser storage change, the vectors are
-    copied from the current generation and nothing is encoded (`force` encodes all the same). Otherwise
-    `corpora` must name every source. Syncs may run meanwhile: at the end the lock is taken and what they
-    did is caught up with, before the swap. A run that was interrupted is taken up where it stopped.
+    If only fields, tenant field, analyzer, indexes, schema or a coarser storage change, the vectors are
+    copied from the current generation and nothing is encoded (unless `force` is set). Otherwise `corpora`
+    must name every source. Syncs may run in the meantime: before the swap, the run takes the lock and applies
+    their changes. An interrupted run resumes where it stopped.
 
-    gate: may raise GateError; the alias then stays, as it does at every other error. keep: how many
-    older generations stay for `rollback`. Raises DeletesWithheldError where a corpus lacks more of the
-    old documents than the guard allows, or more of them do not fit the new fields, DriftError where the
-    counts are not right.
+    gate: may raise GateError. After any error the alias is unchanged. Raises DeletesWithheldError if more of
+    the old documents than `max_delete` allows are missing from the corpus or rejected, DriftError if the
+    counts are wrong, and CollectionNotFoundError, LockedError, MissingHeadError, UsageError and StoreError.
     """
     reporter, stop = reporter or Silent(), stop or Never()
-    with hold(store, f"{alias}-reindex", settings.retry_lock, "m3index reindex"):
+    with hold(store, f"{alias}-reindex", settings.lock_seconds, "m3index reindex"):
         old = find(store, alias)
-        wanted = _wanted(old, encoder, settings)
-        copying = _can_copy(old, encoder, wanted) and not settings.force
+        layout = _layout(old, encoder, settings)
+        copying = _can_copy(old, encoder, layout) and not settings.force
         if not copying:
             _check_sources(store, old, corpora)
         elif corpora:
-            reporter.note("The vectors can be kept, so the corpus is not read; --force encodes it again.")
-        new = _open_building(store, alias, encoder, wanted)
+            reporter.note(
+                "The vectors are reused, so the corpus is not read. Pass --force to encode it again."
+            )
+        new = _open_building(store, alias, encoder, layout)
         build: Build
         if copying:
-            build = Copy(store, encoder, old, new, reporter, stop, settings.max_delete)
+            build = CopyBuild(store, encoder, old, new, reporter, stop, settings)
         else:
-            build = Encode(store, encoder, old, new, reporter, stop, settings, corpora or {})
+            build = EncodeBuild(store, encoder, old, new, reporter, stop, settings, corpora or {})
         reporter.stage(f"building generation {new.generation}")
         build.catch_up(None)
         if build.stopped():
             return build.summary(None)
         if gate is not None:
-            reporter.stage("the quality gate")
+            reporter.stage("checking the quality gate")
             gate(old.name, new.name)
-        with hold(store, alias, max(settings.retry_lock, SWAP_WAIT), "m3index reindex") as lock:
+        with hold(store, alias, max(settings.lock_seconds, SWAP_WAIT), "m3index reindex") as lock:
             lock.lease(lambda: find(store, alias))
             if store.resolve(alias) != old.name:
-                raise UsageError(f"{alias!r} was moved to another generation meanwhile; run reindex again.")
-            reporter.stage("catching up, then the swap")
+                raise UsageError(
+                    f"The alias {alias!r} moved to another generation in the meantime. Run reindex again."
+                )
+            reporter.stage("applying recent changes and swapping generations")
             build.catch_up(lock)
             if build.stopped():
                 return build.summary(None)
-            count = build.prove()
-            kept = {k: v for k, v in store.properties(old.name).items() if k in ("last_success", "rate")}
-            store.set_properties(new.name, kept | {"state": LIVE})
+            count = build.verified_count()
+            carried = {k: v for k, v in store.properties(old.name).items() if k in ("last_success", "rate")}
+            store.set_properties(new.name, carried | {"state": LIVE})
             store.point(alias, new.name)
-        drop_old(store, alias, keep)
+        drop_old(store, alias, settings.keep)
         return build.summary(count)
 
 
 @dataclass(frozen=True, slots=True)
 class ReindexPlan:
-    """What a reindex would do. encodes: whether the documents are encoded again, or their vectors kept;
-    rows: of the generation in use."""
+    """What a reindex would do. encodes: whether documents are encoded again or vectors reused. rows: the rows
+    of the current generation."""
 
     collection: str
     encoder: str
@@ -125,19 +126,20 @@ class ReindexPlan:
 
 
 def plan_reindex(
-    store: Store, encoder: Encoder, alias: str, settings: SyncSettings, corpora: Corpora | None = None
+    store: Store, encoder: Encoder, alias: str, settings: ReindexOptions, corpora: Corpora | None = None
 ) -> ReindexPlan:
-    """Says what `reindex` would do; takes no lock, writes nothing. Raises what it would refuse with."""
+    """Predicts what `reindex` would do; takes no lock and writes nothing. Raises CollectionNotFoundError,
+    MissingHeadError, UsageError."""
     old = find(store, alias)
-    copying = _can_copy(old, encoder, _wanted(old, encoder, settings)) and not settings.force
+    copying = _can_copy(old, encoder, _layout(old, encoder, settings)) and not settings.force
     if not copying:
         _check_sources(store, old, corpora)
     last = generation_number(alias, generation_names(store, alias)[-1]) or 0
     return ReindexPlan(alias, encoder.info.name, last + 1, not copying, store.count(old.name))
 
 
-def _wanted(old: Target, encoder: Encoder, settings: SyncSettings) -> Wanted:
-    """What the new generation shall be: as asked, else as the old one where the encoder allows it."""
+def _layout(old: Collection, encoder: Encoder, settings: ReindexOptions) -> CollectionLayout:
+    """The layout of the new generation: from the settings, else from the old one if the encoder allows it."""
     same_space = old.properties.get("space_id") == encoder.info.space_id
     sparse = settings.sparse
     if sparse is None and (same_space or old.spec.sparse != "lexical"):
@@ -145,50 +147,62 @@ def _wanted(old: Target, encoder: Encoder, settings: SyncSettings) -> Wanted:
     resulting = sparse or ("lexical" if encoder.info.lexical else "bm25")
     analyzer = settings.analyzer or (old.spec.analyzer if resulting == "bm25" else None)
     passages = settings.passages
-    if passages is None and old.passages.tokens <= encoder.tokenizer.limit:
-        passages = PassageSettings(old.passages.tokens, old.passages.overlap)
-    fields = dict(old.spec.fields if settings.fields is None else settings.fields)
+    if old.passages.tokens <= encoder.tokenizer.limit:
+        size = (passages or PassageSettings()).resolve(encoder.tokenizer, old.passages)
+        passages = PassageSettings(size.tokens, size.overlap)
+    fields = dict(old.spec.fields if settings.declared is None else settings.declared)
     tenant = settings.tenant_field
     if tenant is None and old.spec.tenant is not None:
         tenant = old.spec.tenant
         fields.setdefault(tenant, old.spec.fields[tenant])
     storage = settings.storage or old.spec.storage
-    return Wanted(sparse, fields, analyzer, passages, tenant, storage, settings.index or old.spec.index)
+    index = settings.index_choice or old.spec.index
+    return CollectionLayout(
+        sparse=sparse,
+        fields=fields,
+        analyzer=analyzer,
+        passage_tokens=None if passages is None else passages.tokens,
+        overlap=None if passages is None else passages.overlap,
+        tenant_field=tenant,
+        storage=storage,
+        index_class=index.size,
+        index=index.changes,
+    )
 
 
-def _can_copy(old: Target, encoder: Encoder, wanted: Wanted) -> bool:
-    """Whether the vectors of the old generation are those that the new one needs."""
-    spec = make_spec(encoder.info, wanted)
+def _can_copy(old: Collection, encoder: Encoder, layout: CollectionLayout) -> bool:
+    """Whether the new generation can reuse the vectors of the old one."""
+    spec = make_spec(encoder.info, layout)
     return (
         old.properties.get("space_id") == encoder.info.space_id
         and old.spec.dim == spec.dim
         and old.spec.storage in ("fp32", spec.storage)
         and (spec.sparse != "lexical" or old.spec.sparse == "lexical")
-        and wanted.passages is not None
-        and wanted.passages.resolve(encoder.tokenizer) == old.passages
+        and layout.passages is not None
+        and layout.passages.resolve(encoder.tokenizer) == old.passages
     )
 
 
-def _check_sources(store: Store, old: Target, corpora: Corpora | None) -> None:
+def _check_sources(store: Store, old: Collection, corpora: Corpora | None) -> None:
     if not corpora:
         raise UsageError(
-            f"The vectors of {old.alias!r} cannot be kept, so that its documents are encoded again: "
-            "name the corpus."
+            f"The vectors of {old.alias!r} cannot be reused, so its documents must be encoded again. "
+            "Name the corpus."
         )
     named = sum(store.count(old.name, Compare("source", "==", source)) for source in corpora)
     others = store.count(old.name) - named
     if others > 0:
         raise UsageError(
-            f"{others:,} rows of {old.alias!r} are of other sources than {', '.join(sorted(corpora))}. "
-            "Name the corpus of each source, or they would be lost."
+            f"{others:,} rows of {old.alias!r} belong to sources other than {', '.join(sorted(corpora))} "
+            "and would be lost. Name the corpus of each source."
         )
 
 
-def _open_building(store: Store, alias: str, encoder: Encoder, wanted: Wanted) -> Target:
-    """The generation that an interrupted reindex began, if it was to be the same; else a new one."""
-    spec = make_spec(encoder.info, wanted)
+def _open_building(store: Store, alias: str, encoder: Encoder, layout: CollectionLayout) -> Collection:
+    """The unfinished generation of an interrupted reindex, if it has the same layout; else a new one."""
+    spec = make_spec(encoder.info, layout)
     names = generation_names(store, alias)
-    passages = settings_json((wanted.passages or PassageSettings()).resolve(encoder.tokenizer))
+    passages = settings_json((layout.passages or PassageSettings()).resolve(encoder.tokenizer))
     for name in names:
         target = load_target(store, alias, name)
         if target.properties.get("state") != BUILDING:
@@ -205,37 +219,42 @@ def _open_building(store: Store, alias: str, encoder: Encoder, wanted: Wanted) -
             return target
         store.drop(name)
     last = generation_number(alias, names[-1]) or 0
-    return create_generation(store, alias, last + 1, encoder, wanted, point=False)
+    return create_generation(store, alias, last + 1, encoder, layout, point=False)
 
 
 class Build:
-    """Fills the new generation, and catches up with what has changed as often as it is asked to."""
+    """Fills the new generation; each call of `catch_up` applies what has changed since."""
 
     def __init__(
-        self, store: Store, encoder: Encoder, old: Target, new: Target, reporter: Reporter, stop: Stop
+        self, store: Store, encoder: Encoder, old: Collection, new: Collection, reporter: Reporter, stop: Stop
     ) -> None:
         self.store, self.encoder, self.old, self.new = store, encoder, old, new
         self.reporter, self.stop = reporter, stop
         self.tally = Tally()
 
     def catch_up(self, lock: WriteLock | None) -> None:
-        """Brings the new generation level. lock: held, where nothing may change meanwhile."""
+        """Brings the new generation up to date. lock: set if this run holds the lock, so nothing can change.
+
+        Raises DeletesWithheldError, DriftError, LockedError.
+        """
         raise NotImplementedError
 
-    def prove(self) -> int:
-        """The rows of the new generation. Raises DriftError where they are not what they should be."""
+    def verified_count(self) -> int:
+        """The number of rows of the new generation. Raises DriftError if it is wrong."""
         raise NotImplementedError
 
     def stopped(self) -> bool:
         return self.tally.stopped is not None
 
-    def check_misfits(self, misfits: int, of: int, guard: MaxDelete | None) -> None:
-        """Documents that the old generation serves and the new one rejected would be gone with the swap.
-        A declaration that fits none of them is a slip, however few they are."""
-        if guard is None and misfits == of:
+    def check_rejected(self, rejected: int, total: int, guard: MaxDelete | None) -> None:
+        """Raises DeletesWithheldError if the swap would lose too many documents that were rejected.
+
+        Without a guard, rejecting all of them is a mistake in the declaration, however few they are.
+        """
+        if guard is None and rejected == total:
             guard = MaxDelete(count=0)
-        if misfits and (reason := (guard or MaxDelete()).refuses(misfits, of)):
-            self.refuse(misfits, f"{misfits:,} documents that are served now were rejected: {reason}")
+        if reason := (guard or MaxDelete()).refusal(rejected, total):
+            self.refuse(rejected, f"{rejected:,} documents of the current generation were rejected: {reason}")
 
     def refuse(self, documents: int, reason: str) -> NoReturn:
         self.tally.deletes_withheld = documents
@@ -254,18 +273,18 @@ class Build:
         )
 
 
-class Encode(Build):
-    """From the corpora: a sync of each into the new generation."""
+class EncodeBuild(Build):
+    """Fills the new generation from the corpora, with a sync of each source."""
 
     def __init__(
         self,
         store: Store,
         encoder: Encoder,
-        old: Target,
-        new: Target,
+        old: Collection,
+        new: Collection,
         reporter: Reporter,
         stop: Stop,
-        settings: SyncSettings,
+        settings: ReindexOptions,
         corpora: Corpora,
     ) -> None:
         super().__init__(store, encoder, old, new, reporter, stop)
@@ -276,10 +295,8 @@ class Encode(Build):
         tally.scanned = tally.unchanged = tally.quarantined = 0
         for source, open_corpus in self.corpora.items():
             corpus = open_corpus()
-            settings = replace(
-                self.settings, source=source, passages=None, force=False, max_delete=MaxDelete(percent=100)
-            )
-            run = Run(self.store, self.encoder, self.new, settings, "sync", self.reporter, self.stop, lock)
+            settings = SyncOptions(source=source, max_delete="100%", max_errors=self.settings.max_errors)
+            run = Run(self.store, self.encoder, self.new, settings, self.reporter, self.stop, lock)
             summary = run.over(corpus)
             tally.scanned += summary.scanned
             tally.unchanged += summary.unchanged
@@ -294,52 +311,51 @@ class Encode(Build):
                 return
             if not summary.count_ok:
                 raise DriftError(
-                    f"The counts of generation {self.new.generation} are not right; it does not serve."
+                    f"The row counts of generation {self.new.generation} are wrong; the alias was not moved. "
+                    "Run reindex again."
                 )
             self._check_losses(corpus, run)
 
     def _check_losses(self, corpus: Corpus, run: Run) -> None:
-        """What the old generation has and the corpus has not would be gone with the swap."""
-        listing = Listing(self.store, self.old.name, run.planner)
-        guard = self.settings.max_delete
-        withheld = why_withheld(corpus, run.planner, listing, added=0, guard=guard)
-        if withheld:
-            self.refuse(listing.documents, kept_because(listing.documents, withheld))
+        """Raises DeletesWithheldError if the swap would lose too many documents of the old generation."""
+        unseen, guard = UnseenRows(self.store, self.old.name, run.planner), self.settings.guard
+        if message := unseen.withheld_message(corpus, guard):
+            self.refuse(unseen.documents, message)
         if run.tally.quarantined:
-            self.check_misfits(*self._misfits(run.planner), guard)
+            self.check_rejected(*self._count_rejected(run.planner), guard)
 
-    def _misfits(self, planner: Planner) -> tuple[int, int]:
-        """How many documents of the old generation the corpus has and the new one has not; of how many."""
-        there = SeenKeys()
+    def _count_rejected(self, planner: Planner) -> tuple[int, int]:
+        """Counts the old documents that are in the corpus but not in the new generation, and all old ones."""
+        new_keys = SeenKeys()
         for row in self.store.scan(self.new.name, rows_of(planner), ["ordinal"]):
-            there.add(bytes.fromhex(key_of_passage(row["passage_id"])))
-        misfits = documents = 0
+            new_keys.add(bytes.fromhex(key_of_passage(row["passage_id"])))
+        rejected = documents = 0
         for row in self.store.scan(self.old.name, rows_of(planner), ["ordinal"]):
             key = key_of_passage(row["passage_id"])
             documents += row["ordinal"] == 0
-            misfits += row["ordinal"] == 0 and key in planner and bytes.fromhex(key) not in there
-        return misfits, documents
+            rejected += row["ordinal"] == 0 and key in planner and bytes.fromhex(key) not in new_keys
+        return rejected, documents
 
-    def prove(self) -> int:
+    def verified_count(self) -> int:
         return self.store.count(self.new.name)
 
 
-class Copy(Build):
-    """From the old generation: rows and vectors, with the declared fields out of the metadata."""
+class CopyBuild(Build):
+    """Copies rows and vectors from the old generation; takes the declared fields from the metadata."""
 
     def __init__(
         self,
         store: Store,
         encoder: Encoder,
-        old: Target,
-        new: Target,
+        old: Collection,
+        new: Collection,
         reporter: Reporter,
         stop: Stop,
-        guard: MaxDelete | None,
+        settings: ReindexOptions,
     ) -> None:
         super().__init__(store, encoder, old, new, reporter, stop)
-        self.guard, self.expected = guard, 0
-        self._told: set[str] = set()
+        self.settings, self.expected = settings, 0
+        self._reported: set[str] = set()
 
     def catch_up(self, lock: WriteLock | None) -> None:
         self.tally.scanned = self.tally.quarantined = self.expected = 0
@@ -353,25 +369,30 @@ class Copy(Build):
                 if self._stopping(lock):
                     return
         self._copy(part)
+        if self._stopping(lock):
+            return
         self._drop_surplus()
-        self.check_misfits(self.tally.quarantined, self.tally.scanned, self.guard)
+        self.check_rejected(self.tally.quarantined, self.tally.scanned, self.settings.guard)
 
     def _stopping(self, lock: WriteLock | None) -> bool:
         if lock is not None:
             lock.check()
-        if self.stop():
+        most = self.settings.max_errors
+        if most is not None and self.tally.quarantined > most:
+            self.tally.stopped = Exit.STOPPED
+        elif self.stop():
             self.tally.stopped = self.stop.exit
         return self.tally.stopped is not None
 
     def _copy(self, ids: Sequence[str]) -> None:
-        """Those of these rows that the new generation has not, or has as they were."""
-        told = ["doc_hash", "passages"]
-        wanted = self.store.get(self.old.name, ids, told)
-        there = self.store.get(self.new.name, ids, told)
+        """Copies those of these rows that the new generation lacks or holds in an outdated state."""
+        compared = ["doc_hash", "passages"]
+        old = self.store.get(self.old.name, ids, compared)
+        new = self.store.get(self.new.name, ids, compared)
         different = [
             i
-            for i, row in wanted.items()
-            if i not in there or not row["doc_hash"] or any(row[name] != there[i][name] for name in told)
+            for i, row in old.items()
+            if i not in new or not row["doc_hash"] or any(row[name] != new[i][name] for name in compared)
         ]
         rows: list[Row] = []
         for passage_id, stored in self.store.get(self.old.name, different, row_fields(self.old.spec)).items():
@@ -382,47 +403,45 @@ class Copy(Build):
             self.store.upsert(self.new.name, rows)
         self.tally.passages += len(rows)
         self.tally.added += sum(row.ordinal == 0 for row in rows)
-        self.expected += len(wanted) - (len(different) - len(rows))
+        self.expected += len(old) - (len(different) - len(rows))
         self.reporter.progress(Progress(self.tally.scanned, self.tally.passages))
 
     def _converted(self, row: Row) -> Row | None:
-        """The row of the new generation; None (and the document rejected) where a field has a value of
-        another type than declared."""
+        """The row for the new generation; None for a rejected document, whose field has the wrong type."""
         try:
-            document = Document(row.doc_id, row.text, row.title, row.metadata)
-            fields = declared(document, self.new.spec.fields, self.new.spec.tenant)
+            fields = declared(row, self.new.spec.fields, self.new.spec.tenant)
         except ValueError as error:
             if row.ordinal == 0:
                 self.tally.quarantined += 1
-                if row.passage_id not in self._told:  # in the pass before
-                    self._told.add(row.passage_id)
+                if row.passage_id not in self._reported:  # by an earlier pass
+                    self._reported.add(row.passage_id)
                     self.reporter.rejected(Rejected(Place(self.old.name), str(error), doc_id=row.doc_id))
             return None
         return replace(row, fields=fields, sparse=row.sparse if self.new.spec.sparse == "lexical" else None)
 
     def _drop_surplus(self) -> None:
-        """Rows that the old generation has no more."""
+        """Deletes the rows that are no longer in the old generation."""
         part: list[str] = []
         surplus: list[str] = []
         for row in self.store.scan(self.new.name, None, ["ordinal"]):
             part.append(row["passage_id"])
             if len(part) == READ_ROWS:
-                surplus += self._gone(part)
+                surplus += self._missing_from_old(part)
                 part = []
-        surplus += self._gone(part)
+        surplus += self._missing_from_old(part)
         if surplus:
             self.store.delete(self.new.name, surplus)
 
-    def _gone(self, ids: Sequence[str]) -> list[str]:
-        there = self.store.get(self.old.name, ids, ["ordinal"])
-        return [i for i in ids if i not in there]
+    def _missing_from_old(self, ids: Sequence[str]) -> list[str]:
+        rows = self.store.get(self.old.name, ids, ["ordinal"])
+        return [i for i in ids if i not in rows]
 
-    def prove(self) -> int:
+    def verified_count(self) -> int:
         self.store.flush(self.new.name)
         count = self.store.count(self.new.name)
         if count != self.expected:
             raise DriftError(
-                f"Generation {self.new.generation} has {count:,} rows, {self.expected:,} were expected; "
-                "it does not serve. Run reindex again."
+                f"Generation {self.new.generation} has {count:,} rows, but {self.expected:,} were expected; "
+                "the alias was not moved. Run reindex again."
             )
         return count

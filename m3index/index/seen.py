@@ -1,4 +1,4 @@
-"""Which documents a pass has met: their 128-bit keys and nothing else."""
+"""The 128-bit keys of the documents seen in a pass over the corpus."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _EMPTY = bytes(_WIDTH)
 
 
 class SeenKeys:
-    """A set of 16-byte digests in one byte array, by open addressing.
+    """A set of 16-byte digests in one byte array with open addressing.
 
-    24 to 48 bytes a key (a Python set of bytes takes about 110); twice that for the moment in
-    which the table grows.
+    Takes 24 to 48 bytes per key (a Python set of bytes takes about 110), and twice that while the table
+    grows.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class SeenKeys:
         return self._table[at : at + _WIDTH] == key
 
     def add(self, key: bytes) -> bool:
-        """Adds a key; False where it was there already."""
+        """Adds a key; returns False if it was already there."""
         at = self._find(key)
         if self._table[at : at + _WIDTH] == key:
             return False
@@ -40,7 +40,7 @@ class SeenKeys:
         return True
 
     def __iter__(self) -> Iterator[bytes]:
-        """In no order; the set must not change meanwhile."""
+        """Yields the keys in no particular order; do not change the set while iterating."""
         for at in range(0, len(self._table), _WIDTH):
             key = bytes(self._table[at : at + _WIDTH])
             if key != _EMPTY:
@@ -51,8 +51,8 @@ class SeenKeys:
         return len(self._table)
 
     def _find(self, key: bytes) -> int:
-        """Where the key is, or the empty slot where it belongs. The keys are digests: their first
-        bytes are as good a hash as any."""
+        """The position of the key or of the empty slot for it. Keys are digests, so their first bytes serve
+        as the hash."""
         table, end = self._table, len(self._table)
         at = int.from_bytes(key[:8], "little") % self._slots * _WIDTH
         while (slot := table[at : at + _WIDTH]) != _EMPTY and slot != key:

@@ -1,4 +1,4 @@
-"""What a collection is and how it fares: for people and for monitoring."""
+"""The state of a collection, for people and for monitoring."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from m3index.store.filter import Compare
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """A collection's state. documents and rows are strong counts; `unfinished` are documents that a
-    run left half written, which the next one does again. Times are ISO 8601 in UTC, None where it
-    never happened; index_class: with what was changed in it; `rate` is in tokens/s of the last larger run."""
+    """The state of a collection.
+
+    documents, rows: strongly consistent counts. unfinished: documents left half-written, which the next run
+    writes again. created, last_success, last_verified: ISO 8601 times in UTC; None if never. index_class:
+    with its changes. rate: tokens/s of the last run of 4,096 tokens or more.
+    """
 
     collection: str
     generation: int
@@ -47,7 +50,7 @@ class Status:
 
 
 def status(store: Store, alias: str) -> Status:
-    """Raises CollectionNotFoundError."""
+    """Reads the state of a collection. Raises CollectionNotFoundError."""
     target = find(store, alias)
     properties, spec = target.properties, target.spec
     holder = current_lease(store, target.name)

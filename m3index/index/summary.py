@@ -1,4 +1,4 @@
-"""What a run did, in the form of its last JSON line, and the exit code that follows from it."""
+"""The outcome of a run, or of a dry run, as in its last line of JSON, and the exit code."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from m3index.errors import Exit
+from m3index.errors import Exit, decide
 from m3index.index.plan import Change, Window
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The run summary. Counts of documents, except `passages` (written), `tokens` (encoded) and
-    `store_count` (rows of the collection; None where a run failed before it counted them)."""
+    """The run summary. Counts documents, except `passages` (written), `tokens` (encoded) and `store_count`
+    (rows of the collection; None if the run did not count them).
+
+    dry_run: nothing was written; `tokens` and `passages` are estimates and `seconds` is the encoding time at
+    the rate of the last run (None without one).
+    """
 
     command: str
     collection: str
@@ -28,10 +32,11 @@ class Summary:
     deletes_withheld: int
     passages: int
     tokens: int
-    seconds: float
-    generation: int
+    seconds: float | None
+    generation: int | None
     store_count: int | None
     count_ok: bool | None
+    dry_run: bool
     exit: int
 
     def to_json(self) -> dict[str, Any]:
@@ -40,11 +45,10 @@ class Summary:
 
 @dataclass(slots=True)
 class Tally:
-    """A summary in the making.
+    """The counts of a run in progress.
 
-    pending: documents met that are still to be written. row_delta: rows that this run added less those
-    that it removed. rows: rows that the collection should hold of the documents met. encoding_seconds:
-    in the encoder.
+    pending: documents that were read but not yet written. row_delta: rows added minus rows removed. rows: the
+    rows that the collection should hold of the documents read. encoding_seconds: time spent encoding.
     """
 
     scanned: int = 0
@@ -65,7 +69,7 @@ class Tally:
     started: float = field(default_factory=time.monotonic)
 
     def note(self, window: Window) -> None:
-        """Takes in what a window says without its documents being written."""
+        """Adds the counts of a window whose planned documents are not written yet."""
         self.scanned += window.scanned
         self.unchanged += window.unchanged
         self.rows += window.rows
@@ -73,7 +77,7 @@ class Tally:
 
     @property
     def finished(self) -> int:
-        """Documents that this run has done with."""
+        """The number of documents this run has finished."""
         return self.scanned - self.pending
 
     def count(self, change: Change) -> None:
@@ -86,14 +90,12 @@ class Tally:
                 self.metadata_only += 1
 
     def exit(self, count_ok: bool) -> Exit:
-        """The one place where the outcome of a run becomes its exit code: the gravest wins."""
-        if self.stopped is not None:
-            return self.stopped
-        if not count_ok:
-            return Exit.DRIFT
-        if self.deletes_withheld:
-            return Exit.DELETES_WITHHELD
-        return Exit.QUARANTINED if self.quarantined else Exit.OK
+        return decide(
+            stopped=self.stopped,
+            drift=not count_ok,
+            withheld=bool(self.deletes_withheld),
+            quarantined=bool(self.quarantined),
+        )
 
     def summary(
         self,
@@ -105,6 +107,7 @@ class Tally:
         *,
         count_ok: bool | None,
         exit_code: Exit | None = None,
+        dry_run: bool = False,
     ) -> Summary:
         return Summary(
             command=command,
@@ -124,5 +127,6 @@ class Tally:
             generation=generation,
             store_count=store_count,
             count_ok=count_ok,
+            dry_run=dry_run,
             exit=int(self.exit(count_ok is not False) if exit_code is None else exit_code),
         )

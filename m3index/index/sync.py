@@ -1,4 +1,4 @@
-"""A run over a corpus: what changed is encoded and written, and `sync` removes what has left.
+"""A run over a corpus: encodes and writes what changed and, for `sync`, removes what has left the corpus.
 
 documents -> changed ones -> passages -> batches -> (thread) encode -> write -> commit.
 """
@@ -9,14 +9,14 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import closing, contextmanager
 
 from m3index.encoder.base import Encoder
-from m3index.errors import Exit, M3IndexError
+from m3index.errors import SUCCESS, Exit, M3IndexError
 from m3index.index.batches import Batcher, Encoded
-from m3index.index.collection import Target, now, open_collection, settings_json
+from m3index.index.collection import Collection, now, open_collection, settings_json
 from m3index.index.lock import WriteLock, hold
+from m3index.index.options import IngestOptions, Never, Stop
 from m3index.index.plan import Corpus, Planner, Window, windows_of
 from m3index.index.prefetch import prefetch
-from m3index.index.prune import Listing, kept_because, rows_of, why_withheld
-from m3index.index.settings import Mode, Never, Stop, SyncSettings
+from m3index.index.prune import UnseenRows, rows_of
 from m3index.index.summary import Summary, Tally
 from m3index.index.tenant import tenant_of
 from m3index.index.write import remove, write
@@ -24,8 +24,10 @@ from m3index.progress import Progress, Reporter, Silent
 from m3index.store.base import Store
 from m3index.types import Document, Rejected
 
-RATE_TOKENS = 4_096  # fewer say nothing about the encoder's rate
-REPAIR = "Prove and mend it with `m3index verify --repair`."
+RATE_TOKENS = 4_096
+"""The minimum number of tokens from which a run measures the rate of the encoder."""
+
+REPAIR = "Check and repair the collection with `m3index verify --repair`."
 
 
 def sync(
@@ -33,34 +35,34 @@ def sync(
     encoder: Encoder,
     alias: str,
     corpus: Corpus,
-    settings: SyncSettings,
+    settings: IngestOptions,
     *,
-    mode: Mode = "sync",
     reporter: Reporter | None = None,
     stop: Stop | None = None,
 ) -> Summary:
-    """Brings the collection up to date with the corpus. `ingest` deletes nothing, `prune` only deletes.
+    """Brings the collection up to date with the corpus. `settings.mode`: `ingest` deletes nothing, `prune`
+    only deletes.
 
-    Raises the errors of the store, with what was done so far in their `summary`; LockedError,
-    MismatchError.
+    Raises LockedError, MismatchError, MissingHeadError, UsageError and StoreError; the `summary` of an error
+    during the run says what was done before it.
     """
-    with hold(store, alias, settings.retry_lock, f"m3index {mode}") as lock:
-        target = lock.lease(lambda: open_collection(store, alias, encoder, settings.wanted, settings.tenant))
-        run = Run(store, encoder, target, settings, mode, reporter or Silent(), stop or Never(), lock)
+    with hold(store, alias, settings.lock_seconds, f"m3index {settings.command}") as lock:
+        target = lock.lease(lambda: open_collection(store, alias, encoder, settings, settings.tenant_name))
+        run = Run(store, encoder, target, settings, reporter or Silent(), stop or Never(), lock)
         return run.over(corpus)
 
 
 def pipeline(
     windows: Iterable[Window], batcher: Batcher, stop: Callable[[], bool]
 ) -> Generator[Window | Encoded, None, None]:
-    """Reading, comparing and cutting run ahead in one thread, encoding in another; the caller writes."""
+    """Reads, compares and splits ahead in one thread and encodes in another; the caller writes."""
     batches = prefetch(batcher.pack(windows), depth=2)
     return prefetch(batcher.encode(batches, stop), depth=1)
 
 
-class Counted:
-    """A corpus that counts what is taken out of it. Reading is ahead of writing by some windows: the
-    share of these items that is finished is the share of the bytes read that a progress bar shows."""
+class CountingCorpus:
+    """Counts the items read from a corpus. Reading runs some windows ahead of writing, so a progress bar
+    shows the bytes read times the finished share of these items."""
 
     def __init__(self, corpus: Iterable[Document | Rejected]) -> None:
         self._corpus = corpus
@@ -79,24 +81,25 @@ class Run:
         self,
         store: Store,
         encoder: Encoder,
-        target: Target,
-        settings: SyncSettings,
-        mode: Mode,
+        target: Collection,
+        settings: IngestOptions,
         reporter: Reporter,
         stop: Stop,
         lock: WriteLock | None,
     ) -> None:
-        passages = settings.passages.resolve(encoder.tokenizer) if settings.passages else target.passages
-        self.store, self.target, self.settings, self.mode = store, target, settings, mode
+        passages = target.passages
+        if settings.passages is not None:
+            passages = settings.passages.resolve(encoder.tokenizer, passages)
+        self.store, self.target, self.settings, self.mode = store, target, settings, settings.mode
         self.encoder_name = encoder.info.name
         self.reporter, self.stop, self.lock = reporter, stop, lock
         self.passages = passages
-        self.tenant = tenant_of(target.spec, target.alias, settings.tenant)
+        self.tenant = tenant_of(target.spec, target.alias, settings.tenant_name)
         self.planner = self.new_planner()
         self.batcher = Batcher(store, target, encoder, settings.source, passages)
         self.tally = Tally()
         self.rows_before = 0
-        self.expected: int | None = None  # rows of the source, where the listing has shown others
+        self.expected: int | None = None  # rows of the source, if the listing differed from the tally
 
     def new_planner(self) -> Planner:
         target, settings = self.target, self.settings
@@ -112,9 +115,9 @@ class Run:
         )
 
     def over(self, corpus: Corpus) -> Summary:
-        """The whole run: write what changed, remove what has left, count."""
+        """Performs the whole run: writes what changed, removes what has left the corpus, and counts."""
         with self.accounted():
-            total, items = corpus.total_bytes, Counted(corpus)
+            total, items = corpus.total_bytes, CountingCorpus(corpus)
             for _ in self.write_changes(items):
                 self.progress(int(corpus.bytes_read * self.tally.finished / max(items.count, 1)), total)
             for error in corpus.read_errors:
@@ -124,7 +127,7 @@ class Run:
 
     @contextmanager
     def accounted(self) -> Iterator[None]:
-        """Counts the rows before, and gives an error what was done until then."""
+        """Counts the rows before the run, and adds the summary so far to an error."""
         try:
             self.rows_before = self.store.count(self.target.name)
             yield
@@ -133,15 +136,15 @@ class Run:
             raise
 
     def write_changes(self, items: Iterable[Document | Rejected]) -> Iterator[None]:
-        """The pipeline; yields after each window that was read and each batch that was written."""
+        """Runs the pipeline; yields after each window read and each batch written."""
         only_keys = self.mode == "prune"
         windows = (self.planner.window(part, only_keys=only_keys) for part in windows_of(items))
         with closing(pipeline(windows, self.batcher, self.ending)) as encoded:
-            for done in encoded:
-                if isinstance(done, Window):
-                    self._note(done)
+            for item in encoded:
+                if isinstance(item, Window):
+                    self._note(item)
                 else:
-                    self._commit(done)
+                    self._commit(item)
                 yield
                 if self.ending():
                     return
@@ -152,15 +155,16 @@ class Run:
             self._quarantine(rejected)
 
     def _commit(self, batch: Encoded) -> None:
-        """Writes a batch; only then its documents count."""
+        """Writes a batch and counts its documents."""
         tally = self.tally
-        refused = {r.key: r for r in write(self.store, self.target.name, [r for _, r in batch.documents])}
-        for planned, rewrite in batch.documents:
+        writes = [document_write for _, document_write in batch.documents]
+        refused = {refusal.key: refusal for refusal in write(self.store, self.target.name, writes)}
+        for planned, document_write in batch.documents:
             if refusal := refused.get(planned.key):
                 self._quarantine(Rejected.of(planned.document, refusal.reason))
                 rows = 0 if refusal.removed else planned.rows
             else:
-                rows = len(rewrite.rows)
+                rows = len(document_write.rows)
                 tally.count(planned.change)
                 tally.passages += rows
             tally.rows += rows
@@ -182,7 +186,7 @@ class Run:
         )
 
     def ending(self) -> bool:
-        """Whether the run ends before the corpus does."""
+        """Whether the run must stop now. Raises LockedError if the lease is lost."""
         if self.lock is not None:
             self.lock.check()
         if self.tally.stopped is None and self.stop():
@@ -190,56 +194,52 @@ class Run:
         return self.tally.stopped is not None
 
     def _remove_absent(self, corpus: Corpus) -> None:
-        """Deletes what the corpus has no more, unless something speaks against it."""
+        """Removes the documents that have left the corpus, unless deletions are withheld."""
         if self.mode == "ingest" or self.ending():
             return
         self.reporter.stage("looking for documents that have left the corpus")
-        listing = Listing(self.store, self.target.name, self.planner)
-        kept = listing.rows_protected
-        withheld = why_withheld(
-            corpus, self.planner, listing, added=self.tally.added, guard=self.settings.max_delete
-        )
-        if withheld:
-            self.tally.deletes_withheld = listing.documents
-            self.reporter.warning(kept_because(listing.documents, withheld))
-            kept += listing.rows_unseen
+        unseen = UnseenRows(self.store, self.target.name, self.planner)
+        kept_rows = unseen.rows_protected
+        if message := unseen.withheld_message(corpus, self.settings.guard, added=self.tally.added):
+            self.tally.deletes_withheld = unseen.documents
+            self.reporter.warning(message)
+            kept_rows += unseen.rows
         else:
-            self._remove_unseen(listing)
-        if self.mode == "sync" and self.tally.stopped is None and listing.rows_seen != self.tally.rows:
-            self.expected = self.tally.rows + kept
-
-    def _remove_unseen(self, listing: Listing) -> None:
-        for documents in listing.unseen():
-            self.remove(documents)
-            if self.ending():
-                return
+            for documents in unseen.batches():
+                self.remove(documents)
+                if self.ending():
+                    break
+        if self.mode == "sync" and self.tally.stopped is None and unseen.rows_seen != self.tally.rows:
+            self.expected = self.tally.rows + kept_rows
 
     def remove(self, documents: Mapping[str, Sequence[int]]) -> None:
-        """Removes documents: key -> the ordinals that there are."""
+        """Removes documents, given as a mapping of keys to stored ordinals."""
         remove(self.store, self.target.name, self.target.spec, documents)
         self.tally.deleted += len(documents)
         self.tally.row_delta -= sum(map(len, documents.values()))
 
     def finish(self) -> Summary:
-        """Makes it durable, counts, and notes a success in the collection."""
+        """Flushes, counts the rows, and records a success in the collection."""
         self.store.flush(self.target.name)
-        for complaint in self.store.describe().get("warnings", ()):
-            self.reporter.warning(f"The database complains: {complaint} Rows may be lost. {REPAIR}")
+        for warning in self.store.describe().get("warnings", ()):
+            self.reporter.warning(f"The database reports: {warning} Rows may be lost. {REPAIR}")
         count = self.store.count(self.target.name)
         expected = self.rows_before + self.tally.row_delta
         count_ok = count == expected
         if not count_ok:
-            self.reporter.warning(f"The collection has {count:,} rows, {expected:,} were expected. {REPAIR}")
+            self.reporter.warning(
+                f"The collection has {count:,} rows, but {expected:,} were expected. {REPAIR}"
+            )
         elif self.expected is not None:
-            of_source = self.store.count(self.target.name, rows_of(self.planner))
-            count_ok = of_source == self.expected
+            source_rows = self.store.count(self.target.name, rows_of(self.planner))
+            count_ok = source_rows == self.expected
             if not count_ok:
                 self.reporter.warning(
-                    f"The collection has {of_source:,} rows of source {self.settings.source!r}, the corpus "
-                    f"comes to {self.expected:,}. {REPAIR}"
+                    f"The collection has {source_rows:,} rows of source {self.settings.source!r}, but the "
+                    f"corpus yields {self.expected:,}. {REPAIR}"
                 )
         summary = self._summary(count, count_ok=count_ok)
-        if summary.exit in (Exit.OK, Exit.QUARANTINED):
+        if summary.exit in SUCCESS:
             self.store.set_properties(self.target.name, self._success())
         return summary
 

@@ -1,5 +1,5 @@
-"""Proves the index against the corpus: every document is cut and encoded again, and compared with its
-rows; every row must belong to a document. Repairs exactly what differs."""
+"""Verifies the index against the corpus: splits and encodes every document again, compares it with its rows,
+and looks for rows without a document. Can repair the differences."""
 
 from __future__ import annotations
 
@@ -13,36 +13,37 @@ from typing import Any
 import numpy as np
 
 from m3index.encoder.base import Encoder
-from m3index.errors import Exit, UsageError
+from m3index.errors import SUCCESS, DriftError, decide
 from m3index.index.batches import Batcher, Encoded
-from m3index.index.collection import Target, check, find, now
+from m3index.index.collection import Collection, check, find, now
 from m3index.index.lock import hold
-from m3index.index.plan import Change, Corpus, Planned, Planner, Window, windows_of
-from m3index.index.prune import MaxDelete, kept_because, rows_of
-from m3index.index.settings import Never, Stop, SyncSettings
+from m3index.index.options import CollectionLayout, Never, Stop, VerifyOptions
+from m3index.index.plan import Change, Corpus, DocumentChange, Planner, Window, windows_of
+from m3index.index.prune import rows_of, withheld_message
 from m3index.index.sync import pipeline
 from m3index.index.tenant import tenant_of
-from m3index.index.write import READ_ROWS, Rewrite, remove, row_fields, row_of, write
+from m3index.index.write import READ_ROWS, DocumentWrite, remove, row_fields, row_of, write
 from m3index.progress import Progress, Reporter, Silent
 from m3index.store.base import Store, StoredRow
-from m3index.store.halves import ROUNDOFF
+from m3index.store.half_precision import ROUNDOFF
 from m3index.types import Rejected, Row, SparseVector, Storage, key_of_passage, passage_key
 
 TOLERANCE = 1e-3
-"""How far the cosine of a stored and a new vector may be from 1, beside what a collection that keeps halves
-rounds off (5e-4 in fp16, 4e-3 in bf16). An encoder in bf16 against one in fp32 differs by about 1e-4,
-another text by more than 1e-2."""
+"""How far the cosine of a stored and a new vector may be from 1, in addition to the rounding error of a
+collection in half precision (5e-4 in fp16, 4e-3 in bf16). Between an encoder in bf16 and one in fp32 the
+cosine differs by about 1e-4, between different texts by more than 1e-2."""
 
-KEPT_DIFFERENCES = 1000
+MAX_DIFFERENCES = 1000
+"""The maximum number of differences in a `Verification`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One way in which the index is not what the corpus says.
+    """One difference between the index and the corpus.
 
-    kind: `missing`, `ghost` (a row or a document that should not be there), `hash`, `count` (the
-    number of passages), `text`, `metadata` (declared fields too), `vector`. ordinal: of the passage;
-    None where it is the whole document.
+    kind: `missing`, `ghost` (a row or a document that should not exist), `hash`, `count` (of passages),
+    `text`, `metadata` (including declared fields) or `vector`. ordinal: the passage; None for the whole
+    document.
     """
 
     kind: str
@@ -51,8 +52,8 @@ class Difference:
     detail: str
 
     def __str__(self) -> str:
-        where = f"{self.doc_id!r}" if self.ordinal is None else f"{self.doc_id!r}, passage {self.ordinal}"
-        return f"{self.kind}: {where}: {self.detail}"
+        passage = "" if self.ordinal is None else f", passage {self.ordinal}"
+        return f"{self.kind}: {self.doc_id!r}{passage}: {self.detail}"
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -66,8 +67,11 @@ class Difference:
 
 @dataclass(slots=True)
 class Verification:
-    """What a proof found. `checked`: documents of the slice that were compared; `differing`,
-    `repaired`: documents. `differences`: the first 1,000."""
+    """The result of a verification; iterating yields its differences.
+
+    checked: the number of documents compared. differing, repaired: numbers of documents. differences: the
+    first 1,000. ghosts_sought: False if the corpus was not read completely.
+    """
 
     collection: str
     encoder: str
@@ -88,6 +92,18 @@ class Verification:
     store_count: int = 0
     seconds: float = 0.0
     exit: int = 0
+
+    def __iter__(self) -> Iterator[Difference]:
+        return iter(self.differences)
+
+    def raise_for_differences(self) -> None:
+        """Raises DriftError if unrepaired differences remain."""
+        if self.differing > self.repaired:
+            kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.by_kind.items())
+            raise DriftError(
+                f"{self.differing - self.repaired:,} documents of {self.collection!r} differ from the corpus "
+                f"({kinds}). If the corpus is correct, verify with repair=True."
+            )
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -114,64 +130,52 @@ class Verification:
         }
 
 
-def parse_subset(text: str) -> tuple[int, int]:
-    """`3/64` -> (3, 64): the third of 64 slices. Raises UsageError."""
-    part, _, of = text.partition("/")
-    if part.isdecimal() and of.isdecimal() and 1 <= int(part) <= int(of):
-        return int(part), int(of)
-    raise UsageError(f"--subset takes a slice such as 3/64: {text!r} is none.")
-
-
 def verify(
     store: Store,
     encoder: Encoder,
     alias: str,
     corpus: Corpus,
-    settings: SyncSettings,
+    settings: VerifyOptions,
     *,
-    subset: tuple[int, int] = (1, 1),
-    repair: bool = False,
     tolerance: float = TOLERANCE,
-    found: Callable[[Difference], None] | None = None,
+    on_difference: Callable[[Difference], None] | None = None,
     reporter: Reporter | None = None,
     stop: Stop | None = None,
 ) -> Verification:
-    """Compares slice i of n (by the documents' keys) with the corpus, re-encoding it.
+    """Encodes a slice of the corpus again and compares it with the index. Holds the write lock.
 
-    found: called with each difference. repair: rewrites the documents that differ and removes ghosts,
-    within `settings.max_delete`. The exit is 15 where a difference remains. Holds the lock, so that no
-    run is taken for a fault.
+    on_difference: called with each difference. `settings.repair` rewrites documents that differ and removes
+    ghosts, within `max_delete`. The exit code is 15 if a difference remains. Raises CollectionNotFoundError,
+    LockedError, MismatchError, MissingHeadError, UsageError and StoreError.
     """
-    with hold(store, alias, settings.retry_lock, "m3index verify") as lock:
+    with hold(store, alias, settings.lock_seconds, "m3index verify") as lock:
         target = lock.lease(lambda: find(store, alias))
-        check(target, encoder.info, settings.wanted)
-        told, asked = reporter or Silent(), stop or Never()
-        proof = _Proof(store, encoder, target, settings, subset, repair, tolerance, found, told, asked)
-        return proof.over(corpus)
+        check(target, encoder.info, CollectionLayout())
+        reporter, stop = reporter or Silent(), stop or Never()
+        run = _Verifier(store, encoder, target, settings, tolerance, on_difference, reporter, stop)
+        return run.over(corpus)
 
 
-class _Proof:
+class _Verifier:
     def __init__(
         self,
         store: Store,
         encoder: Encoder,
-        target: Target,
-        settings: SyncSettings,
-        subset: tuple[int, int],
-        repair: bool,
+        target: Collection,
+        settings: VerifyOptions,
         tolerance: float,
-        found: Callable[[Difference], None] | None,
+        on_difference: Callable[[Difference], None] | None,
         reporter: Reporter,
         stop: Stop,
     ) -> None:
-        size = settings.passages.resolve(encoder.tokenizer) if settings.passages else target.passages
+        size = target.passages
         self.store, self.target, self.settings = store, target, settings
-        self.part, self.of = subset
-        self.repair, self.found = repair, found
+        self.part, self.of = settings.slice
+        self.repair, self.on_difference = settings.repair, on_difference
         self.tolerance, self.roundoff = tolerance, ROUNDOFF[target.spec.storage]
         self.reporter, self.stop = reporter, stop
         spec = target.spec
-        self.tenant = tenant_of(spec, target.alias, settings.tenant)
+        self.tenant = tenant_of(spec, target.alias, settings.tenant_name)
         self.planner = Planner(
             store,
             target.name,
@@ -183,7 +187,7 @@ class _Proof:
             force=True,
         )
         self.batcher = Batcher(store, target, encoder, settings.source, size)
-        self.expected: dict[str, int] = {}  # passages of the documents that differ
+        self.expected: dict[str, int] = {}  # number of passages of each document that differs
         label = "" if self.of == 1 else f"{self.part}/{self.of}"
         self.result = Verification(
             target.alias,
@@ -192,7 +196,7 @@ class _Proof:
             target.generation,
             storage=spec.storage,
             tenant_field=spec.tenant,
-            tenant=settings.tenant,
+            tenant=settings.tenant_name,
         )
 
     def over(self, corpus: Corpus) -> Verification:
@@ -205,13 +209,13 @@ class _Proof:
             self.store.flush(self.target.name)
         result.store_count = self.store.count(self.target.name)
         result.seconds = round(time.monotonic() - started, 3)
-        if stopped:
-            result.exit = int(self.stop.exit)
-        elif result.differing > result.repaired:
-            result.exit = int(Exit.DRIFT)
-        elif result.quarantined:
-            result.exit = int(Exit.QUARANTINED)
-        if result.exit in (Exit.OK, Exit.QUARANTINED) and result.ghosts_sought:
+        code = decide(
+            stopped=self.stop.exit if stopped else None,
+            drift=result.differing > result.repaired,
+            quarantined=bool(result.quarantined),
+        )
+        result.exit = int(code)
+        if code in SUCCESS and result.ghosts_sought:
             verified = f"{now()} {result.subset}".strip()
             self.store.set_properties(self.target.name, {"last_verified": verified})
         return result
@@ -219,19 +223,19 @@ class _Proof:
     def _in_slice(self, key: str) -> bool:
         return int(key[:8], 16) % self.of == self.part - 1
 
-    # -- the corpus against the index
+    # -- compare the corpus with the index
 
     def _compare_documents(self, corpus: Corpus) -> None:
         total = corpus.total_bytes
         windows = (self._slice(self.planner.window(part)) for part in windows_of(corpus))
         with closing(pipeline(windows, self.batcher, self.stop)) as encoded:
-            for done in encoded:
-                if isinstance(done, Window):
-                    self.result.scanned += done.scanned
-                    for rejected in done.rejected:
+            for item in encoded:
+                if isinstance(item, Window):
+                    self.result.scanned += item.scanned
+                    for rejected in item.rejected:
                         self._quarantine(rejected)
                 else:
-                    self._compare(done)
+                    self._compare(item)
                 self.reporter.progress(
                     Progress(self.result.scanned, self.result.passages, 0, corpus.bytes_read, total)
                 )
@@ -251,85 +255,87 @@ class _Proof:
     def _compare(self, batch: Encoded) -> None:
         ids = [
             passage_key(planned.key, ordinal)
-            for planned, rewrite in batch.documents
-            for ordinal in range(max(planned.stored, len(rewrite.rows)))
+            for planned, expected in batch.documents
+            for ordinal in range(max(planned.stored, len(expected.rows)))
         ]
         stored = self._read(ids)
-        wrong: list[Rewrite] = []
-        for planned, rewrite in batch.documents:
+        wrong: list[DocumentWrite] = []
+        for planned, expected in batch.documents:
             self.result.checked += 1
-            self.result.passages += len(rewrite.rows)
-            differences = list(self._differences(planned, rewrite, stored))
+            self.result.passages += len(expected.rows)
+            differences = list(self._differences(planned, expected, stored))
             if differences:
-                self.expected[planned.key] = len(rewrite.rows)
+                self.expected[planned.key] = len(expected.rows)
                 self._report(differences)
-                wrong.append(rewrite)
+                wrong.append(expected)
         if wrong and self.repair:
             refused = write(self.store, self.target.name, wrong)
             self.result.repaired += len(wrong) - len(refused)
 
     def _read(self, ids: Sequence[str]) -> dict[str, StoredRow]:
-        fields, found = row_fields(self.target.spec), {}
+        fields, rows = row_fields(self.target.spec), {}
         for start in range(0, len(ids), READ_ROWS):
-            found.update(self.store.get(self.target.name, ids[start : start + READ_ROWS], fields))
-        return found
+            rows.update(self.store.get(self.target.name, ids[start : start + READ_ROWS], fields))
+        return rows
 
     def _differences(
-        self, planned: Planned, rewrite: Rewrite, stored: Mapping[str, StoredRow]
+        self, planned: DocumentChange, expected: DocumentWrite, stored: Mapping[str, StoredRow]
     ) -> Iterator[Difference]:
         doc_id = planned.document.doc_id
-        if planned.change is Change.ADDED and not any(row.passage_id in stored for row in rewrite.rows):
+        if planned.change is Change.ADDED and not any(row.passage_id in stored for row in expected.rows):
             yield Difference("missing", doc_id, None, "the document is not in the index")
             return
-        for row in rewrite.rows:
-            found = stored.get(row.passage_id)
-            if found is None:
+        for row in expected.rows:
+            stored_row = stored.get(row.passage_id)
+            if stored_row is None:
                 yield Difference("missing", doc_id, row.ordinal, "the passage is not in the index")
             else:
-                yield from self._row_differences(row, row_of(row.passage_id, found, self.target.spec))
-        for ordinal in range(len(rewrite.rows), planned.stored):
+                yield from self._row_differences(row, row_of(row.passage_id, stored_row, self.target.spec))
+        for ordinal in range(len(expected.rows), planned.stored):
             if passage_key(planned.key, ordinal) in stored:
-                yield Difference("ghost", doc_id, ordinal, f"the document has {len(rewrite.rows)} passages")
+                yield Difference("ghost", doc_id, ordinal, f"the document has {len(expected.rows)} passages")
 
-    def _row_differences(self, wanted: Row, found: Row) -> Iterator[Difference]:
-        def differs(kind: str, detail: str) -> Difference:
-            return Difference(kind, wanted.doc_id, wanted.ordinal, detail)
+    def _row_differences(self, expected: Row, stored: Row) -> Iterator[Difference]:
+        def difference(kind: str, detail: str) -> Difference:
+            return Difference(kind, expected.doc_id, expected.ordinal, detail)
 
-        if found.doc_hash != wanted.doc_hash:
-            yield differs("hash", f"{found.doc_hash or 'none (half written)'}, should be {wanted.doc_hash}")
-        if found.passages != wanted.passages:
-            yield differs("count", f"{found.passages} passages, should be {wanted.passages}")
-        if (found.title, found.text) != (wanted.title, wanted.text):
-            yield differs("text", "title or text are not those of the corpus")
-        if _described(found) != _described(wanted):
-            yield differs("metadata", "metadata or fields are not those of the corpus")
-        dense = float(np.dot(found.dense, wanted.dense))
+        if stored.doc_hash != expected.doc_hash:
+            detail = f"{stored.doc_hash or 'none (half-written)'}, should be {expected.doc_hash}"
+            yield difference("hash", detail)
+        if stored.passages != expected.passages:
+            yield difference("count", f"{stored.passages} passages, should be {expected.passages}")
+        if (stored.title, stored.text) != (expected.title, expected.text):
+            yield difference("text", "title or text differs from the corpus")
+        if _description(stored) != _description(expected):
+            yield difference("metadata", "metadata or a field differs from the corpus")
+        dense = float(np.dot(stored.dense, expected.dense))
         if not dense >= 1 - self.tolerance - self.roundoff:
-            yield differs("vector", f"the cosine of the dense vectors is {dense:.4f}")
-        if wanted.sparse is not None:
-            lexical = _cosine(found.sparse, wanted.sparse)
+            yield difference("vector", f"the cosine of the dense vectors is {dense:.4f}")
+        if expected.sparse is not None:
+            lexical = _cosine(stored.sparse, expected.sparse)
             if not lexical >= 1 - self.tolerance:
-                yield differs("vector", f"the cosine of the lexical weights is {lexical:.4f}")
+                yield difference("vector", f"the cosine of the lexical weights is {lexical:.4f}")
 
     def _report(self, differences: Sequence[Difference]) -> None:
-        """The differences of one document."""
+        """Records the differences of one document."""
         self.result.differing += 1
         for difference in differences:
             self.result.by_kind[difference.kind] = self.result.by_kind.get(difference.kind, 0) + 1
-            if len(self.result.differences) < KEPT_DIFFERENCES:
+            if len(self.result.differences) < MAX_DIFFERENCES:
                 self.result.differences.append(difference)
-            if self.found is not None:
-                self.found(difference)
+            if self.on_difference is not None:
+                self.on_difference(difference)
 
-    # -- the index against the corpus
+    # -- compare the index with the corpus
 
     def _find_ghosts(self, corpus: Corpus) -> None:
-        """Rows that belong to no document of the corpus."""
-        self.reporter.stage("looking for rows that belong to no document")
+        """Reports, and in a repair removes, the rows that belong to no document of the corpus."""
+        self.reporter.stage("looking for rows without a document")
         if not corpus.complete:
             self.result.ghosts_sought = False
             self.reporter.warning(
-                "The corpus could not be read whole: rows without a document were not sought."
+                "The corpus could not be read completely, so rows without a document were not checked. "
+                "Fix the corpus and verify again."
             )
             return
         ghosts: dict[str, list[int]] = {}
@@ -342,25 +348,25 @@ class _Proof:
                 continue
             rows.append((key, row["ordinal"], row["doc_id"]))
             if len(rows) == READ_ROWS:
-                self._sort_out(rows, ghosts, names)
+                self._add_ghosts(rows, ghosts, names)
                 rows = []
-        self._sort_out(rows, ghosts, names)
+        self._add_ghosts(rows, ghosts, names)
         for key, ordinals in ghosts.items():
-            whole = key not in self.planner
-            if whole:
+            if key not in self.planner:
                 self._report([Difference("ghost", names[key], None, "the corpus has no such document")])
             else:
-                told = "the document has fewer passages"
-                self._report([Difference("ghost", names[key], o, told) for o in sorted(ordinals)])
+                detail = "the document has fewer passages"
+                self._report([Difference("ghost", names[key], o, detail) for o in sorted(ordinals)])
         if self.repair:
             self._remove_ghosts(ghosts)
 
-    def _sort_out(
+    def _add_ghosts(
         self, rows: Sequence[tuple[str, int, str]], ghosts: dict[str, list[int]], names: dict[str, str]
     ) -> None:
-        asked = {key for key, ordinal, _ in rows if ordinal and key in self.planner}
-        found = self.store.get(self.target.name, [passage_key(key, 0) for key in asked], ["passages"])
-        passages = {key_of_passage(i): row["passages"] for i, row in found.items()} | self.expected
+        """Adds the ghosts among these rows to `ghosts` (key -> ordinals) and `names` (key -> document id)."""
+        keys = {key for key, ordinal, _ in rows if ordinal and key in self.planner}
+        first_rows = self.store.get(self.target.name, [passage_key(key, 0) for key in keys], ["passages"])
+        passages = {key_of_passage(i): row["passages"] for i, row in first_rows.items()} | self.expected
         for key, ordinal, doc_id in rows:
             ghost = ordinal >= passages.get(key, 1) if key in self.planner else True
             if ghost and not (key in self.expected and not self.repair):
@@ -368,29 +374,29 @@ class _Proof:
                 names[key] = doc_id
 
     def _remove_ghosts(self, ghosts: Mapping[str, Sequence[int]]) -> None:
-        whole = {key: ordinals for key, ordinals in ghosts.items() if key not in self.planner}
-        rest = [passage_key(k, o) for k, ordinals in ghosts.items() if k in self.planner for o in ordinals]
-        if rest:
-            self.store.delete(self.target.name, rest)
-            self.result.repaired += len(ghosts) - len(whole)
-        guard = self.settings.max_delete or MaxDelete()
-        refusal = guard.refuses(len(whole), len(self.planner.seen) // self.of + len(whole))
-        if refusal:
-            self.reporter.warning(kept_because(len(whole), refusal))
-        elif whole:
-            remove(self.store, self.target.name, self.target.spec, whole)
-            self.result.repaired += len(whole)
+        """Removes surplus passages, and whole documents within the guard."""
+        documents = {key: ordinals for key, ordinals in ghosts.items() if key not in self.planner}
+        surplus = [passage_key(k, o) for k, ordinals in ghosts.items() if k in self.planner for o in ordinals]
+        if surplus:
+            self.store.delete(self.target.name, surplus)
+            self.result.repaired += len(ghosts) - len(documents)
+        before = len(self.planner.seen) // self.of + len(documents)
+        if message := withheld_message(len(documents), before, self.settings.guard):
+            self.reporter.warning(message)
+        elif documents:
+            remove(self.store, self.target.name, self.target.spec, documents)
+            self.result.repaired += len(documents)
 
 
-def _described(row: Row) -> tuple[Any, ...]:
-    """What a row says about its document; arrays as lists, in which form they are read."""
+def _description(row: Row) -> tuple[Any, ...]:
+    """What a row says about its document, with arrays as lists, as the store returns them."""
     fields = {name: list(v) if isinstance(v, list | tuple) else v for name, v in row.fields.items()}
     metadata = json.loads(json.dumps(row.metadata))
     return row.doc_id, row.source, row.ordinal, metadata, fields
 
 
 def _cosine(a: SparseVector | None, b: SparseVector) -> float:
-    """Of two sparse vectors; 1 where both are empty."""
+    """The cosine of two sparse vectors; 1 if both are empty."""
     x, y = a.to_dict() if a is not None else {}, b.to_dict()
     if not x or not y:
         return float(not x and not y)

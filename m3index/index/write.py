@@ -1,7 +1,7 @@
-"""The order of writes that makes a crash harmless.
+"""Writes and removes documents in an order that makes a crash harmless.
 
-At any moment, for every document: no rows at all; or an ordinal 0 whose `passages` is at least the
-number of its rows, and whose `doc_hash` is empty unless the rows are exactly the document.
+At any moment, a document has either no rows, or a row with ordinal 0 whose `passages` is at least the number
+of its rows and whose `doc_hash` is empty unless the rows are exactly those of the document.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ READ_ROWS = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Rewrite:
-    """All rows of one document as they shall be, ordinal 0 first.
+class DocumentWrite:
+    """All rows of one document to write, starting with ordinal 0.
 
-    stored: how many ordinals the store may hold now, 0 where the document is new.
+    stored: the number of ordinals that the store may hold now; 0 for a new document.
     """
 
     key: str
@@ -29,65 +29,65 @@ class Rewrite:
     stored: int
 
     @property
-    def at_once(self) -> bool:
-        """One passage before and after: a single upsert is the whole change."""
+    def is_single(self) -> bool:
+        """Whether the document has one passage and had at most one, so that a single upsert is enough."""
         return len(self.rows) == 1 and self.stored <= 1
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A document that the store would not take. `removed`: its rows of before are gone too."""
+    """A document that the store refused. removed: its previous rows are removed as well."""
 
     key: str
     reason: str
     removed: bool
 
 
-def write(store: Store, name: str, rewrites: Sequence[Rewrite]) -> list[Refused]:
-    """Writes whole documents; returns those that the store refused (their neighbours are written).
+def write(store: Store, name: str, writes: Sequence[DocumentWrite]) -> list[Refused]:
+    """Writes whole documents; returns those that the store refused. The others are written.
 
-    A document refused at its first row stays as it was. One refused later is removed: half a
-    document would look like a whole one.
+    A document refused at its first row is unchanged. A document refused later is removed, because half of it
+    would look complete. Raises StoreError.
     """
     refused: dict[str, Refused] = {}
 
     def upsert(rows: Iterable[Row], *, begun: bool) -> None:
-        wanted = [row for row in rows if key_of_passage(row.passage_id) not in refused]
-        for key, reason in _upsert(store, name, wanted).items():
+        pending = [row for row in rows if key_of_passage(row.passage_id) not in refused]
+        for key, reason in _upsert(store, name, pending).items():
             refused[key] = Refused(key, reason, removed=begun)
 
-    larger = [r for r in rewrites if not r.at_once]
-    upsert((_mark(r.rows[0], max(r.stored, len(r.rows))) for r in larger), begun=False)
-    upsert((row for r in larger for row in r.rows[1:]), begun=True)
+    larger = [w for w in writes if not w.is_single]
+    upsert((_mark(w.rows[0], max(w.stored, len(w.rows))) for w in larger), begun=False)
+    upsert((row for w in larger for row in w.rows[1:]), begun=True)
     stale = [
-        passage_key(r.key, ordinal)
-        for r in larger
-        if r.key not in refused
-        for ordinal in range(len(r.rows), r.stored)
+        passage_key(w.key, ordinal)
+        for w in larger
+        if w.key not in refused
+        for ordinal in range(len(w.rows), w.stored)
     ]
     if stale:
         store.delete(name, stale)
-    upsert((r.rows[0] for r in larger), begun=True)
-    upsert((r.rows[0] for r in rewrites if r.at_once), begun=False)
-    broken = [r for r in larger if r.key in refused and refused[r.key].removed]
+    upsert((w.rows[0] for w in larger), begun=True)
+    upsert((w.rows[0] for w in writes if w.is_single), begun=False)
+    broken = [w for w in larger if w.key in refused and refused[w.key].removed]
     if broken:
-        _delete_ordinals(store, name, {r.key: range(max(r.stored, len(r.rows))) for r in broken})
+        _delete_ordinals(store, name, {w.key: range(max(w.stored, len(w.rows))) for w in broken})
     return list(refused.values())
 
 
 def remove(store: Store, name: str, spec: CollectionSpec, documents: Mapping[str, Sequence[int]]) -> None:
-    """Removes whole documents: key -> the ordinals that it has.
+    """Removes whole documents, given as a mapping of keys to stored ordinals. Raises StoreError.
 
-    Ordinal 0 is marked first and goes last, so that a document which comes back after a crash in
-    here is never taken for whole, and leaves no row behind.
+    Ordinal 0 is marked first and deleted last, so that after a crash the document is never taken for complete
+    and no row is left behind.
     """
     several = [key for key, ordinals in documents.items() if any(ordinals)]
     fields = row_fields(spec)
     for start in range(0, len(several), READ_ROWS):
         keys = several[start : start + READ_ROWS]
-        found = store.get(name, [passage_key(key, 0) for key in keys], fields)
+        first_rows = store.get(name, [passage_key(key, 0) for key in keys], fields)
         marks = []
-        for passage_id, stored in found.items():
+        for passage_id, stored in first_rows.items():
             last = max(documents[key_of_passage(passage_id)])
             marks.append(_mark(row_of(passage_id, stored, spec), max(stored["passages"], last + 1)))
         if marks:
@@ -96,6 +96,7 @@ def remove(store: Store, name: str, spec: CollectionSpec, documents: Mapping[str
 
 
 def _mark(first: Row, passages: int) -> Row:
+    """The first row of a document, marked as unfinished."""
     return replace(first, doc_hash="", passages=passages)
 
 
@@ -107,39 +108,40 @@ def _delete_ordinals(store: Store, name: str, documents: Mapping[str, Sequence[i
 
 
 def _upsert(store: Store, name: str, rows: Sequence[Row]) -> dict[str, str]:
-    """Upserts; returns the documents' keys that the store refused, with its reasons."""
+    """Upserts rows; returns the keys of the refused documents with the store's reasons."""
     refused: dict[str, str] = {}
     while rows:
         try:
             store.upsert(name, rows)
             break
         except RowRefusedError as error:
-            culprits = {key_of_passage(p) for p in error.passage_ids} & {
+            keys = {key_of_passage(p) for p in error.passage_ids} & {
                 key_of_passage(row.passage_id) for row in rows
             }
-            if not culprits:
+            if not keys:
                 raise
-            reasons = {key_of_passage(p): why for p, why in error.reasons.items()}
-            refused |= {key: reasons.get(key, str(error)) for key in culprits}
-            rows = [row for row in rows if key_of_passage(row.passage_id) not in culprits]
+            reasons = {key_of_passage(p): reason for p, reason in error.reasons.items()}
+            refused |= {key: reasons.get(key, str(error)) for key in keys}
+            rows = [row for row in rows if key_of_passage(row.passage_id) not in keys]
     return refused
 
 
-# ------------------------------------------------------------ rows as read, rows to write
+# ------------------------------------------------------------ stored rows and rows to write
 
 
 def row_fields(spec: CollectionSpec) -> list[str]:
-    """The fields that a whole row is made of."""
+    """The fields of a complete row."""
     base = ["doc_id", "ordinal", "source", "doc_hash", "passages", "title", "text", "metadata"]
     return [*base, *spec.fields, *vector_fields(spec)]
 
 
 def vector_fields(spec: CollectionSpec) -> list[str]:
+    """The vector fields that are written; the store computes those of BM25."""
     return ["dense", "lexical"] if spec.sparse == "lexical" else ["dense"]
 
 
 def row_of(passage_id: str, stored: StoredRow, spec: CollectionSpec) -> Row:
-    """A row read with `row_fields`, ready to be written back."""
+    """Turns a row read with `row_fields` into a row to write."""
     sparse: SparseVector | None = stored["lexical"] if spec.sparse == "lexical" else None
     return Row(
         passage_id=passage_id,

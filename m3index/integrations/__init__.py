@@ -1,1 +1,1 @@
-"""Thin adapters to the libraries that people use. Each needs that library (an extra of m3index)."""
+"""Adapters to other libraries. Each needs its library, an extra of m3index."""

@@ -6,17 +6,21 @@ from typing import Any
 
 from haystack import Document, component
 
-from m3index.api import DEFAULT_URI, Index
-from m3index.integrations.answers import metadata, search
+from m3index.api import Index
+from m3index.integrations.answers import metadata
+from m3index.options import changed
+from m3index.search.options import SearchOptions
+from m3index.store.options import DEFAULT_URI
 from m3index.types import DEFAULT_COLLECTION
 
 
 @component
 class M3Retriever:
-    """Both legs of a collection, fused by weighted reciprocal rank.
+    """Searches both legs of a collection, fused by weighted reciprocal rank.
 
-    Built of plain values, so that a pipeline with it can be written down; the collection is opened
-    by `warm_up` or the first run. Arguments as of the command line.
+    The arguments are plain values, so that pipelines can be saved; `warm_up` or the first run opens the
+    collection. search: options of `Index.search`, such as `{"k": 5, "where": {"lang": "en"}}`. Raises
+    UsageError for an invalid option.
     """
 
     def __init__(
@@ -24,48 +28,38 @@ class M3Retriever:
         collection: str = DEFAULT_COLLECTION,
         uri: str = DEFAULT_URI,
         encoder: str | None = None,
-        top_k: int = 10,
-        mode: str = "hybrid",
-        weights: dict[str, float] | None = None,
-        where: list[str] | None = None,
+        search: dict[str, Any] | None = None,
     ) -> None:
         self.collection = collection
         self.uri = uri
         self.encoder = encoder
-        self.top_k = top_k
-        self.mode = mode
-        self.weights = weights
-        self.where = where
+        self.search = search
+        self._options = changed(SearchOptions(), search or {})
         self._index: Index | None = None
 
     def warm_up(self) -> None:
-        """Opens the collection and loads its encoder."""
-        self._opened().encoder()
+        """Opens the collection and loads its encoder. Raises the errors of `Index`."""
+        self._opened().prepare()
 
     def close(self) -> None:
-        """Releases both."""
+        """Closes the collection and its encoder."""
         if self._index is not None:
             self._index.close()
             self._index = None
 
     @component.output_types(documents=list[Document])
-    def run(self, query: str, top_k: int | None = None, where: list[str] | None = None) -> dict[str, Any]:
-        result = search(
-            self._opened(),
-            query,
-            k=self.top_k if top_k is None else top_k,
-            mode=self.mode,
-            weights=self.weights,
-            where=(self.where if where is None else where) or (),
-        )
+    def run(self, query: str, search: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Searches for a query. search: options that override those of the component. Raises the errors of
+        `Index.search`."""
+        result = self._opened().search_with(query, changed(self._options, search or {}))
         return {
             "documents": [
                 Document(id=hit.passage_id, content=hit.text, meta=metadata(hit), score=hit.score)
-                for hit in result.hits
+                for hit in result
             ]
         }
 
     def _opened(self) -> Index:
         if self._index is None:
-            self._index = Index.open(self.collection, uri=self.uri, encoder=self.encoder)
+            self._index = Index(self.collection, uri=self.uri, encoder=self.encoder)
         return self._index

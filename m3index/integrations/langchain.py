@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
 from typing import Any
 
-from langchain_core.callbacks import CallbackManagerForRetrieverRun
+from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.retrievers import BaseRetriever
-from pydantic import ConfigDict
+from pydantic import ConfigDict, InstanceOf
 
 from m3index.encoder.load import load
 from m3index.encoder.model import ModelEncoder
-from m3index.integrations.answers import AnyIndex, metadata, search
+from m3index.integrations.answers import metadata
+from m3index.options import changed, keywords
+from m3index.search.options import SearchOptions
+from m3index.searchable import Searchable
 
 
 class M3Embeddings(Embeddings):
-    """Dense vectors of unit norm. model: preset, hub id, directory, or a model already loaded (share
-    one with M3SparseEmbedding)."""
+    """Dense vectors of unit norm. model: a preset, hub id, directory, or a loaded model (which can be
+    shared with M3SparseEmbedding). Raises ModelNotFoundError."""
 
     def __init__(self, model: str | ModelEncoder = "teacher") -> None:
         self.model = load(model) if isinstance(model, str) else model
@@ -33,37 +36,36 @@ class M3Embeddings(Embeddings):
 
 
 class M3Retriever(BaseRetriever):
-    """Both legs of a collection, fused by weighted reciprocal rank.
+    """Searches both legs of a collection, fused by weighted reciprocal rank: `M3Retriever(index, k=5)`.
 
-    index: an `Index`, or a `RemoteIndex` behind `m3index serve`. k: how many documents. mode, weights,
-    where: as of the command line; k and where can be given to `invoke` too.
+    index: an `Index`, or the result of `connect`. The options are those of `Index.search`; `invoke` takes
+    them too, for one query: `retriever.invoke("bees", where={"lang": "en"})`. Raises UsageError for an
+    invalid option.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    index: AnyIndex
-    k: int = 10
-    mode: str = "hybrid"
-    weights: Mapping[str, float] | None = None
-    where: Sequence[str] = ()
+    index: Searchable
+    options: InstanceOf[SearchOptions]  # checks itself
+
+    @keywords(SearchOptions)
+    def __init__(self, index: Searchable, options: SearchOptions) -> None:
+        super().__init__(index=index, options=options)
 
     def _get_relevant_documents(
         self,
         query: str,
         *,
         run_manager: CallbackManagerForRetrieverRun,  # noqa: ARG002  (LangChain's signature)
-        k: int | None = None,
-        where: Sequence[str] | None = None,
-        **_: Any,
+        **changes: Any,
     ) -> list[Document]:
-        result = search(
-            self.index,
-            query,
-            k=self.k if k is None else k,
-            mode=self.mode,
-            weights=self.weights,
-            where=self.where if where is None else where,
-        )
-        return [
-            Document(id=hit.passage_id, page_content=hit.text, metadata=metadata(hit)) for hit in result.hits
-        ]
+        """changes: options for this query. Raises UsageError for an unknown one."""
+        result = self.index.search_with(query, changed(self.options, changes))
+        return [Document(id=hit.passage_id, page_content=hit.text, metadata=metadata(hit)) for hit in result]
+
+    async def _aget_relevant_documents(
+        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **changes: Any
+    ) -> list[Document]:
+        """The same in a thread, so that the event loop is not blocked."""
+        sync = run_manager.get_sync()
+        return await asyncio.to_thread(self._get_relevant_documents, query, run_manager=sync, **changes)

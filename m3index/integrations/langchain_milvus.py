@@ -1,4 +1,4 @@
-"""langchain-milvus: the model's lexical weights as its `BaseSparseEmbedding`."""
+"""langchain-milvus: the lexical weights of a model as a `BaseSparseEmbedding`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from m3index.types import SparseRows
 
 
 class M3SparseEmbedding(BaseSparseEmbedding):
-    """Lexical weights by token id. model: as of M3Embeddings; it needs a lexical head."""
+    """Lexical weights by token id. model: as in M3Embeddings, with a lexical head. Raises
+    ModelNotFoundError."""
 
     def __init__(self, model: str | ModelEncoder = "teacher") -> None:
         self.model = load(model) if isinstance(model, str) else model

@@ -2,48 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
 
 from llama_index.core.retrievers import BaseRetriever
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
-from m3index.integrations.answers import AnyIndex, metadata, search
+from m3index.integrations.answers import metadata
+from m3index.options import keywords
+from m3index.search.options import SearchOptions
+from m3index.searchable import Searchable
 
 
 class M3Retriever(BaseRetriever):
-    """Both legs of a collection, fused by weighted reciprocal rank.
+    """Searches both legs of a collection, fused by weighted reciprocal rank: `M3Retriever(index, k=5)`.
 
-    index: an `Index`, or a `RemoteIndex` behind `m3index serve`. top_k: how many nodes. mode, weights,
-    where: as of the command line.
+    index: an `Index`, or the result of `connect`. The options are those of `Index.search`. Raises UsageError
+    for an invalid one.
     """
 
-    def __init__(
-        self,
-        index: AnyIndex,
-        top_k: int = 10,
-        mode: str = "hybrid",
-        weights: Mapping[str, float] | None = None,
-        where: Sequence[str] = (),
-    ) -> None:
+    @keywords(SearchOptions)
+    def __init__(self, index: Searchable, options: SearchOptions) -> None:
         super().__init__()
         self._index = index
-        self._top_k = top_k
-        self._mode = mode
-        self._weights = weights
-        self._where = where
+        self._options = options
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        result = search(
-            self._index,
-            query_bundle.query_str,
-            k=self._top_k,
-            mode=self._mode,
-            weights=self._weights,
-            where=self._where,
-        )
         return [
             NodeWithScore(
                 node=TextNode(id_=hit.passage_id, text=hit.text, metadata=metadata(hit)), score=hit.score
             )
-            for hit in result.hits
+            for hit in self._index.search_with(query_bundle.query_str, self._options)
         ]
+
+    async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        """The same in a thread, so that the event loop is not blocked."""
+        return await asyncio.to_thread(self._retrieve, query_bundle)

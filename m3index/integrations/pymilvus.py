@@ -19,10 +19,10 @@ from m3index.types import EncodedBatch, SparseRows
 
 
 class M3EmbeddingFunction:
-    """model_name: preset, hub id or directory. What the model has no head for is refused when asked.
+    """model_name: a preset, hub id or directory. batch_size: ignored, because batches are packed by tokens.
 
-    batch_size is taken and has no effect: batches are packed by tokens. A text over the model's limit
-    is a UsageError, never cut.
+    Raises UsageError for a text over the model's limit (it is never cut), MissingHeadError for vectors that
+    the model has no head for, and ModelNotFoundError.
     """
 
     def __init__(
@@ -37,7 +37,9 @@ class M3EmbeddingFunction:
         return_colbert_vecs: bool = False,
     ) -> None:
         if not normalize_embeddings:
-            raise UsageError("The vectors are of unit norm; normalize_embeddings=False is not offered.")
+            raise UsageError(
+                "normalize_embeddings=False is not supported: the vectors always have unit norm."
+            )
         self.model_name = model_name
         self.batch_size = batch_size
         self._return_dense = return_dense
@@ -52,7 +54,7 @@ class M3EmbeddingFunction:
 
     def encode_documents(self, documents: Sequence[str]) -> dict[str, Any]:
         """`dense`: a list of arrays (dim,); `sparse`: a CSR array (n, vocabulary); `colbert_vecs`: a list
-        of arrays (tokens - 1, width). Each only where it was asked for."""
+        of arrays (tokens - 1, width). Contains only the requested kinds."""
         return self._shaped(
             self._model.encode_documents(
                 documents, lexical=self._return_sparse, multi_vector=self._return_colbert_vecs
@@ -60,7 +62,7 @@ class M3EmbeddingFunction:
         )
 
     def encode_queries(self, queries: Sequence[str]) -> dict[str, Any]:
-        """Likewise, with the model's query prompt where it has one."""
+        """The same for queries, with the query prompt of the model if it has one."""
         return self._shaped(
             self._model.encode_queries(
                 queries, lexical=self._return_sparse, multi_vector=self._return_colbert_vecs
@@ -69,7 +71,7 @@ class M3EmbeddingFunction:
 
     @cached_property
     def dim(self) -> dict[str, int]:
-        """Widths by kind, of the kinds that the model has."""
+        """The widths of the kinds of vectors that the model has."""
         info = self._model.info
         widths = {"dense": info.dim}
         if info.multi_vector:

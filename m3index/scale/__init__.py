@@ -1,1 +1,1 @@
-"""Past one machine: Parquet shards of encoded passages, Ray Data, loading and bulk import."""
+"""Large corpora: Parquet shards of encoded passages, Ray Data, loading and bulk import."""

@@ -1,4 +1,4 @@
-"""A corpus as consecutive blocks of documents: a block is what becomes one shard."""
+"""Splits a corpus into consecutive blocks of documents. Each block becomes one shard."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Hashed:
 
 @dataclass(frozen=True, slots=True)
 class ShardKey:
-    """Which shard, and of what. content: digest of its documents' keys and hashes, in order."""
+    """The number of a shard and its contents. content: digest of the keys and hashes of its documents."""
 
     number: int
     content: str
@@ -38,21 +38,10 @@ class ShardKey:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """What becomes a shard."""
+    """The documents of one shard."""
 
     shard: ShardKey
     documents: list[Hashed]
-
-
-@dataclass(frozen=True, slots=True)
-class Worker:
-    """Which blocks are mine: every `of`-th, from `index`."""
-
-    index: int = 0
-    of: int = 1
-
-    def takes(self, number: int) -> bool:
-        return number % self.of == self.index
 
 
 def blocks(
@@ -61,12 +50,12 @@ def blocks(
     size: PassageSize,
     *,
     documents: int = DOCUMENTS,
-    rejected: Callable[[int, Rejected], None] = lambda _block, _item: None,
+    on_rejected: Callable[[int, Rejected], None] = lambda _block, _item: None,
 ) -> Iterator[Block]:
-    """The same corpus comes to the same blocks on any machine. rejected: is told the number of the block
-    in which a bad row lies.
+    """Splits a corpus into the same blocks on every machine. on_rejected: called with the number of the
+    current block and a bad row.
 
-    A repeated id stays in: which of the documents counts is known when all shards are loaded.
+    Repeated ids are kept: which of the documents counts is known only when all shards are loaded.
     """
     number = characters = 0
     kept: list[Hashed] = []
@@ -75,7 +64,7 @@ def blocks(
         if isinstance(item, Document) and (problem := _problem(item)):
             item = Rejected.of(item, problem)
         if isinstance(item, Rejected):
-            rejected(number, item)
+            on_rejected(number, item)
             continue
         hashed = Hashed(item, document_key(source, item.doc_id), doc_hash(item, size))
         digest.update(content_bytes(hashed.key, hashed.doc_hash))
@@ -90,12 +79,12 @@ def blocks(
 
 
 def content_bytes(key: str, doc_hash: str) -> bytes:
-    """What a document adds to the digest of its shard."""
+    """The part of a document in the digest of its shard."""
     return f"{key}{doc_hash}".encode()
 
 
 def _problem(document: Document) -> str | None:
-    """Why a document cannot be kept in Parquet; None where it can."""
+    """Why a document cannot be stored in Parquet; None if it can."""
     try:
         for part in (document.doc_id, document.title, document.text):
             part.encode()

@@ -1,8 +1,8 @@
-"""Shards -> a new generation by the server's own bulk import, for what is too much for upserts.
+"""Loads shards into a new generation with the server's bulk import, for amounts too large for upserts.
 
-Bulk import does not look for equal keys: only a new generation is loaded so, what is repeated is left out
-before, and a file is imported once. The journal in the folder of the files says which jobs were begun, so
-that a load which died goes on where it was.
+Bulk import does not detect equal keys. Therefore it only loads new generations, repeated documents are left
+out, and each file is imported once. The journal in the folder of the files records the jobs that were
+started, so that an interrupted load continues.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from dataclasses import dataclass
 
 from m3index.errors import StoreError, UsageError
 from m3index.files import Folder
-from m3index.index.collection import Target
+from m3index.index.collection import Collection
 from m3index.index.lock import hold
-from m3index.index.settings import Never, Stop
+from m3index.index.options import Never, Stop
 from m3index.index.summary import Summary, Tally
 from m3index.progress import Progress, Reporter, Silent
-from m3index.scale.load import LoadSettings, Shards, is_building, open_target, rejected_of, rows_for, serve
+from m3index.scale.load import Shards, is_building, open_target, rejected_of, rows_for, serve
+from m3index.scale.options import LoadOptions
 from m3index.scale.repeated import Repeated, documents_of, repeated
 from m3index.scale.shards import reading, rows_of
 from m3index.store.base import Store
@@ -30,7 +31,7 @@ from m3index.store.bulk import BulkFile, Importer
 from m3index.types import Rejected, Row
 
 FILE_BYTES = 900_000_000
-"""Uncompressed bytes after which a file ends; servers take files of up to some GB."""
+"""Uncompressed bytes after which a file ends; servers accept files of several GB."""
 
 JOB_FILES = 16
 JOBS_AT_ONCE = 4
@@ -39,7 +40,7 @@ _JOURNAL = "journal.json"
 
 @dataclass(frozen=True, slots=True)
 class BulkSettings:
-    """workers: shards that are rewritten at a time. poll: seconds between two looks at the jobs."""
+    """workers: number of shards converted in parallel. poll: seconds between checks of the jobs."""
 
     workers: int = 4
     poll: float = 5.0
@@ -51,83 +52,85 @@ def bulk_load(
     alias: str,
     folders: Sequence[Folder],
     files: Folder,
-    settings: LoadSettings,
+    settings: LoadOptions,
     bulk: BulkSettings | None = None,
     *,
     reporter: Reporter | None = None,
     stop: Stop | None = None,
 ) -> Summary:
-    """As `load.load` with `fresh`. files: a folder in the bucket that the server itself reads from.
+    """Like `load.load` with `fresh`. files: a folder in the bucket that the server reads from.
 
-    Raises StoreError where a job failed (a failed job leaves nothing behind; run again), UsageError where
-    `alias` has a collection and `settings.fresh` is not set.
+    Raises StoreError if a job fails (it leaves nothing behind; run again), UsageError if the collection
+    exists and `settings.fresh` is not set, and the errors of `load.load`.
     """
     reporter, stop, bulk = reporter or Silent(), stop or Never(), bulk or BulkSettings()
     shards = Shards.open(folders)
-    with hold(store, alias, settings.retry_lock, "m3index load --bulk") as lock:
+    with hold(store, alias, settings.lock_seconds, "m3index shards load --bulk") as lock:
         target = open_target(store, alias, shards, settings, lock)
         if not is_building(target):
             raise UsageError(
-                f"{alias!r} is there already, and bulk import goes into a new generation only: add --fresh."
+                f"{alias!r} exists, and bulk import can only fill a new generation. Add --fresh."
             )
         reporter.stage("looking for repeated documents")
-        again = repeated(shards.parts)
-        here = files.sub(target.properties["uuid"])
-        run = _Bulk(target, shards, again, here, importer, bulk, reporter, stop)
-        run.over()
+        duplicates = repeated(shards.parts)
+        folder = files.sub(target.properties["uuid"])
+        run = _BulkLoad(target, shards, duplicates, folder, importer, bulk, reporter, stop)
+        run.run()
         if run.tally.stopped is not None:
             return run.summary(None, count_ok=None)
         count = store.count(target.name)
         if count != run.tally.rows:
             reporter.warning(
-                f"Generation {target.generation} has {count:,} rows, {run.tally.rows:,} were imported: it "
-                "does not serve. Indexes may still be built: load again, which imports nothing twice."
+                f"Generation {target.generation} has {count:,} rows, but {run.tally.rows:,} were imported. "
+                "It does not serve. Its indexes may still be building: load again; nothing is imported twice."
             )
             return run.summary(count, count_ok=False)
         serve(store, target, shards, settings.keep)
         return run.summary(count, count_ok=True)
 
 
-class _Bulk:
+class _BulkLoad:
     def __init__(
         self,
-        target: Target,
+        target: Collection,
         shards: Shards,
-        again: Repeated,
+        duplicates: Repeated,
         files: Folder,
         importer: Importer,
         settings: BulkSettings,
         reporter: Reporter,
         stop: Stop,
     ) -> None:
-        self.target, self.shards, self.repeated, self.files = target, shards, again, files
+        self.target, self.shards, self.duplicates, self.files = target, shards, duplicates, files
         self.importer, self.settings = importer, settings
         self.reporter, self.stop = reporter, stop
         self.tally = Tally()
-        self._told = threading.Lock()
+        self._report_lock = threading.Lock()
 
-    def over(self) -> None:
+    def run(self) -> None:
         """Writes all files and imports them."""
         self.reporter.stage(f"writing files to import into {self.files}")
         written: dict[str, int] = {}
-        there = self.files.sizes()
+        existing = self.files.sizes()
         with ThreadPoolExecutor(self.settings.workers, thread_name_prefix="m3index-bulk") as pool:
-            for files, refused in pool.map(lambda i: self._shard(i, there), range(len(self.shards.parts))):
+            for files, rejected in pool.map(
+                lambda i: self._shard(i, existing), range(len(self.shards.parts))
+            ):
                 written |= files
-                self.tally.quarantined += refused
+                self.tally.quarantined += rejected
         self.tally.rows = self.tally.passages = sum(written.values())
-        self.tally.scanned = self.shards.documents - len(self.repeated)
+        self.tally.scanned = self.shards.documents - len(self.duplicates)
         self.tally.added = self.tally.scanned - self.tally.quarantined
         if self.tally.stopped is None:
             self._import(sorted(name for name, rows in written.items() if rows))
 
-    def _shard(self, index: int, there: Mapping[str, int]) -> tuple[dict[str, int], int]:
-        """Writes a shard's files, unless they are there. Their rows by name, and how many documents
-        were refused."""
-        told = f"{index:09d}.json"
-        if told in there and (line := self.files.read(told)):
-            known = json.loads(line)
-            return known["files"], known["refused"]
+    def _shard(self, index: int, existing: Mapping[str, int]) -> tuple[dict[str, int], int]:
+        """Writes the files of a shard, unless they exist. Returns their numbers of rows by name, and the
+        number of rejected documents."""
+        report_file = f"{index:09d}.json"
+        if report_file in existing and (line := self.files.read(report_file)):
+            report = json.loads(line)
+            return report["files"], report["refused"]
         if self.tally.stopped is not None or self.stop():
             self.tally.stopped = self.stop.exit
             return {}, 0
@@ -135,10 +138,10 @@ class _Bulk:
         rejected: list[Rejected] = []
         with reading(folder.shards, entry.file) as file:
             rows = (row for batch in file.iter_batches(batch_size=1024) for row in rows_of(batch))
-            documents = documents_of(rows, self.repeated.of_shard(index))
+            documents = documents_of(rows, self.duplicates.of_shard(index))
             files = self._write(index, self._good(documents, rejected), rejected)
-        self.files.write(told, json.dumps({"files": files, "refused": len(rejected)}).encode())
-        with self._told:
+        self.files.write(report_file, json.dumps({"files": files, "refused": len(rejected)}).encode())
+        with self._report_lock:
             for item in rejected:
                 self.reporter.rejected(item)
         return files, len(rejected)
@@ -179,17 +182,19 @@ class _Bulk:
         running: list[str] = []
         while waiting or running:
             while waiting and len(running) < JOBS_AT_ONCE and not self.stop():
-                running.append(journal.begin(waiting.pop(0)))
-            still = []
+                running.append(journal.start(waiting.pop(0)))
+            unfinished = []
             for job in map(self.importer.job, running):
                 if job.state == "failed":
                     journal.forget(job.job_id)
-                    raise StoreError(f"Import job {job.job_id} failed: {job.reason}. Nothing of it is kept.")
+                    raise StoreError(
+                        f"Import job {job.job_id} failed: {job.reason}. Nothing of it is kept; load again."
+                    )
                 if job.state == "running":
-                    still.append(job.job_id)
+                    unfinished.append(job.job_id)
                 else:
                     finished += 1
-            running = still
+            running = unfinished
             self.reporter.progress(Progress(finished, total=total, unit="jobs"))
             if self.stop() and not running:
                 self.tally.stopped = self.stop.exit
@@ -203,8 +208,8 @@ class _Bulk:
 
 
 class _Journal:
-    """Which jobs were begun. A job is written down before it is asked for, without its id, and after it
-    with; a load that died between the two finds the job among the server's own."""
+    """The jobs that were started. A job is recorded without its id before it is submitted, and with it
+    afterwards. After a crash between the two, the job is found in the server's list."""
 
     def __init__(self, folder: Folder, importer: Importer, collection: str) -> None:
         self._folder, self._importer, self._collection = folder, importer, collection
@@ -212,20 +217,20 @@ class _Journal:
         self._jobs: dict[str, str | None] = json.loads(data) if data else {}
         unknown = [key for key, job_id in self._jobs.items() if job_id is None]
         if unknown:
-            found = sorted(set(importer.jobs(collection)) - {j for j in self._jobs.values() if j})
-            if len(found) > 1:
+            unrecorded = sorted(set(importer.jobs(collection)) - {j for j in self._jobs.values() if j})
+            if len(unrecorded) > 1:
                 raise StoreError(
-                    f"{collection!r} is being imported into by somebody else ({', '.join(found)}). "
-                    f"Wait for that, delete {folder}, and load again."
+                    f"Another process is importing into {collection!r} ({', '.join(unrecorded)}). "
+                    f"Wait until it ends, delete {folder}, and load again."
                 )
-            if found:
-                self._jobs[unknown[0]] = found[0]
+            if unrecorded:
+                self._jobs[unknown[0]] = unrecorded[0]
             else:
                 del self._jobs[unknown[0]]
             self._save()
 
-    def begin(self, files: Sequence[str]) -> str:
-        """The id of the job for these files: the one that was begun once, or a new one."""
+    def start(self, files: Sequence[str]) -> str:
+        """The id of the job for these files: a recorded one, or a new one. Raises StoreError."""
         key = files[0]
         known = self._jobs.get(key)
         if known is not None:

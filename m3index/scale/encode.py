@@ -1,7 +1,7 @@
-"""Corpus -> shards: blocks of documents -> passages -> (thread) encode -> Parquet, with no store at all.
+"""Encodes a corpus into shards, without a store: documents -> passages -> (thread) encode -> Parquet.
 
-A run does only the shards that are missing, so that a run which was killed is simply begun again. Any number
-of workers may share a folder: worker i of n takes every n-th block.
+A run encodes only missing shards, so an interrupted run is simply started again. Any number of workers can
+share a folder: worker i of n takes every n-th block.
 """
 
 from __future__ import annotations
@@ -9,46 +9,33 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from typing import Any, TypeAlias
 
 from m3index.corpus.windows import PassageSettings, PassageSize, Tokenizer, windows
 from m3index.encoder.base import Encoder
-from m3index.errors import Exit, M3IndexError, MismatchError, MissingHeadError, StoppedError
+from m3index.errors import Exit, M3IndexError, MismatchError, MissingHeadError, StoppedError, decide
 from m3index.files import Folder, digest_of
+from m3index.index.options import Never, Stop
 from m3index.index.plan import Corpus
 from m3index.index.prefetch import prefetch
-from m3index.index.settings import Never, Stop
 from m3index.progress import Progress, Reporter, Silent
 from m3index.scale import blocks as in_blocks
-from m3index.scale.blocks import Block, Hashed, ShardKey, Worker
+from m3index.scale.blocks import Block, Hashed, ShardKey
 from m3index.scale.manifest import CorpusRecord, Entry, ShardFolder, ShardSink, digest_of_digests, shard_file
-from m3index.scale.shards import DenseType, Fingerprint, Writer
-from m3index.types import DEFAULT_SOURCE, Passage, Rejected, Row, SparseKind, passage_key
+from m3index.scale.options import EncodeOptions
+from m3index.scale.shards import Fingerprint, Writer
+from m3index.types import Passage, Rejected, Row, passage_key
 
 PIECE_TOKENS, PIECE_ROWS = 65_536, 1_024
-"""What is encoded in one call. Constants, so that a shard does not depend on how fast a machine is."""
-
-
-@dataclass(frozen=True, slots=True)
-class EncodeSettings:
-    """passages, sparse: None is the default for this encoder. block: documents of a shard.
-    max_errors: more bad rows than that end the run with exit 17."""
-
-    source: str = DEFAULT_SOURCE
-    passages: PassageSettings | None = None
-    sparse: SparseKind | None = None
-    dense: DenseType = "float32"
-    worker: Worker = field(default_factory=Worker)
-    block: int = in_blocks.DOCUMENTS
-    max_errors: int | None = None
+"""The limits of one encoder call. Constant, so that shards do not depend on the speed of the machine."""
 
 
 @dataclass(slots=True)
 class EncodeSummary:
-    """What a run did. shards: of the whole corpus. written, kept: of this worker's share; documents,
-    passages and tokens are those of the written ones."""
+    """The result of a run. shards: of the whole corpus. written, kept: of this worker's share. documents,
+    passages, tokens: of the written shards."""
 
     out: str
     encoder: str
@@ -68,12 +55,12 @@ class EncodeSummary:
 
 
 CutPassage: TypeAlias = tuple[Hashed, Passage, int]
-"""A document, one of its passages, and how many it has."""
+"""A document, one of its passages, and its number of passages."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Passages that are encoded in one call. last: nothing more comes for this shard."""
+    """Passages for one encoder call. last: whether it is the last piece of the shard."""
 
     shard: ShardKey
     passages: Sequence[CutPassage]
@@ -81,8 +68,8 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
-    """A part of a shard as rows, each with the tokens of its input (None where they are not known)."""
+class EncodedRows:
+    """A part of a shard as rows, each with the number of tokens of its input (None if unknown)."""
 
     shard: ShardKey
     rows: Sequence[Row]
@@ -90,8 +77,8 @@ class Encoded:
     last: bool
 
 
-def fingerprint_of(encoder: Encoder, settings: EncodeSettings) -> Fingerprint:
-    """How shards will be made. Raises MissingHeadError, UsageError for a size the model cannot take."""
+def fingerprint_of(encoder: Encoder, settings: EncodeOptions) -> Fingerprint:
+    """The fingerprint of new shards. Raises MissingHeadError, and UsageError for an unsupported size."""
     info = encoder.info
     sparse = settings.sparse or ("lexical" if info.lexical else "bm25")
     if sparse == "lexical" and not info.lexical:
@@ -106,42 +93,43 @@ def encode(
     corpus: Corpus,
     out: Folder,
     encoder: Encoder,
-    settings: EncodeSettings,
+    settings: EncodeOptions,
     *,
     reporter: Reporter | None = None,
     stop: Stop | None = None,
 ) -> EncodeSummary:
-    """Writes this worker's missing shards, and at the end what the corpus is.
+    """Writes the missing shards of this worker and, at the end, the record of the corpus.
 
-    Raises MismatchError where the folder holds shards of another encoder or other settings.
+    Raises MismatchError if the folder contains shards with another encoder or other settings,
+    MissingHeadError, StoppedError for too many bad rows, and UsageError.
     """
-    return _Run(out, encoder, settings, reporter or Silent(), stop or Never()).over(corpus)
+    return _Run(out, encoder, settings, reporter or Silent(), stop or Never()).run(corpus)
 
 
 class _Run:
     def __init__(
-        self, out: Folder, encoder: Encoder, settings: EncodeSettings, reporter: Reporter, stop: Stop
+        self, out: Folder, encoder: Encoder, settings: EncodeOptions, reporter: Reporter, stop: Stop
     ) -> None:
         self.encoder, self.settings, self.reporter, self.stop = encoder, settings, reporter, stop
         self.fingerprint = fingerprint_of(encoder, settings)
         self.folder = open_for(out, self.fingerprint)
         worker = f"{settings.worker.index}/{settings.worker.of}"
-        self.plan = Planned(self.folder, self.fingerprint, settings, self._rejected)
+        self.plan = ShardPlan(self.folder, self.fingerprint, settings, self._on_bad_row)
         self.summary = EncodeSummary(str(out), encoder.info.name, worker)
 
-    def over(self, corpus: Corpus) -> EncodeSummary:
+    def run(self, corpus: Corpus) -> EncodeSummary:
         started, summary = time.monotonic(), self.summary
         try:
             self._write_missing(corpus)
         except M3IndexError as error:
-            error.summary = self._ended(started, error.exit_code).to_json()
+            error.summary = self._finish(started, error.exit_code).to_json()
             raise
         if self.stop():
-            return self._ended(started, self.stop.exit)
+            return self._finish(started, self.stop.exit)
         self.folder.conclude(self.plan.record())
-        return self._ended(started, Exit.QUARANTINED if summary.quarantined else Exit.OK)
+        return self._finish(started, decide(quarantined=bool(summary.quarantined)))
 
-    def _ended(self, started: float, code: Exit) -> EncodeSummary:
+    def _finish(self, started: float, code: Exit) -> EncodeSummary:
         seconds = round(time.monotonic() - started, 3)
         shards, kept = self.plan.shards, self.plan.kept
         return replace(self.summary, shards=shards, kept=kept, seconds=seconds, exit=int(code))
@@ -156,13 +144,13 @@ class _Run:
                     self.summary.written += 1
                     self.summary.documents += entry.documents
         for error in corpus.read_errors:
-            self._rejected(error)
+            self._on_bad_row(error)
 
     def _pieces(self, missing: Iterable[Block]) -> Iterator[Piece]:
         for block in missing:
-            yield from cut(block, self.encoder.tokenizer, self.fingerprint.passages, self._rejected)
+            yield from cut(block, self.encoder.tokenizer, self.fingerprint.passages, self._on_bad_row)
 
-    def _encoded(self, pieces: Generator[Piece, None, None]) -> Iterator[Encoded]:
+    def _encoded(self, pieces: Generator[Piece, None, None]) -> Iterator[EncodedRows]:
         lexical = self.fingerprint.sparse == "lexical"
         with closing(pieces):
             for piece in pieces:
@@ -170,7 +158,9 @@ class _Run:
                     return
                 yield encode_piece(self.encoder, piece, self.settings.source, lexical=lexical)
 
-    def _counted(self, pieces: Iterable[Encoded], corpus: Corpus, total: int | None) -> Iterator[Encoded]:
+    def _counted(
+        self, pieces: Iterable[EncodedRows], corpus: Corpus, total: int | None
+    ) -> Iterator[EncodedRows]:
         summary = self.summary
         for piece in pieces:
             summary.passages += len(piece.rows)
@@ -179,34 +169,34 @@ class _Run:
             done = Progress(self.plan.documents, summary.passages, summary.tokens, corpus.bytes_read, total)
             self.reporter.progress(done)
 
-    def _rejected(self, rejected: Rejected) -> None:
+    def _on_bad_row(self, rejected: Rejected) -> None:
         self.summary.quarantined += 1
         self.reporter.rejected(rejected)
         check_errors(self.summary.quarantined, self.settings.max_errors)
 
 
-def check_errors(quarantined: int, most: int | None) -> None:
-    """Raises StoppedError for more bad rows than are allowed."""
-    if most is not None and quarantined > most:
-        raise StoppedError(f"More than {most:,} bad rows: stopped. Mend the corpus or raise --max-errors.")
+def check_errors(quarantined: int, limit: int | None) -> None:
+    """Raises StoppedError if there are more bad rows than the limit."""
+    if limit is not None and quarantined > limit:
+        raise StoppedError(f"There are more than {limit:,} bad rows. Correct them or raise --max-errors.")
 
 
-class Planned:
-    """One pass over the corpus: which blocks there are, and which of mine are missing.
+class ShardPlan:
+    """One pass over the corpus, which finds all blocks and those that this worker has to encode.
 
-    rejected: is told the bad rows of my blocks.
+    on_rejected: called with the bad rows of this worker's blocks.
     """
 
     def __init__(
         self,
         folder: ShardFolder,
         fingerprint: Fingerprint,
-        settings: EncodeSettings,
-        rejected: Callable[[Rejected], None],
+        settings: EncodeOptions,
+        on_rejected: Callable[[Rejected], None],
     ) -> None:
         self._folder, self._fingerprint, self._settings = folder, fingerprint, settings
         self._digest = fingerprint.digest
-        self._tell = rejected
+        self._on_rejected = on_rejected
         self._contents: list[str] = []
         self.documents = self.kept = 0
 
@@ -215,15 +205,16 @@ class Planned:
         return len(self._contents)
 
     def missing(self, corpus: Corpus) -> Iterator[Block]:
+        """The blocks whose shards are missing, for this worker."""
         worker, settings = self._settings.worker, self._settings
-        found = in_blocks.blocks(
+        all_blocks = in_blocks.blocks(
             corpus,
             settings.source,
             self._fingerprint.passages,
-            documents=settings.block,
-            rejected=lambda number, item: self._tell(item) if worker.takes(number) else None,
+            documents=settings.shard_documents,
+            on_rejected=lambda number, item: self._on_rejected(item) if worker.takes(number) else None,
         )
-        for block in found:
+        for block in all_blocks:
             shard = block.shard
             self._contents.append(shard.content)
             self.documents += shard.documents
@@ -235,37 +226,37 @@ class Planned:
                 yield block
 
     def record(self) -> CorpusRecord:
-        """What the corpus is, once the pass has ended."""
+        """The record of the corpus, after the pass."""
         content = digest_of_digests(self._contents)
         return CorpusRecord(self.shards, self.documents, content, self._fingerprint)
 
 
 def open_for(out: Folder, fingerprint: Fingerprint) -> ShardFolder:
-    """The folder to write to. Raises MismatchError where it holds shards that were made otherwise."""
+    """The folder to write to. Raises MismatchError if it contains shards with another fingerprint."""
     folder = ShardFolder(out)
     if any(entry.fingerprint != fingerprint.digest for entry in folder.entries.values()):
         record = folder.record()
         by = record.fingerprint.encoder.name if record else "another encoder"
         raise MismatchError(
-            f"{out} holds shards made by {by} with other settings. Name another folder, or delete this one."
+            f"{out} has shards made by {by} with other settings. Choose another folder, or delete this one."
         )
     return folder
 
 
 def cut(
-    block: Block, tokenizer: Tokenizer, size: PassageSize, rejected: Callable[[Rejected], None]
+    block: Block, tokenizer: Tokenizer, size: PassageSize, on_rejected: Callable[[Rejected], None]
 ) -> Iterator[Piece]:
-    """A block's passages in pieces. A block comes to the same pieces wherever it is cut."""
-    return in_pieces(block.shard, passages_of(block, tokenizer, size, rejected))
+    """The passages of a block in pieces, which are the same on every machine."""
+    return in_pieces(block.shard, passages_of(block, tokenizer, size, on_rejected))
 
 
 def passages_of(
-    block: Block, tokenizer: Tokenizer, size: PassageSize, rejected: Callable[[Rejected], None]
+    block: Block, tokenizer: Tokenizer, size: PassageSize, on_rejected: Callable[[Rejected], None]
 ) -> Iterator[CutPassage]:
-    by_place = iter(block.documents)
+    remaining = iter(block.documents)
     documents = (hashed.document for hashed in block.documents)
-    for document, passages in windows(documents, tokenizer, size.tokens, size.overlap, rejected):
-        hashed = next(h for h in by_place if h.document is document)
+    for document, passages in windows(documents, tokenizer, size.tokens, size.overlap, on_rejected):
+        hashed = next(h for h in remaining if h.document is document)
         for passage in passages:
             yield hashed, passage, len(passages)
 
@@ -282,9 +273,9 @@ def in_pieces(shard: ShardKey, passages: Iterable[CutPassage]) -> Iterator[Piece
     yield Piece(shard, piece, last=True)
 
 
-def encode_piece(encoder: Encoder, piece: Piece, source: str, *, lexical: bool) -> Encoded:
+def encode_piece(encoder: Encoder, piece: Piece, source: str, *, lexical: bool) -> EncodedRows:
     if not piece.passages:
-        return Encoded(piece.shard, [], [], piece.last)
+        return EncodedRows(piece.shard, [], [], piece.last)
     batch = encoder.encode_ids([passage.token_ids for _, passage, _ in piece.passages], lexical=lexical)
     rows = [
         Row(
@@ -303,11 +294,11 @@ def encode_piece(encoder: Encoder, piece: Piece, source: str, *, lexical: bool) 
         )
         for i, (hashed, passage, count) in enumerate(piece.passages)
     ]
-    return Encoded(piece.shard, rows, batch.tokens.tolist(), piece.last)
+    return EncodedRows(piece.shard, rows, batch.tokens.tolist(), piece.last)
 
 
-def write_shard(folder: ShardSink, fingerprint: Fingerprint, pieces: Iterable[Encoded]) -> Entry | None:
-    """Writes one shard out of all its pieces; None (and no shard) where they end before the last one."""
+def write_shard(folder: ShardSink, fingerprint: Fingerprint, pieces: Iterable[EncodedRows]) -> Entry | None:
+    """Writes a shard from all its pieces. Returns None, and writes no shard, if the last one is missing."""
     try:
         return _write(folder, fingerprint, pieces)
     except _UnfinishedError:
@@ -315,14 +306,14 @@ def write_shard(folder: ShardSink, fingerprint: Fingerprint, pieces: Iterable[En
 
 
 class _UnfinishedError(Exception):
-    """The pieces of a shard ended too early: its file must not take its place."""
+    """The last piece of a shard is missing, so its file must be discarded."""
 
 
 def _total(tokens: Sequence[int | None]) -> int:
     return sum(t for t in tokens if t is not None)
 
 
-def _write(folder: ShardSink, fingerprint: Fingerprint, pieces: Iterable[Encoded]) -> Entry:
+def _write(folder: ShardSink, fingerprint: Fingerprint, pieces: Iterable[EncodedRows]) -> Entry:
     pieces = iter(pieces)
     piece = next(pieces)
     shard = piece.shard

@@ -1,7 +1,7 @@
-"""Collection -> the same shards: for a rebuild, a move to another Milvus, or another index type.
+"""Exports a collection as shards: for a rebuild, a move to another Milvus, or another index type.
 
-The documents go by their keys, so that an export which was interrupted is taken up, and a later one of the
-same collection does only what has changed.
+The documents are sorted by key, so an interrupted export continues, and a later export of the same collection
+writes only shards that have changed.
 """
 
 from __future__ import annotations
@@ -15,28 +15,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from m3index.errors import DriftError, Exit
+from m3index.errors import DriftError, decide
 from m3index.files import Folder
-from m3index.index.collection import Target, find
-from m3index.index.settings import Never, Stop
+from m3index.index.collection import Collection, find
+from m3index.index.options import Never, Stop
 from m3index.index.write import READ_ROWS, row_fields, row_of
 from m3index.progress import Progress, Reporter, Silent
 from m3index.scale import blocks
 from m3index.scale.blocks import ShardKey, content_bytes
-from m3index.scale.encode import Encoded, open_for, write_shard
+from m3index.scale.encode import EncodedRows, open_for, write_shard
 from m3index.scale.manifest import CorpusRecord, digest_of_digests
-from m3index.scale.shards import DenseType, Fingerprint
+from m3index.scale.options import DenseType
+from m3index.scale.shards import Fingerprint
 from m3index.store.base import Store
 from m3index.store.filter import Compare
 from m3index.types import EncoderInfo, Row, key_of_passage, passage_key
 
-_LISTED = np.dtype([("key", "S32"), ("passages", np.int32), ("hash", "S65")])
-_LISTED_ROWS = 100_000
+_DOCUMENT = np.dtype([("key", "S32"), ("passages", np.int32), ("hash", "S65")])
+_CHUNK = 100_000
 
 
 @dataclass(frozen=True, slots=True)
 class ExportSummary:
-    """What a run did. rows: of the whole collection, as the shards have them."""
+    """The result of a run. rows: of the whole collection."""
 
     collection: str
     out: str
@@ -65,38 +66,38 @@ def export(
     reporter: Reporter | None = None,
     stop: Stop | None = None,
 ) -> ExportSummary:
-    """Writes every row of the collection. Raises DriftError where it holds half-written documents, or its
-    count is not that of its documents' passages."""
+    """Writes all rows of the collection. Raises DriftError if it has half-written documents or its row count
+    does not match its documents, CollectionNotFoundError, MismatchError, StoreError."""
     reporter, stop = reporter or Silent(), stop or Never()
     started = time.monotonic()
     target = find(store, alias)
     fingerprint = _fingerprint(target, dense)
     folder = open_for(out, fingerprint)
     reporter.stage("listing the documents")
-    listed = _documents(store, target)
-    rows, count = int(listed["passages"].sum()), store.count(target.name)
+    documents = _documents(store, target)
+    rows, count = int(documents["passages"].sum()), store.count(target.name)
     if rows != count:
         raise DriftError(
-            f"{alias!r} has {count:,} rows, and its documents say {rows:,}. Another run may be writing; else "
-            f"mend it with `m3index verify --repair -c {alias}`."
+            f"{alias!r} has {count:,} rows, but its documents have {rows:,} passages. If no other run is "
+            f"writing, repair it with `m3index verify --repair -c {alias}`."
         )
     contents, written, done = [], 0, 0
-    reporter.stage(f"exporting {len(listed):,} documents")
-    for number, first in enumerate(range(0, len(listed), block)):
-        part = listed[first : first + block]
+    reporter.stage(f"exporting {len(documents):,} documents")
+    for number, first in enumerate(range(0, len(documents), block)):
+        part = documents[first : first + block]
         shard = ShardKey(number, _content(part), len(part))
         contents.append(shard.content)
         if not stop() and not folder.finished(number, shard.content, fingerprint.digest):
             written += write_shard(folder, fingerprint, _pieces(store, target, shard, part)) is not None
         done += int(part["passages"].sum())
-        reporter.progress(Progress(first + len(part), done, total=len(listed)))
+        reporter.progress(Progress(first + len(part), done, total=len(documents)))
     if not stop():
         content = digest_of_digests(contents)
         spec = target.spec
         folder.conclude(
             CorpusRecord(
                 len(contents),
-                len(listed),
+                len(documents),
                 content,
                 fingerprint,
                 dict(spec.fields),
@@ -111,17 +112,17 @@ def export(
         shards=len(contents),
         written=written,
         kept=len(contents) - written,
-        documents=len(listed),
+        documents=len(documents),
         rows=rows,
         store_count=count,
         count_ok=True,
         seconds=round(time.monotonic() - started, 3),
-        exit=int(stop.exit if stop() else Exit.OK),
+        exit=int(decide(stopped=stop.exit if stop() else None)),
     )
 
 
-def _fingerprint(target: Target, dense: DenseType) -> Fingerprint:
-    """What the collection says of its encoder; the model's own limits are not among it."""
+def _fingerprint(target: Collection, dense: DenseType) -> Fingerprint:
+    """The fingerprint of the collection, which does not record the limits of the model itself."""
     properties, spec = target.properties, target.spec
     info = EncoderInfo(
         name=properties.get("encoder", ""),
@@ -136,23 +137,23 @@ def _fingerprint(target: Target, dense: DenseType) -> Fingerprint:
     return Fingerprint(info, spec.sparse, target.passages, dense)
 
 
-def _documents(store: Store, target: Target) -> NDArray[np.void]:
-    """Key, passages and hash of every document, by key."""
+def _documents(store: Store, target: Collection) -> NDArray[np.void]:
+    """Key, number of passages and hash of every document, sorted by key. Raises DriftError."""
     parts: list[NDArray[np.void]] = []
-    listed: list[tuple[str, int, str]] = []
+    documents: list[tuple[str, int, str]] = []
     unfinished = 0
     for row in store.scan(target.name, Compare("ordinal", "==", 0), ["passages", "doc_hash"]):
         unfinished += not row["doc_hash"]
-        listed.append((key_of_passage(row["passage_id"]), row["passages"], row["doc_hash"]))
-        if len(listed) == _LISTED_ROWS:
-            parts.append(np.array(listed, _LISTED))
-            listed = []
+        documents.append((key_of_passage(row["passage_id"]), row["passages"], row["doc_hash"]))
+        if len(documents) == _CHUNK:
+            parts.append(np.array(documents, _DOCUMENT))
+            documents = []
     if unfinished:
         raise DriftError(
-            f"{unfinished:,} documents of {target.alias!r} are half written: a run is under way or died. "
-            "Run the sync of their corpus to its end first."
+            f"{unfinished:,} documents of {target.alias!r} are half-written: a run is in progress or was "
+            "interrupted. Complete the sync of their corpus first."
         )
-    parts.append(np.array(listed, _LISTED))
+    parts.append(np.array(documents, _DOCUMENT))
     return np.sort(np.concatenate(parts), order="key")
 
 
@@ -163,18 +164,20 @@ def _content(part: NDArray[np.void]) -> str:
     return digest.hexdigest()
 
 
-def _pieces(store: Store, target: Target, shard: ShardKey, part: NDArray[np.void]) -> Iterator[Encoded]:
+def _pieces(
+    store: Store, target: Collection, shard: ShardKey, part: NDArray[np.void]
+) -> Iterator[EncodedRows]:
     ids = [passage_key(key.decode(), o) for key, passages, _ in part.tolist() for o in range(passages)]
     for start in range(0, len(ids), READ_ROWS):
         rows = _rows(store, target, ids[start : start + READ_ROWS])
-        yield Encoded(shard, rows, [None] * len(rows), last=start + READ_ROWS >= len(ids))
+        yield EncodedRows(shard, rows, [None] * len(rows), last=start + READ_ROWS >= len(ids))
 
 
-def _rows(store: Store, target: Target, ids: Sequence[str]) -> list[Row]:
-    found = store.get(target.name, ids, row_fields(target.spec))
-    if len(found) != len(ids):
+def _rows(store: Store, target: Collection, ids: Sequence[str]) -> list[Row]:
+    stored = store.get(target.name, ids, row_fields(target.spec))
+    if len(stored) != len(ids):
         raise DriftError(
-            f"{len(ids) - len(found):,} rows of {target.alias!r} went while they were read: another run is "
-            "writing. Export again when it has ended."
+            f"{len(ids) - len(stored):,} rows of {target.alias!r} were removed during the export: another "
+            "run is writing. Export again when it has ended."
         )
-    return [row_of(passage_id, found[passage_id], target.spec) for passage_id in ids]
+    return [row_of(passage_id, stored[passage_id], target.spec) for passage_id in ids]

@@ -1,7 +1,7 @@
-"""Shards -> collection, by upsert, with nothing encoded.
+"""Loads shards into a collection by upsert, without encoding.
 
-A new collection, or `fresh`, is filled as a generation without an alias, counted, and only then served. Every
-step may be repeated: what is in the collection already, with the same doc hash, is not written again.
+For a new collection, or with `fresh`, the load fills a generation without an alias, which serves once its
+rows are counted. Every step can be repeated: documents stored with the same hash are not written again.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from m3index.corpus.mapping import declared
 from m3index.errors import DriftError, Exit, M3IndexError, MissingHeadError, UsageError
 from m3index.files import Folder
 from m3index.index.collection import (
-    Target,
-    Wanted,
+    Collection,
     check,
     find,
     generation_names,
@@ -29,15 +28,16 @@ from m3index.index.collection import (
 )
 from m3index.index.generations import BUILDING, LIVE, drop_old
 from m3index.index.lock import WriteLock, hold, is_local
+from m3index.index.options import Columns, Never, Stop
 from m3index.index.plan import Change
-from m3index.index.settings import Never, Stop
 from m3index.index.summary import Summary, Tally
-from m3index.index.write import Rewrite, write
+from m3index.index.write import DocumentWrite, write
 from m3index.progress import Progress, Reporter, Silent
 from m3index.scale.manifest import CorpusRecord, Entry, ShardFolder, check_same_space
+from m3index.scale.options import LoadOptions
 from m3index.scale.repeated import Repeated, documents_of, repeated
 from m3index.scale.shards import Fingerprint, reading, rows_of
-from m3index.schema import CollectionSpec, IndexChoice
+from m3index.schema import CollectionSpec
 from m3index.store.base import Store
 from m3index.types import (
     Document,
@@ -45,7 +45,6 @@ from m3index.types import (
     Place,
     Rejected,
     Row,
-    SparseKind,
     Storage,
     key_of_passage,
     passage_key,
@@ -57,29 +56,9 @@ _LOADING = "loading"
 
 
 @dataclass(frozen=True, slots=True)
-class LoadSettings:
-    """None: as the shards or the collection have it; the indexes, that is, those of class small.
-
-    fresh: into a new generation even where there is a collection; `keep` older ones stay for `rollback`.
-    workers: how many shards are written at a time; None: 4 into a server, 1 into a local file.
-    """
-
-    fields: Mapping[str, FieldType] | None = None
-    sparse: SparseKind | None = None
-    analyzer: str | None = None
-    tenant_field: str | None = None
-    storage: Storage | None = None
-    index: IndexChoice | None = None
-    fresh: bool = False
-    keep: int = 1
-    workers: int | None = None
-    retry_lock: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
 class Shards:
-    """Complete folders of shards of one space, to be loaded together. `content` says what they hold;
-    fields, tenant, storage: those of the collections that they come from, if they do."""
+    """Complete folders of shards in one space, loaded together. content: digests of their contents. fields,
+    tenant, storage: of the collections they were exported from, if any."""
 
     parts: Sequence[tuple[ShardFolder, Entry]]
     fingerprint: Fingerprint
@@ -90,7 +69,8 @@ class Shards:
 
     @classmethod
     def open(cls, folders: Sequence[Folder]) -> Shards:
-        """Raises NotFoundError, DriftError where shards are missing, MismatchError for several spaces."""
+        """Raises NotFoundError, DriftError if shards are missing, MismatchError for several spaces, and
+        UsageError for several tenant fields."""
         opened = [ShardFolder(folder) for folder in folders]
         complete = [folder.complete() for folder in opened]
         records: list[CorpusRecord] = [record for record, _ in complete]
@@ -101,7 +81,7 @@ class Shards:
         if len(tenants) > 1:
             raise UsageError(
                 f"The shards come from collections with the tenant fields {' and '.join(sorted(tenants))}: "
-                "load them into collections of their own."
+                "load them into separate collections."
             )
         storages = {record.storage for record in records}
         return cls(
@@ -122,68 +102,65 @@ def load(
     store: Store,
     alias: str,
     folders: Sequence[Folder],
-    settings: LoadSettings,
+    settings: LoadOptions,
     *,
     reporter: Reporter | None = None,
     stop: Stop | None = None,
 ) -> Summary:
-    """Loads the shards of all these folders; the first of equal ids counts, in their order.
+    """Loads the shards of all folders, in order. Of documents with equal ids, the first counts.
 
-    The summary's exit is 15 where the count is not what it must be; a new generation then does not serve.
+    The exit code of the summary is 15 if the row count is wrong; a new generation then does not serve.
+    Raises LockedError, MismatchError, MissingHeadError, StoreError, and the errors of `Shards.open`.
     """
     reporter, stop = reporter or Silent(), stop or Never()
     shards = Shards.open(folders)
-    with hold(store, alias, settings.retry_lock, "m3index load") as lock:
+    with hold(store, alias, settings.lock_seconds, "m3index shards load") as lock:
         target = open_target(store, alias, shards, settings, lock)
         reporter.stage("looking for repeated documents")
-        again = repeated(shards.parts)
-        if len(again):
-            reporter.note(f"{len(again):,} documents are repeated; the first of each counts.")
-        run = _Load(store, target, shards, again, reporter, stop, lock)
+        duplicates = repeated(shards.parts)
+        if len(duplicates):
+            reporter.note(f"{len(duplicates):,} repeated documents are left out; the first of each counts.")
+        run = _Load(store, target, shards, duplicates, reporter, stop, lock)
         reporter.stage(f"loading {len(shards.parts):,} shards into generation {target.generation}")
-        return run.over(settings)
+        return run.run(settings)
 
 
-def open_target(store: Store, alias: str, shards: Shards, settings: LoadSettings, lock: WriteLock) -> Target:
-    """The collection to load into: the one in use, or a generation that is being built."""
-    made = shards.fingerprint
-    wanted = Wanted(
-        settings.sparse,
-        settings.fields,
-        settings.analyzer,
-        tenant_field=settings.tenant_field,
-        storage=settings.storage,
-        index=settings.index,
-    )
+def open_target(
+    store: Store, alias: str, shards: Shards, settings: LoadOptions, lock: WriteLock
+) -> Collection:
+    """The collection to load into: the current one, or a generation that is being built."""
+    fingerprint = shards.fingerprint
     in_use = store.resolve(alias) is not None
     if in_use:
         target = lock.lease(lambda: find(store, alias))
     if in_use and not settings.fresh:
-        check(target, made.encoder, wanted)
+        check(target, fingerprint.encoder, settings)
     else:
-        target = _building(store, alias, shards, wanted)
-    if target.spec.sparse == "lexical" and made.sparse != "lexical":
+        target = _building(store, alias, shards, settings)
+    if target.spec.sparse == "lexical" and fingerprint.sparse != "lexical":
         raise MissingHeadError(
-            f"The shards have no lexical weights, and {alias!r} needs them. Encode with --sparse lexical."
+            f"The shards have no lexical weights, which {alias!r} needs. Encode with --sparse lexical."
         )
     return target
 
 
-def _building(store: Store, alias: str, shards: Shards, wanted: Wanted) -> Target:
-    """The generation that an interrupted load of the same shards began; else a new one."""
-    fields = dict(shards.fields if wanted.fields is None else wanted.fields)
-    if wanted.tenant_field is None and shards.tenant is not None:
+def _building(store: Store, alias: str, shards: Shards, settings: LoadOptions) -> Collection:
+    """The generation that an interrupted load of the same shards started, or a new one."""
+    fields = dict(shards.fields if settings.declared is None else settings.declared)
+    if settings.tenant_field is None and shards.tenant is not None:
         fields.setdefault(shards.tenant, shards.fields[shards.tenant])
     kept = shards.storage if shards.storage in store.describe()["storages"] else None
-    wanted = replace(
-        wanted,
-        sparse=wanted.sparse or shards.fingerprint.sparse,
+    columns = Columns(
+        sparse=settings.sparse or shards.fingerprint.sparse,
         fields=fields,
-        tenant_field=wanted.tenant_field or shards.tenant,
-        storage=wanted.storage or kept,
+        analyzer=settings.analyzer,
+        tenant_field=settings.tenant_field or shards.tenant,
+        storage=settings.storage or kept,
+        index_class=settings.index_class,
+        index=settings.index,
     )
-    told = f"{shards.content} {wanted}"
-    marker = hashlib.blake2b(told.encode(), digest_size=16).hexdigest()
+    contents = f"{shards.content} {columns}"
+    marker = hashlib.blake2b(contents.encode(), digest_size=16).hexdigest()
     names = generation_names(store, alias)
     for name in names:
         target = load_target(store, alias, name)
@@ -192,18 +169,20 @@ def _building(store: Store, alias: str, shards: Shards, wanted: Wanted) -> Targe
                 return target
             store.drop(name)
     last = generation_number(alias, names[-1]) if names else 0
-    made = shards.fingerprint
-    target = new_generation(store, alias, (last or 0) + 1, made.encoder, made.passages, wanted, point=False)
+    fingerprint = shards.fingerprint
+    target = new_generation(
+        store, alias, (last or 0) + 1, fingerprint.encoder, fingerprint.passages, columns, point=False
+    )
     store.set_properties(target.name, {_LOADING: marker})
     return target
 
 
-def is_building(target: Target) -> bool:
+def is_building(target: Collection) -> bool:
     return target.properties.get("state") == BUILDING
 
 
-def serve(store: Store, target: Target, shards: Shards, keep: int) -> None:
-    """What is to be done once a collection has been loaded and counted: a new generation gets the alias."""
+def serve(store: Store, target: Collection, shards: Shards, keep: int) -> None:
+    """Marks a loaded and counted collection as live, and moves the alias to it if it is new."""
     done = {"last_success": now(), "settings": settings_json(shards.fingerprint.passages)}
     store.set_properties(target.name, done | {"state": LIVE})
     if is_building(target):
@@ -215,20 +194,20 @@ class _Load:
     def __init__(
         self,
         store: Store,
-        target: Target,
+        target: Collection,
         shards: Shards,
-        again: Repeated,
+        duplicates: Repeated,
         reporter: Reporter,
         stop: Stop,
         lock: WriteLock,
     ) -> None:
-        self.store, self.target, self.shards, self.repeated = store, target, shards, again
+        self.store, self.target, self.shards, self.duplicates = store, target, shards, duplicates
         self.reporter, self.stop, self.lock = reporter, stop, lock
         self.tally = Tally()
-        self._told = threading.Lock()
+        self._report_lock = threading.Lock()
         self._failed = False
 
-    def over(self, settings: LoadSettings) -> Summary:
+    def run(self, settings: LoadOptions) -> Summary:
         store, name, building = self.store, self.target.name, is_building(self.target)
         before = store.count(name)
         try:
@@ -243,8 +222,8 @@ class _Load:
         expected = self.tally.rows if building else before + self.tally.row_delta
         if count != expected:
             self.reporter.warning(
-                f"{self.target.alias!r} has {count:,} rows, {expected:,} were expected. "
-                + ("It does not serve; load again." if building else "Prove it with `m3index verify`.")
+                f"{self.target.alias!r} has {count:,} rows, but {expected:,} were expected. "
+                + ("It does not serve. Load again." if building else "Check it with `m3index verify`.")
             )
             return self._summary(count, count_ok=False)
         serve(store, self.target, self.shards, settings.keep)
@@ -260,7 +239,7 @@ class _Load:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def _ending(self) -> bool:
+    def _is_stopping(self) -> bool:
         self.lock.check()
         if self.tally.stopped is None and self.stop():
             self.tally.stopped = self.stop.exit
@@ -268,12 +247,14 @@ class _Load:
 
     def _shard(self, index: int) -> None:
         folder, entry = self.shards.parts[index]
-        skipped = self.repeated.of_shard(index)
-        if self._ending():
+        skipped = self.duplicates.of_shard(index)
+        if self._is_stopping():
             return
         with reading(folder.shards, entry.file) as file:
             if file.metadata.num_rows != entry.rows:
-                raise DriftError(f"{folder.shards}/{entry.file} has not the rows that its manifest says.")
+                raise DriftError(
+                    f"{folder.shards}/{entry.file} does not have the rows in its manifest. Encode it again."
+                )
             rows = (row for batch in file.iter_batches(batch_size=1024) for row in rows_of(batch))
             window: list[list[Row]] = []
             for document in documents_of(rows, skipped):
@@ -281,19 +262,19 @@ class _Load:
                 if sum(map(len, window)) >= WINDOW_ROWS:
                     self._write(window)
                     window = []
-                    if self._ending():
+                    if self._is_stopping():
                         return
             if window:
                 self._write(window)
 
     def _write(self, documents: Sequence[Sequence[Row]]) -> None:
-        """Writes those of these documents that the collection has not, or has otherwise."""
+        """Writes the documents that the collection lacks or has with another hash."""
         store, name = self.store, self.target.name
-        found = store.get(name, [rows[0].passage_id for rows in documents], ["doc_hash", "passages"])
+        existing = store.get(name, [rows[0].passage_id for rows in documents], ["doc_hash", "passages"])
         new, rejected, unchanged, unchanged_rows = [], [], 0, 0
         for rows in documents:
             first = rows[0]
-            stored = found.get(first.passage_id)
+            stored = existing.get(first.passage_id)
             if stored and stored["doc_hash"] == first.doc_hash:
                 unchanged += 1
                 unchanged_rows += len(rows)
@@ -304,10 +285,10 @@ class _Load:
                 rejected.append(rejected_of(rows, str(error)))
                 continue
             key = key_of_passage(first.passage_id)
-            new.append(Rewrite(key, written, stored["passages"] if stored else 0))
-        held = self._held([rewrite for rewrite in new if rewrite.stored])
+            new.append(DocumentWrite(key, written, stored["passages"] if stored else 0))
+        row_counts = self._row_counts([rewrite for rewrite in new if rewrite.stored])
         refused = {refusal.key: refusal for refusal in write(store, name, new)}
-        with self._told:
+        with self._report_lock:
             tally = self.tally
             tally.scanned += len(documents)
             tally.unchanged += unchanged
@@ -316,28 +297,30 @@ class _Load:
                 rows_now = len(rewrite.rows)
                 if refusal := refused.get(rewrite.key):
                     rejected.append(rejected_of(rewrite.rows, refusal.reason))
-                    rows_now = 0 if refusal.removed else held.get(rewrite.key, 0)
+                    rows_now = 0 if refusal.removed else row_counts.get(rewrite.key, 0)
                 else:
                     tally.count(Change.UPDATED if rewrite.stored else Change.ADDED)
                     tally.passages += rows_now
                 tally.rows += rows_now
-                tally.row_delta += rows_now - held.get(rewrite.key, 0)
+                tally.row_delta += rows_now - row_counts.get(rewrite.key, 0)
             for item in rejected:
                 tally.quarantined += 1
                 self.reporter.rejected(item)
-            told = Progress(tally.scanned, tally.passages, total=self.shards.documents - len(self.repeated))
-            self.reporter.progress(told)
+            progress = Progress(
+                tally.scanned, tally.passages, total=self.shards.documents - len(self.duplicates)
+            )
+            self.reporter.progress(progress)
 
-    def _held(self, changed: Sequence[Rewrite]) -> dict[str, int]:
-        """How many rows the collection really has of these documents."""
+    def _row_counts(self, changed: Sequence[DocumentWrite]) -> dict[str, int]:
+        """The number of rows that the collection actually has of each document."""
         if not changed:
             return {}
         ids = [passage_key(r.key, ordinal) for r in changed for ordinal in range(r.stored)]
-        held: dict[str, int] = {}
+        counts: dict[str, int] = {}
         for passage_id in self.store.get(self.target.name, ids, ["ordinal"]):
             key = key_of_passage(passage_id)
-            held[key] = held.get(key, 0) + 1
-        return held
+            counts[key] = counts.get(key, 0) + 1
+        return counts
 
     def _summary(self, count: int | None, *, count_ok: bool | None, exit_code: Exit | None = None) -> Summary:
         target, name = self.target, self.shards.fingerprint.encoder.name
@@ -347,17 +330,14 @@ class _Load:
 
 
 def rows_for(rows: Sequence[Row], spec: CollectionSpec) -> Sequence[Row]:
-    """A document as this collection takes it. ValueError where a declared field has another type."""
-    first = rows[0]
-    document = Document(first.doc_id, first.text, first.title, first.metadata)
-    fields = declared(document, spec.fields, spec.tenant)
+    """The rows of a document for this collection. Raises ValueError if a declared field has another type."""
+    fields = declared(rows[0], spec.fields, spec.tenant)
     lexical = spec.sparse == "lexical"
     return [replace(row, fields=fields, sparse=row.sparse if lexical else None) for row in rows]
 
 
 def rejected_of(rows: Sequence[Row], reason: str) -> Rejected:
-    first = rows[0]
-    document = Document(
-        first.doc_id, first.text, first.title, first.metadata, Place(f"source {first.source}")
-    )
-    return Rejected.of(document, reason)
+    first, place = rows[0], Place(f"source {rows[0].source}")
+    if not first.text.strip():  # a blank passage, which is not a valid Document
+        return Rejected(place, reason, doc_id=first.doc_id)
+    return Rejected.of(Document(first.doc_id, first.text, first.title, first.metadata, place), reason)

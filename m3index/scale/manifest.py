@@ -1,8 +1,8 @@
-"""What a folder of shards holds: one line for each finished shard, and one record of the whole corpus.
+"""The manifest of a folder of shards: one line for each finished shard, and one record of the whole corpus.
 
-Each shard has a manifest file of its own, so that any number of writers never meet. A shard counts once
-its line is there. `corpus.json` is written at the end of a pass over the corpus and has the digest of all
-its documents: the shards are complete when their lines come to that digest.
+Each shard has its own manifest file, so any number of writers do not conflict. A shard counts once its line
+exists. `corpus.json` is written at the end of a pass over the corpus, with the digest of all its documents:
+the shards are complete if their lines have the same digest.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from m3index.types import FieldType, Storage
 
 CORPUS = "corpus.json"
 _READERS = 16
-_PARTIAL_SECONDS = 86_400.0  # what a killed writer left is a day old before it is taken for that
+_PARTIAL_SECONDS = 86_400.0  # partial files older than this are remains of killed writers
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """The manifest line of a shard.
 
-    content: digest of its documents. fingerprint: digest of how they were encoded. tokens: None where
-    they are not known. size (in bytes), hash: of the file.
+    content: digest of its documents. fingerprint: digest of how they were encoded. tokens: None if
+    unknown. size (in bytes), hash: of the file.
     """
 
     shard: int
@@ -55,8 +55,8 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class CorpusRecord:
-    """What all shards together must be. content: digest of their digests, in order. fields, tenant,
-    storage: those of the collection that the shards come from; of a corpus there are none."""
+    """The record of all shards together. content: digest of their digests, in order. fields, tenant,
+    storage: of the collection that was exported; empty for a corpus."""
 
     shards: int
     documents: int
@@ -99,23 +99,23 @@ def digest_of_digests(contents: Iterable[str]) -> str:
 
 
 class ShardSink:
-    """Where shards are written to, whatever is there."""
+    """A folder to write shards to, without reading its contents."""
 
     def __init__(self, folder: Folder) -> None:
         self.folder = folder
         self.shards, self._lines = folder.sub("shards"), folder.sub("manifest")
 
     def finish(self, entry: Entry) -> None:
-        """Writes the line of a shard whose file is in its place."""
+        """Writes the line of a shard after its file."""
         self._lines.write(_line_file(entry.shard), entry.to_line())
 
     def unfinish(self, number: int) -> None:
-        """Takes the line of a shard away, before its file is replaced."""
+        """Deletes the line of a shard before its file is replaced."""
         self._lines.delete(_line_file(number))
 
 
 class ShardFolder(ShardSink):
-    """A folder of shards, as it was when it was opened."""
+    """A folder of shards, with its contents when it was opened."""
 
     def __init__(self, folder: Folder) -> None:
         super().__init__(folder)
@@ -126,7 +126,7 @@ class ShardFolder(ShardSink):
             self.entries = {e.shard: e for e in (Entry.from_line(line) for line in lines if line)}
 
     def finished(self, number: int, content: str, fingerprint: str) -> bool:
-        """Whether this shard is there, whole, and of this content."""
+        """Whether this shard is complete and has this content."""
         entry = self.entries.get(number)
         return (
             entry is not None
@@ -144,7 +144,7 @@ class ShardFolder(ShardSink):
         self.entries.pop(number, None)
 
     def conclude(self, record: CorpusRecord) -> None:
-        """Writes what the corpus is, and removes shards past its end (it was longer once)."""
+        """Writes the record of the corpus, and removes shards beyond its end, from a longer corpus."""
         for number in [n for n in self.entries if n >= record.shards]:
             self.unfinish(number)
             self.shards.delete(shard_file(number))
@@ -156,11 +156,12 @@ class ShardFolder(ShardSink):
         return None if data is None else CorpusRecord.from_json(json.loads(data))
 
     def complete(self) -> tuple[CorpusRecord, Sequence[Entry]]:
-        """The corpus and its shards in order. Raises NotFoundError, DriftError where any is missing."""
+        """The corpus and its shards in order. Raises NotFoundError without a record, DriftError if a shard is
+        missing."""
         record = self.record()
         if record is None:
             raise NotFoundError(
-                f"{self.folder} has no finished shards: no `m3index encode` has come to its end there."
+                f"{self.folder} has no complete set of shards. Run `m3index shards encode` to its end first."
             )
         digest = record.fingerprint.digest
         missing = [
@@ -173,22 +174,24 @@ class ShardFolder(ShardSink):
         entries = [self.entries[n] for n in range(record.shards) if n in self.entries]
         if missing or digest_of_digests(e.content for e in entries) != record.content:
             which = (
-                f"{len(missing):,} of {record.shards:,} shards are missing" if missing else "shards are old"
+                f"{len(missing):,} of {record.shards:,} shards are missing"
+                if missing
+                else "its shards are outdated"
             )
             raise DriftError(
-                f"{self.folder} is not complete: {which}. Run `m3index encode` again with the same corpus; "
-                "only what is missing is encoded."
+                f"{self.folder} is not complete: {which}. Run `m3index shards encode` again with the same "
+                "corpus; it encodes only missing shards."
             )
         return record, entries
 
 
 def check_same_space(records: Sequence[CorpusRecord]) -> Fingerprint:
-    """The fingerprint of folders that are loaded together. Raises MismatchError where they differ."""
+    """The fingerprint of folders that are loaded together. Raises MismatchError if they differ."""
     first = records[0].fingerprint
     for record in records[1:]:
         if record.fingerprint.digest != first.digest:
             raise MismatchError(
                 f"These shards were made by different encoders or settings ({first.encoder.name} and "
-                f"{record.fingerprint.encoder.name}); load them into different collections."
+                f"{record.fingerprint.encoder.name}). Load them into different collections."
             )
     return first

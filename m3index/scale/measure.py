@@ -1,4 +1,4 @@
-"""What a model does on this machine with this corpus, in a minute: `m3index bench`."""
+"""Measures the speed of a model on this machine with a corpus: `m3index models bench`."""
 
 from __future__ import annotations
 
@@ -70,13 +70,12 @@ _WORDS = [
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """texts and tokens are those that were encoded in `seconds`; a text is a passage.
+class Measurement:
+    """texts, tokens: what was encoded in `seconds`; a text is a passage.
 
-    tokens_p50, tokens_p95, tokens_max: lengths of the sample. tokenise_tokens_s: of the tokenizer alone,
-    with the windows. load_s: from nothing to the first vector. padded_tokens: how many tokens a
-    batch-of-32 encoder would have computed for each real one; here it is 1. peak_gib: of this process; the
-    memory of a GPU is not in it.
+    tokens_p50, tokens_p95, tokens_max: lengths in the sample. tokenise_tokens_s: of the tokenizer alone,
+    with windows. load_s: time to the first vector. padded_tokens: tokens that an encoder with batches of 32
+    would compute per real token; here it is 1. peak_gib: of this process, without GPU memory.
     """
 
     encoder: str
@@ -101,12 +100,12 @@ class Measured:
 
 
 def synthetic(seed: int = 0) -> Iterator[Document]:
-    """Texts in several scripts whose lengths are log-normal: a median of about 80 words, some of 1,500."""
-    dice = np.random.default_rng(seed)
+    """Texts in several scripts with log-normal lengths: a median of about 80 words, at most 1,500."""
+    random = np.random.default_rng(seed)
     number = 0
     while True:
-        words = int(np.clip(dice.lognormal(np.log(80), 0.9), 3, 1500))
-        yield Document(f"s{number}", " ".join(dice.choice(_WORDS, words)))
+        words = int(np.clip(random.lognormal(np.log(80), 0.9), 3, 1500))
+        yield Document(f"s{number}", " ".join(random.choice(_WORDS, words)))
         number += 1
 
 
@@ -119,8 +118,9 @@ def measure(
     device: str = "auto",
     precision: str = "auto",
     reporter: Reporter | None = None,
-) -> Measured:
-    """Encodes passages of these documents for about so many seconds, after a warm-up that is not counted."""
+) -> Measurement:
+    """Encodes passages of the documents for about `seconds`, after a warm-up that is not counted. Raises
+    UsageError if they contain no text."""
     reporter = reporter or Silent()
     reporter.stage("loading the model")
     lexical = encoder.info.lexical
@@ -133,11 +133,11 @@ def measure(
     passages = _sample(encoder, documents, size, seconds / 4)
     tokenising = time.perf_counter() - started
     if not passages:
-        raise UsageError("There is no text in that corpus to measure with.")
+        raise UsageError("The corpus contains no text to measure with.")
     lengths = np.array([len(ids) for ids in passages])
     calls = list(_calls(passages))
     encoder.encode_ids(calls[0][: max(1, len(calls[0]) // 8)], lexical=lexical)
-    if precision == "int8":  # its first texts are compared with fp32
+    if precision == "int8":  # the first texts are compared with fp32
         for call in calls[:2]:
             encoder.encode_ids(call, lexical=lexical)
     reporter.stage("encoding")
@@ -150,7 +150,7 @@ def measure(
         texts += len(call)
         tokens += sum(map(len, call))
         reporter.progress(Progress(int(elapsed), texts, tokens, total=int(seconds), unit="seconds"))
-    return Measured(
+    return Measurement(
         encoder=encoder.info.name,
         device=device,
         precision=precision,
@@ -173,15 +173,15 @@ def measure(
 def _sample(
     encoder: Encoder, documents: Iterable[Document | Rejected], size: PassageSize, seconds: float
 ) -> Sequence[IntArray]:
-    """Passages of the corpus, from its beginning: as many as can be tokenised in so many seconds."""
+    """The first passages of the corpus: as many as can be tokenised in `seconds`."""
     deadline = time.perf_counter() + seconds
-    found: list[IntArray] = []
+    sample: list[IntArray] = []
     good = (item for item in documents if isinstance(item, Document))
     for _, passages in windows(good, encoder.tokenizer, size.tokens, size.overlap, lambda _: None):
-        found += [passage.token_ids for passage in passages]
-        if len(found) >= MOST_PASSAGES or time.perf_counter() > deadline:
+        sample += [passage.token_ids for passage in passages]
+        if len(sample) >= MOST_PASSAGES or time.perf_counter() > deadline:
             break
-    return found
+    return sample
 
 
 def _calls(passages: Sequence[IntArray]) -> Iterator[list[IntArray]]:

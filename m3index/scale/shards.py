@@ -1,4 +1,4 @@
-"""The format of a shard (`schemas/shard.json`): rows in, Parquet out, and back."""
+"""The format of a shard (`schemas/shard.json`): converts rows to Parquet and back."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +18,8 @@ from m3index import schema
 from m3index.corpus.windows import PassageSize
 from m3index.errors import DriftError, MismatchError
 from m3index.files import Folder
+from m3index.scale.options import DenseType
 from m3index.types import EncoderInfo, Row, SparseKind, SparseVector
-
-DenseType: TypeAlias = Literal["float32", "float16"]
 
 _DEFINITION: Any = schema.load("shard.json")
 _FILE: Mapping[str, Any] = _DEFINITION["file"]
@@ -31,7 +30,7 @@ ROW_GROUP: int = _FILE["row_group_rows"]
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What the shards of a folder have in common: how they were encoded and cut, and their types."""
+    """What all shards of a folder have in common: how they were encoded and cut, and their types."""
 
     encoder: EncoderInfo
     sparse: SparseKind
@@ -47,7 +46,7 @@ class Fingerprint:
         """Raises MismatchError for shards of another version."""
         if record.get("version") != VERSION:
             raise MismatchError(
-                f"The shards are of version {record.get('version')}; this m3index reads version {VERSION}."
+                f"The shards have version {record.get('version')}; this m3index reads version {VERSION}."
             )
         return cls(
             EncoderInfo(**record["encoder"]),
@@ -58,10 +57,10 @@ class Fingerprint:
 
     @property
     def digest(self) -> str:
-        """Equal where the same documents come to the same rows."""
-        kept = (self.encoder.space_id, self.encoder.encoder_id, self.encoder.dim)
-        told = [*kept, self.sparse, asdict(self.passages), self.dense, self.version]
-        return hashlib.blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=16).hexdigest()
+        """Equal if the same documents result in the same rows."""
+        encoder = (self.encoder.space_id, self.encoder.encoder_id, self.encoder.dim)
+        parts = [*encoder, self.sparse, asdict(self.passages), self.dense, self.version]
+        return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
     @property
     def arrow(self) -> pa.Schema:
@@ -75,14 +74,6 @@ class Fingerprint:
                 kind = pa.list_(pa.field("element", pa.type_for_alias(column["element"]), False))
             fields.append(pa.field(column["name"], kind, column.get("nullable", False)))
         return pa.schema(fields, {_KEY: json.dumps(self.to_json()).encode()})
-
-
-def read_fingerprint(file: pq.ParquetFile) -> Fingerprint:
-    """Raises MismatchError for a Parquet file that is no shard."""
-    metadata = file.schema_arrow.metadata or {}
-    if _KEY not in metadata:
-        raise MismatchError("This Parquet file is no shard of m3index.")
-    return Fingerprint.from_json(json.loads(metadata[_KEY]))
 
 
 # ---------------------------------------------------------------- rows -> Parquet
@@ -102,7 +93,7 @@ class Writer:
             compression_level=_FILE["compression_level"],
             write_page_checksum=_FILE["page_checksums"],
             use_dictionary=["source"],
-            # Bytes of one significance side by side: vectors come out a tenth smaller.
+            # Groups bytes of equal significance: vectors become a tenth smaller.
             column_encoding={"dense.list.element": "BYTE_STREAM_SPLIT"},
         )
 
@@ -124,7 +115,7 @@ class Writer:
 
 
 def to_arrow(rows: Sequence[Row], tokens: Sequence[int | None], arrow: pa.Schema) -> pa.RecordBatch:
-    """Rows as a record batch of `Fingerprint.arrow`. tokens: of each row's input, or None."""
+    """Rows as a record batch of `Fingerprint.arrow`. tokens: of the input of each row, or None."""
     from m3index.store.rows import metadata_json
 
     columns: dict[str, Any] = {
@@ -159,7 +150,7 @@ def _lists(sparse: Sequence[SparseVector | None], part: str, kind: pa.ListType) 
 
 @contextmanager
 def reading(folder: Folder, name: str) -> Iterator[pq.ParquetFile]:
-    """A shard to read from, its pages checked. Raises DriftError for one that is damaged or missing."""
+    """Opens a shard to read, with page checksums. Raises DriftError if it is damaged or missing."""
     try:
         with folder.open(name) as source:
             yield pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=False)
@@ -168,7 +159,7 @@ def reading(folder: Folder, name: str) -> Iterator[pq.ParquetFile]:
 
 
 def rows_of(batch: pa.RecordBatch) -> Iterator[Row]:
-    """The rows of a record batch, without declared fields. `dense` is float32 in any case."""
+    """The rows of a record batch, without declared fields. `dense` is always float32."""
     width = batch.schema.field("dense").type.list_size
     flat = batch.column("dense").flatten().to_numpy(zero_copy_only=False)
     dense = flat.reshape(-1, width).astype(np.float32, copy=False)
@@ -194,16 +185,12 @@ def _vectors(indices: pa.ListArray, values: pa.ListArray) -> list[SparseVector |
         return [None] * len(indices)
     weights = values.values.to_numpy(zero_copy_only=False)
     present = indices.is_valid().to_pylist()
-    here, there = indices.offsets.to_pylist(), values.offsets.to_pylist()
+    id_offsets, weight_offsets = indices.offsets.to_pylist(), values.offsets.to_pylist()
     return [
-        SparseVector(ids[here[i] : here[i + 1]], weights[there[i] : there[i + 1]]) if there_is else None
-        for i, there_is in enumerate(present)
+        SparseVector(
+            ids[id_offsets[i] : id_offsets[i + 1]], weights[weight_offsets[i] : weight_offsets[i + 1]]
+        )
+        if is_present
+        else None
+        for i, is_present in enumerate(present)
     ]
-
-
-def dense_type(name: str) -> DenseType:
-    """Raises MismatchError for what a shard cannot hold."""
-    element = next(c for c in _DEFINITION["columns"] if c["name"] == "dense")["element"]
-    if name not in element:
-        raise MismatchError(f"Dense vectors are kept as {' or '.join(element)}, not {name}.")
-    return cast(DenseType, name)

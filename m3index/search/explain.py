@@ -1,4 +1,4 @@
-"""Why a hit is where it is, and where it would be at other weights. All from the legs that are held."""
+"""Explains the rank of a hit, and gives its rank at other weights, from the legs of a result alone."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from m3index.types import SparseVector
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A token of query and passage. The weights are those of the lexical vectors; their product is
-    what the token adds to the lexical score. BM25's weights are known to the server alone: None."""
+    """A token of both query and passage. The weights are those of the lexical vectors, and their product
+    is the token's share of the lexical score. With BM25 they are None: only the server knows them."""
 
     token: str
     query_weight: float | None = None
@@ -30,9 +30,9 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Crossing:
-    """The share of the second leg's weight, in (0, 1), at which two hits change places.
+    """The share of the second leg's weight, in (0, 1), at which two hits swap places.
 
-    Above `share` the hit is before `other` if `overtakes`, else behind it. `other` counts hits from 1.
+    Above `share`, the hit is before `other` if `overtakes`, else behind it. other: a rank, from 1.
     """
 
     other: int
@@ -42,7 +42,7 @@ class Crossing:
 
 @dataclass(frozen=True, slots=True)
 class RankRange:
-    """The fused rank of a hit while the second leg's share of the weight is between start and end."""
+    """The fused rank of a hit for shares of the second leg's weight between start and end."""
 
     start: float
     end: float
@@ -51,9 +51,9 @@ class RankRange:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """matches: strongest first. crossings: with the other hits, nearest to the present share first.
-    ranks: over all shares from 0 to 1. The latter two are empty unless exactly two legs were fused;
-    `share` is then the present share of the second leg, whose name is `leg`."""
+    """matches: strongest first. crossings: with the other hits, nearest to the current share first.
+    ranks: over all shares from 0 to 1. Unless exactly two legs were fused, crossings and ranks are
+    empty; otherwise `leg` is the second leg and `share` its current share."""
 
     matches: tuple[Match, ...] = ()
     leg: str | None = None
@@ -63,10 +63,10 @@ class Explanation:
 
 
 class Weighing:
-    """Two legs fused at every share at once: score(share) = (1 - share) a + share b.
+    """Two legs fused at all shares: score(share) = (1 - share) a + share b.
 
-    a and b are what the legs contribute at weight 1, so a pair of ids changes order at most once:
-    at share = da / (da - db), where da and db are the differences of their a and of their b.
+    a and b are the contributions of the legs at weight 1, so two ids swap places at most once: at
+    share = da / (da - db), where da and db are the differences of their a and of their b.
     """
 
     def __init__(self, first: Ranking, second: Ranking, *, method: Method = "rrf", k: float = RRF_K) -> None:
@@ -81,7 +81,7 @@ class Weighing:
         return values
 
     def crossing(self, id_: str, other: str) -> tuple[float, bool] | None:
-        """(share, whether `id_` is before `other` above it); None where they never change places."""
+        """(share, whether `id_` is before `other` above it); None if they never swap places."""
         i, j = self._number[id_], self._number[other]
         da, db = float(self._a[i] - self._a[j]), float(self._b[i] - self._b[j])
         if da * db >= 0:
@@ -89,8 +89,8 @@ class Weighing:
         return da / (da - db), db > da
 
     def ranks(self, id_: str) -> list[RankRange]:
-        """The rank of `id_` for every share, in stretches of equal rank. On a boundary itself the
-        two that change places are level, and the lesser id is before the other."""
+        """The rank of `id_` for every share, as ranges of equal rank. At a boundary the two ids have
+        equal scores, and the smaller id comes first."""
         i = self._number[id_]
         da, db = self._a[i] - self._a, self._b[i] - self._b
         earlier_id = np.arange(len(self.ids)) < i
@@ -118,14 +118,14 @@ def explain(
     method: Method = "rrf",
     k: float = RRF_K,
 ) -> list[Explanation]:
-    """One explanation for each of the hits, given as fused, in their order."""
+    """One explanation per hit, in order. fused: the hits as they were fused."""
     if len(rankings) != 2:
-        return [Explanation(matches=tuple(found)) for found in matches]
+        return [Explanation(matches=tuple(of_hit)) for of_hit in matches]
     first, second = rankings
     share = weights[second] / (weights[first] + weights[second])
     weighing = Weighing(rankings[first], rankings[second], method=method, k=k)
     explanations: list[Explanation] = []
-    for number, (hit, found) in enumerate(zip(fused, matches, strict=True), 1):
+    for number, (hit, of_hit) in enumerate(zip(fused, matches, strict=True), 1):
         crossings = [
             Crossing(other, *crossing)
             for other, neighbour in enumerate(fused, 1)
@@ -134,7 +134,7 @@ def explain(
         crossings.sort(key=lambda crossing: (abs(crossing.share - share), crossing.other))
         explanations.append(
             Explanation(
-                matches=tuple(found),
+                matches=tuple(of_hit),
                 leg=second,
                 share=share,
                 crossings=tuple(crossings),
@@ -145,14 +145,14 @@ def explain(
 
 
 def lexical_matches(query: SparseVector, passage: SparseVector, texts: Mapping[int, str]) -> list[Match]:
-    """The tokens that both have, by what they add to the score, then by token id.
+    """The tokens that query and passage share, by their part of the score, then by token id.
 
-    texts: the tokens' texts by id; it may hold more than those that match.
+    texts: the texts of the tokens by id; it may contain other tokens.
     """
     ids, i, j = np.intersect1d(query.indices, passage.indices, assume_unique=True, return_indices=True)
-    found = [
+    matches = [
         (int(id_), Match(texts[int(id_)], float(q), float(p)))
         for id_, q, p in zip(ids, query.values[i], passage.values[j], strict=True)
     ]
-    found.sort(key=lambda item: (-(item[1].score or 0.0), item[0]))
-    return [match for _, match in found]
+    matches.sort(key=lambda item: (-(item[1].score or 0.0), item[0]))
+    return [match for _, match in matches]

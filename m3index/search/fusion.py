@@ -1,4 +1,4 @@
-"""Rankings of several legs -> one ranking. Pure functions; the order of the legs changes nothing."""
+"""Fuses the rankings of several legs into one. Pure functions; the order of the legs has no effect."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ RRF_K = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """What one leg found for one query, best first.
+    """The result of one leg for one query, best first.
 
-    ids: what is fused, each at most once: documents' keys, passages' keys, or groups. scores: the
-    leg's own, higher is better, descending. passages: the best passage behind each id (its primary
-    key). metric: what kind of score, which the arctan form needs.
+    ids: what is fused, without duplicates: document keys, passage keys or groups. scores: those of the
+    leg, descending; higher is better. passages: the primary key of each id's best passage. metric: the
+    kind of score, which arctan fusion needs.
     """
 
     ids: Sequence[str] = ()
@@ -36,7 +36,7 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True)
 class Fused:
-    """An id with its fused score: the sum of what each leg that found it contributes."""
+    """An id with its fused score, the sum of the contributions of the legs that found it."""
 
     id: str
     score: float
@@ -50,12 +50,11 @@ def fuse(
     method: Method = "rrf",
     k: float = RRF_K,
 ) -> list[Fused]:
-    """score(id) = sum over the legs that found it of weight x value; by score descending, then id.
+    """score(id) = sum of weight x value over the legs that found it; by score descending, then id.
 
-    The value is 1 / (k + rank) for `rrf`, else the leg's score brought to [0, 1]; a leg that has not
-    found the id adds nothing, a leg of weight 0 is as if it were not there. Every ranking needs a
-    weight. The sum is exact before it is rounded once (`math.fsum`), so that the order of the legs
-    cannot change it.
+    The value is 1 / (k + rank) for `rrf`, else the leg's score scaled to [0, 1]. A leg that did not find
+    the id adds nothing, and a leg of weight 0 is ignored. Every ranking needs a weight. The sum is exact
+    and rounded once (`math.fsum`), so the order of the legs cannot change it.
     """
     parts: dict[str, dict[str, float]] = {}
     for leg, ranking in rankings.items():
@@ -75,16 +74,16 @@ def combine(
     method: Method = "rrf",
     k: float = RRF_K,
 ) -> list[Fused]:
-    """Like `fuse`, but a leg alone has nothing to be fused with: its ids keep its own scores."""
-    asked = [leg for leg in rankings if weights[leg] > 0]
-    if len(asked) != 1:
+    """Like `fuse`, but the ids of a single leg keep its own scores."""
+    active = [leg for leg in rankings if weights[leg] > 0]
+    if len(active) != 1:
         return fuse(rankings, weights, method=method, k=k)
-    leg, ranking = asked[0], rankings[asked[0]]
+    leg, ranking = active[0], rankings[active[0]]
     return [Fused(id_, score, {leg: score}) for id_, score in zip(ranking.ids, ranking.scores, strict=True)]
 
 
 def contributions(ranking: Ranking, weight: float, method: Method, k: float = RRF_K) -> list[float]:
-    """What a leg adds to the fused score of each of its ids, in its order."""
+    """What a leg adds to the fused score of each of its ids, in order."""
     match method:
         case "rrf":
             return reciprocal_ranks(len(ranking), weight, k)
@@ -101,14 +100,14 @@ def reciprocal_ranks(n: int, weight: float = 1.0, k: float = RRF_K) -> list[floa
     """weight / (k + rank) for ranks 1 .. n.
 
     Cormack, Clarke and Buettcher, "Reciprocal Rank Fusion outperforms Condorcet and individual Rank
-    Learning Methods", SIGIR 2009, with k = 60; the weights are the usual generalisation. One division
-    and no product: it is rounded once, so equal fractions are equal floats.
+    Learning Methods", SIGIR 2009, with k = 60; the weights are the usual generalisation. A single
+    division is rounded once, so equal fractions are equal floats.
     """
     return [weight / (k + rank) for rank in range(1, n + 1)]
 
 
 def min_max(scores: Sequence[float]) -> list[float]:
-    """(score - least) / (greatest - least); 1 where all are equal.
+    """(score - minimum) / (maximum - minimum); 1 if all are equal.
 
     Fox and Shaw, "Combination of Multiple Searches", TREC-2, 1994, after Lee, SIGIR 1997.
     """
@@ -121,10 +120,10 @@ def min_max(scores: Sequence[float]) -> list[float]:
 
 
 def distribution(scores: Sequence[float]) -> list[float]:
-    """(score - (mean - 3 sd)) / (6 sd), kept within [0, 1]; 0.5 where all are equal.
+    """(score - (mean - 3 sd)) / (6 sd), clipped to [0, 1]; 0.5 if all are equal.
 
-    Distribution-based score fusion: Mazzeschi 2023, as in Qdrant and LlamaIndex. sd is the
-    population's. What lies outside mean +- 3 sd is clipped, so that being found never lowers a score.
+    Distribution-based score fusion: Mazzeschi 2023, as in Qdrant and LlamaIndex. sd is
+    that of the population. Clipping ensures that being found never lowers a score.
     """
     if not scores:
         return []
@@ -137,22 +136,22 @@ def distribution(scores: Sequence[float]) -> list[float]:
 
 def arctan(scores: Sequence[float], metric: Metric) -> list[float]:
     """Milvus's normalisation for its WeightedRanker (`norm_score`): 1/2 + atan(score) / pi for inner
-    products, 2 atan(score) / pi for BM25. It looks at no other score of the ranking."""
+    products, 2 atan(score) / pi for BM25. It does not depend on other scores of the ranking."""
     if metric == "BM25":
         return [2 * math.atan(score) / math.pi for score in scores]
     return [0.5 + math.atan(score) / math.pi for score in scores]
 
 
 def check_weights(weights: Mapping[str, float], legs: Collection[str]) -> None:
-    """Raises UsageError unless there is one weight for each leg, finite, >= 0, and not all are 0."""
+    """Raises UsageError unless each leg has a weight that is finite and >= 0, and at least one is above 0."""
     names = ", ".join(sorted(legs))
     for name, weight in weights.items():
         if name not in legs:
-            raise UsageError(f"There is no leg {name!r} to weigh; the legs here are {names}.")
+            raise UsageError(f"There is no leg {name!r} to weight. The legs are {names}.")
         if not (math.isfinite(weight) and weight >= 0):
-            raise UsageError(f"The weight of {name} is {weight}; a weight is a number from 0 up.")
+            raise UsageError(f"The weight of {name} must be a number from 0 up, not {weight}.")
     missing = sorted(set(legs) - set(weights))
     if missing:
-        raise UsageError(f"No weight is given for {', '.join(missing)}; name one for each of {names}.")
+        raise UsageError(f"There is no weight for {', '.join(missing)}. Give one for each of {names}.")
     if not any(weights[leg] > 0 for leg in legs):
-        raise UsageError("All weights are 0, so no leg would be asked; give at least one a weight above 0.")
+        raise UsageError("All weights are 0. Give at least one leg a weight above 0.")

@@ -11,9 +11,9 @@ from m3index.types import Hit
 def hit_json(
     hit: Hit, *, query_id: str | None = None, explanation: Explanation | None = None, text: bool = True
 ) -> dict[str, Any]:
-    """A hit as the mapping that is written as one line. What a hit has not is left out, never null.
+    """A hit as a mapping for one line of JSON. Missing values are left out, never null.
 
-    text: with title, text and metadata.
+    text: include title, text and metadata.
     """
     line: dict[str, Any] = {"type": "hit"}
     if query_id is not None:

@@ -1,4 +1,4 @@
-"""One leg's part of a search: ask the store, collapse passages to documents, ask deeper where short."""
+"""The search in one leg: query the store, collapse passages to documents, go deeper if there are too few."""
 
 from __future__ import annotations
 
@@ -9,26 +9,24 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from m3index.search.fusion import Metric, Ranking
-from m3index.store.base import QueryVector, Store
+from m3index.store.base import MAX_LIMIT, QueryVector, Store
 from m3index.store.filter import Filter
-from m3index.store.queries import MAX_LIMIT
 from m3index.types import Candidate, FieldValue, Leg
 
-Ask: TypeAlias = Callable[[Sequence[int], int], Sequence[Sequence[Candidate]]]
-"""(numbers of the queries, limit) -> for each its candidates, best first."""
+FindCandidates: TypeAlias = Callable[[Sequence[int], int], Sequence[Sequence[Candidate]]]
+"""(numbers of the queries, limit) -> the candidates of each query, best first."""
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
-    """What every leg of a search has in common.
+class LegScope:
+    """What all legs of a search have in common.
 
-    depth: how many documents (passages, groups) each leg is to yield. passages: keep passages apart.
-    group_field: collapse by this field's value. exclude: keys of documents that are left out.
-    margin: how many more passages the first call asks for, where some are known to fall away.
+    depth: number of documents (passages, groups) to retrieve from each leg. passages: do not collapse
+    passages. group_field: collapse by the values of this field. exclude: keys of documents to leave out.
+    margin: extra passages for the first call, if some are known to be dropped.
     """
 
     depth: int
-    where: Filter | None = None
     passages: bool = False
     group_field: str | None = None
     exclude: frozenset[str] = frozenset()
@@ -36,24 +34,34 @@ class Scope:
 
 
 def retrieve(
-    store: Store, collection: str, leg: Leg, queries: Sequence[QueryVector], scope: Scope
+    store: Store,
+    collection: str,
+    leg: Leg,
+    where: Filter | None,
+    queries: Sequence[QueryVector],
+    scope: LegScope,
 ) -> list[Ranking]:
-    """The ranking of each query in one leg."""
+    """The ranking of each query in one leg. Raises StoreError."""
 
-    def ask(numbers: Sequence[int], limit: int) -> list[list[Candidate]]:
-        asked = [queries[i] for i in numbers]
-        return store.search(collection, leg, asked, limit, scope.where, scope.group_field)
+    def find(numbers: Sequence[int], limit: int) -> list[list[Candidate]]:
+        vectors = [queries[i] for i in numbers]
+        return store.search(collection, leg, vectors, limit, where, scope.group_field)
 
-    return deepen(ask, len(queries), scope, metric_of(leg))
+    return deepen(find, len(queries), scope, metric_of(leg))
 
 
 def retrieve_any(
-    store: Store, collection: str, leg: Leg, vectors: Sequence[QueryVector], scope: Scope
+    store: Store,
+    collection: str,
+    leg: Leg,
+    where: Filter | None,
+    vectors: Sequence[QueryVector],
+    scope: LegScope,
 ) -> Ranking:
-    """One ranking for several vectors: a passage counts by the vector that it is nearest to."""
+    """One ranking for several vectors: a passage counts by the vector nearest to it. Raises StoreError."""
 
-    def ask(_: Sequence[int], limit: int) -> list[list[Candidate]]:
-        answers = store.search(collection, leg, vectors, limit, scope.where, scope.group_field)
+    def find(_: Sequence[int], limit: int) -> list[list[Candidate]]:
+        answers = store.search(collection, leg, vectors, limit, where, scope.group_field)
         best: dict[str, Candidate] = {}
         for candidate in (c for answer in answers for c in answer):
             known = best.get(candidate.passage_id)
@@ -61,22 +69,22 @@ def retrieve_any(
                 best[candidate.passage_id] = candidate
         return [sorted(best.values(), key=lambda c: (-c.score, c.passage_id))[:limit]]
 
-    return deepen(ask, 1, scope, metric_of(leg))[0]
+    return deepen(find, 1, scope, metric_of(leg))[0]
 
 
-def deepen(ask: Ask, queries: int, scope: Scope, metric: Metric) -> list[Ranking]:
-    """Asks for `depth` passages, and for more while a query has fewer than `depth` documents.
+def deepen(find: FindCandidates, queries: int, scope: LegScope, metric: Metric) -> list[Ranking]:
+    """Retrieves `depth` passages, and more while a query has fewer than `depth` documents.
 
-    A query is done when it has enough, when the leg is exhausted (fewer candidates than asked for,
-    or Milvus's limit reached), or, with a group field, when going deeper brought no new group: a
-    field of five languages never has a hundred.
+    A query is complete when it has enough documents, when the leg is exhausted (fewer candidates than
+    the limit, or Milvus's limit reached), or, with a group field, when a deeper call finds no new group:
+    a field with five languages never has a hundred.
     """
     rankings = [Ranking(metric=metric)] * queries
     short: Sequence[int] = range(queries)
     limit = min(scope.depth + scope.margin, MAX_LIMIT)
     while short:
         still_short: list[int] = []
-        for number, candidates in zip(short, ask(short, limit), strict=True):
+        for number, candidates in zip(short, find(short, limit), strict=True):
             before = len(rankings[number])
             ranking = rankings[number] = collapse(candidates, scope, metric)
             exhausted = len(candidates) < limit or limit == MAX_LIMIT
@@ -90,8 +98,8 @@ def deepen(ask: Ask, queries: int, scope: Scope, metric: Metric) -> list[Ranking
     return rankings
 
 
-def collapse(candidates: Iterable[Candidate], scope: Scope, metric: Metric = "IP") -> Ranking:
-    """The first `depth` ids, each with its best passage (MaxP); candidates come best first."""
+def collapse(candidates: Iterable[Candidate], scope: LegScope, metric: Metric = "IP") -> Ranking:
+    """The first `depth` ids, each with its best passage (MaxP). candidates: best first."""
     ids: dict[str, Candidate] = {}
     for candidate in candidates:
         if candidate.key in scope.exclude:
@@ -107,10 +115,10 @@ def collapse(candidates: Iterable[Candidate], scope: Scope, metric: Metric = "IP
     )
 
 
-def identity(candidate: Candidate, scope: Scope) -> str:
-    """What a candidate counts as: its passage, its group, or its document.
+def identity(candidate: Candidate, scope: LegScope) -> str:
+    """The id that a candidate counts for: its passage, its group or its document.
 
-    A document without a value in the group field stands for itself.
+    A document without a value in the group field counts for itself.
     """
     if scope.group_field is not None and candidate.group is not None:
         return group_id(candidate.group)
@@ -120,7 +128,7 @@ def identity(candidate: Candidate, scope: Scope) -> str:
 
 
 def group_id(value: FieldValue) -> str:
-    """JSON, which no document's key looks like: 32 hexadecimal digits are too many for a number."""
+    """The value as JSON, which no document key equals: 32 hexadecimal digits are too many for a number."""
     return json.dumps(value, ensure_ascii=False, default=list)
 
 

@@ -1,86 +1,164 @@
-"""How to search: every choice with its default, in one place, checked once."""
+"""The options of a search."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from m3index.errors import UsageError
+from m3index.index.options import Filtering, TenantLimit
+from m3index.options import Custom, Flag, Group, Number, OneOf, Text, Whole, group, option
 from m3index.search.fusion import METHODS, RRF_K, Method
-from m3index.search.rerank import Reranker
-from m3index.store.filter import Filter
-from m3index.store.queries import MAX_LIMIT
+from m3index.search.weights import M3_WEIGHTS, read_weights
+from m3index.store.base import MAX_LIMIT
+from m3index.types import DEFAULT_SOURCE
+
+if TYPE_CHECKING:
+    from m3index.search.rerank import Reranker
 
 Mode: TypeAlias = Literal["hybrid", "dense", "sparse"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 Fusion: TypeAlias = Method | Literal["server"]
 FUSIONS: tuple[Fusion, ...] = (*METHODS, "server")
+Weights: TypeAlias = Mapping[str, float]
+
+_WEIGHTS_SCHEMA = {
+    "anyOf": [{"type": "object", "additionalProperties": {"type": "number"}}, {"type": "string"}]
+}
 
 
-@dataclass(frozen=True, slots=True)
-class SearchOptions:
-    """The choices of one search. Raises UsageError where they cannot be.
+def _weights(example: str) -> Custom:
+    return Custom(read_weights, f"weights such as {example}", "NAME=W,...", _WEIGHTS_SCHEMA)
 
-    k: hits to return. weights: one for each leg ("dense", "sparse"; "NAME:dense" ... where several
-    collections are searched), equal unless given; 0 leaves a leg out. fusion: `server` is reciprocal
-    rank fusion by Milvus itself where that gives the same answer; a note says which it was. depth:
-    documents that each leg yields before fusion, `max(100, 10 k)` unless given. passages: passages as
-    hits, not documents by their best passage. group_by: the best hit for each value of this field.
-    rerank: what reorders the first `rerank_depth` hits (`max(50, k)` unless given). explain:
-    explanations beside the hits. texts: fetch title, text and metadata of the hits; a run file needs
-    only their ids.
-    """
 
-    k: int = 10
-    mode: Mode = "hybrid"
-    weights: Mapping[str, float] | None = None
-    rrf_k: float = RRF_K
-    fusion: Fusion = "rrf"
-    depth: int | None = None
-    where: Filter | None = None
-    passages: bool = False
-    group_by: str | None = None
-    rerank: Reranker | None = None
-    rerank_depth: int | None = None
-    explain: bool = False
-    texts: bool = True
+def _reranker(value: object) -> object:
+    if (isinstance(value, str) and value) or hasattr(value, "score"):
+        return value
+    raise ValueError
 
-    def __post_init__(self) -> None:
-        _check_count("k", self.k)
-        if self.mode not in MODES:
-            raise UsageError(f"There is no search mode {self.mode!r}; there are {', '.join(MODES)}.")
-        if self.fusion not in FUSIONS:
-            raise UsageError(f"There is no fusion {self.fusion!r}; there are {', '.join(FUSIONS)}.")
-        if not (math.isfinite(self.rrf_k) and self.rrf_k >= 0):
-            raise UsageError(f"The k of reciprocal rank fusion is {self.rrf_k}; it is a number from 0 up.")
-        for name, count in (("depth", self.depth), ("rerank depth", self.rerank_depth)):
-            if count is not None:
-                _check_count(name, count)
-                if count < self.k:
-                    raise UsageError(
-                        f"The {name} is {count}, but {self.k} hits are asked for; raise it to {self.k}."
-                    )
+
+@group
+class Narrowing(TenantLimit, Filtering):
+    """The documents a search covers."""
+
+    panel = "Filter"
+
+    source: str | None = option(
+        Text("NAME"), "Corpus to which the search is limited.", default=None, shown="all", file=False
+    )
+
+
+@group
+class Reranking(Group):
+    """A reranker, which reads query and text together and reorders the first hits."""
+
+    panel = "Rerank"
+
+    rerank: str | Reranker | None = option(
+        Custom(_reranker, "the name of a reranker", "MODEL"),
+        "Reranker for the first hits: colbert or m3 (heads of the encoder), or the name of a cross-encoder.",
+        default=None,
+        shown="none",
+    )
+    rerank_depth: int | None = option(
+        Whole(1, MAX_LIMIT), "Number of hits to rerank.", default=None, shown="max(50, k)"
+    )
+    rerank_weights: Weights | str | None = option(
+        _weights("dense=0.4,colbert=0.6"),
+        "Weights of the reranker m3.",
+        default=None,
+        shown=",".join(f"{name}={weight:g}" for name, weight in M3_WEIGHTS.items()),
+    )
+
+    @property
+    def m3_weights(self) -> Weights | None:
+        """`rerank_weights` as a mapping; None if it is not given."""
+        return None if self.rerank_weights is None else read_weights(self.rerank_weights)
+
+
+@group
+class SearchOptions(Reranking, Narrowing):
+    """The options of a search. Raises UsageError for an invalid value or combination."""
+
+    panel = "Search"
+
+    k: int = option(Whole(1, MAX_LIMIT), "Maximum number of hits.", default=10, flags=("-k",))
+    mode: Mode = option(
+        OneOf(MODES, "MODE"), "Search mode: hybrid (both legs), dense or sparse.", default="hybrid"
+    )
+    weights: Weights | str | None = option(
+        _weights("dense=0.7,sparse=0.3"),
+        "Weights of the legs, such as dense=0.7,sparse=0.3; 0 omits a leg.",
+        default=None,
+        shown="equal",
+    )
+    rrf_k: float = option(Number(0.0), "Constant k of reciprocal rank fusion, w / (k + rank).", default=RRF_K)
+    fusion: Fusion = option(
+        OneOf(FUSIONS, "METHOD"),
+        "Fusion method: rrf, minmax, dbsf, arctan, or server for Milvus where it gives the same result "
+        "(docs/search.md).",
+        default="rrf",
+    )
+    depth: int | None = option(
+        Whole(1, MAX_LIMIT),
+        "Number of documents that each leg retrieves before fusion.",
+        default=None,
+        shown="max(100, 10 k)",
+    )
+    passages: bool = option(
+        Flag(), "Return passages as hits, instead of documents with their best passage.", default=False
+    )
+    group_by: str | None = option(
+        Text("FIELD"),
+        "Declared field for which only the best hit of each value is returned.",
+        default=None,
+        shown="none",
+    )
+    explain: bool = option(
+        Flag(),
+        "Show the rank, score and contribution of each leg, what matched, and the effect of other weights.",
+        default=False,
+        file=False,
+    )
+    texts: bool = option(
+        Flag(),
+        "Read title, text and metadata of the hits; a run file needs only the ids.",
+        default=True,
+        flag=False,
+        file=False,
+    )
+
+    def check(self) -> None:
+        for name, count in (("depth", self.depth), ("rerank_depth", self.rerank_depth)):
+            if count is not None and count < self.k:
+                raise UsageError(
+                    f"{name} is {count}, which is less than k ({self.k}). Raise {name} to at least {self.k}."
+                )
         if self.passages and self.group_by is not None:
-            raise UsageError("Hits are either passages or groups of a field; leave one of the two out.")
+            raise UsageError("passages and group_by cannot be combined. Use one of them.")
+        super().check()
+
+    @property
+    def leg_weights(self) -> Weights | None:
+        """`weights` as a mapping; None if it is not given."""
+        return None if self.weights is None else read_weights(self.weights)
 
     @property
     def method(self) -> Method:
-        """How this side fuses."""
+        """The fusion method of m3index, used where Milvus does not fuse."""
         return "rrf" if self.fusion == "server" else self.fusion
 
     @property
     def leg_depth(self) -> int:
+        """The number of documents that each leg retrieves."""
         return self.depth if self.depth is not None else min(MAX_LIMIT, max(100, 10 * self.k))
 
     @property
     def rerank_count(self) -> int:
+        """The number of hits to rerank."""
         return self.rerank_depth if self.rerank_depth is not None else max(50, self.k)
 
-
-def _check_count(name: str, count: int) -> None:
-    if not 1 <= count <= MAX_LIMIT:
-        raise UsageError(
-            f"{name} is {count}; it can be 1 to {MAX_LIMIT:,}, which is what Milvus gives in one answer."
-        )
+    @property
+    def document_source(self) -> str:
+        """The source of the document for which similar ones are searched."""
+        return self.source or DEFAULT_SOURCE

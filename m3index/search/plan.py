@@ -1,36 +1,38 @@
-"""What a search asks: which legs of which collections, with which weights."""
+"""Plans a search: the legs of each collection, with their filters and weights."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from m3index.encoder.base import Encoder
 from m3index.errors import QueryError, UsageError
+from m3index.index.tenant import tenant_of
+from m3index.schema import CollectionSpec
 from m3index.search.fusion import check_weights
 from m3index.search.options import SearchOptions
 from m3index.store.base import QueryVector, Store, StoredRow
-from m3index.types import EncodedBatch, Leg, SparseKind, join_title
+from m3index.store.filter import Compare, Expression, Filter, bind, combine
+from m3index.types import EncodedBatch, Leg, join_title
 
 EncoderSource: TypeAlias = Callable[[], Encoder]
-"""Gives the encoder, loading it at the first call. A search that needs no vectors never calls it."""
+"""Returns the encoder, and loads it on the first call. A search that needs no vectors never calls it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class SearchTarget:
     """A collection to search, by its concrete name.
 
-    name: what its legs are called by where several collections are searched ("NAME:dense").
-    fields: the fields that hits may be grouped by.
+    spec: its columns, which determine its legs and the fields for filters and groups. name: the prefix of
+    its legs if several collections are searched ("NAME:dense").
     """
 
     store: Store
     collection: str
-    sparse: SparseKind
+    spec: CollectionSpec
     encoder: EncoderSource
     name: str = ""
-    fields: Collection[str] = ()
 
     def __str__(self) -> str:
         return f"Collection {self.name or self.collection}"
@@ -38,55 +40,73 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class PlannedLeg:
-    """A leg by its name for people, where it is asked, and its weight, which is above 0."""
+    """A leg with its display name, collection, filter and weight (above 0)."""
 
     name: str
-    target: Target
+    target: SearchTarget
     leg: Leg
+    where: Filter | None = None
     weight: float = 1.0
 
 
-def plan_legs(targets: Sequence[Target], options: SearchOptions) -> tuple[list[PlannedLeg], tuple[str, ...]]:
-    """The legs that a search asks (those of its mode, which the collections have, of weight above 0),
-    and notes on what it does not. Raises UsageError where nothing is left, or was misnamed."""
+def plan_legs(
+    targets: Sequence[SearchTarget], options: SearchOptions
+) -> tuple[list[PlannedLeg], tuple[str, ...]]:
+    """The legs of a search (those of its mode that the collections have, with a weight above 0), and notes
+    on missing legs. Raises UsageError if no leg is left or a name is unknown, and FilterError."""
     legs: list[PlannedLeg] = []
     notes: list[str] = []
     prefixes = [f"{target.name}:" for target in targets] if len(targets) > 1 else [""]
     for prefix, target in zip(prefixes, targets, strict=True):
         _check_group(target, options.group_by)
+        where = filter_of(target, options)
         if options.mode != "sparse":
-            legs.append(PlannedLeg(f"{prefix}dense", target, Leg.DENSE))
+            legs.append(PlannedLeg(f"{prefix}dense", target, Leg.DENSE, where))
         if options.mode != "dense":
-            if target.sparse != "none":
-                leg = Leg.LEXICAL if target.sparse == "lexical" else Leg.BM25
-                legs.append(PlannedLeg(f"{prefix}sparse", target, leg))
+            if target.spec.sparse != "none":
+                leg = Leg.LEXICAL if target.spec.sparse == "lexical" else Leg.BM25
+                legs.append(PlannedLeg(f"{prefix}sparse", target, leg, where))
             elif options.mode == "sparse":
-                raise UsageError(f"{target} has no sparse vectors; search it with --mode dense.")
+                raise UsageError(f"{target} has no sparse vectors. Search it with mode dense.")
             else:
-                notes.append(f"{target} has no sparse vectors: this is the dense leg alone.")
-    if options.weights is not None:
-        check_weights(options.weights, [p + name for p in prefixes for name in ("dense", "sparse")])
-        legs = _weighed(legs, options.weights)
+                notes.append(f"{target} has no sparse vectors; only the dense leg was searched.")
+    if (weights := options.leg_weights) is not None:
+        check_weights(weights, [p + name for p in prefixes for name in ("dense", "sparse")])
+        legs = _weighed(legs, weights)
     return legs, tuple(notes)
 
 
-def _check_group(target: Target, field: str | None) -> None:
-    if field is not None and field not in target.fields:
-        known = ", ".join(sorted(target.fields)) or "none"
-        raise UsageError(f"{target} has no field {field!r} to group by; there are: {known}.")
+def filter_of(target: SearchTarget, options: SearchOptions) -> Filter | None:
+    """The filter of a search: where, filter, source and tenant combined. None: all rows.
+
+    Raises FilterError, and UsageError for a tenant if the collection has no tenant field.
+    """
+    owner = tenant_of(target.spec, target.name or target.collection, options.tenant_name)
+    return combine(
+        None if options.where is None else bind(options.where, target.spec.fields),
+        None if options.filter is None else Expression(options.filter),
+        None if options.source is None else Compare("source", "==", options.source),
+        None if owner is None else owner.where,
+    )
+
+
+def _check_group(target: SearchTarget, field: str | None) -> None:
+    if field is not None and field not in target.spec.fields:
+        known = ", ".join(sorted(target.spec.fields)) or "none"
+        raise UsageError(f"{target} has no field {field!r} to group by. Its fields are: {known}.")
 
 
 def _weighed(legs: Sequence[PlannedLeg], weights: Mapping[str, float]) -> list[PlannedLeg]:
     weighed = [replace(leg, weight=weights[leg.name]) for leg in legs if weights[leg.name] > 0]
     if not weighed:
         names = " and ".join(leg.name for leg in legs)
-        raise UsageError(f"The weights leave out {names}, which is all that this search would ask.")
+        raise UsageError(f"The weights exclude all legs of this search ({names}). Give one a weight above 0.")
     return weighed
 
 
 def encode(texts: Sequence[str], legs: Sequence[PlannedLeg]) -> dict[str, Sequence[QueryVector]]:
-    """The vectors that dense and lexical legs ask with, by leg. Each encoder reads the queries once for
-    all its legs. Raises QueryError where it refuses them."""
+    """The query vectors of dense and lexical legs, by leg. Each encoder encodes the queries once for all
+    its legs. Raises QueryError if it rejects them."""
     lexical = {leg.target.encoder for leg in legs if leg.leg is Leg.LEXICAL}
     encoded: dict[EncoderSource, EncodedBatch] = {}
     vectors: dict[str, Sequence[QueryVector]] = {}
@@ -108,7 +128,7 @@ def encode(texts: Sequence[str], legs: Sequence[PlannedLeg]) -> dict[str, Sequen
 
 
 def stored_vector(row: StoredRow, leg: Leg) -> QueryVector:
-    """What a stored passage asks a leg with."""
+    """What a stored passage searches a leg with: its vector, or its text for BM25."""
     if leg is Leg.BM25:
         return join_title(str(row["title"]), str(row["text"]))
     vector: QueryVector = row[leg.value]

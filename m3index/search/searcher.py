@@ -1,25 +1,32 @@
-"""Queries -> hits: the legs at the same time, their fusion, then the texts of the final hits only."""
+"""Searches collections: all legs in parallel, their fusion, then the texts of the final hits only."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import wait
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
+from typing import TypeAlias
 
 from m3index.errors import NotFoundError, QueryError, UsageError
-from m3index.search.assemble import Found, fetch, find_matches, fuse_legs, make_hit, rerank
+from m3index.index.tenant import tenant_of
+from m3index.search.assemble import FusedHit, fetch, find_matches, fuse_legs, make_hit, rerank
 from m3index.search.explain import Explanation, Match, explain
 from m3index.search.fusion import Ranking
-from m3index.search.legs import Scope, retrieve, retrieve_any
+from m3index.search.legs import LegScope, retrieve, retrieve_any
 from m3index.search.options import SearchOptions
-from m3index.search.plan import PlannedLeg, Target, encode, plan_legs, stored_vector
-from m3index.search.server_fusion import fuse_on_server, why_not
-from m3index.search.threads import Clock, at_once, start
+from m3index.search.plan import PlannedLeg, SearchTarget, encode, plan_legs, stored_vector
+from m3index.search.rerank import Reranker, load_reranker
+from m3index.search.server_fusion import fuse_on_server, obstacle
+from m3index.search.threads import Clock, run_together, start
 from m3index.store.base import QueryVector, StoredRow
-from m3index.types import DEFAULT_SOURCE, Hit, Leg, Query, document_key, join_title, passage_key
+from m3index.types import Hit, Leg, Query, document_key, join_title, passage_key
 
-__all__ = ["SearchResult", "Searcher", "Target"]
+__all__ = ["Rerankers", "SearchResult", "SearchTarget", "Searcher"]
+
+Rerankers: TypeAlias = Callable[[str, Mapping[str, float] | None], Reranker]
+"""Returns a reranker by its name and, for `m3`, its weights. Raises UsageError for a name it rejects."""
 
 DEFAULTS = SearchOptions()
 BATCH = 64
@@ -28,12 +35,11 @@ LIKE_PASSAGES = 64
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """The answer to one query.
+    """The result of one query: a sequence of its hits, best first.
 
-    legs: each leg's ranking, held, so that other weights can be tried without asking again.
-    weights: of these legs. timings: seconds by step, `total` among them; for queries answered
-    together, of all of them. notes: what a person should know about this answer. explanations: one
-    for each hit where asked for.
+    legs: the ranking of each leg, so that other weights can be tried without a new search. weights: of
+    the legs. timings: seconds by step, including `total`; for queries answered together, of all of them.
+    notes: remarks for the user. explanations: one per hit, with the option explain.
     """
 
     query: Query
@@ -44,90 +50,106 @@ class SearchResult:
     notes: tuple[str, ...] = ()
     explanations: tuple[Explanation, ...] = ()
 
+    def __iter__(self) -> Iterator[Hit]:
+        return iter(self.hits)
+
+    def __len__(self) -> int:
+        return len(self.hits)
+
+    def __getitem__(self, position: int) -> Hit:
+        return self.hits[position]
+
 
 @dataclass(frozen=True, slots=True)
 class _Retrieved:
-    """What the legs gave, by leg: a ranking for each query, and the vectors that they were asked with."""
+    """The results by leg: a ranking for each query, and the vectors searched with."""
 
     rankings: Mapping[str, Sequence[Ranking]]
     vectors: Mapping[str, Sequence[QueryVector]] = field(default_factory=dict)
 
     def by_query(self, queries: int) -> list[dict[str, Ranking]]:
-        return [{name: found[i] for name, found in self.rankings.items()} for i in range(queries)]
+        return [{leg: rankings[i] for leg, rankings in self.rankings.items()} for i in range(queries)]
 
 
 class Searcher:
-    """Searches one collection, or several whose legs are fused together. It holds no connection of its
-    own, costs nothing to make, and may be used from several threads."""
+    """Searches one collection, or several with their legs fused together. It holds no connection, is cheap
+    to create, and can be used from several threads."""
 
-    def __init__(self, *targets: Target) -> None:
+    def __init__(self, *targets: SearchTarget, rerankers: Rerankers | None = None) -> None:
+        """rerankers: returns the reranker that a search names; by default the encoder's heads and any
+        cross-encoder. Raises UsageError without a target, or if several lack distinct names."""
         if not targets:
             raise UsageError("There is no collection to search.")
         names = [target.name for target in targets]
         if len(targets) > 1 and (len(set(names)) < len(names) or not all(names)):
-            raise UsageError("Collections that are searched together need a name each, and no two the same.")
+            raise UsageError("Each collection needs a name of its own when several are searched together.")
         self._targets = targets
+        self._rerankers = rerankers or partial(load_reranker, targets[0].encoder)
 
     # -- one query
 
     def search(self, text: str, options: SearchOptions = DEFAULTS) -> SearchResult:
-        """The best hits for a text. Raises QueryError for one that cannot be asked."""
+        """The best hits for a text. Raises QueryError for an invalid text, FilterError, UsageError and
+        StoreError."""
         problem = _problem(text)
         if problem is not None:
             raise QueryError(problem)
         return self._answer([Query("", text)], options)[0]
 
-    def like(
-        self, doc_id: str, source: str = DEFAULT_SOURCE, options: SearchOptions = DEFAULTS
-    ) -> SearchResult:
-        """The hits nearest to a document of the collection, itself left out.
+    def similar(self, doc_id: str, options: SearchOptions = DEFAULTS) -> SearchResult:
+        """The hits nearest to a stored document, without the document itself.
 
-        Asks with the stored vectors of its passages (BM25: with their texts); a hit counts by the
-        passage that it is nearest to. Nothing is encoded. NotFoundError where there is no such document.
+        Searches with the stored vectors of its passages (BM25: with their texts); a hit counts by the
+        passage nearest to it. Nothing is encoded. The document is that of `options.source` (by default
+        `default`) and `options.tenant`. Raises NotFoundError if there is none, and the errors of `search`.
         """
         if len(self._targets) > 1:
-            raise UsageError("The documents that are like one are searched in one collection only.")
+            raise UsageError("Similar documents can be searched in one collection only.")
         if options.explain:
-            raise UsageError("There is no explanation for documents that are like one; leave it out.")
+            raise UsageError("Similar documents have no explanation. Leave out explain.")
         clock = Clock()
         plan, notes = plan_legs(self._targets, options)
+        reranker = self._reranker(options)
         if options.fusion == "server":
-            notes = (*notes, "Fused by m3index, not by Milvus: it compares one vector, not a document's.")
+            notes = (*notes, "Fused by m3index: Milvus compares one vector, not those of a document.")
+        source = options.document_source
         key = document_key(source, doc_id)
         with clock("fetch"):
-            rows, more_notes = _stored_passages(self._targets[0], key, doc_id, source)
+            rows, more_notes = _stored_passages(self._targets[0], key, doc_id, source, options.tenant_name)
         scope = replace(_scope(options), exclude=frozenset([key]), margin=len(rows))
 
-        def ask(leg: PlannedLeg) -> list[Ranking]:
+        def search_leg(leg: PlannedLeg) -> list[Ranking]:
             vectors = [stored_vector(row, leg.leg) for row in rows]
-            return [retrieve_any(leg.target.store, leg.target.collection, leg.leg, vectors, scope)]
+            target = leg.target
+            return [retrieve_any(target.store, target.collection, leg.leg, leg.where, vectors, scope)]
 
-        answers = at_once({leg.name: _timed(clock, ask, leg) for leg in plan})
-        retrieved = _Retrieved({name: future.result() for name, future in answers.items()})
+        futures = run_together({leg.name: _timed(clock, search_leg, leg) for leg in plan})
+        retrieved = _Retrieved({name: future.result() for name, future in futures.items()})
         query = Query("", join_title(str(rows[0]["title"]), str(rows[0]["text"])))
-        found = _fuse(retrieved, 1, plan, options, clock)
-        return self._finish([query], plan, retrieved, found, options, clock, (*notes, *more_notes))[0]
+        fused = _fuse(retrieved, 1, plan, options, clock)
+        notes = (*notes, *more_notes)
+        return self._finish([query], plan, retrieved, fused, options, reranker, clock, notes)[0]
 
     # -- many queries
 
     def run(
         self, queries: Iterable[Query], options: SearchOptions = DEFAULTS, *, batch: int = BATCH
     ) -> Iterator[SearchResult]:
-        """The answers in the order of the queries, `batch` of them in each call of encoder and store.
+        """The results in the order of the queries, with `batch` queries per call of encoder and store.
 
-        A query that cannot be asked has no hits and a note that says why; the others are answered.
+        An invalid query yields no hits and a note with the reason. Raises the other errors of `search`.
         """
-        waiting = iter(queries)
-        while part := list(islice(waiting, batch)):
+        remaining = iter(queries)
+        while part := list(islice(remaining, batch)):
             yield from self._run_batch(part, options)
 
     def _run_batch(self, queries: Sequence[Query], options: SearchOptions) -> list[SearchResult]:
         problems = {i: p for i, query in enumerate(queries) if (p := _problem(query.text)) is not None}
-        askable = [query for i, query in enumerate(queries) if i not in problems]
+        valid = [query for i, query in enumerate(queries) if i not in problems]
         try:
-            answers = iter(self._answer(askable, options) if askable else [])
+            answers = iter(self._answer(valid, options) if valid else [])
         except QueryError as error:
-            if len(askable) == 1 == len(queries):
+            if len(valid) == 1 == len(queries):
                 return [SearchResult(queries[0], notes=(str(error),))]
             return [result for query in queries for result in self._run_batch([query], options)]
         return [
@@ -140,45 +162,51 @@ class Searcher:
     def _answer(self, queries: Sequence[Query], options: SearchOptions) -> list[SearchResult]:
         clock = Clock()
         plan, notes = plan_legs(self._targets, options)
+        reranker = self._reranker(options)
         texts = [query.text for query in queries]
         if options.fusion == "server":
-            reason = why_not(plan, options)
+            reason = obstacle(plan, options)
             if reason is None:
-                retrieved, found = _retrieve_fused(texts, plan, options, clock)
-                return self._finish(
-                    queries, plan, retrieved, found, options, clock, (*notes, "Fused by Milvus.")
-                )
-            notes = (*notes, f"Fused by m3index, not by Milvus: {reason}.")
+                retrieved, fused = _retrieve_fused(texts, plan, options, clock)
+                notes = (*notes, "Fused by Milvus.")
+                return self._finish(queries, plan, retrieved, fused, options, reranker, clock, notes)
+            notes = (*notes, f"Fused by m3index: {reason}.")
         retrieved = _retrieve(texts, plan, _scope(options), clock)
-        found = _fuse(retrieved, len(queries), plan, options, clock)
-        return self._finish(queries, plan, retrieved, found, options, clock, notes)
+        fused = _fuse(retrieved, len(queries), plan, options, clock)
+        return self._finish(queries, plan, retrieved, fused, options, reranker, clock, notes)
+
+    def _reranker(self, options: SearchOptions) -> Reranker | None:
+        if not isinstance(options.rerank, str):
+            return options.rerank
+        return self._rerankers(options.rerank, options.m3_weights)
 
     def _finish(
         self,
         queries: Sequence[Query],
         plan: Sequence[PlannedLeg],
         retrieved: _Retrieved,
-        found: Sequence[Sequence[Found]],
+        fused: Sequence[Sequence[FusedHit]],
         options: SearchOptions,
+        reranker: Reranker | None,
         clock: Clock,
         notes: tuple[str, ...],
     ) -> list[SearchResult]:
-        """What was found for each query -> its result: fetch, rerank, explain."""
+        """Turns the fused hits of each query into its result: fetch, rerank, explain."""
         weights = {leg.name: leg.weight for leg in plan}
         legs = retrieved.by_query(len(queries))
         with clock("fetch"):
-            rows = fetch([f for part in found for f in part], self._targets, plan, options)
+            rows = fetch([hit for part in fused for hit in part], self._targets, plan, options)
         results: list[SearchResult] = []
         for i, query in enumerate(queries):
             hits = [
                 (f, make_hit(f, row, legs[i], options))
-                for f in found[i]
+                for f in fused[i]
                 if (row := rows.get((f.leg, f.passage_id))) is not None
             ]
-            gone = len(found[i]) - len(hits)
-            if options.rerank is not None and hits:
+            missing = len(fused[i]) - len(hits)
+            if reranker is not None and hits:
                 with clock("rerank"):
-                    hits = rerank(query.text, hits, options.rerank)
+                    hits = rerank(query.text, hits, reranker)
             hits = hits[: options.k]
             explanations: list[Explanation] = []
             if options.explain:
@@ -190,7 +218,7 @@ class Searcher:
                     hits=tuple(replace(hit, rank=rank) for rank, (_, hit) in enumerate(hits, 1)),
                     legs=legs[i],
                     weights=weights,
-                    notes=(*notes, *_notes(legs[i], gone)),
+                    notes=(*notes, *_notes(legs[i], missing)),
                     explanations=tuple(explanations),
                 )
             )
@@ -198,40 +226,40 @@ class Searcher:
         return [replace(result, timings=timings) for result in results]
 
 
-def _scope(options: SearchOptions) -> Scope:
-    return Scope(
+def _scope(options: SearchOptions) -> LegScope:
+    return LegScope(
         depth=options.leg_depth,
-        where=options.where,
         passages=options.passages,
         group_field=options.group_by,
     )
 
 
-def _retrieve(texts: Sequence[str], plan: Sequence[PlannedLeg], scope: Scope, clock: Clock) -> _Retrieved:
-    """Every leg in a thread; BM25, which needs no vectors, is asked while the encoder works."""
+def _retrieve(texts: Sequence[str], plan: Sequence[PlannedLeg], scope: LegScope, clock: Clock) -> _Retrieved:
+    """Searches each leg in a thread; BM25, which needs no vectors, runs while the encoder encodes."""
     early = [leg for leg in plan if leg.leg is Leg.BM25]
     late = [leg for leg in plan if leg.leg is not Leg.BM25]
     vectors: dict[str, Sequence[QueryVector]] = {leg.name: texts for leg in early}
 
-    def ask(leg: PlannedLeg) -> list[Ranking]:
-        return retrieve(leg.target.store, leg.target.collection, leg.leg, vectors[leg.name], scope)
+    def search_leg(leg: PlannedLeg) -> list[Ranking]:
+        target = leg.target
+        return retrieve(target.store, target.collection, leg.leg, leg.where, vectors[leg.name], scope)
 
     if late:
-        found = {leg.name: start(_timed(clock, ask, leg)) for leg in early}
+        futures = {leg.name: start(_timed(clock, search_leg, leg)) for leg in early}
         try:
             vectors |= _encode(texts, late, clock)
-            found |= at_once({leg.name: _timed(clock, ask, leg) for leg in late})
+            futures |= run_together({leg.name: _timed(clock, search_leg, leg) for leg in late})
         finally:
-            wait(found.values())
+            wait(futures.values())
     else:
-        found = at_once({leg.name: _timed(clock, ask, leg) for leg in early})
-    return _Retrieved({leg.name: found[leg.name].result() for leg in plan}, vectors)
+        futures = run_together({leg.name: _timed(clock, search_leg, leg) for leg in early})
+    return _Retrieved({leg.name: futures[leg.name].result() for leg in plan}, vectors)
 
 
 def _encode(
     texts: Sequence[str], legs: Sequence[PlannedLeg], clock: Clock
 ) -> Mapping[str, Sequence[QueryVector]]:
-    with clock("load"):  # nothing but for the first search of a process
+    with clock("load"):  # only before the first search of a process
         for leg in legs:
             leg.target.encoder().prepare()
     with clock("encode"):
@@ -240,68 +268,72 @@ def _encode(
 
 def _retrieve_fused(
     texts: Sequence[str], plan: Sequence[PlannedLeg], options: SearchOptions, clock: Clock
-) -> tuple[_Retrieved, list[list[Found]]]:
-    """Both legs in one call, fused by Milvus; the legs themselves stay there."""
+) -> tuple[_Retrieved, list[list[FusedHit]]]:
+    """Searches both legs in one call, fused by Milvus, which does not return the legs."""
     vectors: dict[str, Sequence[QueryVector]] = {leg.name: texts for leg in plan if leg.leg is Leg.BM25}
     vectors |= _encode(texts, [leg for leg in plan if leg.leg is not Leg.BM25], clock)
     with clock("server"):
-        return _Retrieved({}, vectors), fuse_on_server(vectors, plan, options, _wanted(options))
+        return _Retrieved({}, vectors), fuse_on_server(vectors, plan, options, _fused_count(options))
 
 
 def _fuse(
     retrieved: _Retrieved, queries: int, plan: Sequence[PlannedLeg], options: SearchOptions, clock: Clock
-) -> list[list[Found]]:
+) -> list[list[FusedHit]]:
     weights = {leg.name: leg.weight for leg in plan}
     with clock("fuse"):
         return [
-            fuse_legs(rankings, weights, options, _wanted(options))
+            fuse_legs(rankings, weights, options, _fused_count(options))
             for rankings in retrieved.by_query(queries)
         ]
 
 
-def _wanted(options: SearchOptions) -> int:
-    """How many hits go into the last steps."""
+def _fused_count(options: SearchOptions) -> int:
+    """The number of fused hits to fetch."""
     return options.k if options.rerank is None else options.rerank_count
 
 
 def _timed(
-    clock: Clock, ask: Callable[[PlannedLeg], list[Ranking]], leg: PlannedLeg
+    clock: Clock, search_leg: Callable[[PlannedLeg], list[Ranking]], leg: PlannedLeg
 ) -> Callable[[], list[Ranking]]:
     def job() -> list[Ranking]:
         with clock(leg.name):
-            return ask(leg)
+            return search_leg(leg)
 
     return job
 
 
 def _explain(
     number: int,
-    found: Sequence[Found],
+    hits: Sequence[FusedHit],
     rankings: Mapping[str, Ranking],
     plan: Sequence[PlannedLeg],
     retrieved: _Retrieved,
     options: SearchOptions,
 ) -> list[Explanation]:
-    matches: list[list[Match]] = [[] for _ in found]
+    matches: list[list[Match]] = [[] for _ in hits]
     for leg in plan:
         if leg.leg is not Leg.DENSE:
             vector = retrieved.vectors[leg.name][number]
-            for known, new in zip(matches, find_matches(leg, vector, found, rankings[leg.name]), strict=True):
+            for known, new in zip(matches, find_matches(leg, vector, hits, rankings[leg.name]), strict=True):
                 known += new
     weights = {leg.name: leg.weight for leg in plan}
-    fused = [f.fused for f in found]
-    return explain(fused, rankings, weights, matches, method=options.method, k=options.rrf_k)
+    return explain(
+        [hit.fused for hit in hits], rankings, weights, matches, method=options.method, k=options.rrf_k
+    )
 
 
 def _stored_passages(
-    target: Target, key: str, doc_id: str, source: str
+    target: SearchTarget, key: str, doc_id: str, source: str, tenant: str | None
 ) -> tuple[list[StoredRow], tuple[str, ...]]:
-    """The rows of a document with their vectors; of a long one, some spread evenly over it."""
+    """The rows of a document with their vectors, and notes; of a long document, evenly spread rows."""
     fields = ["title", "text", "passages", "dense"]
-    if target.sparse == "lexical":
+    if target.spec.sparse == "lexical":
         fields.append("lexical")
+    owner = tenant_of(target.spec, target.name or target.collection, tenant)
+    if owner is not None:
+        fields.append(owner.field)
     first = target.store.get(target.collection, [passage_key(key, 0)], fields)
-    if not first:
+    if not first or (owner is not None and not owner.has(first[passage_key(key, 0)])):
         raise NotFoundError(f"There is no document {doc_id!r} of source {source!r} in this collection.")
     count = int(first[passage_key(key, 0)]["passages"])
     step = max(1.0, count / LIKE_PASSAGES)
@@ -312,25 +344,25 @@ def _stored_passages(
 
 
 def _problem(text: str) -> str | None:
-    """Why a text cannot be a query, or None."""
+    """Why a text is not a valid query, or None."""
     if not text.strip():
-        return "The query is empty; give at least one word."
+        return "The query is empty. Give at least one word."
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
         return (
-            "The query is not valid Unicode text: it has bytes that are not UTF-8, or half a surrogate pair."
+            "The query is not valid Unicode text: it contains bytes that are not UTF-8, or a lone surrogate."
         )
     return None
 
 
-def _notes(rankings: Mapping[str, Ranking], gone: int) -> list[str]:
-    """What a person should know about an answer."""
+def _notes(rankings: Mapping[str, Ranking], missing: int) -> list[str]:
+    """Remarks for the user on a result."""
     notes: list[str] = []
-    silent = [name for name, ranking in rankings.items() if not len(ranking)]
-    if silent and len(silent) < len(rankings):
-        speaking = " and ".join(name for name in rankings if name not in silent)
-        notes.append(f"Nothing was found by {' and '.join(silent)}; these hits are from {speaking} alone.")
-    if gone:
-        notes.append(f"{gone} of the hits had left the collection before they could be read.")
+    empty = [name for name, ranking in rankings.items() if not len(ranking)]
+    if empty and len(empty) < len(rankings):
+        others = " and ".join(name for name in rankings if name not in empty)
+        notes.append(f"{' and '.join(empty)} found nothing. These hits are from {others} only.")
+    if missing:
+        notes.append(f"{missing} of the hits had been removed before they could be read.")
     return notes

@@ -1,26 +1,26 @@
-"""Fusion by Milvus's own ranker, where it gives the answer that ours would give."""
+"""Fusion by Milvus's own ranker, used if it gives the same result as the fusion of m3index."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
-from m3index.search.assemble import Found
+from m3index.search.assemble import FusedHit
 from m3index.search.fusion import Fused
 from m3index.search.options import SearchOptions
 from m3index.search.plan import PlannedLeg
-from m3index.store.base import QueryVector
+from m3index.store.base import MAX_LIMIT, QueryVector
 from m3index.store.filter import Filter
-from m3index.store.queries import MAX_LIMIT
 from m3index.types import Candidate, Leg
 
 
 @runtime_checkable
 class FusingStore(Protocol):
-    """What a store may offer beyond `Store`: reciprocal rank fusion in the server."""
+    """An optional extension of `Store`: reciprocal rank fusion on the server."""
 
     def weighs_legs(self, name: str) -> bool:
-        """Whether its fusion honours weights: by trying, once, since servers that do not say nothing."""
+        """Whether the fusion applies weights. Tested once, because a server that ignores them reports no
+        error."""
         ...
 
     def hybrid(
@@ -34,26 +34,26 @@ class FusingStore(Protocol):
         k: float,
         where: Filter | None = None,
     ) -> list[list[Candidate]]:
-        """For each query its best `limit` passages: sum over legs of weight / (k + rank), each leg cut
-        at `depth`; by score descending, then passage_id ascending. weights: from 0 to 1; None is 1.
-        A query without lexical tokens is answered by the other leg."""
+        """The best `limit` passages of each query by the sum over legs of weight / (k + rank), each leg
+        cut at `depth`; by score descending, then passage_id ascending. weights: from 0 to 1; None: all 1.
+        A query without lexical tokens is answered by the other leg. Raises StoreError."""
         ...
 
 
-def why_not(plan: Sequence[PlannedLeg], options: SearchOptions) -> str | None:
-    """What makes Milvus's answer another than ours, or None where it is the same."""
+def obstacle(plan: Sequence[PlannedLeg], options: SearchOptions) -> str | None:
+    """Why Milvus cannot give the same result, or None if it can."""
     first = plan[0]
     if not options.passages:
-        return "its ranker fuses passages, not documents; search with --passages"
+        return "the ranker of Milvus fuses passages, not documents (use the option passages)"
     if options.explain:
-        return "it does not give the ranks of the legs, which an explanation needs"
+        return "Milvus does not return the ranks of the legs, which an explanation needs"
     if len(plan) != 2 or plan[1].target is not first.target:
-        return "there is nothing to fuse in one collection"
+        return "the search does not have two legs in one collection"
     if not 0 < options.rrf_k < MAX_LIMIT:
-        return f"its k is above 0 and below {MAX_LIMIT:,}"
+        return f"the k of Milvus must be above 0 and below {MAX_LIMIT:,}"
     store = first.target.store
     if not isinstance(store, FusingStore):
-        return "this store has no ranker of its own"
+        return "this store has no ranker"
     if first.weight != plan[1].weight and not store.weighs_legs(first.target.collection):
         return "this server ignores the weights of the legs"
     return None
@@ -64,8 +64,8 @@ def fuse_on_server(
     plan: Sequence[PlannedLeg],
     options: SearchOptions,
     count: int,
-) -> list[list[Found]]:
-    """The first `count` passages for each query. Only where `why_not` has nothing to say."""
+) -> list[list[FusedHit]]:
+    """The first `count` passages of each query. Call only if `obstacle` returns None."""
     target = plan[0].target
     assert isinstance(target.store, FusingStore)
     heaviest = max(leg.weight for leg in plan)
@@ -77,11 +77,11 @@ def fuse_on_server(
         depth=options.leg_depth,
         limit=count,
         k=options.rrf_k,
-        where=options.where,
+        where=plan[0].where,
     )
     return [
         [
-            Found(rank, Fused(c.passage_id, c.score * heaviest, {}), plan[0].name, c.passage_id)
+            FusedHit(rank, Fused(c.passage_id, c.score * heaviest, {}), plan[0].name, c.passage_id)
             for rank, c in enumerate(answer, 1)
         ]
         for answer in answers

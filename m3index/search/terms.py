@@ -1,4 +1,4 @@
-"""The words of a text with their places, in any script: what a highlight goes by."""
+"""The words of a text with their positions, in any script; used for highlighting."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from functools import cache
 
 from m3index.store.analyzer import fold
 
-# Scripts written without spaces, where every n neighbouring characters are a term: two where a
-# character says much (Han, Kana, Hangul), three where it says little (Thai, Lao, Burmese, Khmer).
+# Scripts written without spaces, in which every n adjacent characters are a term: two where a character
+# carries much meaning (Han, Kana, Hangul), three where it carries little (Thai, Lao, Burmese, Khmer).
 _DENSE_SCRIPTS = (
     r"\u3005-\u3007\u3040-\u312f\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\U00020000-\U0003ffff"
 )
@@ -19,7 +19,7 @@ _LIGHT_SCRIPTS = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """A folded word or n-gram, and the characters [start, end) of the text that it stands on."""
+    """A folded word or n-gram, and its range [start, end) in the text."""
 
     text: str
     start: int
@@ -27,22 +27,22 @@ class Term:
 
 
 def terms(text: str) -> list[Term]:
-    """All terms in the order of the text, folded as BM25's input is."""
-    found: list[Term] = []
+    """All terms in text order, folded like the input of BM25."""
+    result: list[Term] = []
     for match in _pattern().finditer(text):
         start, end = match.span()
         match match.lastgroup:
             case "dense":
-                found += _ngrams(text, start, end, 2)
+                result += _ngrams(text, start, end, 2)
             case "light":
-                found += _ngrams(text, start, end, 3)
+                result += _ngrams(text, start, end, 3)
             case _:
-                found.append(Term(fold(match.group()), start, end))
-    return found
+                result.append(Term(fold(match.group()), start, end))
+    return result
 
 
 def _ngrams(text: str, start: int, end: int, n: int) -> list[Term]:
-    """Each n characters in turn, with the marks that stand on them; a shorter run stays whole."""
+    """All runs of n characters with their combining marks; a shorter text is one term."""
     starts = [i for i in range(start, end) if i == start or not _is_mark(text[i])]
     bounds = [*starts, end]
     if len(starts) <= n:
@@ -56,7 +56,7 @@ def _is_mark(character: str) -> bool:
 
 @cache
 def _pattern() -> re.Pattern[str]:
-    r"""A run of an unspaced script, or a word: `\w` and the marks, which `re` does not count to it."""
+    r"""A run of an unspaced script, or a word: `\w` and combining marks, which `\w` does not match."""
     marks = "".join(re.escape(c) for c in map(chr, range(0x300, 0x10000)) if _is_mark(c))
     letter = rf"(?![{_DENSE_SCRIPTS}{_LIGHT_SCRIPTS}])[\w{marks}]"
     return re.compile(rf"(?P<dense>[{_DENSE_SCRIPTS}]+)|(?P<light>[{_LIGHT_SCRIPTS}]+)|(?:{letter})+")

@@ -1,4 +1,4 @@
-"""A thread for each leg, and a clock for what they do."""
+"""A thread for each leg, and a clock for their steps."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ T = TypeVar("T")
 
 
 def start(job: Callable[[], T]) -> Future[T]:
-    """Begins the job in a thread."""
+    """Starts the job in a thread."""
     return _threads().submit(job)
 
 
-def at_once(jobs: Mapping[str, Callable[[], T]]) -> dict[str, Future[T]]:
-    """Runs the jobs at the same time, the last of them in this thread, and returns when all are done.
+def run_together(jobs: Mapping[str, Callable[[], T]]) -> dict[str, Future[T]]:
+    """Runs the jobs in parallel, the last one in this thread, and returns when all are done.
 
-    What a job raises, its future's `result()` raises.
+    The `result()` of a future raises what its job raised.
     """
-    *others, (name, mine) = jobs.items()
+    *others, (name, last) = jobs.items()
     futures = {other: start(job) for other, job in others}
-    here: Future[T] = Future()
+    done: Future[T] = Future()
     try:
-        here.set_result(mine())
+        done.set_result(last())
     except Exception as error:
-        here.set_exception(error)
+        done.set_exception(error)
     wait(futures.values())
-    return futures | {name: here}
+    return futures | {name: done}
 
 
 @cache
@@ -39,7 +39,7 @@ def _threads() -> ThreadPoolExecutor:
 
 
 class Clock:
-    """Seconds by step, and in all since it was made. Several threads may time steps of different names."""
+    """Seconds by step, and in total since its creation. Several threads can time different steps."""
 
     def __init__(self) -> None:
         self._start = time.perf_counter()

@@ -5,61 +5,62 @@ from __future__ import annotations
 from typing import Any
 
 from m3index import schema
-from m3index.api import Index
 from m3index.search.fusion import Ranking
 from m3index.search.hits import hit_json
 from m3index.search.searcher import SearchResult
 from m3index.search.snippet import snippet
-from m3index.serve.words import Words
+from m3index.serve.request import AnswerRequest
+from m3index.service import IndexService
+from m3index.types import StoredDocument
 
-_CARD = ("doc_id", "ordinal", "source", "title", "text", "metadata")
+_POOL_FIELDS = ("doc_id", "ordinal", "source", "title", "text", "metadata")
 
 
 def answer_schema() -> Any:
-    """The contract with the hit's own put in its place, as OpenAPI wants it."""
+    """The schema of an answer with the schema of hits inlined, as OpenAPI requires."""
     answer = {k: v for k, v in schema.load("answer.schema.json").items() if not k.startswith("$")}
     hits = {**answer["properties"]["hits"], "items": schema.load("hit.schema.json")}
     return {**answer, "properties": {**answer["properties"], "hits": hits}}
 
 
-def answer_json(index: Index, words: Words, result: SearchResult) -> dict[str, Any]:
+def answer_json(index: IndexService, request: AnswerRequest, result: SearchResult) -> dict[str, Any]:
     explanations = result.explanations or (None,) * len(result.hits)
     query = result.query.text
     answer: dict[str, Any] = {
         "query": query,
-        "k": words.k,
-        "fusion": words.fusion,
-        "rrf_k": words.rrf_k,
+        "k": request.k,
+        "fusion": request.fusion,
+        "rrf_k": request.rrf_k,
         "weights": dict(result.weights),
         "hits": [
-            hit_json(hit, explanation=explanation, text=words.texts)
+            hit_json(hit, explanation=explanation, text=request.texts)
             for hit, explanation in zip(result.hits, explanations, strict=True)
         ],
         "timings": dict(result.timings),
         "notes": list(result.notes),
     }
-    if words.legs:
+    if request.legs:
         answer["legs"] = {name: _ranking(ranking) for name, ranking in result.legs.items()}
-    if words.snippets:
+    if request.snippets:
         answer["snippets"] = [snippet_json(hit.text, query) for hit in result.hits]
-    if words.pool:
-        answer["pool"] = _pool(index, result, words.pool)
+    if request.pool:
+        answer["pool"] = _pool(index, result, request.pool)
     return answer
 
 
 def snippet_json(text: str, query: str) -> list[dict[str, Any]]:
-    """The snippet as parts in order. Offsets are left out on purpose: every language counts
-    characters in its own way."""
-    found = snippet(text, query)
+    """The snippet as a list of parts. It has no offsets, because programming languages count characters
+    differently."""
+    excerpt = snippet(text, query)
     parts: list[dict[str, Any]] = []
     end = 0
-    for start, stop in found.spans:
+    for start, stop in excerpt.spans:
         if start > end:
-            parts.append({"text": found.text[end:start], "match": False})
-        parts.append({"text": found.text[start:stop], "match": True})
+            parts.append({"text": excerpt.text[end:start], "match": False})
+        parts.append({"text": excerpt.text[start:stop], "match": True})
         end = stop
-    if end < len(found.text):
-        parts.append({"text": found.text[end:], "match": False})
+    if end < len(excerpt.text):
+        parts.append({"text": excerpt.text[end:], "match": False})
     return parts
 
 
@@ -72,10 +73,10 @@ def _ranking(ranking: Ranking) -> dict[str, Any]:
     }
 
 
-def _pool(index: Index, result: SearchResult, depth: int) -> dict[str, Any]:
-    """By passage id what a person sees of it, for the first `depth` of each leg."""
+def _pool(index: IndexService, result: SearchResult, depth: int) -> dict[str, Any]:
+    """What a client shows of a passage, by passage id, for the first `depth` passages of each leg."""
     keys = dict.fromkeys(key for ranking in result.legs.values() for key in ranking.passages[:depth])
-    rows = index.store.get(index.target().name, list(keys), _CARD)
+    rows = index.store.get(index.current().name, list(keys), _POOL_FIELDS)
     return {
         key: {
             "doc_id": row["doc_id"],
@@ -86,4 +87,19 @@ def _pool(index: Index, result: SearchResult, depth: int) -> dict[str, Any]:
             "snippet": snippet_json(row["text"], result.query.text),
         }
         for key, row in rows.items()
+    }
+
+
+def document_json(document: StoredDocument) -> dict[str, Any]:
+    """A document as returned by `GET /document` and the tool `get_document`."""
+    return {
+        "doc_id": document.doc_id,
+        "source": document.source,
+        "title": document.title,
+        "metadata": dict(document.metadata),
+        "passages": document.passage_count,
+        "texts": [
+            {"ordinal": passage.ordinal, "passage_id": passage.passage_id, "text": passage.text}
+            for passage in document.passages
+        ],
     }

@@ -1,4 +1,4 @@
-"""The HTTP server's paths. Each parses, asks the warm index, and answers in JSON."""
+"""The paths of the HTTP server. Each parses the request, calls the index and responds with JSON."""
 
 from __future__ import annotations
 
@@ -15,28 +15,40 @@ from starlette.middleware.gzip import GZipMiddleware
 
 import m3index
 from m3index.errors import Exit, M3IndexError
-from m3index.serve import faults
-from m3index.serve.answer import answer_json, answer_schema
-from m3index.serve.documents import MAX_PASSAGES
+from m3index.serve import http_errors
+from m3index.serve.answer import answer_json, answer_schema, document_json
 from m3index.serve.guard import Access, Guard
-from m3index.serve.metrics import CONTENT_TYPE, Measured, Metrics
+from m3index.serve.metrics import CONTENT_TYPE, Measuring, Metrics
 from m3index.serve.page import page
-from m3index.serve.warm import WarmIndex
-from m3index.serve.words import Body, Parameters
-from m3index.types import DEFAULT_SOURCE
+from m3index.serve.request import (
+    AnswerRequest,
+    Body,
+    DocumentParameters,
+    Parameters,
+    document_from_url,
+    from_body,
+    from_url,
+)
+from m3index.serve.served import ServedIndex
 
 log = logging.getLogger(__name__)
+
+_UNEXPECTED = "Unexpected error. The log of the server has the details."
 
 PUBLIC = ("/", "/health", "/health/live", "/openapi.json")
 _ANSWER: dict[int | str, dict[str, Any]] = {
     200: {"description": "The hits.", "content": {"application/json": {"schema": answer_schema()}}},
     "default": {
-        "description": "What went wrong, and the exit code that the command line would have.",
+        "description": "The error, with the exit code of the command line.",
         "content": {
             "application/json": {
                 "schema": {
                     "type": "object",
-                    "properties": {"error": {"type": "string"}, "exit": {"type": "integer"}},
+                    "properties": {
+                        "error": {"type": "string"},
+                        "exit": {"type": "integer"},
+                        "kind": {"type": "string"},
+                    },
                 }
             }
         },
@@ -44,116 +56,118 @@ _ANSWER: dict[int | str, dict[str, Any]] = {
 }
 
 
-def create_app(warm: WarmIndex, access: Access, metrics: Metrics, on_failure: Callable[[], None]) -> FastAPI:
-    """The application over an index, which it loads when it starts and closes when it ends.
+def create_app(
+    served: ServedIndex, access: Access, metrics: Metrics, on_failure: Callable[[], None]
+) -> FastAPI:
+    """The application for an index. It loads the index at startup and closes it at shutdown.
 
-    on_failure: called where the encoder cannot be loaded.
+    on_failure: called if the encoder cannot be loaded.
     """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        warm.start(on_failure)
+        served.start(on_failure)
         yield
-        warm.close()
+        served.close()
 
     app = FastAPI(
         title="m3index",
         version=m3index.__version__,
         description="Hybrid search over a multilingual corpus.",
         lifespan=lifespan,
-        docs_url=None,  # the interactive pages would ask a stranger's server for their scripts
+        docs_url=None,  # the interactive pages load scripts from another server
         redoc_url=None,
     )
-    _add_search(app, warm, metrics)
-    _add_operations(app, warm, metrics)
-    _add_faults(app)
+    _add_search(app, served, metrics)
+    _add_operations(app, served, metrics)
+    _add_error_handlers(app)
     paths = frozenset(str(getattr(route, "path", "")) for route in app.routes)
     app.add_middleware(GZipMiddleware, minimum_size=2048, compresslevel=4)
     app.add_middleware(Guard, access=access, public=PUBLIC)
-    app.add_middleware(Measured, metrics=metrics, paths=paths)
+    app.add_middleware(Measuring, metrics=metrics, paths=paths)
     return app
 
 
-def _add_search(app: FastAPI, warm: WarmIndex, metrics: Metrics) -> None:
-    def answer(words: Body) -> JSONResponse:
-        result = warm.search(words)
-        metrics.searched(result.timings)
-        return JSONResponse(answer_json(warm.index, words, result))
+def _add_search(app: FastAPI, served: ServedIndex, metrics: Metrics) -> None:
+    def answer(request: AnswerRequest) -> JSONResponse:
+        result = served.search(request)
+        metrics.record_search(result.timings)
+        return JSONResponse(answer_json(served.index, request, result))
 
     @app.post("/search", responses=_ANSWER)
-    def search(words: Body) -> JSONResponse:
-        """The best hits for a text, or those like a document."""
-        return answer(words)
+    def search(body: Body) -> JSONResponse:  # type: ignore[valid-type]  # made from the options
+        """Search for a text, or for documents similar to a stored one."""
+        return answer(from_body(body))
 
     @app.get("/search", responses=_ANSWER)
-    def search_by_url(words: Annotated[Parameters, Query()]) -> JSONResponse:
-        """The same, with the words in the URL."""
-        return answer(words.body())
+    def search_by_url(parameters: Annotated[Parameters, Query()]) -> JSONResponse:  # type: ignore[valid-type]
+        """Search with the options in the URL."""
+        return answer(from_url(parameters))
 
     @app.get("/document")
-    def document(
-        doc_id: str, source: str = DEFAULT_SOURCE, start: int = 0, count: int = MAX_PASSAGES
-    ) -> JSONResponse:
-        """A document's title, metadata and passages."""
-        return JSONResponse(warm.document(doc_id, source, start, count))
+    def document(parameters: Annotated[DocumentParameters, Query()]) -> JSONResponse:  # type: ignore[valid-type]
+        """Read the title, metadata and passages of a document."""
+        return JSONResponse(document_json(served.document(document_from_url(parameters))))
 
     @app.get("/info")
     def info() -> JSONResponse:
-        """The collection, its fields to filter by, and what a search can choose from."""
-        return JSONResponse(warm.info())
+        """Describe the collection, its fields for filters, and the values of the search options."""
+        return JSONResponse(served.info())
 
 
-def _add_operations(app: FastAPI, warm: WarmIndex, metrics: Metrics) -> None:
+def _add_operations(app: FastAPI, served: ServedIndex, metrics: Metrics) -> None:
     @app.get("/health")
     def ready() -> JSONResponse:
-        """200 when a search would be answered: the encoder is loaded, the store answers. Else 503."""
+        """200 if searches are possible: the encoder is loaded and the store responds. Else 503."""
         try:
-            warm.check()
+            served.check()
         except Exception as error:
-            known = isinstance(error, M3IndexError)
-            exit_code = error.exit_code if isinstance(error, M3IndexError) else Exit.UNEXPECTED
-            message = str(error) if known else "an unexpected error; the server's log has it"
-            return JSONResponse({"status": "not ready", **faults.body(message, exit_code)}, 503)
+            if isinstance(error, M3IndexError):
+                reason = http_errors.body_of(error)
+            else:
+                reason = http_errors.body(_UNEXPECTED, Exit.UNEXPECTED)
+            return JSONResponse({"status": "not ready", **reason}, 503)
         return JSONResponse({"status": "ready"})
 
     @app.get("/health/live")
     async def live() -> JSONResponse:
-        """200 while the process lives."""
+        """200 while the process runs."""
         return JSONResponse({"status": "alive"})
 
     @app.get("/metrics", response_class=Response)
     def prometheus() -> Response:
-        """For Prometheus."""
-        metrics.ready.set(warm.loaded)
+        """Metrics for Prometheus."""
+        metrics.ready.set(served.loaded)
         return Response(metrics.text(), media_type=CONTENT_TYPE)
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
-    async def people() -> HTMLResponse:
-        found = page()
-        headers = {"content-security-policy": found.policy, "cache-control": "no-cache"}
-        return HTMLResponse(found.html, headers=headers)
+    async def web_page() -> HTMLResponse:
+        content = page()
+        headers = {"content-security-policy": content.policy, "cache-control": "no-cache"}
+        return HTMLResponse(content.html, headers=headers)
 
 
-def _add_faults(app: FastAPI) -> None:
+def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(M3IndexError)
-    async def ours(_: Request, error: M3IndexError) -> JSONResponse:
-        code = faults.http_code(error)
+    async def deliberate(_: Request, error: M3IndexError) -> JSONResponse:
+        code = http_errors.http_code(error)
         headers = {"retry-after": "2"} if code == 503 else None
-        return JSONResponse(faults.body(str(error), error.exit_code), code, headers)
+        return JSONResponse(http_errors.body_of(error), code, headers)
 
     @app.exception_handler(RequestValidationError)
-    async def unreadable(_: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query"))
-        message = f"{where}: {first['msg']}." if where else f"The request cannot be read: {first['msg']}."
-        return JSONResponse(faults.body(message, Exit.USAGE), 400)
+        message = f"{where}: {first['msg']}." if where else f"The request cannot be parsed: {first['msg']}."
+        return JSONResponse(http_errors.body(message, Exit.USAGE), 400)
 
     @app.exception_handler(HTTPException)
-    async def plain(_: Request, error: HTTPException) -> JSONResponse:
-        return JSONResponse(faults.body(f"{error.detail}.", Exit.USAGE), error.status_code, error.headers)
+    async def http_error(_: Request, error: HTTPException) -> JSONResponse:
+        return JSONResponse(
+            http_errors.body(f"{error.detail}.", Exit.USAGE), error.status_code, error.headers
+        )
 
     @app.exception_handler(Exception)
     async def unexpected(_: Request, error: Exception) -> JSONResponse:
         log.error("unexpected error", exc_info=error)
-        message = "An unexpected error; the server's log has it."
-        return JSONResponse(faults.body(message, Exit.UNEXPECTED), 500)
+        return JSONResponse(http_errors.body(_UNEXPECTED, Exit.UNEXPECTED), 500)

@@ -1,4 +1,4 @@
-"""Queries of several clients in one call of the encoder, which works for one caller at a time."""
+"""Combines the queries of several clients into one call of the encoder, which serves one caller at a time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_QUERIES = 64
 
 
 @dataclass(frozen=True, slots=True)
-class _Waiting:
+class _Request:
     texts: Sequence[str]
     lexical: bool
     multi_vector: bool
@@ -28,11 +28,11 @@ class _Waiting:
 
 
 class BatchingEncoder:
-    """An encoder that may be called from many threads.
+    """An encoder that can be called from many threads.
 
-    Whoever finds the encoder free takes along all queries that wait, so that a batch is what came
-    while the last one was encoded: nobody ever waits for company. on_batch: told the number of
-    queries of each call.
+    A thread that finds the encoder free encodes all waiting queries, so a batch holds what arrived during
+    the previous call, and no query waits for others. on_batch: called with the number of queries of each
+    call.
     """
 
     def __init__(self, encoder: Encoder, on_batch: Callable[[int], None] | None = None) -> None:
@@ -40,7 +40,7 @@ class BatchingEncoder:
         self._on_batch = on_batch
         self._busy = threading.Lock()
         self._queue = threading.Lock()
-        self._waiting: list[_Waiting] = []
+        self._waiting: list[_Request] = []
 
     @property
     def info(self) -> EncoderInfo:
@@ -62,13 +62,13 @@ class BatchingEncoder:
     def encode_queries(
         self, texts: Sequence[str], *, lexical: bool, multi_vector: bool = False
     ) -> EncodedBatch:
-        mine = _Waiting(texts, lexical, multi_vector)
+        request = _Request(texts, lexical, multi_vector)
         with self._queue:
-            self._waiting.append(mine)
+            self._waiting.append(request)
         with self._busy:
-            while not mine.answer.done():
+            while not request.answer.done():
                 self._encode_waiting()
-        return mine.answer.result()
+        return request.answer.result()
 
     def token_texts(self, ids: Sequence[int]) -> list[str]:
         with self._busy:
@@ -80,12 +80,12 @@ class BatchingEncoder:
 
     def _encode_waiting(self) -> None:
         with self._queue:
-            taken, self._waiting = self._waiting[:MAX_QUERIES], self._waiting[MAX_QUERIES:]
-        for _, group in groupby(sorted(taken, key=lambda w: w.heads), key=lambda w: w.heads):
+            batch, self._waiting = self._waiting[:MAX_QUERIES], self._waiting[MAX_QUERIES:]
+        for _, group in groupby(sorted(batch, key=lambda r: r.heads), key=lambda r: r.heads):
             self._encode(list(group))
 
-    def _encode(self, group: Sequence[_Waiting]) -> None:
-        texts = [text for waiting in group for text in waiting.texts]
+    def _encode(self, group: Sequence[_Request]) -> None:
+        texts = [text for request in group for text in request.texts]
         try:
             batch = self._encoder.encode_queries(
                 texts, lexical=group[0].lexical, multi_vector=group[0].multi_vector
@@ -93,16 +93,16 @@ class BatchingEncoder:
         except Exception as error:
             if len(group) == 1:
                 group[0].answer.set_exception(error)
-            else:  # one of them cannot be encoded: the others must not suffer
-                for waiting in group:
-                    self._encode([waiting])
+            else:  # one of them is invalid: encode each by itself
+                for request in group:
+                    self._encode([request])
             return
         if self._on_batch is not None:
             self._on_batch(len(texts))
         start = 0
-        for waiting in group:
-            end = start + len(waiting.texts)
-            waiting.answer.set_result(_part(batch, start, end))
+        for request in group:
+            end = start + len(request.texts)
+            request.answer.set_result(_part(batch, start, end))
             start = end
 
 

@@ -1,101 +1,170 @@
-"""A search that a server answers: the same words, the same result. Only the standard library."""
+"""The client of a server: same options, same results. Uses only the standard library."""
 
 from __future__ import annotations
 
+import http.client
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from m3index.errors import QueryError, StoreError, UnreachableError, UsageError
+from m3index.options import Number, Text, check, options_of
 from m3index.search.explain import Crossing, Explanation, Match, RankRange
 from m3index.search.fusion import Ranking
+from m3index.search.options import SearchOptions
 from m3index.search.searcher import SearchResult
-from m3index.serve.faults import MAX_BODY, error_of
-from m3index.types import Hit, LegRank, Query
+from m3index.searchable import ReadOptions, Searchable
+from m3index.serve.http_errors import MAX_BODY, error_of
+from m3index.service import MAX_PASSAGES
+from m3index.types import Hit, LegRank, Query, StoredDocument, StoredPassage
 
 
-class RemoteIndex:
-    """An index behind `m3index serve`.
+def connect(url: str, token: str | None = None, *, timeout: float = 60.0) -> RemoteIndex:
+    """An index behind `m3index serve`, to search and read like a local one.
 
-    url: `http://host:port`, a path below it if there is one. token: what the server was started
-    with. timeout: seconds for one answer. Raises UnreachableError where nobody answers, and what the
-    server's own search raised.
+        remote = m3index.connect("http://127.0.0.1:8080")
+        for hit in remote.search("honey bees", k=5):
+            print(hit.rank, hit.doc_id)
+
+    url: `http://host:port`, with the path prefix if there is one. token: that of the server. timeout:
+    seconds to wait for a response. Connects on the first call. Raises UsageError for an invalid argument.
+    """
+    return RemoteIndex(url, token, timeout=timeout)
+
+
+class RemoteIndex(Searchable):
+    """An index behind `m3index serve`, created by `connect`.
+
+    Its methods raise UnreachableError if the server does not respond, NotAuthorisedError for a wrong
+    token, and the errors that the search on the server raised.
     """
 
     def __init__(self, url: str, token: str | None = None, *, timeout: float = 60.0) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise UsageError(f"A server is named like http://127.0.0.1:8080; {url!r} is not.")
+        parts = urlsplit(url) if isinstance(url, str) else None
+        if parts is None or parts.scheme not in ("http", "https") or not parts.netloc:
+            raise UsageError(f"The URL of a server must look like http://127.0.0.1:8080, not {url!r}.")
         self._url = url.rstrip("/")
-        self._token = token
-        self._timeout = timeout
-        # An answer that says to go elsewhere must not take the token there.
+        self._token: str | None = None if token is None else check("token", Text(), token)
+        if token is not None and not (token.isascii() and token.isprintable()):
+            raise UsageError("A token must consist of printable ASCII characters.")
+        self._timeout: float = check("timeout", Number(0.1), timeout)
+        # A redirect could send the token to another server.
         self._opener = urllib.request.build_opener(_NoRedirects)
 
-    def search(self, text: str, **words: Any) -> SearchResult:
-        """The best hits for a text. words: as of `POST /search` (`k=5, where=["lang=en"]`)."""
-        return _result(self._post({"query": text, **words}))
-
-    def like(self, doc_id: str, source: str = "", **words: Any) -> SearchResult:
-        """The documents nearest to one of the collection."""
-        return _result(self._post({"like": doc_id, "source": source, **words}))
-
-    def document(self, doc_id: str, source: str = "default") -> dict[str, Any]:
-        """A document's title, metadata and passages."""
-        return self._ask(f"/document?{urlencode({'doc_id': doc_id, 'source': source})}")
+    def __repr__(self) -> str:
+        return f"m3index.connect({self._url!r})"
 
     def info(self) -> dict[str, Any]:
-        """The collection, its fields, and what a search can choose from."""
-        return self._ask("/info")
+        """The collection, its fields, and the values of the search options. Raises StoreError."""
+        return self._request("/info")
 
-    def _post(self, words: Mapping[str, Any]) -> dict[str, Any]:
-        given = {name: value for name, value in words.items() if value is not None}
+    def _search(self, query: str, options: SearchOptions) -> SearchResult:
+        return _result(self._post({"query": query, **_changes(options)}))
+
+    def _similar(self, doc_id: str, options: SearchOptions) -> SearchResult:
+        return _result(self._post({"similar": doc_id, **_changes(options)}))
+
+    def _search_many(self, queries: Iterable[Query], options: SearchOptions) -> Iterator[SearchResult]:
+        for query in queries:
+            try:
+                result = self._search(query.text, options)
+            except QueryError as error:
+                yield SearchResult(query, notes=(str(error),))
+            else:
+                yield replace(result, query=query)
+
+    def _get(self, doc_id: str, options: ReadOptions) -> StoredDocument:
+        first = self._page(doc_id, options, options.start, options.count)
+        passages = [*first["texts"]]
+        end: int = first["passages"]
+        if options.count is not None:
+            end = min(end, options.start + options.count)
+        for start in range(options.start + MAX_PASSAGES, end, MAX_PASSAGES):
+            passages += self._page(doc_id, options, start, end - start)["texts"]
+        return StoredDocument(
+            doc_id=first["doc_id"],
+            source=first["source"],
+            title=first["title"],
+            metadata=first["metadata"],
+            passage_count=first["passages"],
+            passages=tuple(StoredPassage(p["ordinal"], p["passage_id"], p["text"]) for p in passages),
+        )
+
+    def _page(self, doc_id: str, options: ReadOptions, start: int, count: int | None) -> dict[str, Any]:
+        """Passages of a document, at most as many as a response holds."""
+        size = MAX_PASSAGES if count is None else min(count, MAX_PASSAGES)
+        parameters = {"doc_id": doc_id, "source": options.source, "start": start, "count": size}
+        if options.tenant_name is not None:
+            parameters["tenant"] = options.tenant_name
+        return self._request(f"/document?{urlencode(parameters)}")
+
+    def _post(self, request: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            payload = json.dumps(given, allow_nan=False).encode()
-        except ValueError:
-            raise UsageError("A number that is sent to a server is finite.") from None
+            payload = json.dumps(request, allow_nan=False).encode()
+        except (TypeError, ValueError):
+            raise UsageError(
+                "The options contain a value that JSON cannot express. Use texts and finite numbers."
+            ) from None
         if len(payload) > MAX_BODY:
-            raise QueryError(f"The query is too long: a server reads at most {MAX_BODY:,} bytes.")
-        return self._ask("/search", payload)
+            raise QueryError(f"The query is too long: a server accepts at most {MAX_BODY:,} bytes.")
+        return self._request("/search", payload)
 
-    def _ask(self, path: str, payload: bytes | None = None) -> dict[str, Any]:
+    def _request(self, path: str, payload: bytes | None = None) -> dict[str, Any]:
         headers = {"accept": "application/json", "content-type": "application/json"}
         if self._token:
             headers["authorization"] = f"Bearer {self._token}"
         request = urllib.request.Request(self._url + path, payload, headers)  # noqa: S310  (checked above)
         try:
-            with self._opener.open(request, timeout=self._timeout) as answer:
-                body = answer.read()
+            with self._opener.open(request, timeout=self._timeout) as response:
+                body = response.read()
         except urllib.error.HTTPError as error:
             with error:
                 raise self._refusal(error.code, error.read()) from None
-        except (OSError, urllib.error.URLError) as error:
+        except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             raise UnreachableError(
-                f"No answer from {self._url}: {reason}. Is `m3index serve` running?"
+                f"{self._url} does not respond: {reason}. Is `m3index serve` running?"
             ) from None
         try:
             parsed = json.loads(body)
         except ValueError:
             parsed = None
         if not isinstance(parsed, dict):
-            raise StoreError(f"{self._url} answers, but not as m3index does.")
+            raise StoreError(f"The response of {self._url} is not that of an m3index server. Check the URL.")
         return parsed
 
     def _refusal(self, code: int, body: bytes) -> Exception:
         try:
             answer = json.loads(body)
-            return error_of(str(answer["error"]), int(answer["exit"]))
+            return error_of(str(answer["error"]), int(answer["exit"]), answer.get("kind"))
         except (ValueError, KeyError, TypeError):
-            return StoreError(f"{self._url} answers with HTTP {code}, and not as m3index does.")
+            return StoreError(
+                f"{self._url} responded with HTTP {code}, but is not an m3index server. Check the URL."
+            )
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *_: Any) -> None:
         return None
+
+
+def _changes(options: SearchOptions) -> dict[str, Any]:
+    """The options that differ from their defaults. Raises UsageError for values that cannot be sent."""
+    values: dict[str, Any] = {}
+    for declared in options_of(SearchOptions):
+        value = getattr(options, declared.name)
+        if value == declared.default:
+            continue
+        if declared.name == "rerank" and not isinstance(value, str):
+            raise UsageError("rerank must be a name: the server loads the reranker itself.")
+        if declared.name == "where" and not isinstance(value, str | Mapping | Sequence):
+            raise UsageError("where must be conditions as text, or a mapping: a built filter cannot be sent.")
+        values[declared.name] = value
+    return values
 
 
 def _result(answer: Mapping[str, Any]) -> SearchResult:
@@ -110,7 +179,9 @@ def _result(answer: Mapping[str, Any]) -> SearchResult:
             explanations=tuple(_explanation(h["explanation"]) for h in answer["hits"] if "explanation" in h),
         )
     except (KeyError, TypeError) as error:
-        raise StoreError(f"The server's answer cannot be read ({error!r}); is it of this version?") from error
+        raise StoreError(
+            f"The response of the server is not valid ({error!r}). Does it run this version?"
+        ) from error
 
 
 def _hit(hit: Mapping[str, Any]) -> Hit:
@@ -127,7 +198,7 @@ def _hit(hit: Mapping[str, Any]) -> Hit:
         metadata=hit.get("metadata", {}),
         legs={name: LegRank(**leg) for name, leg in hit["legs"].items()},
         rerank_score=hit.get("rerank_score"),
-        fused_rank=hit.get("fused_rank", hit["rank"]),  # given where it is another
+        fused_rank=hit.get("fused_rank", hit["rank"]),  # omitted if equal to the rank
         group=tuple(group) if isinstance(group, list) else group,
     )
 

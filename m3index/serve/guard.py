@@ -1,4 +1,4 @@
-"""What stands before every request: who asks, for which host, and how much they send."""
+"""Checks each request before it is processed: its token, host name and size."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from m3index.errors import Exit, UsageError
-from m3index.serve import faults
-from m3index.serve.faults import MAX_BODY
+from m3index.serve import http_errors
+from m3index.serve.http_errors import MAX_BODY
 
 MIN_TOKEN = 16
 
-_TOO_LARGE = f"A request has at most {MAX_BODY:,} bytes"
+_TOO_LARGE = f"A request can have at most {MAX_BODY:,} bytes"
 
 _HEADERS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who may ask. token None: everybody who reaches this host; hosts None: by any name of it.
+    """Who can send requests. token: None for everyone who can reach the host. hosts: the accepted host
+    names; None for any. generated: whether the token was generated.
 
-    A page of a stranger can make a browser ask a server on the same machine, under the stranger's
-    own host name (DNS rebinding): without a token, only the loopback names are answered.
+    A malicious web page can make a browser send requests to a server on the same machine, under the host
+    name of the page (DNS rebinding). Therefore only loopback names are accepted without a token.
     """
 
     token: str | None
@@ -38,9 +39,10 @@ class Access:
 
 
 def access(host: str, token: str | None) -> Access:
-    """A token is needed where others can reach the server; one is made where none was given."""
+    """The access to a server: a token is required if other machines can reach it, and generated if none is
+    given. Raises UsageError for an invalid token."""
     if token is not None and (len(token) < MIN_TOKEN or not token.isascii() or not token.isprintable()):
-        raise UsageError(f"A token has at least {MIN_TOKEN} characters, all of them visible ASCII.")
+        raise UsageError(f"A token must have at least {MIN_TOKEN} characters, all printable ASCII.")
     if token is not None:
         return Access(token, hosts=None)
     if is_loopback(host):
@@ -58,7 +60,7 @@ def is_loopback(host: str) -> bool:
 
 
 class Guard:
-    """ASGI middleware. public: paths that need no token, for they say nothing about the collection."""
+    """ASGI middleware. public: paths without a token, which reveal nothing about the collection."""
 
     def __init__(self, app: ASGIApp, access: Access, public: Collection[str] = ()) -> None:
         self._app = app
@@ -81,7 +83,7 @@ class Guard:
             message = await receive()
             received += len(message.get("body", b""))
             if received > MAX_BODY:
-                raise HTTPException(413, _TOO_LARGE)  # which FastAPI lets through
+                raise HTTPException(413, _TOO_LARGE)  # FastAPI passes it on
             return message
 
         async def with_headers(message: Message) -> None:
@@ -94,16 +96,18 @@ class Guard:
     def _refusal(self, path: str, headers: Headers) -> JSONResponse | None:
         host = headers.get("host", "")
         if self._access.hosts is not None and _without_port(host) not in self._access.hosts:
-            return _refused(421, f"This server is not {host!r}; ask it by its loopback name.", Exit.USAGE)
+            return _refused(
+                421, f"The host name {host!r} is not accepted. Use localhost or 127.0.0.1.", Exit.USAGE
+            )
         if not _is_size(headers.get("content-length", "0")):
             return _refused(413, f"{_TOO_LARGE}.", Exit.USAGE)
         if self._access.token is None or path in self._public:
             return None
-        scheme, _, given = headers.get("authorization", "").partition(" ")
+        scheme, _, token = headers.get("authorization", "").partition(" ")
         expected = self._access.token.encode()
-        if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode("latin-1"), expected):
+        if scheme.lower() == "bearer" and hmac.compare_digest(token.strip().encode("latin-1"), expected):
             return None
-        message = "This server wants its token: Authorization: Bearer TOKEN."
+        message = "This server requires its token: Authorization: Bearer TOKEN."
         refused = _refused(401, message, Exit.NOT_AUTHORISED)
         refused.headers["www-authenticate"] = "Bearer"
         return refused
@@ -114,7 +118,7 @@ def _is_size(text: str) -> bool:
 
 
 def _refused(code: int, message: str, exit_code: Exit) -> JSONResponse:
-    return JSONResponse(faults.body(message, exit_code), status_code=code)
+    return JSONResponse(http_errors.body(message, exit_code), status_code=code)
 
 
 def _without_port(host: str) -> str:

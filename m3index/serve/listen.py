@@ -1,4 +1,4 @@
-"""Runs an application until it is told to stop; what is under way is finished first."""
+"""Runs an application until it is stopped; pending requests are completed first."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from m3index.errors import UsageError
 GRACE = 20
 
 OnListening = Callable[[str], None]
-"""Told the URL once clients can connect."""
+"""Called with the URL once clients can connect."""
 
 
 def make_server(app: ASGIApp) -> uvicorn.Server:
-    """Its log has errors only: a log of requests would hold what people look for."""
+    """A server that logs only errors: a log of requests would reveal what users search for."""
     return uvicorn.Server(
         uvicorn.Config(
             app,
@@ -34,10 +34,11 @@ def make_server(app: ASGIApp) -> uvicorn.Server:
 
 
 def run_server(server: uvicorn.Server, host: str, port: int, on_listening: OnListening) -> None:
-    """Until SIGINT or SIGTERM, which in the main thread both mean: finish, and return."""
+    """Runs until SIGINT or SIGTERM, then completes pending requests. Raises UsageError if it cannot
+    listen."""
     bound = _bind(host, port)
     if threading.current_thread() is threading.main_thread():
-        # uvicorn raises the signal again when it is done, for the handler that was there before it.
+        # At its end, uvicorn raises the signal again for the handler that was set before it.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, server.handle_exit)
     name = f"[{host}]" if ":" in host else host
@@ -47,7 +48,7 @@ def run_server(server: uvicorn.Server, host: str, port: int, on_listening: OnLis
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    """Bound here and not by uvicorn, which knows no port 0 and leaves the process where one is in use."""
+    """A listening socket. uvicorn itself exits the process if a port is in use, and has no port 0."""
     bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -56,6 +57,6 @@ def _bind(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         bound.close()
         if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-            raise UsageError(f"Port {port} of {host} is in use; choose another with --port.") from None
+            raise UsageError(f"Port {port} of {host} is in use. Choose another with --port.") from None
         raise UsageError(f"Cannot listen on {host}, port {port}: {error}.") from None
     return bound

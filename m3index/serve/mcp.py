@@ -2,90 +2,110 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec
 
 from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.tools import Tool
+from mcp.server.mcpserver.utilities.func_metadata import FuncMetadata
 from mcp_types import ToolAnnotations
-from pydantic import Field
 
 import m3index
 from m3index.errors import M3IndexError
 from m3index.search.searcher import SearchResult
+from m3index.serve.answer import document_json
 from m3index.serve.guard import Access, Guard
 from m3index.serve.listen import OnListening, make_server, run_server
-from m3index.serve.warm import WarmIndex
-from m3index.serve.words import Body
-from m3index.types import DEFAULT_SOURCE
+from m3index.serve.request import ToolDocument, ToolRequest, ToolStatus, as_tool
+from m3index.serve.served import ServedIndex
 
-MAX_HITS = 50
-MAX_PASSAGES = 20
+P = ParamSpec("P")
 
 INSTRUCTIONS = (
-    "Search a multilingual corpus. Ask `search` in any language with a question or keywords; it finds by "
-    "meaning and by words. Read more of a document with `get_document`. `status` names the fields that "
+    "Search a multilingual corpus. Call `search` with a question or keywords in any language; it matches by "
+    "meaning and by words. Read more of a document with `get_document`. `status` lists the fields that "
     "`where` can filter by."
 )
 _READ_ONLY = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 
 
-def tools(warm: WarmIndex) -> MCPServer[Any]:
-    """The server, for any transport."""
-    server: MCPServer[Any] = MCPServer(
-        "m3index", instructions=INSTRUCTIONS, version=m3index.__version__, log_level="WARNING"
+def tools(served: ServedIndex) -> MCPServer[Any]:
+    """The MCP server, for any transport."""
+
+    def search(request: ToolRequest) -> dict[str, Any]:
+        """Find the documents that best match a query, best first, each with its best passage."""
+        return _hits(served.search(request))
+
+    def get_document(request: ToolDocument) -> dict[str, Any]:
+        """Read a document: its title, metadata and passages in order. Passages overlap slightly."""
+        return document_json(served.document(request))
+
+    def status(_: ToolStatus) -> dict[str, Any]:
+        """Describe the collection and the fields that `where` can filter by."""
+        return served.info()
+
+    calls = (
+        as_tool(search, ToolRequest, without=("explain", "texts")),
+        as_tool(get_document, ToolDocument),
+        as_tool(status, ToolStatus),
+    )
+    return MCPServer(
+        "m3index",
+        instructions=INSTRUCTIONS,
+        version=m3index.__version__,
+        tools=[_tool(call) for call in calls],
+        log_level="WARNING",
     )
 
-    @server.tool(annotations=_READ_ONLY)
-    def search(
-        query: Annotated[str, Field(description="A question or keywords, in any language.")],
-        k: Annotated[int, Field(ge=1, le=MAX_HITS, description="How many hits.")] = 10,
-        where: Annotated[
-            list[str], Field(description="Conditions, all of which must hold: lang=en, year>=2020.")
-        ] = [],  # noqa: B006  (pydantic copies it)
-        mode: Annotated[
-            str, Field(description="hybrid; or dense (by meaning alone), sparse (by words alone).")
-        ] = "hybrid",
-        source: Annotated[str, Field(description="Only documents of this corpus.")] = "",
-    ) -> dict[str, Any]:
-        """Find the documents that answer a query, best first, each by its best passage."""
-        words = Body(query=query, k=k, where=where, mode=mode, source=source)
+
+def _tool(call: Callable[..., dict[str, Any]]) -> Tool:
+    """A read-only tool that rejects unknown arguments."""
+    tool = Tool.from_function(_with_tool_errors(call), annotations=_READ_ONLY)
+    tool.fn_metadata = _Arguments(**dict(tool.fn_metadata))
+    tool.parameters["additionalProperties"] = False
+    return tool
+
+
+class _Arguments(FuncMetadata):
+    """The arguments of a tool, which the tool itself checks.
+
+    For clients that send a list as text, the SDK parses texts that are JSON. An argument of type string, such
+    as the query `null`, stays as it is.
+    """
+
+    def validate_arguments(self, arguments_to_validate: dict[str, Any]) -> dict[str, Any]:
+        return self.pre_parse_json(arguments_to_validate)
+
+    def pre_parse_json(self, data: dict[str, Any]) -> dict[str, Any]:
+        properties = self.arg_model.model_json_schema()["properties"]
+        texts = {name: data[name] for name in data if properties.get(name, {}).get("type") == "string"}
+        return {**super().pre_parse_json(data), **texts}
+
+
+def _with_tool_errors(tool: Callable[P, dict[str, Any]]) -> Callable[P, dict[str, Any]]:
+    """The tool, with errors of m3index as messages to the assistant."""
+
+    @wraps(tool)
+    def call(*values: P.args, **arguments: P.kwargs) -> dict[str, Any]:
         try:
-            return _hits(warm.search(words))
+            return tool(*values, **arguments)
         except M3IndexError as error:
             raise ToolError(str(error)) from error
 
-    @server.tool(annotations=_READ_ONLY)
-    def get_document(
-        doc_id: Annotated[str, Field(description="As `search` gave it.")],
-        source: Annotated[str, Field(description="As `search` gave it.")] = DEFAULT_SOURCE,
-        start: Annotated[int, Field(ge=0, description="The first passage to read.")] = 0,
-        count: Annotated[int, Field(ge=1, le=MAX_PASSAGES, description="How many passages.")] = MAX_PASSAGES,
-    ) -> dict[str, Any]:
-        """Read a document: its title, metadata and passages in order, which overlap a little."""
-        try:
-            return warm.document(doc_id, source, start, count)
-        except M3IndexError as error:
-            raise ToolError(str(error)) from error
-
-    @server.tool(annotations=_READ_ONLY)
-    def status() -> dict[str, Any]:
-        """What the collection holds, and the fields that `where` can filter by."""
-        try:
-            return warm.info()
-        except M3IndexError as error:
-            raise ToolError(str(error)) from error
-
-    return server
+    return call
 
 
-def serve_http(warm: WarmIndex, access: Access, host: str, port: int, on_listening: OnListening) -> None:
-    """The tools by streamable HTTP at /mcp, until SIGINT or SIGTERM."""
-    app = tools(warm).streamable_http_app(host=host)
+def serve_http(served: ServedIndex, access: Access, host: str, port: int, on_listening: OnListening) -> None:
+    """Serves the tools as streamable HTTP at /mcp until SIGINT or SIGTERM. Raises UsageError if it cannot
+    listen."""
+    app = tools(served).streamable_http_app(host=host)
     run_server(make_server(Guard(app, access)), host, port, on_listening)
 
 
 def _hits(result: SearchResult) -> dict[str, Any]:
-    """Only what a reader needs: ranks and scores of the legs would cost tokens and say nothing."""
+    """The hits as an assistant needs them; ranks and scores of the legs would only cost tokens."""
     return {
         "hits": [
             {

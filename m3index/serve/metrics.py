@@ -1,4 +1,4 @@
-"""What Prometheus reads from /metrics."""
+"""The metrics that Prometheus reads from /metrics."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 
 
 class Metrics:
-    """The counters of one server, in a registry of its own."""
+    """The metrics of one server, in a registry of their own."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -25,14 +25,14 @@ class Metrics:
         )
         self.seconds = Histogram(
             "m3index_request_seconds",
-            "Time to answer a request.",
+            "Duration of a request.",
             ["path"],
             buckets=_SECONDS,
             registry=self._registry,
         )
         self.steps = Histogram(
             "m3index_step_seconds",
-            "Time of a search's steps: encode, each leg, fuse, fetch, rerank.",
+            "Duration of the steps of a search: encode, each leg, fuse, fetch, rerank.",
             ["step"],
             buckets=_SECONDS,
             registry=self._registry,
@@ -45,7 +45,7 @@ class Metrics:
         )
         self.ready = Gauge("m3index_ready", "1 once the encoder is loaded.", registry=self._registry)
 
-    def searched(self, timings: Mapping[str, float]) -> None:
+    def record_search(self, timings: Mapping[str, float]) -> None:
         for step, seconds in timings.items():
             self.steps.labels(step).observe(seconds)
 
@@ -53,9 +53,9 @@ class Metrics:
         return generate_latest(self._registry)
 
 
-class Measured:
-    """ASGI middleware: counts and times every request. paths: those known; others count as `other`,
-    so that a stranger cannot make new series."""
+class Measuring:
+    """ASGI middleware that counts and times requests. paths: the known ones; others count as `other`, so
+    that clients cannot create new series."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, paths: frozenset[str]) -> None:
         self._app = app
@@ -69,14 +69,14 @@ class Measured:
         code = 500
         start = time.perf_counter()
 
-        async def watched(message: Message) -> None:
+        async def send_and_record(message: Message) -> None:
             nonlocal code
             if message["type"] == "http.response.start":
                 code = message["status"]
             await send(message)
 
         try:
-            await self._app(scope, receive, watched)
+            await self._app(scope, receive, send_and_record)
         finally:
             path = scope["path"] if scope["path"] in self._paths else "other"
             method = scope["method"] if scope["method"] in ("GET", "POST", "HEAD") else "other"

@@ -1,4 +1,4 @@
-"""The page for people: one file, which asks nobody but this server."""
+"""The web page: one file, which contacts only this server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Page:
 
 @cache
 def page() -> Page:
-    """The file, and a Content-Security-Policy that lets run only the script and the style in it."""
+    """The file, and a Content-Security-Policy that allows only the script and the style in it."""
     html = (Path(__file__).parent / "page.html").read_text("utf-8")
     policy = "; ".join(
         (
@@ -36,7 +36,7 @@ def page() -> Page:
 
 
 def _hash(html: str, tag: str) -> str:
-    found = re.search(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
-    assert found is not None, f"page.html has no <{tag}>"
-    digest = hashlib.sha256(found[1].encode()).digest()
+    element = re.search(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
+    assert element is not None, f"page.html has no <{tag}>"
+    digest = hashlib.sha256(element[1].encode()).digest()
     return f"'sha256-{base64.b64encode(digest).decode()}'"

@@ -1,40 +1,37 @@
-"""The HTTP server, whole: an index, its application, a socket."""
+"""Runs the HTTP server: an index, its application and a socket."""
 
 from __future__ import annotations
 
-from m3index.api import Index
 from m3index.errors import M3IndexError
 from m3index.serve.app import create_app
 from m3index.serve.guard import Access
 from m3index.serve.listen import OnListening, make_server, run_server
 from m3index.serve.metrics import Metrics
-from m3index.serve.warm import WarmIndex
+from m3index.serve.options import Serving
+from m3index.serve.served import ServedIndex
+from m3index.service import IndexService
 
 
 def serve(
-    index: Index,
+    index: IndexService,
     access: Access,
+    serving: Serving,
     *,
-    host: str,
-    port: int,
-    cross_encoder: str,
-    tenant: str | None,
     on_listening: OnListening,
 ) -> None:
-    """Serves the index, or one tenant's part of it, over HTTP until SIGINT or SIGTERM; then it is closed.
-    port 0 takes a free one.
+    """Serves the index, or the documents of one tenant, over HTTP until SIGINT or SIGTERM, then closes it.
 
-    Raises UsageError where the address cannot be had, and what the loading of the encoder raises.
+    Raises UsageError if it cannot listen, and the errors of loading the encoder.
     """
     metrics = Metrics()
-    warm = WarmIndex(index, cross_encoder, metrics.batch.observe, tenant)
+    served = ServedIndex(index, serving.rerank or "", metrics.batch.observe, serving.tenant_name)
 
     def stop() -> None:
         server.should_exit = True
 
-    server = make_server(create_app(warm, access, metrics, on_failure=stop))
-    run_server(server, host, port, on_listening)
-    if isinstance(warm.failure, M3IndexError):
-        raise warm.failure
-    if warm.failure is not None:
-        raise M3IndexError(f"The encoder could not be loaded: {warm.failure}") from warm.failure
+    server = make_server(create_app(served, access, metrics, on_failure=stop))
+    run_server(server, serving.host, serving.port, on_listening)
+    if isinstance(served.failure, M3IndexError):
+        raise served.failure
+    if served.failure is not None:
+        raise M3IndexError(f"The encoder could not be loaded: {served.failure}") from served.failure

@@ -1,8 +1,8 @@
-"""What BM25 sees: the text as it is, or folded here where the engine knows only words with spaces.
+"""The text for BM25: unchanged, or folded by the client if the engine only splits words at spaces.
 
 Milvus Lite has one tokenizer, the regular expression `\\w+`. It splits words at the combining marks of
-Hindi, Thai or Arabic, and takes a whole sentence of Chinese or Thai for one word. So the client drops
-the marks and writes such runs as overlapping n-grams with spaces, in documents and in queries alike.
+Hindi, Thai or Arabic, and treats a whole sentence of Chinese or Thai as one word. So the client drops the
+marks and writes such runs as overlapping n-grams with spaces, in documents and in queries alike.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections import Counter
 from m3index import schema
 
 NGRAMS = "ngrams"
-"""The analyzer whose input is folded by the client."""
+"""The analyzer whose input the client folds."""
 
 _IDEOGRAPHS = (
     r"\u3005-\u3007\u3040-\u312f\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\U00020000-\U0003ffff"
@@ -25,16 +25,16 @@ _WORD = re.compile(r"\w+")
 
 
 def analyzers() -> dict[str, dict[str, object]]:
-    """The analyzers by name, with the parameters that Milvus is given."""
+    """The analyzers by name, with their parameters for Milvus."""
     return dict(schema.collection()["analyzers"])
 
 
 def fold(text: str) -> str:
-    """NFKC and case folding, no combining mark, runs of unspaced scripts as spaced n-grams.
+    """Applies NFKC and case folding, drops combining marks, and writes unspaced scripts as spaced n-grams.
 
-    Han, Kana and Hangul become bigrams, Thai, Lao, Khmer and Burmese (whose letters say less)
-    trigrams; a run that is shorter stays whole. Letters with a precomposed accent keep it: in
-    Vietnamese it makes the word.
+    Han, Kana and Hangul become bigrams; Thai, Lao, Khmer and Burmese, whose letters carry less meaning,
+    become trigrams. A shorter run stays whole. Letters with a precomposed accent keep it: in Vietnamese
+    it distinguishes words.
     """
     if text.isascii():
         return text.lower()
@@ -44,12 +44,12 @@ def fold(text: str) -> str:
 
 
 def bm25_text(text: str, analyzer: str) -> str:
-    """What is stored for BM25, or asked of it."""
+    """The text that is stored for BM25 or used as its query."""
     return fold(text) if analyzer == NGRAMS else text
 
 
 def terms(text: str) -> Counter[str]:
-    """The tokens that the `ngrams` analyzer makes of a text, counted."""
+    """The tokens that the `ngrams` analyzer makes from a text, with their counts."""
     return Counter(_WORD.findall(fold(text)))
 
 

@@ -1,6 +1,6 @@
-"""The Store protocol: all that index/ and search/ ask of a vector database.
+"""The Store protocol: everything that index/ and search/ need from a vector database.
 
-One conformance suite (tests/store/test_conformance.py) holds every implementation to it.
+One conformance suite (tests/store/test_conformance.py) checks every implementation.
 """
 
 from __future__ import annotations
@@ -13,22 +13,26 @@ from m3index.store.filter import Filter
 from m3index.types import Candidate, FloatArray, Leg, Row, SparseVector
 
 StoredRow: TypeAlias = Mapping[str, Any]
-"""A row as read: the asked fields by name. `dense` is a float32 array, `lexical` a SparseVector,
+"""A row as read: the requested fields by name. `dense` is a float32 array, `lexical` a SparseVector,
 `metadata` a dict, declared fields their values (str[] a list) or None."""
 
 QueryVector: TypeAlias = "FloatArray | SparseVector | str"
-"""What a leg is asked with: dense an array (dim,), lexical a SparseVector, bm25 the text itself."""
+"""The query of a leg: an array (dim,) for dense, a SparseVector for lexical, the text itself for bm25."""
+
+
+MAX_LIMIT = 16_384
+"""The most results that Milvus returns for one search."""
 
 
 class Store(Protocol):
-    """Collections of rows, reached by their concrete names (`docs__g1`); aliases point to them.
+    """Collections of rows, addressed by their concrete names (`docs__g1`); aliases point to them.
 
-    Reads are strongly consistent: what an acknowledged write wrote is seen. Every write is
-    idempotent, so a call that failed halfway may be repeated. Errors are those of
+    Reads are strongly consistent: they see every acknowledged write. Every write is idempotent, so a
+    call that failed halfway can be repeated. Errors are those of
     m3index.errors: UnreachableError after retries, NotAuthorisedError, LockedError,
     CollectionNotFoundError, FilterError, RowRefusedError (the store refuses the rows named in its
     `passage_ids`; the other rows of the call are written), StoppedError (disk nearly full, quota),
-    StoreError for the rest. A collection's rows may also be reached by an alias.
+    StoreError for everything else. A collection's rows can also be addressed by an alias.
     """
 
     @property
@@ -36,32 +40,32 @@ class Store(Protocol):
 
     @property
     def warnings(self) -> list[str]:
-        """What the engine has complained of since it was opened (Milvus Lite: rows that it lost).
-        Callers show them as errors."""
+        """The engine's warnings since it was opened (Milvus Lite: rows that it lost). Callers show them
+        as errors."""
         ...
 
     def default_analyzer(self) -> str:
-        """The analyzer that a new bm25 collection gets here when none is asked for: `icu` on servers,
-        `ngrams` (folded by the client) on Milvus Lite."""
+        """The analyzer of a new bm25 collection if none is requested: `icu` on servers, `ngrams` (folded
+        by the client) on Milvus Lite."""
         ...
 
     # -- collections and aliases
 
     def collections(self) -> list[str]:
-        """The concrete collections' names, sorted."""
+        """The names of the concrete collections, sorted."""
         ...
 
     def create(self, name: str, spec: CollectionSpec, properties: Mapping[str, str]) -> None:
-        """Makes and loads an empty collection. An existing one of that name is a StoreError.
-        Where spec.analyzer is None a bm25 collection gets the default; the property `analyzer` is set."""
+        """Creates and loads an empty collection. An existing one of that name is a StoreError. If
+        spec.analyzer is None, a bm25 collection gets the default; the property `analyzer` is set."""
         ...
 
     def drop(self, name: str) -> None:
-        """One that is not there is no error; one that an alias points to is a StoreError."""
+        """A missing collection is not an error; one that an alias points to is a StoreError."""
         ...
 
     def spec(self, name: str) -> CollectionSpec:
-        """Read back from the store; MismatchError where it is not a collection of ours."""
+        """Read back from the store. MismatchError if m3index did not make the collection."""
         ...
 
     def properties(self, name: str) -> dict[str, str]:
@@ -69,30 +73,30 @@ class Store(Protocol):
         ...
 
     def set_properties(self, name: str, properties: Mapping[str, str]) -> None:
-        """Writes these (without the prefix), leaves the others."""
+        """Writes these (named without the prefix) and keeps the others."""
         ...
 
     def resolve(self, alias: str) -> str | None:
-        """The collection behind an alias, None where there is none. A plain collection of that
-        name, which can never get an alias, is a UsageError that names the remedy."""
+        """The collection behind an alias; None if there is no such alias. A plain collection of that
+        name, which prevents the alias, is a UsageError that names the remedy."""
         ...
 
     def point(self, alias: str, name: str) -> None:
-        """Makes or moves the alias, in one step."""
+        """Creates or moves the alias, in one step."""
         ...
 
     def drop_alias(self, alias: str) -> None:
-        """One that is not there is no error."""
+        """A missing alias is not an error."""
         ...
 
     # -- rows
 
     def upsert(self, name: str, rows: Sequence[Row]) -> None:
-        """Writes all the rows (split into calls by bytes and count). The last of equal keys wins."""
+        """Writes all rows (split into calls by bytes and count). Of rows with equal keys, the last wins."""
         ...
 
     def delete(self, name: str, passage_ids: Sequence[str]) -> None:
-        """By primary key; keys that are not there are no error."""
+        """By primary key; missing keys are not an error."""
         ...
 
     def get(self, name: str, passage_ids: Sequence[str], fields: Sequence[str]) -> dict[str, StoredRow]:
@@ -100,13 +104,13 @@ class Store(Protocol):
         ...
 
     def scan(self, name: str, where: Filter | None, fields: Sequence[str]) -> Iterator[StoredRow]:
-        """All rows that match, each with `passage_id` and the asked fields, in no order."""
+        """All rows that match, each with `passage_id` and the requested fields, in no particular order."""
         ...
 
     def count(self, name: str, where: Filter | None = None) -> int: ...
 
     def flush(self, name: str) -> None:
-        """Makes what was written durable and searchable at full speed: once, at the end of a run."""
+        """Makes all writes durable and searchable at full speed. Called once, at the end of a run."""
         ...
 
     # -- search
@@ -122,17 +126,17 @@ class Store(Protocol):
     ) -> list[list[Candidate]]:
         """For each query its best `limit` passages, by score descending, then passage_id ascending.
 
-        Only ids and scores travel (and `group_field`'s value as `Candidate.group` where asked).
-        A query without lexical tokens has no candidates. Limits over 16,384 are a UsageError.
+        Only ids and scores are transferred (and the value of `group_field`, if set, as `Candidate.group`).
+        A query without lexical tokens has no candidates. A limit over 16,384 is a UsageError.
         """
         ...
 
     # -- the connection
 
     def describe(self) -> Mapping[str, Any]:
-        """For status and doctor: kind, version, uri (no secrets), and what this server can do."""
+        """For status and doctor: kind, version, uri (without secrets), and the server's capabilities."""
         ...
 
     def close(self) -> None:
-        """Releases the connection and, for a local file, its lock. May be called twice."""
+        """Releases the connection and, for a local file, its lock. Can be called twice."""
         ...

@@ -1,8 +1,8 @@
-"""Bulk import: rows as the Parquet files that a Milvus server reads by itself, and the jobs that do so.
+"""Bulk import: rows as Parquet files that a Milvus server reads by itself, and the jobs that import them.
 
 The layout is that of pymilvus's own bulk writer: JSON and sparse vectors as text, dense vectors as lists
-(of numbers, or of the bytes of halves).
-The jobs go over the server's HTTP interface, which is at the same address as its gRPC one.
+(of numbers, or of the bytes of 16-bit floats). Jobs use the server's HTTP interface, which has the same
+address as its gRPC interface.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _ARROW = {
 
 
 def arrow_schema(spec: CollectionSpec) -> pa.Schema:
-    """The columns that a bulk import of this collection needs; the server fills in what it computes."""
+    """The columns that a bulk import of this collection needs; the server computes the others."""
     fields = to_milvus(spec, lite=False).fields
     return pa.schema(
         [pa.field(field.name, _ARROW[field.dtype]) for field in fields if not field.is_function_output]
@@ -49,7 +49,7 @@ def arrow_schema(spec: CollectionSpec) -> pa.Schema:
 
 
 class BulkFile:
-    """A file to import, written a batch of rows at a time. bytes: uncompressed, roughly and not less."""
+    """A file to import, written one batch of rows at a time. bytes: a rough upper estimate, uncompressed."""
 
     def __init__(self, path: Path, spec: CollectionSpec) -> None:
         self._spec, self._schema = spec, arrow_schema(spec)
@@ -58,7 +58,7 @@ class BulkFile:
         self.rows = self.bytes = 0
 
     def add(self, rows: Sequence[Row]) -> dict[str, str]:
-        """Writes these rows together or none of them: then the reasons by passage_id."""
+        """Writes all of these rows, or none of them and returns the reasons by passage_id."""
         good, reasons = checked(rows, self._spec, bm25_limit=bm25_limit(lite=False))
         if not reasons:
             self._waiting += good
@@ -83,7 +83,7 @@ class BulkFile:
 
 
 def _value(value: Any) -> Any:
-    """A value of `to_wire` as bulk files have it: a row of CSR as JSON, token id -> weight."""
+    """A value of `to_wire` in the form for bulk files: a CSR row as JSON, token id -> weight."""
     if isinstance(value, bytes):
         return np.frombuffer(value, np.uint8)
     if not hasattr(value, "indptr"):
@@ -93,8 +93,8 @@ def _value(value: Any) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """How an import fares. state: `running`, `done` or `failed`; progress in percent."""
+class ImportJob:
+    """The state of an import. state: `running`, `done` or `failed`. progress: in percent."""
 
     job_id: str
     state: str
@@ -104,21 +104,21 @@ class Job:
 
 
 class Importer(Protocol):
-    """Runs imports; Milvus does not look for equal keys while it does."""
+    """Runs imports. Milvus does not check for equal keys during an import."""
 
     def submit(self, collection: str, files: Sequence[str]) -> str:
-        """Begins the import of these files, named within the bucket of the server. Returns the job's id."""
+        """Starts an import of these files, given as paths in the server's bucket. Returns the job id."""
         ...
 
-    def job(self, job_id: str) -> Job: ...
+    def job(self, job_id: str) -> ImportJob: ...
 
     def jobs(self, collection: str) -> list[str]:
-        """The ids of all jobs of a collection, finished ones too."""
+        """The ids of all jobs of a collection, including finished ones."""
         ...
 
 
 class ServerImporter:
-    """The jobs of a Milvus server, by pymilvus's bulk_import (extra: bulk)."""
+    """The import jobs of a Milvus server, through pymilvus's bulk_import (extra: bulk)."""
 
     def __init__(self, uri: str, token: str = "", db: str = "", timeout: int = 60) -> None:
         self._common = {"url": uri.rstrip("/"), "api_key": token, "db_name": db, "timeout": timeout}
@@ -126,25 +126,25 @@ class ServerImporter:
     def submit(self, collection: str, files: Sequence[str]) -> str:
         from pymilvus.bulk_writer import bulk_import
 
-        found = self._ask(bulk_import, collection_name=collection, files=[[file] for file in files])
-        return str(found["jobId"])
+        answer = self._ask(bulk_import, collection_name=collection, files=[[file] for file in files])
+        return str(answer["jobId"])
 
-    def job(self, job_id: str) -> Job:
+    def job(self, job_id: str) -> ImportJob:
         from pymilvus.bulk_writer import get_import_progress
 
-        found = self._ask(get_import_progress, job_id=job_id)
-        state = {"Completed": "done", "Failed": "failed"}.get(found.get("state", ""), "running")
-        rows = int(found.get("importedRows") or 0)
-        return Job(job_id, state, int(found.get("progress") or 0), rows, found.get("reason") or "")
+        answer = self._ask(get_import_progress, job_id=job_id)
+        state = {"Completed": "done", "Failed": "failed"}.get(answer.get("state", ""), "running")
+        rows = int(answer.get("importedRows") or 0)
+        return ImportJob(job_id, state, int(answer.get("progress") or 0), rows, answer.get("reason") or "")
 
     def jobs(self, collection: str) -> list[str]:
         from pymilvus.bulk_writer import list_import_jobs
 
-        found = self._ask(list_import_jobs, collection_name=collection, page_size=1000)
-        return [str(record["jobId"]) for record in found.get("records") or []]
+        answer = self._ask(list_import_jobs, collection_name=collection, page_size=1000)
+        return [str(record["jobId"]) for record in answer.get("records") or []]
 
     def _ask(self, call: Any, **given: Any) -> Mapping[str, Any]:
-        """One call; pymilvus raises MilvusException for whatever went wrong, the network too."""
+        """One call. pymilvus raises MilvusException for every failure, including network failures."""
         import requests
         from pymilvus.exceptions import MilvusException
 

@@ -1,4 +1,4 @@
-"""`schemas/collection.json` as a pymilvus schema, and a described collection as a CollectionSpec."""
+"""`schemas/collection.json` as a pymilvus schema, and the description of a collection as a CollectionSpec."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ _TYPES: Mapping[DataType, FieldType] = {
 
 
 def bm25_limit(*, lite: bool) -> int:
-    """The most bytes of `bm25_input`: folding makes it longer than the text, and Lite sets no bound."""
+    """The limit of `bm25_input` in bytes: folding makes it longer than the text, and Lite sets no limit."""
     declared = schema.collection()["sparse"]["bm25"]["input"]
     return int(declared["lite_max_length" if lite else "max_length"])
 
 
 def to_milvus(spec: CollectionSpec, *, lite: bool) -> CollectionSchema:
     definition = schema.collection()
-    made = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+    built = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
     for declared in definition["fields"]:
-        made.add_field(
+        built.add_field(
             declared["name"],
             DataType[declared["type"]],
             is_primary=declared["name"] == definition["primary_key"],
@@ -44,28 +44,28 @@ def to_milvus(spec: CollectionSpec, *, lite: bool) -> CollectionSchema:
         )
     for name, kind in spec.fields.items():
         declared = definition["declared_field"]["types"][kind]
-        made.add_field(
+        built.add_field(
             name,
             DataType[declared["type"]],
             nullable=definition["tenant" if name == spec.tenant else "declared_field"]["nullable"],
             is_partition_key=name == spec.tenant,
             **_params(declared),
         )
-    made.add_field("dense", DataType[definition["dense"]["storage"][spec.storage]], dim=spec.dim)
+    built.add_field("dense", DataType[definition["dense"]["storage"][spec.storage]], dim=spec.dim)
     if spec.sparse == "none":
-        return made
+        return built
     sparse = definition["sparse"][spec.sparse]
     if spec.sparse == "bm25":
-        made.add_field(
+        built.add_field(
             sparse["input"]["name"],
             DataType[sparse["input"]["type"]],
             max_length=bm25_limit(lite=lite),
             enable_analyzer=True,
             analyzer_params=analyzers()[spec.analyzer or NGRAMS],
         )
-    made.add_field(sparse["field"]["name"], DataType[sparse["field"]["type"]])
+    built.add_field(sparse["field"]["name"], DataType[sparse["field"]["type"]])
     if function := sparse.get("function"):
-        made.add_function(
+        built.add_function(
             Function(
                 name=function["name"],
                 function_type=FunctionType[function["type"]],
@@ -73,14 +73,14 @@ def to_milvus(spec: CollectionSpec, *, lite: bool) -> CollectionSchema:
                 output_field_names=[function["output"]],
             )
         )
-    return made
+    return built
 
 
 @dataclass(frozen=True, slots=True)
-class Index:
-    """An index as it is asked for, and how it is searched.
+class IndexDefinition:
+    """An index as requested, and how it is searched.
 
-    search: the parameters of a search; depth: the name of the one that must not be less than its limit.
+    search: the search parameters. depth: the name of the one that must be at least the search's limit.
     """
 
     column: str
@@ -91,36 +91,38 @@ class Index:
     depth: str | None = None
 
     def searched(self, limit: int) -> dict[str, Any]:
-        """The parameters of a search for so many results."""
-        asked = dict(self.search)
+        """The parameters of a search for `limit` results."""
+        params = dict(self.search)
         if self.depth is not None:
-            asked[self.depth] = max(limit, int(asked.get(self.depth, 1)))
-        return {"metric_type": self.metric, "params": asked}
+            params[self.depth] = max(limit, int(params.get(self.depth, 1)))
+        return {"metric_type": self.metric, "params": params}
 
 
-def indexes(spec: CollectionSpec, *, lite: bool) -> dict[Leg, Index]:
-    """The index of each leg, by the class of the spec and what it changes; Milvus Lite has one of its own."""
+def indexes(spec: CollectionSpec, *, lite: bool) -> dict[Leg, IndexDefinition]:
+    """The index of each leg, from the spec's size class and changes. Milvus Lite has an index of its own."""
     definition = schema.collection()
     chosen = IndexChoice() if lite else spec.index
     of_class = definition["index_classes"]["lite" if lite else chosen.size]
-    found = {Leg.DENSE: _dense(definition["dense"], of_class, chosen)}
+    by_leg = {Leg.DENSE: _dense(definition["dense"], of_class, chosen)}
     if spec.sparse != "none":
-        found[Leg(spec.sparse)] = _sparse(definition["sparse"][spec.sparse], of_class, chosen)
-    return found
+        by_leg[Leg(spec.sparse)] = _sparse(definition["sparse"][spec.sparse], of_class, chosen)
+    return by_leg
 
 
 def keeps_rows_on_disk(spec: CollectionSpec) -> bool:
-    """Whether texts and metadata are mapped from files instead of held in memory."""
+    """Whether texts and metadata are mapped from files instead of being held in memory."""
     of_class = schema.collection()["index_classes"][spec.index.size]
     return bool(spec.index.part("rows").get("mmap", "rows" in of_class["mmap"]))
 
 
-def _dense(definition: Mapping[str, Any], of_class: Mapping[str, Any], chosen: IndexChoice) -> Index:
+def _dense(
+    definition: Mapping[str, Any], of_class: Mapping[str, Any], chosen: IndexChoice
+) -> IndexDefinition:
     changes = chosen.part("dense")
     kind = str(changes.pop("type", of_class["dense"]))
     known = definition["indexes"].get(kind, {"params": {}, "search": {}})
     mapped = changes.pop("mmap", "dense" in of_class["mmap"])
-    return Index(
+    return IndexDefinition(
         definition["field"]["name"],
         kind,
         definition["metric_type"],
@@ -130,11 +132,13 @@ def _dense(definition: Mapping[str, Any], of_class: Mapping[str, Any], chosen: I
     )
 
 
-def _sparse(definition: Mapping[str, Any], of_class: Mapping[str, Any], chosen: IndexChoice) -> Index:
+def _sparse(
+    definition: Mapping[str, Any], of_class: Mapping[str, Any], chosen: IndexChoice
+) -> IndexDefinition:
     index, changes = definition["index"], chosen.part("sparse")
     kind = str(changes.pop("type", index["index_type"]))
     mapped = changes.pop("mmap", "sparse" in of_class["mmap"])
-    return Index(
+    return IndexDefinition(
         definition["field"]["name"],
         kind,
         index["metric_type"],
@@ -147,48 +151,51 @@ def _mapped(mapped: Any) -> dict[str, Any]:
     return {"mmap.enabled": True} if mapped else {}
 
 
-def index_params(index: Index, *, lite: bool) -> IndexParams:
-    """pymilvus flattens the parameters into the request, where Lite does not look: for it they go nested."""
+def index_params(index: IndexDefinition, *, lite: bool) -> IndexParams:
+    """pymilvus flattens the parameters into the request. Lite ignores them there, so it gets them nested."""
     params = MilvusClient.prepare_index_params()
-    given = {"params": dict(index.params)} if lite else dict(index.params)
-    params.add_index(index.column, index_type=index.type, metric_type=index.metric, params=given)
+    arguments = {"params": dict(index.params)} if lite else dict(index.params)
+    params.add_index(index.column, index_type=index.type, metric_type=index.metric, params=arguments)
     return params
 
 
 def from_milvus(name: str, described: Mapping[str, Any]) -> CollectionSpec:
-    """Raises MismatchError where the collection is not one of ours."""
-    found = {field["name"]: field for field in described["fields"]}
+    """Raises MismatchError if the collection was not made by m3index."""
+    columns = {field["name"]: field for field in described["fields"]}
     definition = schema.collection()
     for declared in definition["fields"]:
-        field = found.get(declared["name"])
+        field = columns.get(declared["name"])
         if field is None or field["type"] != DataType[declared["type"]]:
             raise MismatchError(
                 f"The collection {name!r} was not made by m3index (its field {declared['name']!r} is "
-                f"{'missing' if field is None else 'of another type'}). Choose another name with -c."
+                f"{'missing' if field is None else 'of the wrong type'}). Choose another name with -c."
             )
     storages: Mapping[DataType, Storage] = {
         DataType[kind]: storage for storage, kind in definition["dense"]["storage"].items()
     }
-    if "dense" not in found or found["dense"]["type"] not in storages:
-        raise MismatchError(f"The collection {name!r} was not made by m3index: it has no field 'dense'.")
-    sparse: SparseKind = "lexical" if "lexical" in found else "bm25" if "bm25" in found else "none"
+    if "dense" not in columns or columns["dense"]["type"] not in storages:
+        raise MismatchError(
+            f"The collection {name!r} was not made by m3index: it has no field 'dense'. "
+            "Choose another name with -c."
+        )
+    sparse: SparseKind = "lexical" if "lexical" in columns else "bm25" if "bm25" in columns else "none"
     fields = {
         column: _TYPES[described_field["type"]]
-        for column, described_field in found.items()
+        for column, described_field in columns.items()
         if column not in schema.BASE_FIELDS and described_field["type"] in _TYPES
     }
     analyzer = None
     if sparse == "bm25":
-        params = str(found["bm25_input"]["params"].get("analyzer_params", ""))
+        params = str(columns["bm25_input"]["params"].get("analyzer_params", ""))
         analyzer = next((a for a, p in analyzers().items() if f'"{p["tokenizer"]}"' in params), None)
     properties = described.get("properties") or {}
     return CollectionSpec(
-        int(found["dense"]["params"]["dim"]),
+        int(columns["dense"]["params"]["dim"]),
         sparse,
         fields,
         analyzer,
-        tenant=next((name for name in fields if found[name].get("is_partition_key")), None),
-        storage=storages[found["dense"]["type"]],
+        tenant=next((name for name in fields if columns[name].get("is_partition_key")), None),
+        storage=storages[columns["dense"]["type"]],
         index=IndexChoice.from_json(properties.get(INDEX_PROPERTY, "")),
     )
 

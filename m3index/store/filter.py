@@ -1,4 +1,4 @@
-"""The one builder of filters. Values enter an expression here and nowhere else."""
+"""Builds and renders filters. Values enter expressions only here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, assert_never
 
 from m3index.errors import FilterError
 from m3index.types import FieldType
@@ -16,12 +16,12 @@ Operator: TypeAlias = Literal["==", "!=", "<", "<=", ">", ">="]
 Scalar: TypeAlias = str | int | float | bool
 
 BASE_FIELDS: Mapping[str, FieldType] = {"doc_id": "str", "source": "str", "title": "str", "ordinal": "int"}
-"""What every collection can be filtered by, beside its declared fields."""
+"""The fields of every collection that filters can use, besides its declared fields."""
 
 
 @dataclass(frozen=True, slots=True)
 class Compare:
-    """field op value, on a typed column. On `str[]` columns (`array`), == means: contains."""
+    """field op value, on a typed column. On `str[]` columns (`array`), == means contains."""
 
     field: str
     op: Operator
@@ -31,7 +31,7 @@ class Compare:
 
 @dataclass(frozen=True, slots=True)
 class In:
-    """field in [values], on a typed column; on `str[]` columns (`array`): contains one of them."""
+    """field in [values], on a typed column. On `str[]` columns (`array`): contains one of them."""
 
     field: str
     values: Sequence[Scalar]
@@ -40,54 +40,151 @@ class In:
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """A Milvus boolean expression that the user wrote, passed on as it is."""
+    """A Milvus boolean expression of the user, passed on unchanged."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class All:
-    """Every part must hold."""
+    """All parts must hold."""
 
     parts: Sequence[Filter]
 
 
 Filter: TypeAlias = Compare | In | Expression | All
+"""A filter that can be sent: its fields are known, its values typed."""
+
+Where: TypeAlias = str | Sequence[str] | Mapping[str, Scalar | Sequence[Scalar]] | Filter
+"""The forms of a filter that users give: `"lang=en"`, a list of such conditions (all must hold), a mapping
+`{"lang": "en", "year": [2008, 2009]}` (each field must have the value, or one of the values), or a built
+filter. Its meaning is the same in all interfaces."""
 
 
 # ---------------------------------------------------------------- building
+
+TAKES = 'a condition such as "lang=en", a list of conditions, or a mapping such as {"lang": "en"}'
+
+
+def check_where(where: object) -> Where:
+    """Checks the form of a user's filter; `bind` resolves it for a collection.
+
+    Raises FilterError for an invalid filter, and for an empty one, which must not match everything.
+    """
+    match where:
+        case Compare() | In() | Expression() | All():
+            return where
+        case str():
+            _parts(where)
+            return where
+        case Mapping():
+            return _checked_mapping(where)
+        case Sequence() if not isinstance(where, bytes | bytearray):
+            if not where:
+                raise FilterError(f"where is empty. Leave it out, or give {TAKES}.")
+            for condition in where:
+                if not isinstance(condition, str):
+                    raise FilterError(f"where takes {TAKES}; {condition!r} is not a condition.")
+                _parts(condition)
+            return tuple(where)
+    raise FilterError(f"where takes {TAKES}, not {where!r}.")
+
+
+def _checked_mapping(where: Mapping[Any, Any]) -> Where:
+    if not where:
+        raise FilterError(f"where is empty. Leave it out, or give {TAKES}.")
+    for name, value in where.items():
+        if not isinstance(name, str):
+            raise FilterError(f"The field names in where must be strings, not {name!r}.")
+        values = value if isinstance(value, Sequence) and not isinstance(value, str | bytes) else [value]
+        if not values:
+            raise FilterError(f"where has no value for {name!r}. Leave the field out, or give a value.")
+        for one in values:
+            if not isinstance(one, Scalar):
+                raise FilterError(f"where takes a string, a number, true or false for {name!r}, not {one!r}.")
+    return dict(where)
+
+
+def bind(where: Where, fields: Mapping[str, FieldType]) -> Filter:
+    """Resolves a user's filter with the declared `fields` of a collection. Raises FilterError."""
+    match check_where(where):
+        case Compare() | In() | Expression() | All() as built:
+            return built
+        case str() as condition:
+            return parse_where(condition, fields)
+        case Mapping() as values:
+            return _joined([_equals(name, value, fields) for name, value in values.items()])
+        case conditions:
+            return _joined([parse_where(condition, fields) for condition in conditions])
+
+
+def _joined(filters: Sequence[Filter]) -> Filter:
+    return filters[0] if len(filters) == 1 else All(tuple(filters))
+
+
+def _equals(name: str, value: Scalar | Sequence[Scalar], fields: Mapping[str, FieldType]) -> Filter:
+    kind = _kind(name, fields)
+    if isinstance(value, Scalar):
+        return Compare(name, "==", _typed(name, kind, value), array=kind == "str[]")
+    return In(name, tuple(_typed(name, kind, one) for one in value), array=kind == "str[]")
+
+
+def _kind(name: str, fields: Mapping[str, FieldType]) -> FieldType:
+    known = {**BASE_FIELDS, **fields}
+    if name not in known:
+        raise FilterError(f"There is no field {name!r} to filter by. The fields are {', '.join(known)}.")
+    return known[name]
+
+
+def _typed(name: str, kind: FieldType, value: Scalar) -> Scalar:
+    """A value of a mapping as the field's type. A string is parsed as in a condition, but taken literally
+    for a field of strings."""
+    if isinstance(value, str):
+        return value if kind in ("str", "str[]") else _value(name, kind, value)
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    match kind:
+        case "bool" if isinstance(value, bool):
+            return value
+        case "int" if is_whole:
+            return _value(name, kind, str(value))
+        case "float" if is_whole or isinstance(value, float):
+            return _value(name, kind, repr(value))
+    raise FilterError(f"{name!r} is declared {kind}; it cannot be {value!r}.")
+
 
 _WHERE = re.compile(r"\s*(\w+)\s*(==|!=|>=|<=|=|<|>|\sin\s)\s*(.*?)\s*", re.DOTALL)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def parse_where(text: str, fields: Mapping[str, FieldType]) -> Filter:
-    """`lang=en`, `year>=2020`, `lang in en,de` as a filter over the declared `fields`.
+    """Parses `lang=en`, `year>=2020` or `lang in en,de`, with the declared `fields`.
 
-    The value is read as the field's type; one in double quotes is read as a JSON string, so that it
-    may hold commas and outer spaces. `=` on a `str[]` field means: contains. Raises FilterError.
+    The value is parsed as the field's type. A value in double quotes is a JSON string, which can contain
+    commas and outer spaces. `=` on a `str[]` field means contains. Raises FilterError.
     """
-    found = _WHERE.fullmatch(text)
-    if found is None:
-        raise FilterError(f"{text!r} is no condition: write it as lang=en, year>=2020 or 'lang in en,de'.")
-    name, sign, value = found[1], found[2].strip(), found[3]
-    known = {**BASE_FIELDS, **fields}
-    if name not in known:
-        raise FilterError(f"There is no field {name!r} to filter by; there are {', '.join(known)}.")
-    kind = known[name]
+    name, sign, value = _parts(text)
+    kind = _kind(name, fields)
     if sign == "in":
         parts = _split(name, value)
         if not parts:
-            raise FilterError(f"{text!r}: there is no value after `in`.")
+            raise FilterError(f"{text!r} has no value after `in`. Give at least one.")
         return In(name, tuple(_value(name, kind, part) for part in parts), array=kind == "str[]")
     op: Operator = "==" if sign == "=" else sign  # type: ignore[assignment]
     if op not in ("==", "!=") and kind in ("bool", "str[]"):
-        raise FilterError(f"{name!r} is declared {kind}: it can be compared by = and != only.")
+        raise FilterError(f"{name!r} is declared {kind}. Compare it with = or !=.")
     return Compare(name, op, _value(name, kind, value), array=kind == "str[]")
 
 
+def _parts(text: str) -> tuple[str, str, str]:
+    """Field, operator and value of a condition. Raises FilterError."""
+    condition = _WHERE.fullmatch(text)
+    if condition is None:
+        raise FilterError(f"{text!r} is not a condition. Write it as lang=en, year>=2020 or 'lang in en,de'.")
+    return condition[1], condition[2].strip(), condition[3]
+
+
 def combine(*filters: Filter | None) -> Filter | None:
-    """All of them; None where there is none."""
+    """All filters combined; None if there is none."""
     parts = [f for f in filters if f is not None]
     if len(parts) > 1:
         return All(tuple(parts))
@@ -95,7 +192,7 @@ def combine(*filters: Filter | None) -> Filter | None:
 
 
 def _split(name: str, text: str) -> list[str]:
-    """The values of `in`: divided by commas, those in double quotes whole."""
+    """The values after `in`, separated by commas; a value in double quotes can contain commas."""
     if not text:
         return []
     parts: list[str] = []
@@ -105,7 +202,7 @@ def _split(name: str, text: str) -> list[str]:
         plain = re.match(r"([^,]*)(?:,|$)", rest, re.DOTALL)
         part = quoted or plain
         if part is None:
-            raise FilterError(f"The values for {name!r} cannot be read: {text!r}.")
+            raise FilterError(f"The values for {name!r} cannot be parsed: {text!r}.")
         parts.append(part[1].strip())
         ended = part.end() == len(rest) and not part[0].endswith(",")
         rest = rest[part.end() :]
@@ -132,7 +229,7 @@ def _value(name: str, kind: FieldType, text: str) -> Scalar:
                 return {"true": True, "false": False}[text.lower()]
     except (ValueError, KeyError):
         pass
-    raise FilterError(f"{name!r} is declared {kind}: {text!r} is none.")
+    raise FilterError(f"{name!r} is declared {kind}; it cannot be {text!r}.")
 
 
 # --------------------------------------------------------------- rendering
@@ -141,13 +238,13 @@ _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\
 
 
 def render(where: Filter) -> str:
-    """The filter as a Milvus expression. Raises FilterError for a value that cannot be said."""
+    """The filter as a Milvus expression. Raises FilterError for a value that cannot be expressed."""
     match where:
         case Compare(field, op, value, array):
             if not array:
                 return f"{_field(field)} {op} {_literal(value)}"
             if op not in ("==", "!="):
-                raise FilterError(f"{field!r} holds lists: it can be compared by = and != only.")
+                raise FilterError(f"{field!r} contains lists. Compare it with = or !=.")
             contains = f"array_contains({_field(field)}, {_literal(value)})"
             return contains if op == "==" else f"({_field(field)} is not null and not {contains})"
         case In(field, values, array):
@@ -160,40 +257,43 @@ def render(where: Filter) -> str:
         case Expression(text):
             return _checked(text)
         case All(parts):
+            if not parts:
+                raise FilterError("The filter has no parts.")
             return " and ".join(f"({render(part)})" for part in parts)
+    assert_never(where)
 
 
 def _field(name: str) -> str:
     if not _NAME.fullmatch(name):
-        raise FilterError(f"{name!r} is not the name of a field.")
+        raise FilterError(f"{name!r} is not a valid field name.")
     return name
 
 
 def _literal(value: Scalar) -> str:
-    """Only the escapes that every engine reads: Milvus Lite knows no \\u."""
+    """Uses only escapes that every engine supports: Milvus Lite does not support \\u."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
         return str(value)
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise FilterError(f"A filter cannot hold the number {value}.")
+            raise FilterError(f"A filter cannot contain the number {value}.")
         return repr(value)
     if "\0" in value:
-        raise FilterError("A filter cannot hold a NUL character.")
+        raise FilterError("A filter cannot contain a NUL character.")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
-        raise FilterError("A filter cannot hold a lone surrogate.") from None
+        raise FilterError("A filter cannot contain a lone surrogate.") from None
     return f'"{value.translate(_ESCAPES)}"'
 
 
 def _checked(text: str) -> str:
-    """A user's expression, its parentheses and quotes closed, so that it stays inside an `and`."""
+    """Checks that parentheses and quotes are closed, so that the expression stays inside an `and`."""
     if not text.strip():
         raise FilterError("The filter is empty.")
     if "\0" in text:
-        raise FilterError("A filter cannot hold a NUL character.")
+        raise FilterError("A filter cannot contain a NUL character.")
     bare = re.sub(r'"(?:[^"\\]|\\.)*"' + r"|'(?:[^'\\]|\\.)*'", "", text, flags=re.DOTALL)
     depth = 0
     for character in bare:
@@ -209,24 +309,26 @@ def _checked(text: str) -> str:
 
 
 def matches(where: Filter, row: Mapping[str, Any]) -> bool:
-    """What the expression means, on a row in memory; a comparison with null is false, as in SQL."""
+    """Evaluates the filter for a row in memory. A comparison with null is false, as in SQL. Raises
+    FilterError."""
     match where:
         case Compare(field, op, value, array):
-            found = _read(row, field)
-            if found is None:
+            stored = _read(row, field)
+            if stored is None:
                 return False
             if array:
-                return (value in found) == (op == "==")
-            return _compare(found, op, value)
+                return (value in stored) == (op == "==")
+            return _compare(stored, op, value)
         case In(field, values, array):
-            found = _read(row, field)
-            if found is None:
+            stored = _read(row, field)
+            if stored is None:
                 return False
-            return any(v in found for v in values) if array else found in values
+            return any(v in stored for v in values) if array else stored in values
         case All(parts):
             return all(matches(part, row) for part in parts)
         case Expression():
-            raise FilterError("The in-memory store takes no Milvus expressions.")
+            raise FilterError("The in-memory store does not support Milvus expressions.")
+    assert_never(where)
 
 
 def _read(row: Mapping[str, Any], field: str) -> Any:
@@ -235,20 +337,20 @@ def _read(row: Mapping[str, Any], field: str) -> Any:
     return row[field]
 
 
-def _compare(found: Any, op: Operator, value: Scalar) -> bool:
+def _compare(stored: Any, op: Operator, value: Scalar) -> bool:
     try:
         match op:
             case "==":
-                return bool(found == value)
+                return bool(stored == value)
             case "!=":
-                return bool(found != value)
+                return bool(stored != value)
             case "<":
-                return bool(found < value)
+                return bool(stored < value)
             case "<=":
-                return bool(found <= value)
+                return bool(stored <= value)
             case ">":
-                return bool(found > value)
+                return bool(stored > value)
             case ">=":
-                return bool(found >= value)
+                return bool(stored >= value)
     except TypeError:
-        raise FilterError(f"{value!r} cannot be compared with what the field holds.") from None
+        raise FilterError(f"{value!r} cannot be compared with the values of the field.") from None

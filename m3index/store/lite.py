@@ -1,4 +1,4 @@
-"""Milvus Lite as a local path: opening, who holds it, its warnings, the free disk, and release."""
+"""Milvus Lite at a local path: opening, the process that holds it, warnings, free disk space, and release."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pathlib import Path
 from m3index.errors import CollectionNotFoundError, LockedError, StoppedError, StoreError, UsageError
 
 MIN_FREE = 256 * 2**20
-"""Milvus Lite on a full disk can lose rows that it has acknowledged: it is not brought there.
-M3INDEX_MIN_FREE_DISK (bytes) sets another bound."""
+"""The free disk space, in bytes, below which nothing is written: on a full disk Milvus Lite can lose rows
+that it has acknowledged. M3INDEX_MIN_FREE_DISK (bytes) sets another limit."""
 
 _users: Counter[Path] = Counter()
 _users_lock = threading.Lock()
 
 
 class Warnings(logging.Handler):
-    """Collects what the engine warns of: it has lost rows, or could not keep its files in order.
+    """Collects the engine's warnings: it lost rows, or could not keep its files in order.
 
-    Refused calls (the gRPC adapter's log) reach the caller as errors and are left out.
+    Refused calls (the gRPC adapter's log) are left out, because they reach the caller as errors.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Warnings(logging.Handler):
 
 
 class LiteFile:
-    """A local database that this process holds; the last user of it in the process lets it go."""
+    """A local database that this process holds. Its last user in the process releases it."""
 
     def __init__(self, uri: str, *, create: bool = True) -> None:
         self.path = check_path(uri, create=create)
@@ -66,7 +66,7 @@ class LiteFile:
         if self.warnings.locked:
             raise LockedError(
                 f"{self.path} is in use by {holder(self.path)}. "
-                "Milvus Lite serves one process at a time: wait until it has ended, or run a server."
+                "Milvus Lite serves one process at a time: wait until that one ends, or use a Milvus server."
             )
         raise StoreError(f"{self.path} cannot be opened: {self.warnings.opening}.")
 
@@ -78,12 +78,12 @@ class LiteFile:
         self.address = self._start()
 
     def check_disk(self, batch_bytes: int) -> None:
-        """Raises StoppedError where a write could fill the disk."""
+        """Raises StoppedError if a write could fill the disk."""
         bound = max(_min_free(), 4 * batch_bytes)
         free = shutil.disk_usage(self.path).free
         if free < bound:
             raise StoppedError(
-                f"Only {free // 2**20} MB are free on the disk of {self.path}; m3index stops at "
+                f"Only {free // 2**20} MB are free on the disk of {self.path}; m3index stops below "
                 f"{bound // 2**20} MB, before Milvus Lite can lose data. Free some space and run again."
             )
 
@@ -103,27 +103,29 @@ class LiteFile:
 
 
 def _min_free() -> int:
-    asked = os.environ.get("M3INDEX_MIN_FREE_DISK", str(MIN_FREE))
-    if not asked.isdecimal():
-        raise UsageError(f"M3INDEX_MIN_FREE_DISK is a number of bytes, not {asked!r}.")
-    return int(asked)
+    text = os.environ.get("M3INDEX_MIN_FREE_DISK", str(MIN_FREE))
+    if not text.isdecimal():
+        raise UsageError(f"M3INDEX_MIN_FREE_DISK must be a number of bytes, not {text!r}.")
+    return int(text)
 
 
 def check_path(uri: str, *, create: bool = True) -> Path:
-    """The database's path, its parent made where it may be. Raises UsageError for what cannot be one,
-    CollectionNotFoundError for one that is not there and not to be made."""
+    """The database's path; creates its parent folder. Raises UsageError if the path cannot be a database,
+    CollectionNotFoundError if it does not exist and `create` is False."""
     path = Path(uri.removeprefix("file://")).expanduser().absolute()
     if path.suffix != ".db":
-        raise UsageError(f"A local database's name ends in .db: {uri!r} does not. Try {str(path) + '.db'!r}.")
+        raise UsageError(
+            f"The name of a local database must end in .db: {uri!r} does not. Try {str(path) + '.db'!r}."
+        )
     if path.is_file():
         raise UsageError(
-            f"{path} is a file; a database of Milvus Lite 3 is a folder. Give another path and ingest anew."
+            f"{path} is a file, but a Milvus Lite 3 database is a folder. Choose another path, ingest again."
         )
     if path.is_dir() and any(path.iterdir()) and not (path / "collections").is_dir():
-        raise UsageError(f"{path} is a folder with other things in it, not a database. Give another path.")
+        raise UsageError(f"{path} is a folder with other things in it, not a database. Choose another path.")
     if not create and not path.exists():
         raise CollectionNotFoundError(
-            f"There is no database {path}. Make it with `m3index ingest`, or name another with --uri."
+            f"There is no database {path}. Create it with `m3index ingest`, or choose another with --uri."
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -135,7 +137,7 @@ def check_path(uri: str, *, create: bool = True) -> Path:
 
 
 def holder(path: Path) -> str:
-    """The process that has the database's lock file open, as people name it; Linux tells it."""
+    """The process that has the database's lock file open, in words; known only on Linux."""
     lock = str(path.resolve() / "LOCK")
     for process in Path("/proc").glob("[0-9]*"):
         if process.name == str(os.getpid()):

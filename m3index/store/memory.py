@@ -1,4 +1,4 @@
-"""The exact store in memory: what the others are compared with, and what fast tests run on."""
+"""The exact store in memory: the reference for the other stores, and the store for fast tests."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from m3index.schema import CollectionSpec
 from m3index.store.analyzer import NGRAMS, terms
 from m3index.store.base import QueryVector, StoredRow
 from m3index.store.filter import Filter, matches, render
-from m3index.store.halves import rounded
+from m3index.store.half_precision import rounded
 from m3index.store.queries import check
 from m3index.store.rows import BATCH_ROWS, checked, refused
 from m3index.types import Candidate, FloatArray, Leg, Row, SparseVector, join_title
 
 Fail = Callable[[str], None]
-"""Called with `before upsert`, `after upsert`, `before delete` ... : whatever it raises, the caller gets."""
+"""Called with `before upsert`, `after upsert`, `before delete` ...; what it raises reaches the caller."""
 
 BM25_LIMIT = 2**20
 
@@ -38,10 +38,10 @@ class _Collection:
 
 
 class MemoryStore:
-    """Collections in dictionaries; dense and lexical by exact inner product, BM25 as Milvus scores it.
+    """Collections in dictionaries. Dense and lexical use the exact inner product, BM25 scores as Milvus does.
 
-    fail: a hook around every write, to see what a crash leaves behind. batch: how many rows (or
-    keys) one write takes before the hook is asked again.
+    fail: a hook around every write, to see what a crash leaves behind. batch: how many rows (or keys)
+    are written between two calls of the hook.
     """
 
     def __init__(self, fail: Fail | None = None, *, batch: int = BATCH_ROWS) -> None:
@@ -66,7 +66,7 @@ class MemoryStore:
     def create(self, name: str, spec: CollectionSpec, properties: Mapping[str, str]) -> None:
         _check_name(name)
         if name in self._collections or name in self._aliases:
-            raise StoreError(f"The collection {name!r} is there already.")
+            raise StoreError(f"The collection {name!r} already exists.")
         if spec.sparse == "bm25":
             spec = replace(spec, analyzer=spec.analyzer or NGRAMS)
             properties = {**properties, "analyzer": str(spec.analyzer)}
@@ -79,7 +79,7 @@ class MemoryStore:
             return
         if aliases := [alias for alias, target in self._aliases.items() if target == name]:
             raise StoreError(
-                f"The collection {name!r} is in use behind {', '.join(aliases)}; it is not dropped."
+                f"The collection {name!r} is not dropped: it is in use by the alias {', '.join(aliases)}."
             )
         self._hook("before drop")
         del self._collections[name]
@@ -174,23 +174,23 @@ class MemoryStore:
         group_field: str | None = None,
     ) -> list[list[Candidate]]:
         collection = self._collection(name)
-        asked = check(collection.spec, leg, queries, limit)
+        searchable = check(collection.spec, leg, queries, limit)
         rows = self._matching(collection, where)
-        found: list[list[Candidate]] = [[] for _ in queries]
-        if not asked or not rows:
-            return found
-        scored = self._scores(collection, leg, [queries[i] for i in asked], rows)
-        for i, scores in zip(asked, scored, strict=True):
+        results: list[list[Candidate]] = [[] for _ in queries]
+        if not searchable or not rows:
+            return results
+        scored = self._scores(collection, leg, [queries[i] for i in searchable], rows)
+        for i, scores in zip(searchable, scored, strict=True):
             hits = [
                 (-float(s), row.passage_id, row)
                 for s, row in zip(scores, rows, strict=True)
                 if not math.isnan(s)
             ]
-            found[i] = [
+            results[i] = [
                 Candidate(key, -score, _stored(row, [group_field])[group_field] if group_field else None)
                 for score, key, row in sorted(hits, key=lambda hit: hit[:2])[:limit]
             ]
-        return found
+        return results
 
     # -- the connection
 
@@ -233,7 +233,7 @@ class MemoryStore:
     def _scores(
         self, collection: _Collection, leg: Leg, queries: Sequence[Any], rows: Sequence[Row]
     ) -> Iterator[FloatArray]:
-        """For each query the score of each row; NaN where the leg does not find the row."""
+        """For each query, the score of each row; NaN if the leg does not find the row."""
         match leg:
             case Leg.DENSE:
                 matrix = np.stack([row.dense for row in rows])
@@ -254,35 +254,38 @@ class MemoryStore:
 
 
 def _inner(query: SparseVector, weights: Sequence[Mapping[int, float]]) -> FloatArray:
-    asked = query.to_dict()
+    query_weights = query.to_dict()
     scores = [
-        math.fsum(w * row[i] for i, w in asked.items() if i in row) if asked.keys() & row.keys() else math.nan
+        math.fsum(w * row[i] for i, w in query_weights.items() if i in row)
+        if query_weights.keys() & row.keys()
+        else math.nan
         for row in weights
     ]
     return np.array(scores, np.float32)
 
 
 def _bm25(query: Counter[str], counted: Mapping[str, Counter[str]], rows: Sequence[Row]) -> FloatArray:
-    """Robertson's BM25 with the idf of Lucene, as Milvus has it; k1 and b are those of the definition."""
+    """Robertson's BM25 with Lucene's idf, as in Milvus. k1 and b come from the collection definition."""
     params = schema.collection()["sparse"]["bm25"]["index"]["params"]
     k1, b = params["bm25_k1"], params["bm25_b"]
     frequency = {t: sum(t in c for c in counted.values()) for t in query}
     mean = sum(c.total() for c in counted.values()) / len(counted) or 1.0
     scores = np.full(len(rows), math.nan, np.float32)
     for n, row in enumerate(rows):
-        there = counted[row.passage_id]
+        row_terms = counted[row.passage_id]
         score = 0.0
-        for term, asked in query.items():
-            if times := there.get(term, 0):
+        for term, count in query.items():
+            if times := row_terms.get(term, 0):
                 idf = math.log((len(counted) - frequency[term] + 0.5) / (frequency[term] + 0.5) + 1.0)
-                score += asked * idf * times * (k1 + 1) / (times + k1 * (1 - b + b * there.total() / mean))
+                length = row_terms.total()
+                score += count * idf * times * (k1 + 1) / (times + k1 * (1 - b + b * length / mean))
         if score > 0.0:
             scores[n] = score
     return scores
 
 
 def _kept(row: Row, spec: CollectionSpec) -> Row:
-    """A copy that shares nothing with the caller's, as it would come back from a server."""
+    """A copy that shares nothing with the caller's row, as a server would return it."""
     sparse = row.sparse
     return replace(
         row,
@@ -330,4 +333,4 @@ def _stored(row: Row, fields: Sequence[str]) -> dict[str, Any]:
 
 def _check_name(name: str) -> None:
     if not (name.isascii() and name.isidentifier() and len(name) <= 255):
-        raise UsageError(f"A collection's name is made of letters, digits and _: {name!r} is not.")
+        raise UsageError(f"A collection's name must consist of letters, digits and _: {name!r} does not.")

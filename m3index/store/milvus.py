@@ -1,4 +1,4 @@
-"""The Store over pymilvus: Milvus Lite as a local path, `milvus-lite server`, and any Milvus server."""
+"""The Store on pymilvus: Milvus Lite at a local path, `milvus-lite server`, and any Milvus server."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ from m3index.errors import (
     UsageError,
 )
 from m3index.schema import STORAGES, CollectionSpec, IndexChoice
-from m3index.store import faults, retry
+from m3index.store import milvus_errors as errors
+from m3index.store import retry
 from m3index.store.analyzer import NGRAMS, analyzers, bm25_text
 from m3index.store.base import QueryVector, StoredRow
 from m3index.store.definition import (
-    Index,
+    IndexDefinition,
     bm25_limit,
     from_milvus,
     index_params,
@@ -36,7 +37,7 @@ from m3index.store.definition import (
     to_milvus,
 )
 from m3index.store.filter import Filter, In, render
-from m3index.store.halves import pack
+from m3index.store.half_precision import pack
 from m3index.store.lite import LiteFile
 from m3index.store.queries import check
 from m3index.store.rows import WireRow, batches, checked, csr_row, from_wire, refused
@@ -58,10 +59,10 @@ _SERVER = re.compile(r"(https?|tcp)://|unix:", re.IGNORECASE)
 
 
 class MilvusStore:
-    """See Store for what each method promises.
+    """See Store for the contract of each method.
 
-    On Milvus Lite one lock orders all calls: it swaps its write buffer without one, and a read
-    between would miss rows. `warnings` is what Lite's engine has complained of since it was opened.
+    On Milvus Lite one lock orders all calls: Lite swaps its write buffer without a lock, and a read
+    during the swap would miss rows. `warnings` holds the warnings of Lite's engine since it was opened.
     """
 
     def __init__(self, uri: str, token: str, db: str, timeout: float | None, lite: LiteFile | None) -> None:
@@ -92,16 +93,16 @@ class MilvusStore:
     ) -> MilvusStore:
         """Opens `path.db` in this process, or a server by `http://`, `https://`, `tcp://` or `unix:`.
 
-        timeout: the seconds that one call may take, its repetitions included; by default 60 on
-        servers and 600 on a local file, which answers slowly rather than not at all. create: whether a
-        local file is made where there is none; else CollectionNotFoundError.
+        timeout: the seconds that one call may take, including retries; by default 60 on servers and 600
+        on a local file, which may be slow but always answers. create: whether to create a missing local
+        file; if not, a missing file is a CollectionNotFoundError.
         """
         _quieten()
         if _SERVER.match(uri):
             return cls(uri, token or "", db or "", timeout, None)
         if "://" in uri and not uri.startswith("file://"):
             raise UsageError(
-                f"{faults.redacted(uri)!r} is no address of Milvus: use a path ending in .db, or http://."
+                f"{errors.redacted(uri)!r} is not an address of Milvus: use a path ending in .db, or http://."
             )
         lite = LiteFile(uri, create=create)
         try:
@@ -112,11 +113,11 @@ class MilvusStore:
 
     @property
     def uri(self) -> str:
-        return faults.redacted(self._uri)
+        return errors.redacted(self._uri)
 
     @property
     def warnings(self) -> list[str]:
-        """What Milvus Lite warned of: rows that it lost, files that it could not keep in order."""
+        """Milvus Lite's warnings: rows that it lost, files that it could not keep in order."""
         return [] if self._lite is None else list(self._lite.warnings.messages)
 
     def default_analyzer(self) -> str:
@@ -134,8 +135,8 @@ class MilvusStore:
             _check_for_lite(spec)
         elif spec.tenant is not None and _older(self._version, TENANTS_SINCE):
             raise UsageError(
-                f"Milvus {self._version} puts rows that are written again into the wrong partition, where a "
-                "search of their tenant does not look. --tenant-field needs Milvus 2.4 or later."
+                f"Milvus {self._version} puts rewritten rows into the wrong partition, where a search of "
+                "their tenant does not find them. --tenant-field needs Milvus 2.4 or later."
             )
         if spec.sparse == "bm25":
             spec = replace(spec, analyzer=self._analyzer(spec.analyzer))
@@ -143,21 +144,21 @@ class MilvusStore:
         if spec.index != IndexChoice():
             properties = {**properties, "index": spec.index.to_json()}
         if self._call("looking for a collection", lambda t: self._client.has_collection(name, timeout=t)):
-            raise StoreError(f"The collection {name!r} is there already.")
-        made = to_milvus(spec, lite=lite)
+            raise StoreError(f"The collection {name!r} already exists.")
+        built = to_milvus(spec, lite=lite)
         written: dict[str, Any] = {PREFIX + key: value for key, value in properties.items()}
         if keeps_rows_on_disk(spec):
             written["mmap.enabled"] = True
-        # With its properties from the first moment: without them it is nobody's, should the run end here.
+        # Set the properties at creation: if the run ends here, nothing else shows who owns the collection.
         self._once(
-            f"making the collection {name!r}",
+            f"creating the collection {name!r}",
             lambda t: self._client.create_collection(
-                name, schema=made, consistency_level="Strong", properties=written, timeout=t
+                name, schema=built, consistency_level="Strong", properties=written, timeout=t
             ),
             lambda: self.properties(name) == properties,
         )
         try:
-            # There is nothing to index yet, so there is nothing to wait for (pymilvus sleeps half a second).
+            # There is nothing to index yet, so do not wait (pymilvus sleeps for half a second).
             for index in indexes(spec, lite=lite).values():
                 self._index(name, index, spec)
             self._load(name)
@@ -169,10 +170,10 @@ class MilvusStore:
     def drop(self, name: str) -> None:
         if name not in self.collections():
             return
-        found = self._call("listing aliases", lambda t: self._client.list_aliases(name, timeout=t))
-        if aliases := found.get("aliases"):
+        answer = self._call("listing aliases", lambda t: self._client.list_aliases(name, timeout=t))
+        if aliases := answer.get("aliases"):
             raise StoreError(
-                f"The collection {name!r} is in use behind {', '.join(aliases)}; it is not dropped."
+                f"The collection {name!r} is not dropped: it is in use by the alias {', '.join(aliases)}."
             )
         self._call(f"dropping {name!r}", lambda t: self._client.drop_collection(name, timeout=t))
         self._specs.pop(name, None)
@@ -183,13 +184,13 @@ class MilvusStore:
         return self._specs[name]
 
     def _storage(self, name: str, fields: Sequence[str]) -> Storage:
-        """How the dense vectors among these fields are kept."""
+        """How the dense vectors among these fields are stored."""
         return self.spec(name).storage if "dense" in fields else "fp32"
 
     def properties(self, name: str) -> dict[str, str]:
-        found = self._describe(name).get("properties") or {}
+        stored = self._describe(name).get("properties") or {}
         return {
-            key.removeprefix(PREFIX): str(value) for key, value in found.items() if key.startswith(PREFIX)
+            key.removeprefix(PREFIX): str(value) for key, value in stored.items() if key.startswith(PREFIX)
         }
 
     def set_properties(self, name: str, properties: Mapping[str, str]) -> None:
@@ -208,21 +209,21 @@ class MilvusStore:
                 f"{alias!r} is a plain collection at {self.uri}, and m3index needs that name for an alias. "
                 "Rename or drop the collection, or choose another name with -c."
             )
-        return self._behind(alias)
+        return self._target(alias)
 
     def point(self, alias: str, name: str) -> None:
         _check_name(alias)
         if name not in self.collections():
             raise CollectionNotFoundError(f"There is no collection {name!r} at {self.uri}.")
-        change = self._client.create_alias if self._behind(alias) is None else self._client.alter_alias
+        change = self._client.create_alias if self._target(alias) is None else self._client.alter_alias
         self._once(
             f"pointing {alias!r} to {name!r}",
             lambda t: change(name, alias, timeout=t),
-            lambda: self._behind(alias) == name,
+            lambda: self._target(alias) == name,
         )
 
     def drop_alias(self, alias: str) -> None:
-        if self._behind(alias) is not None:
+        if self._target(alias) is not None:
             self._call(f"dropping the alias {alias!r}", lambda t: self._client.drop_alias(alias, timeout=t))
 
     # -- rows
@@ -239,16 +240,16 @@ class MilvusStore:
             self._delete_keys(name, keys)
 
     def get(self, name: str, passage_ids: Sequence[str], fields: Sequence[str]) -> dict[str, StoredRow]:
-        found: dict[str, StoredRow] = {}
+        rows: dict[str, StoredRow] = {}
         for keys in _slices(list(dict.fromkeys(passage_ids)), KEYS_PER_CALL):
             for entity in self._query_keys(name, keys, fields):
-                found[entity["passage_id"]] = from_wire(entity, fields, self._storage(name, fields))
-        return found
+                rows[entity["passage_id"]] = from_wire(entity, fields, self._storage(name, fields))
+        return rows
 
     def scan(self, name: str, where: Filter | None, fields: Sequence[str]) -> Iterator[StoredRow]:
         heavy = not _HEAVY.isdisjoint(fields)
         if heavy and self.kind != "server":
-            # Each page costs Lite a pass over all rows, a read by key does not.
+            # Each page costs Lite a pass over all rows; a read by key does not.
             for page in self._pages(name, where, [], PAGE_OF_KEYS):
                 yield from self.get(name, [entity["passage_id"] for entity in page], fields).values()
             return
@@ -263,10 +264,10 @@ class MilvusStore:
 
     def count(self, name: str, where: Filter | None = None) -> int:
         if where is not None and self.kind != "server":
-            # Lite counts with a filter by reading the matching rows whole, vectors and all.
+            # For a count with a filter Lite reads the matching rows in full, including vectors.
             return sum(1 for _ in self.scan(name, where, ()))
         expression = "" if where is None else render(where)
-        found = self._call(
+        answer = self._call(
             "counting rows",
             lambda t: self._client.query(
                 name, filter=expression, output_fields=["count(*)"], consistency_level="Strong", timeout=t
@@ -274,15 +275,15 @@ class MilvusStore:
             name,
             filtered=where is not None,
         )
-        return int(found[0]["count(*)"])
+        return int(answer[0]["count(*)"])
 
     def flush(self, name: str) -> None:
         self._check_disk(0)
         try:
             self._raw_call(lambda t: self._client.flush(name, timeout=t), name)
         except (MilvusException, grpc.RpcError) as error:
-            # What was acknowledged is in the server's log; it is only not yet in its final form.
-            if faults.code(error) != faults.RATE_LIMIT and "wait for flush timeout" not in faults.words(
+            # Acknowledged writes are in the server's log; they are just not yet in their final form.
+            if errors.code(error) != errors.RATE_LIMIT and "wait for flush timeout" not in errors.words(
                 error
             ):
                 raise self._translated(error, "flushing", write=True) from error
@@ -299,14 +300,14 @@ class MilvusStore:
         group_field: str | None = None,
     ) -> list[list[Candidate]]:
         spec = self.spec(name)
-        asked = check(spec, leg, queries, limit)
+        searchable = check(spec, leg, queries, limit)
         outputs = _outputs([group_field] if group_field else [])
-        found: list[list[Candidate]] = [[] for _ in queries]
-        for numbers in _slices(asked, max(1, min(QUERIES_PER_CALL, CANDIDATES_PER_CALL // limit))):
+        results: list[list[Candidate]] = [[] for _ in queries]
+        for numbers in _slices(searchable, max(1, min(QUERIES_PER_CALL, CANDIDATES_PER_CALL // limit))):
             data = _query_data(leg, [queries[i] for i in numbers], spec)
             for i, hits in zip(numbers, self._search(name, leg, data, limit, where, outputs), strict=True):
-                found[i] = _candidates(hits, leg, group_field)
-        return found
+                results[i] = _candidates(hits, leg, group_field)
+        return results
 
     def hybrid(
         self,
@@ -319,31 +320,31 @@ class MilvusStore:
         k: float,
         where: Filter | None = None,
     ) -> list[list[Candidate]]:
-        """Reciprocal rank fusion in the server: search/server_fusion.py says what it promises.
+        """Reciprocal rank fusion in the server; search/server_fusion.py describes the contract.
 
-        Candidates whose scores in a leg are equal are ranked there in the server's own order.
+        Candidates with equal scores in a leg are ranked in the server's own order.
         """
         spec = self.spec(name)
-        asked = {leg: set(check(spec, leg, vectors, depth)) for leg, vectors in queries.items()}
-        found: list[list[Candidate]] = [[] for _ in next(iter(queries.values()))]
+        searchable = {leg: set(check(spec, leg, vectors, depth)) for leg, vectors in queries.items()}
+        results: list[list[Candidate]] = [[] for _ in next(iter(queries.values()))]
         by_legs: dict[tuple[Leg, ...], list[int]] = {}
-        for i in range(len(found)):
-            by_legs.setdefault(tuple(leg for leg in queries if i in asked[leg]), []).append(i)
-        for legs, every in by_legs.items():
-            for numbers in _slices(every if legs else [], max(1, CANDIDATES_PER_CALL // depth)):
+        for i in range(len(results)):
+            by_legs.setdefault(tuple(leg for leg in queries if i in searchable[leg]), []).append(i)
+        for legs, members in by_legs.items():
+            for numbers in _slices(members if legs else [], max(1, CANDIDATES_PER_CALL // depth)):
                 data = {leg: _query_data(leg, [queries[leg][i] for i in numbers], spec) for leg in legs}
                 params: dict[str, Any] = {"reranker": "rrf", "k": k}
                 if weights is not None:
                     params["weights"] = [weights[leg] for leg in legs]
                 answers = self._hybrid(name, data, params, depth, limit, where)
                 for i, hits in zip(numbers, answers, strict=True):
-                    found[i] = _candidates(hits, Leg.DENSE, None)
-        return found
+                    results[i] = _candidates(hits, Leg.DENSE, None)
+        return results
 
     def weighs_legs(self, name: str) -> bool:
-        """Whether `hybrid` honours weights: servers before 3.0.1 and Milvus Lite ignore them without a
-        word. A stored passage is asked for itself: it is first in both legs, and with one of them
-        weighed 0 its score is that of one leg, or else of both."""
+        """Whether `hybrid` honours weights: servers before 3.0.1 and Milvus Lite silently ignore them. The
+        check searches for a stored passage, which is first in both legs. With one leg weighted 0, its
+        score is that of one leg if weights are honoured, else that of both."""
         if name not in self._weighing:
             self._weighing[name] = self._try_weights(name)
         return self._weighing[name]
@@ -358,7 +359,7 @@ class MilvusStore:
         row = self.get(name, [first["passage_id"]], fields)[first["passage_id"]]
         vector = row["lexical"] if sparse is Leg.LEXICAL else join_title(row["title"], row["text"])
         try:
-            [found] = self.hybrid(
+            [hits] = self.hybrid(
                 name,
                 {Leg.DENSE: [row["dense"]], sparse: [vector]},
                 {Leg.DENSE: 1.0, sparse: 0.0},
@@ -368,7 +369,7 @@ class MilvusStore:
             )
         except StoreError:
             return False
-        return bool(found) and found[0].score < 1.5 / 61
+        return bool(hits) and hits[0].score < 1.5 / 61
 
     # -- the connection
 
@@ -400,7 +401,7 @@ class MilvusStore:
         address = self._uri
         if self._lite is not None:
             address = self._lite.address
-            # Lite's own server forbids the pings that pymilvus sends over an idle connection.
+            # Lite's own server rejects the pings that pymilvus sends over an idle connection.
             options["grpc_options"] = {"grpc.enable_http_proxy": 0, "grpc.keepalive_time_ms": 2**31 - 1}
 
         def attempt(seconds: float) -> MilvusClient:
@@ -411,7 +412,7 @@ class MilvusStore:
         try:
             client = retry.call(attempt, min(self._timeout, CONNECT_TIMEOUT))
         except (MilvusException, grpc.RpcError) as error:
-            raise faults.translate(error, "connecting", self._uri) from error
+            raise errors.translate(error, "connecting", self._uri) from error
         GlobalCache.schema.invalidate_db(client._get_connection().server_address, self._db)
         return client
 
@@ -420,7 +421,7 @@ class MilvusStore:
             try:
                 return retry.call(attempt, self._timeout)
             except MilvusException as error:
-                if name is None or not faults.is_not_loaded(error):
+                if name is None or not errors.is_not_loaded(error):
                     raise
             self._load(name)
             return retry.call(attempt, self._timeout)
@@ -440,7 +441,7 @@ class MilvusStore:
             raise self._translated(error, doing, filtered=filtered, write=write) from error
 
     def _once(self, doing: str, attempt: Callable[[float], Any], done: Callable[[], bool]) -> None:
-        """A call that engines refuse the second time: one whose answer was lost may have been done."""
+        """A call that engines refuse the second time: if its answer was lost, it may have succeeded."""
         try:
             self._call(doing, attempt)
         except UnreachableError:
@@ -456,22 +457,22 @@ class MilvusStore:
     ) -> M3IndexError:
         if self._closed:
             return StoreError(f"{self.uri} has been closed.")
-        if write and self._lite is not None and faults.code(error) == faults.UNEXPECTED:
+        if write and self._lite is not None and errors.code(error) == errors.UNEXPECTED:
             return self._reopen(self._lite, error)
-        return faults.translate(error, doing, self._uri, filtered=filtered)
+        return errors.translate(error, doing, self._uri, filtered=filtered)
 
     def _reopen(self, lite: LiteFile, error: BaseException) -> M3IndexError:
-        """After a failed write Lite's memory, log and files may differ; closing and opening settles it."""
+        """After a failed write, Lite's memory, log and files may differ. Reopening makes them agree again."""
         with self._gate:
             self._client.close()
             lite.restart()
             self._client = self._connect()
         return StoreError(
-            f"Milvus Lite failed to write to {lite.path} ({faults.words(error)}). It was closed and opened "
-            "again; run the same command again, and it goes on from there."
+            f"Milvus Lite failed to write to {lite.path} ({errors.words(error)}). It was closed and "
+            "reopened; run the same command again to continue from there."
         )
 
-    def _index(self, name: str, index: Index, spec: CollectionSpec) -> None:
+    def _index(self, name: str, index: IndexDefinition, spec: CollectionSpec) -> None:
         params = index_params(index, lite=self.kind != "server")
         try:
             self._once(
@@ -490,8 +491,8 @@ class MilvusStore:
             if spec.index == IndexChoice():
                 raise
             raise StoreError(
-                f"{error} That is the index of --index-class {spec.index.size} for {index.column!r}, "
-                f"{index.type}, on Milvus {self._version}. Choose another class, or another index with "
+                f"{error} This is the index {index.type} of --index-class {spec.index.size} for "
+                f"{index.column!r}, on Milvus {self._version}. Choose another class, or another index with "
                 f"--index {'dense' if index.column == 'dense' else 'sparse'}.type=..."
             ) from error
 
@@ -499,26 +500,26 @@ class MilvusStore:
         self._call(f"loading {name!r}", lambda t: self._client.load_collection(name, timeout=t))
 
     def _describe(self, name: str) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = self._call(
+        described: Mapping[str, Any] = self._call(
             f"reading the definition of {name!r}", lambda t: self._client.describe_collection(name, timeout=t)
         )
-        return found
+        return described
 
-    def _behind(self, alias: str) -> str | None:
+    def _target(self, alias: str) -> str | None:
         try:
-            found = self._raw_call(lambda t: self._client.describe_alias(alias, timeout=t), None)
+            answer = self._raw_call(lambda t: self._client.describe_alias(alias, timeout=t), None)
         except (MilvusException, grpc.RpcError) as error:
-            if faults.is_not_found(error):
+            if errors.is_not_found(error):
                 return None
             raise self._translated(error, f"looking for the alias {alias!r}") from error
-        return str(found["collection_name"])
+        return str(answer["collection_name"])
 
     def _analyzer(self, asked: str | None) -> str:
         name = asked or self.default_analyzer()
         if name not in analyzers():
-            raise UsageError(f"There is no analyzer {name!r}; there are {', '.join(analyzers())}.")
+            raise UsageError(f"There is no analyzer {name!r}; choose one of {', '.join(analyzers())}.")
         if self.kind != "server" and name != NGRAMS:
-            raise UsageError(f"Milvus Lite has not the analyzer {name!r}; take {NGRAMS!r} there.")
+            raise UsageError(f"Milvus Lite does not have the analyzer {name!r}; use {NGRAMS!r}.")
         return name
 
     def _delete_keys(self, name: str, keys: Sequence[str]) -> None:
@@ -531,7 +532,7 @@ class MilvusStore:
     def _pages(
         self, name: str, where: Filter | None, fields: Sequence[str], size: int
     ) -> Iterator[Sequence[Mapping[str, Any]]]:
-        """All rows that match, by ascending key, each page with its own call."""
+        """All rows that match, by ascending key. Each page is a separate call."""
         expression = "" if where is None else render(where)
         filtered = where is not None
         iterator = self._call(
@@ -548,7 +549,7 @@ class MilvusStore:
         finally:
             iterator.close()
 
-    def _indexes(self, name: str) -> Mapping[Leg, Index]:
+    def _indexes(self, name: str) -> Mapping[Leg, IndexDefinition]:
         return indexes(self.spec(name), lite=self.kind != "server")
 
     def _search(
@@ -609,7 +610,7 @@ class MilvusStore:
         return answers
 
     def _query_keys(self, name: str, keys: Sequence[str], fields: Sequence[str]) -> list[Mapping[str, Any]]:
-        """Rows by key; halved where they are too large for one message."""
+        """Rows by key. The keys are split in half if the rows are too large for one message."""
         where = render(In("passage_id", keys))
         try:
             return list(
@@ -625,15 +626,15 @@ class MilvusStore:
                 )
             )
         except (MilvusException, grpc.RpcError) as error:
-            if not faults.is_too_large(error) or len(keys) == 1:
+            if not errors.is_too_large(error) or len(keys) == 1:
                 raise self._translated(error, "reading rows") from error
         half = len(keys) // 2
         return self._query_keys(name, keys[:half], fields) + self._query_keys(name, keys[half:], fields)
 
     def _write(self, name: str, batch: Sequence[WireRow]) -> dict[str, str]:
-        """Writes the rows; one that is refused for its contents costs none of its neighbours.
+        """Writes the rows; a row that is refused for its contents does not affect its neighbours.
 
-        Returns the reasons of the refused ones by passage_id.
+        Returns the reasons for the refused rows by passage_id.
         """
         self._check_disk(sum(row.size for row in batch))
         try:
@@ -642,12 +643,12 @@ class MilvusStore:
             )
             return {}
         except (MilvusException, grpc.RpcError) as error:
-            if not (faults.is_content(error) or faults.is_too_large(error)):
+            if not (errors.is_content(error) or errors.is_too_large(error)):
                 raise self._translated(error, "writing rows", write=True) from error
             if len(batch) == 1:
                 row = batch[0].row
                 return {
-                    row.passage_id: f"document {row.doc_id!r}, passage {row.ordinal}: {faults.words(error)}"
+                    row.passage_id: f"document {row.doc_id!r}, passage {row.ordinal}: {errors.words(error)}"
                 }
         half = len(batch) // 2
         return self._write(name, batch[:half]) | self._write(name, batch[half:])
@@ -661,20 +662,20 @@ class MilvusStore:
 
 
 def _quieten() -> None:
-    """pymilvus logs each failed call with its stack; what fails reaches the caller as an error."""
+    """pymilvus logs each failed call with its stack trace; failures already reach the caller as errors."""
     logger = logging.getLogger("pymilvus")
     if logger.level == logging.WARNING:
         logger.setLevel(logging.CRITICAL)
 
 
 def _older(version: str, than: tuple[int, int]) -> bool:
-    """Of `v2.6.4`, `2.6.4-dev`; one that cannot be read is taken for new."""
-    found = re.match(r"v?(\d+)\.(\d+)", version)
-    return found is not None and (int(found[1]), int(found[2])) < than
+    """Compares versions such as `v2.6.4` or `2.6.4-dev`; an unreadable one counts as new."""
+    match = re.match(r"v?(\d+)\.(\d+)", version)
+    return match is not None and (int(match[1]), int(match[2])) < than
 
 
 def _check_for_lite(spec: CollectionSpec) -> None:
-    """Milvus Lite would refuse the one, and takes the other without a word."""
+    """Milvus Lite would refuse the storage and silently ignore the index."""
     if spec.storage != "fp32":
         raise UsageError(
             f"Milvus Lite keeps dense vectors as fp32 only; --storage {spec.storage} needs a Milvus server."
@@ -687,7 +688,7 @@ def _check_for_lite(spec: CollectionSpec) -> None:
 
 def _check_name(name: str) -> None:
     if not _NAME.fullmatch(name):
-        raise UsageError(f"A collection's name is made of letters, digits and _: {name!r} is not.")
+        raise UsageError(f"A collection's name must consist of letters, digits and _: {name!r} does not.")
 
 
 def _slices(items: Sequence[T], size: int) -> Iterator[list[T]]:
@@ -696,7 +697,7 @@ def _slices(items: Sequence[T], size: int) -> Iterator[list[T]]:
 
 
 def _outputs(fields: Sequence[str]) -> list[str]:
-    """Always named: Lite sends the vectors too when they are left out."""
+    """Never empty: without named fields Lite also sends the vectors."""
     return list(dict.fromkeys(["passage_id", *fields]))
 
 
@@ -707,15 +708,15 @@ def _query_data(leg: Leg, queries: Sequence[Any], spec: CollectionSpec) -> Any:
         case Leg.LEXICAL:
             return [csr_row(query) for query in queries]
         case Leg.BM25:
-            # An undecodable byte of the command line is no reason not to search.
-            known = (query.encode("utf-8", "ignore").decode("utf-8") for query in queries)
-            return [bm25_text(query, spec.analyzer or NGRAMS) for query in known]
+            # An undecodable byte on the command line must not prevent the search.
+            decodable = (query.encode("utf-8", "ignore").decode("utf-8") for query in queries)
+            return [bm25_text(query, spec.analyzer or NGRAMS) for query in decodable]
 
 
 def _candidates(hits: Any, leg: Leg, group_field: str | None) -> list[Candidate]:
-    """Best first. BM25 is never negative, but Milvus Lite answers with its negative."""
+    """Best first. BM25 scores are never negative, but Milvus Lite returns them negated."""
     sign = abs if leg is Leg.BM25 else float
-    found = [
+    candidates = [
         Candidate(
             str(hit["passage_id"]),
             sign(float(hit["distance"])),
@@ -723,7 +724,7 @@ def _candidates(hits: Any, leg: Leg, group_field: str | None) -> list[Candidate]
         )
         for hit in hits
     ]
-    return sorted(found, key=lambda c: (-c.score, c.passage_id))
+    return sorted(candidates, key=lambda c: (-c.score, c.passage_id))
 
 
 def _plain(value: Any) -> Any:

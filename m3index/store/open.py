@@ -1,27 +1,21 @@
-"""One door to every store, by its URI. pymilvus is imported only behind it."""
+"""Opens a store by its URI. Imports pymilvus only if it is needed."""
 
 from __future__ import annotations
 
 from m3index.store.base import Store
+from m3index.store.options import Address
 
 
-def open_store(
-    uri: str,
-    token: str | None = None,
-    db: str | None = None,
-    *,
-    timeout: float | None = None,
-    create: bool = True,
-) -> Store:
-    """`path.db` (Milvus Lite), `http(s)://`, `tcp://`, `unix:` (a server), or `memory:` (gone when closed).
+def open_store(address: Address, *, create: bool = True) -> Store:
+    """`path.db` (Milvus Lite), `http(s)://`, `tcp://`, `unix:` (a server), or `memory:` (lost when closed).
 
-    timeout: the seconds that one call may take, its repetitions included. create: whether a local
-    database is made where there is none; else CollectionNotFoundError.
+    create: create a local database if there is none; otherwise, raise CollectionNotFoundError. Raises
+    UsageError, LockedError, NotAuthorisedError and UnreachableError.
     """
-    if uri == "memory:":
+    if address.uri == "memory:":
         from m3index.store.memory import MemoryStore
 
         return MemoryStore()
     from m3index.store.milvus import MilvusStore
 
-    return MilvusStore.open(uri, token, db, timeout=timeout, create=create)
+    return MilvusStore.open(address.uri, address.token, address.db, timeout=address.timeout, create=create)

@@ -1,4 +1,4 @@
-"""What every store asks of a search before it is run."""
+"""The checks that every store makes before a search."""
 
 from __future__ import annotations
 
@@ -9,32 +9,29 @@ import numpy as np
 from m3index.errors import UsageError
 from m3index.schema import CollectionSpec
 from m3index.store.analyzer import terms
-from m3index.store.base import QueryVector
+from m3index.store.base import MAX_LIMIT, QueryVector
 from m3index.types import Leg, SparseVector
-
-MAX_LIMIT = 16_384
-"""The most results of one search that Milvus gives."""
 
 
 def check(spec: CollectionSpec, leg: Leg, queries: Sequence[QueryVector], limit: int) -> list[int]:
-    """The numbers of the queries that can find anything. Raises UsageError for what cannot be asked."""
+    """The indices of the queries that can have results. Raises UsageError for an invalid search."""
     if not 1 <= limit <= MAX_LIMIT:
-        raise UsageError(f"A search gives from 1 to {MAX_LIMIT} results, not {limit}.")
+        raise UsageError(f"A search returns from 1 to {MAX_LIMIT} results, not {limit}.")
     if leg is not Leg.DENSE and leg.value != spec.sparse:
         raise UsageError(
             f"The collection has no {leg.value} leg: its sparse vectors are of kind {spec.sparse}."
         )
-    return [i for i, query in enumerate(queries) if _asks(spec, leg, query)]
+    return [i for i, query in enumerate(queries) if _can_match(spec, leg, query)]
 
 
-def _asks(spec: CollectionSpec, leg: Leg, query: QueryVector) -> bool:
+def _can_match(spec: CollectionSpec, leg: Leg, query: QueryVector) -> bool:
     match leg:
         case Leg.DENSE if isinstance(query, np.ndarray):
             if query.shape != (spec.dim,) or not np.isfinite(query).all():
-                raise UsageError(f"A query's dense vector must be finite and {spec.dim} wide.")
+                raise UsageError(f"A query's dense vector must be finite and have {spec.dim} dimensions.")
             return True
         case Leg.LEXICAL if isinstance(query, SparseVector):
             return len(query) > 0
         case Leg.BM25 if isinstance(query, str):
             return bool(terms(query))
-    raise UsageError(f"The {leg.value} leg cannot be asked with {type(query).__name__}.")
+    raise UsageError(f"The {leg.value} leg cannot be searched with a query of type {type(query).__name__}.")

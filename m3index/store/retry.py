@@ -1,4 +1,4 @@
-"""Repeats a call that failed for a passing reason, until its time is up."""
+"""Repeats a call that failed for a temporary reason, until its time is up."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import TypeVar
 
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential, wait_random
 
-from m3index.store.faults import is_transient
+from m3index.store.milvus_errors import is_transient
 
 T = TypeVar("T")
 
 SHORTEST = 1.0
-"""The least time that a repeated call is given, in seconds."""
+"""The minimum time for a repeated call, in seconds."""
 
 
 def call(attempt: Callable[[float], T], timeout: float) -> T:
-    """`attempt(seconds)` with the time that is left, repeated after 0.2, 0.4 ... 10 s with jitter.
+    """Calls `attempt(seconds)` with the time that is left, and again after 0.2, 0.4 ... 10 s with jitter.
 
-    pymilvus repeats some failures by itself for as long as the seconds that it is given, so its
-    time is counted in. Every call of the store is idempotent, so one whose answer was lost may be
-    repeated. The last exception is raised as it is.
+    pymilvus itself repeats some failures until the seconds that it receives are over, so its time counts
+    too. Every call of the store is idempotent, so a call whose answer was lost can be repeated. The last
+    exception is raised unchanged.
     """
     end = time.monotonic() + timeout
     retrying = Retrying(

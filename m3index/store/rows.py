@@ -1,4 +1,4 @@
-"""Rows on their way to a store and back: checked, sized, and as pymilvus takes them."""
+"""Rows on their way to a store and back: checked, sized, and in the form that pymilvus accepts."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from m3index import schema
 from m3index.errors import RowRefusedError
 from m3index.schema import CollectionSpec
 from m3index.store.analyzer import bm25_text
-from m3index.store.halves import pack, unpack
+from m3index.store.half_precision import pack, unpack
 from m3index.types import Row, SparseVector, Storage, join_title
 
 EMPTY_DIMENSION = 2**31 - 1
-"""The dimension of a passage without lexical tokens: engines refuse an empty sparse vector. No token id
-is that great, and no query may ask for it."""
+"""The dimension of a passage without lexical tokens, because engines refuse an empty sparse vector. No
+token id is that large, and no query may use it."""
 
 BATCH_ROWS = 1_000
 BATCH_BYTES = 16 * 2**20
@@ -31,7 +31,7 @@ _LIMITS = {f["name"]: f["max_length"] for f in schema.collection()["fields"] if 
 
 @dataclass(frozen=True, slots=True)
 class WireRow:
-    """A checked row as pymilvus takes it. `size`: its bytes on the wire, roughly and not less."""
+    """A checked row in the form for pymilvus. size: a rough upper estimate of its bytes on the wire."""
 
     row: Row
     entity: Mapping[str, Any]
@@ -39,14 +39,14 @@ class WireRow:
 
 
 def last_of_each(rows: Iterable[Row]) -> list[Row]:
-    """The last row of equal keys: engines differ in which one wins."""
+    """Keeps the last of rows with equal keys, because engines differ in which one wins."""
     return list({row.passage_id: row for row in rows}.values())
 
 
 def checked(
     rows: Iterable[Row], spec: CollectionSpec, *, bm25_limit: int
 ) -> tuple[list[WireRow], dict[str, str]]:
-    """The rows that can be written, and for the others the reason by passage_id."""
+    """The rows that can be written, and the reasons for the others by passage_id."""
     good: list[WireRow] = []
     reasons: dict[str, str] = {}
     for row in last_of_each(rows):
@@ -58,19 +58,19 @@ def checked(
 
 
 def refused(reasons: Mapping[str, str]) -> RowRefusedError:
-    """The error that names the refused rows; two reasons are enough for people."""
+    """The error that names the refused rows. The message shows at most two reasons."""
     shown = "; ".join(list(reasons.values())[:2])
     more = f"; and {len(reasons) - 2} more" if len(reasons) > 2 else ""
-    return RowRefusedError(f"The store does not take {shown}{more}.", reasons)
+    return RowRefusedError(f"The store refuses {shown}{more}.", reasons)
 
 
 def to_wire(row: Row, spec: CollectionSpec, *, bm25_limit: int) -> WireRow:
-    """Raises ValueError with the reason for a row that no engine may be given.
+    """Raises ValueError with the reason if no engine can store the row.
 
-    bm25_limit: the most bytes of the text for BM25, as it is stored.
+    bm25_limit: the limit of the text for BM25, as stored, in bytes.
     """
     if not _KEY.fullmatch(row.passage_id):
-        raise ValueError(f"the key {row.passage_id!r} is not made of letters, digits, - and _")
+        raise ValueError(f"the key {row.passage_id!r} must be 1 to 64 letters, digits, - or _")
     entity: dict[str, Any] = {"passage_id": row.passage_id}
     size = 256
     for name in ("doc_id", "source", "doc_hash", "title", "text"):
@@ -88,14 +88,14 @@ def to_wire(row: Row, spec: CollectionSpec, *, bm25_limit: int) -> WireRow:
         entity[name] = list(value) if isinstance(value, tuple) else value
         size += len(json.dumps(entity[name], ensure_ascii=False).encode("utf-8"))
     if spec.tenant is not None and entity[spec.tenant] is None:
-        raise ValueError(f"no {spec.tenant!r}, which says whose it is (the tenant field)")
+        raise ValueError(f"no value for the tenant field {spec.tenant!r}")
     entity["dense"] = _dense(row, spec)
     size += (4 if spec.storage == "fp32" else 2) * spec.dim
     if spec.sparse == "lexical":
         entity["lexical"] = _lexical(row.sparse)
         size += 8 * entity["lexical"].nnz
     elif row.sparse is not None:
-        raise ValueError("there are lexical weights, and the collection has no lexical field")
+        raise ValueError("it has lexical weights, but the collection has no lexical field")
     elif spec.sparse == "bm25":
         text = bm25_text(join_title(row.title, row.text), spec.analyzer or "")
         size += _utf8("the title and text for BM25", text, bm25_limit)
@@ -104,7 +104,7 @@ def to_wire(row: Row, spec: CollectionSpec, *, bm25_limit: int) -> WireRow:
 
 
 def batches(rows: Iterable[WireRow]) -> Iterator[list[WireRow]]:
-    """In calls of at most BATCH_ROWS rows and BATCH_BYTES bytes; a greater row goes alone."""
+    """Groups of at most BATCH_ROWS rows and BATCH_BYTES bytes, one for each call; a larger row goes alone."""
     batch: list[WireRow] = []
     size = 0
     for row in rows:
@@ -118,7 +118,7 @@ def batches(rows: Iterable[WireRow]) -> Iterator[list[WireRow]]:
 
 
 def from_wire(entity: Mapping[str, Any], fields: Sequence[str], storage: Storage = "fp32") -> dict[str, Any]:
-    """A row as read: `passage_id` and the asked fields, in the types of StoredRow."""
+    """A row as read: `passage_id` and the requested fields, in the types of StoredRow."""
     stored: dict[str, Any] = {"passage_id": entity["passage_id"]}
     for name in fields:
         value = entity[name]
@@ -142,13 +142,13 @@ def sparse_vector(weights: Mapping[int, float]) -> SparseVector:
 
 
 def csr_row(vector: SparseVector) -> sparse.csr_matrix:
-    """One row of CSR: pymilvus packs it faster than a dict."""
+    """One row in CSR form, which pymilvus packs faster than a dict."""
     indices, values = vector.indices, vector.values
     return sparse.csr_matrix((values, indices, np.array([0, len(indices)])), shape=(1, EMPTY_DIMENSION + 1))
 
 
 def metadata_json(metadata: Mapping[str, Any]) -> str:
-    """JSON that every reader takes: no NaN, no lone surrogate, no number beyond 64 bits."""
+    """JSON that every reader accepts: no NaN, no lone surrogate, no number beyond 64 bits."""
     try:
         text = json.dumps(dict(metadata), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError) as error:
@@ -164,13 +164,13 @@ def _check_json(value: Any, depth: int = 0) -> None:
     if isinstance(value, Mapping):
         for key, inner in value.items():
             if not isinstance(key, str):
-                raise ValueError(f"metadata: the key {key!r} is no text")
+                raise ValueError(f"metadata: the key {key!r} is not text")
             _check_json(inner, depth + 1)
     elif isinstance(value, list | tuple):
         for inner in value:
             _check_json(inner, depth + 1)
     elif isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise ValueError(f"metadata: {value} does not fit 64 bits; write it as text")
+        raise ValueError(f"metadata: {value} does not fit in 64 bits; write it as text")
 
 
 def _utf8(name: str, value: str, limit: int) -> int:
@@ -179,20 +179,20 @@ def _utf8(name: str, value: str, limit: int) -> int:
     except UnicodeEncodeError:
         raise ValueError(f"{name}: a lone surrogate cannot be stored") from None
     if size > limit:
-        raise ValueError(f"{name}: {size} bytes, at most {limit}")
+        raise ValueError(f"{name}: {size} bytes, the limit is {limit}")
     return size
 
 
 def _whole(name: str, value: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
-        raise ValueError(f"{name}: {value!r} is not a whole number from 0")
+        raise ValueError(f"{name}: {value!r} is not a whole number of at least 0")
     return value
 
 
 def _dense(row: Row, spec: CollectionSpec) -> Any:
     vector = np.asarray(row.dense, np.float32)
     if vector.shape != (spec.dim,):
-        raise ValueError(f"dense: shape {vector.shape}, the collection has ({spec.dim},)")
+        raise ValueError(f"dense: shape {vector.shape}, but the collection has ({spec.dim},)")
     if not np.isfinite(vector).all():
         raise ValueError("dense: not finite")
     if not vector.any():

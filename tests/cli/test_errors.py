@@ -20,12 +20,11 @@ Fails = Callable[..., str]
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory, dense_model: Path) -> Path:
-    from m3index.api import Index
-    from m3index.types import Document
+    from m3index import Document, Index
 
     path = tmp_path_factory.mktemp("errors") / "ok.db"
     documents = [Document(r["id"], r["text"], "", {"lang": r["lang"], "year": r["year"]}) for r in ROWS]
-    with Index.open(uri=str(path), encoder=str(dense_model)) as index:
+    with Index(uri=str(path), encoder=str(dense_model)) as index:
         index.ingest(documents, fields={"lang": "str", "year": "int"})
     return path
 
@@ -63,35 +62,40 @@ def said(done: Done, code: int) -> str:
     [
         (["fox", "-k", 0], "1 to 16,384"),
         (["fox", "-k", 99999], "1 to 16,384"),
-        (["fox", "-k", "x"], "'-k'"),
+        (["fox", "-k", "x"], "error: -k takes a whole number from 1 to 16,384, not 'x'."),
         (["fox", "--depth", 0], "1 to 16,384"),
         (["fox", "--weights", "foo"], "dense=0.7,sparse=0.3"),
-        (["fox", "--weights", "foo=1"], "the legs here are dense, sparse"),
+        (["fox", "--weights", "foo=1"], "The legs are dense, sparse"),
         (["fox", "--weights", "dense=-1"], "from 0 up"),
         (["fox", "--weights", "dense=nan"], "from 0 up"),
         (["fox", "--weights", "dense=inf"], "from 0 up"),
         (["fox", "--weights", "dense=0,sparse=0"], "above 0"),
-        (["fox", "--mode", "both"], "hybrid, dense, sparse"),
-        (["fox", "--fusion", "sum"], "rrf, minmax, dbsf, arctan"),
+        (["fox", "--mode", "both"], "--mode takes hybrid, dense or sparse"),
+        (["fox", "--fusion", "sum"], "rrf, minmax, dbsf, arctan or server"),
         (["fox", "--rrf-k=-1"], "from 0 up"),
         (["fox", "--rrf-k", "nan"], "from 0 up"),
-        (["fox", "--format", "xml"], "'table', 'jsonl', 'ids', 'trec'"),
+        (["fox", "--format", "xml"], "table, jsonl, ids or trec"),
         (["fox", "--filter", "nothere == 1"], "nothere"),
         (["fox", "--filter", "lang ==="], "filter"),
         (["fox", "--filter", "lang == 'a' +"], "filter"),
         (["fox", "--where", "nothere=1"], "lang, year"),
-        (["fox", "--where", "lang"], "write it as"),
+        (["fox", "--where", "lang"], "Write it as lang=en"),
         (["fox", "--where", "year=abc"], "declared int"),
         (["fox", "--group-by", "nothere"], "lang, year"),
-        (["fox", "--like", "fox-en"], "not both"),
-        ([], "Give a query"),
-        (["  "], "Give a query"),
+        (["fox", "--similar", "fox-en"], "one of a query, --similar DOC_ID and --queries FILE"),
+        (
+            ["fox", "--queries", "q.tsv", "-o", "x.trec"],
+            "one of a query, --similar DOC_ID and --queries FILE",
+        ),
+        (["--similar", "fox-en", "--queries", "q.tsv"], "one of a query"),
+        (["fox", "-o", "x.trec"], "--queries FILE and --output FILE"),
+        ([], "Give exactly one of a query"),
+        (["  "], "Give exactly one of a query"),
         (["fox", "--device", "tpu"], "auto, cpu"),
         (["fox", "--precision", "int4"], "fp32"),
         (["fox", "--timeout", 0], "0.1"),
         (["fox", "--nope"], "--mode"),
         (["fox", "-c", "bad name!"], "letters, digits and _"),
-        (["fox", "dog"], "dog"),
         (["fox", "--dim", 99], "32 dimensions"),
     ],
     ids=lambda value: "_".join(map(str, value)) if isinstance(value, list) else "",
@@ -103,7 +107,7 @@ def test_searches_that_cannot_be(fails: Fails, options: list[str], word: str) ->
 def test_what_is_not_there(fails: Fails) -> None:
     assert "m3index ingest -c other" in fails(10, "search", "fox", "-c", "other")
     assert "m3index ingest -c other" in fails(10, "status", "-c", "other")
-    assert "no document 'nobody'" in fails(10, "search", "--like", "nobody")
+    assert "no document 'nobody'" in fails(10, "search", "--similar", "nobody")
     assert "No such command 'nope'" in fails(2, "nope")
 
 
@@ -125,11 +129,11 @@ def test_a_head_that_is_not_there_is_refused(fails: Fails, corpus: Path, dense_m
         (["strange"], "--input-format"),
         (["empty"], "holds no file to read"),
         (["-", "-"], "only once"),
-        (["corpus.jsonl", "--input-format", "xml"], "jsonl, parquet, csv, tsv, text"),
+        (["corpus.jsonl", "--input-format", "xml"], "jsonl, parquet, csv, tsv or text"),
         (["corpus.jsonl", "--field", "x:blob"], "str, int, float, bool, str[]"),
         (["corpus.jsonl", "--field", "text:str"], "another name"),
         (["corpus.jsonl", "--field", "a b:str"], "letters, digits and _"),
-        (["corpus.jsonl", "--passage-tokens", "many"], "a number or full"),
+        (["corpus.jsonl", "--passage-tokens", "many"], "a number of tokens or full"),
         (["corpus.jsonl", "--passage-tokens", "100000"], "128"),
         (["corpus.jsonl", "--overlap", "100000"], "overlap"),
         (["corpus.jsonl", "--sparse", "dense"], "lexical, bm25 or none"),
@@ -166,7 +170,7 @@ def test_damaged_files_are_read_errors_not_crashes(
     ("options", "word"),
     [
         (["nothere.jsonl", "-o", "x.trec"], "no file nothere.jsonl"),
-        (["q.jsonl"], "--output"),
+        (["q.jsonl"], "--queries FILE and --output FILE"),
         (["q.jsonl", "-o", "x.doc"], ".trec"),
         (["q.jsonl", "-o", "nothere/x.trec"], "cannot be written"),
         (["bad.jsonl", "-o", "x.trec"], "bad.jsonl"),
@@ -176,7 +180,7 @@ def test_damaged_files_are_read_errors_not_crashes(
 def test_runs_that_cannot_be(fails: Fails, tmp_path: Path, options: list[str], word: str) -> None:
     (tmp_path / "q.jsonl").write_text('{"_id": "1", "text": "fox"}\n')
     (tmp_path / "bad.jsonl").write_text('{"_id": "1", "text": \n')
-    assert word in fails(2, "run", *options)
+    assert word in fails(2, "search", "--queries", *options)
 
 
 # -- models
@@ -212,7 +216,7 @@ def test_vectors_of_another_space_are_refused(
     assert "cannot be compared" in message
     assert "m3index reindex" in message
     assert "without --encoder" in fails(13, "search", "fox", "-e", m3_model)
-    assert "32-d" in fails(13, "ingest", corpus, "--dim", 16)
+    assert "(32 dimensions)" in fails(13, "ingest", corpus, "--dim", 16)
     assert m3index("status", "--uri", database, "--json").lines[0]["rows"] == len(ROWS)
 
 
@@ -305,7 +309,8 @@ def test_passwords_are_not_shown(fails: Fails) -> None:
 HOLD = """
 import sys
 from m3index.store.open import open_store
-store = open_store(sys.argv[1])
+from m3index.store.options import Connection
+store = open_store(Connection(uri=sys.argv[1]))
 print(1, flush=True)
 sys.stdin.read()
 """
@@ -343,10 +348,10 @@ def test_an_unexpected_error_is_one_line(
     def broken(*_: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("m3index.api.Index.status", broken)
+    monkeypatch.setattr("m3index.service.IndexService.status", broken)
     done = m3index("status", "--uri", database)
     assert done.code == 1
-    assert "error: unexpected: RuntimeError: a bug" in done.err
+    assert "error: unexpected error: RuntimeError: a bug" in done.err
     assert "M3INDEX_TRACEBACK=1" in done.err
     assert "Traceback" not in done.err
     assert "Traceback" in m3index("status", "--uri", database, M3INDEX_TRACEBACK="1").err

@@ -246,7 +246,7 @@ def test_quiet_says_nothing(m3index: Command, dense_model: Path, corpus: Path) -
 def test_an_empty_corpus(m3index: Command, dense_model: Path) -> None:
     done = m3index("ingest", "-", "-e", dense_model)
     assert done.code == 0
-    assert "nothing in the corpus" in done.err
+    assert "The corpus is empty." in done.err
 
 
 def test_a_user_without_a_name_or_a_home(
@@ -275,5 +275,5 @@ def test_json_is_only_json_and_follows_the_schema(m3index: Command, dense_model:
     assert list(done.summary) == [
         "type", "command", "seconds", "collection", "encoder", "scanned", "added", "updated", "metadata_only",
         "unchanged", "deleted", "quarantined", "deletes_withheld", "passages", "tokens", "generation",
-        "store_count", "count_ok", "exit",
+        "store_count", "count_ok", "dry_run", "exit",
     ]  # fmt: skip

@@ -29,8 +29,8 @@ def docs(m3index: Command, dense_model: Path, corpus: Path) -> Command:
     return m3index
 
 
-def found(docs: Command, *arguments: str, like: str = "", **environment: str) -> set[str]:
-    asked = ["--like", like] if like else ["sea"]
+def found(docs: Command, *arguments: str, similar: str = "", **environment: str) -> set[str]:
+    asked = ["--similar", similar] if similar else ["sea"]
     done = docs("search", *asked, "--format", "ids", *arguments, **environment)
     assert done.code == 0, done.err
     return set(done.out.split())
@@ -41,12 +41,12 @@ def test_search_of_a_tenant(docs: Command) -> None:
     assert found(docs, "--tenant", "acme") == found(docs, "--where", "org=acme") == {"a", "b"}
     assert found(docs, M3INDEX_TENANT="globex") == {"c"}
     assert found(docs, "--tenant", "nobody") == set()
-    assert found(docs, "--tenant", "acme", like="a") == {"b"}
+    assert found(docs, "--tenant", "acme", similar="a") == {"b"}
     for foreign in ("c", "nothing"):
-        done = docs("search", "--like", foreign, "--tenant", "acme")
+        done = docs("search", "--similar", foreign, "--tenant", "acme")
         assert (done.code, f"no document '{foreign}' of source" in done.err) == (10, True)
     queries = write_jsonl(Path("queries.jsonl"), [{"_id": "q", "text": "sea"}])
-    done = docs("run", queries, "-o", "run.trec", "--tenant", "globex")
+    done = docs("search", "--queries", queries, "-o", "run.trec", "--tenant", "globex")
     assert done.code == 0, done.err
     assert [line.split()[2] for line in Path("run.trec").read_text().splitlines()] == ["c"]
 
@@ -81,10 +81,11 @@ def test_status_and_verify_show_the_tenants(docs: Command, corpus: Path) -> None
     assert "compared of tenant acme" in docs("verify", corpus, "--tenant", "acme").err
 
 
-def test_sync_plan_prune_and_delete_of_a_tenant(docs: Command, corpus: Path) -> None:
+def test_sync_and_delete_of_a_tenant(docs: Command, corpus: Path) -> None:
     write_jsonl(corpus, ROWS[:1])
-    assert docs("plan", corpus, "--tenant", "acme", "--json").lines[-1]["deleted"] == 1
-    assert docs("prune", corpus, "--tenant", "acme", "--dry-run", "--json").lines[-1]["deleted"] == 1
+    assert docs("sync", corpus, "--dry-run", "--tenant", "acme", "--json").lines[-1]["deleted"] == 1
+    planned = docs("sync", corpus, "--removals-only", "--tenant", "acme", "--dry-run", "--json")
+    assert planned.lines[-1]["deleted"] == 1
     assert docs("sync", corpus, "--tenant", "acme", "--json").lines[-1]["deleted"] == 1
     assert found(docs) == {"a", "c"}
     assert docs("delete", "a", "c", "--tenant", "globex", "--yes", "--json").lines[-1]["deleted"] == 1
@@ -95,17 +96,17 @@ def test_a_variable_that_was_not_set_is_not_all_tenants(docs: Command, corpus: P
     Path("queries.jsonl").write_text('{"_id": "q", "text": "sea"}\n')
     for arguments in (
         ["search", "sea"],
-        ["search", "--like", "a"],
-        ["run", "queries.jsonl", "-o", "run.trec"],
+        ["search", "--similar", "a"],
+        ["search", "--queries", "queries.jsonl", "-o", "run.trec"],
         ["delete", "a", "--yes"],
         ["delete", "--where", "org=acme", "--yes"],
         ["sync", corpus],
-        ["plan", corpus],
+        ["sync", corpus, "--dry-run"],
         ["verify", corpus],
-        ["prune", corpus],
+        ["sync", corpus, "--removals-only"],
     ):
         done = docs(*arguments, "--tenant", "")
-        assert (done.code, "The tenant is empty" in done.err, done.out) == (2, True, ""), arguments
+        assert (done.code, "--tenant is empty" in done.err, done.out) == (2, True, ""), arguments
     assert found(docs) == {"a", "b", "c"}
     done = docs("delete", "a", "--tenant", "acme")
     assert "1 document of source 'default' and tenant 'acme'" in " ".join(done.err.split())
@@ -115,13 +116,13 @@ def test_what_cannot_be_is_said(docs: Command, dense_model: Path, corpus: Path) 
     for code, words, arguments in (
         (
             13,
-            "`m3index reindex -c m3index --tenant-field lang`",
+            "`m3index reindex -c docs --tenant-field lang`",
             ["ingest", corpus, "--tenant-field", "lang"],
         ),
-        (13, "`m3index reindex -c m3index --storage fp16`", ["ingest", corpus, "--storage", "fp16"]),
-        (13, "`m3index reindex -c m3index --index-class huge`", ["ingest", corpus, "--index-class", "huge"]),
-        (2, "--storage is fp32, fp16, bf16", ["ingest", corpus, "--storage", "half"]),
-        (2, "there are small, large, huge", ["ingest", corpus, "--index-class", "tiny"]),
+        (13, "`m3index reindex -c docs --storage fp16`", ["ingest", corpus, "--storage", "fp16"]),
+        (13, "`m3index reindex -c docs --index-class huge`", ["ingest", corpus, "--index-class", "huge"]),
+        (2, "--storage takes fp32, fp16 or bf16", ["ingest", corpus, "--storage", "half"]),
+        (2, "--index-class takes small, large or huge", ["ingest", corpus, "--index-class", "tiny"]),
         (2, "LEG.NAME=VALUE", ["ingest", corpus, "--index", "M=24"]),
         (2, "needs a Milvus server", ["reindex", "--index-class", "large"]),
         (2, "needs a Milvus server", ["reindex", "--storage", "bf16"]),
@@ -132,7 +133,7 @@ def test_what_cannot_be_is_said(docs: Command, dense_model: Path, corpus: Path) 
     done = docs("search", "sea", "--tenant", "acme", "-c", "plain")
     assert (done.code, "no tenant field" in done.err) == (2, True)
     done = docs("ingest", corpus, "-c", "plain", "--tenant-field", "org")
-    assert (done.code, "made without a tenant field" in " ".join(done.err.split())) == (13, True)
+    assert (done.code, "has no tenant field" in " ".join(done.err.split())) == (13, True)
     assert docs("reindex", "-c", "plain", "--tenant-field", "org").code == 0
     assert found(docs, "--tenant", "acme", "-c", "plain") == {"a", "b"}
 
@@ -147,7 +148,7 @@ def test_the_file_sets_all_of_it(m3index: Command, dense_model: Path, corpus: Pa
     assert (done.code, asked in " ".join(done.err.split())) == (2, True)
     assert m3index("ingest", corpus, "--uri", "memory:").code == 0, "which takes any"
     assert "m3index.toml" in m3index("config", "show", "ingest").out
-    done = m3index("ingest", corpus, M3INDEX_INDEX="dense.M=8", M3INDEX_INDEX_CLASS="huge")
+    done = m3index("ingest", corpus, "--index", "dense.M=8", "--index-class", "huge")
     assert "--index-class huge --index dense.M=8 needs" in " ".join(done.err.split())
 
 

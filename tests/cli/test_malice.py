@@ -93,7 +93,7 @@ def test_ids_and_texts_come_back_and_touch_nobody(store: Commands, tmp_path: Pat
     assert everything(store)["bystander"] == found["bystander"]
 
     for row in rows:
-        near = store("search", f"--like={row['id']}", "-k", 2)
+        near = store("search", f"--similar={row['id']}", "-k", 2)
         assert near.code == 0, near
         assert row["id"] not in [hit["doc_id"] for hit in near.hits]
 

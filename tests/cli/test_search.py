@@ -21,8 +21,7 @@ Search = Callable[..., Done]
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory, m3_model: Path) -> Path:
-    from m3index.api import Index
-    from m3index.types import Document
+    from m3index import Document, Index
 
     path = tmp_path_factory.mktemp("search") / "m3.db"
     documents = [
@@ -30,7 +29,7 @@ def database(tmp_path_factory: pytest.TempPathFactory, m3_model: Path) -> Path:
     ]
     long = " ".join(f"a long text about search and books number {i}." for i in range(40))
     documents.append(Document("long-en", long, "A title that is so long " * 8, {"lang": "en", "year": 9}))
-    with Index.open(uri=str(path), encoder=str(m3_model)) as index:
+    with Index(uri=str(path), encoder=str(m3_model)) as index:
         index.ingest(documents, fields={"lang": "str", "year": "int"})
     return path
 
@@ -123,8 +122,8 @@ def test_group_by(search: Search) -> None:
     assert len({hit["group"] for hit in hits}) == len(hits)
 
 
-def test_like(search: Search) -> None:
-    hits = search("--like", "fox-en", "--json", "-k", 3).hits
+def test_similar(search: Search) -> None:
+    hits = search("--similar", "fox-en", "--json", "-k", 3).hits
     assert len(hits) == 3
     assert "fox-en" not in [hit["doc_id"] for hit in hits]
 
@@ -135,9 +134,43 @@ def test_explain_names_what_matched(search: Search) -> None:
     assert "fox" in out.split("matched: ")[1]
 
 
-def test_options_from_the_environment(search: Search) -> None:
-    assert len(search("fox", M3INDEX_K="2", M3INDEX_FORMAT="ids").out.split()) == 2
-    assert len(search("fox", "-k", 1, M3INDEX_K="2", M3INDEX_FORMAT="ids").out.split()) == 1
+def test_options_from_the_file_and_over_it(search: Search, tmp_path: Path) -> None:
+    (tmp_path / "m3index.toml").write_text('[search]\nk = 2\nformat = "ids"\n')
+    assert len(search("fox").out.split()) == 2
+    assert len(search("fox", "-k", 1).out.split()) == 1
+
+
+def test_what_selects_is_no_variable(search: Search) -> None:
+    """A variable that was exported for something else must not narrow a search, or print another form."""
+    plain = search("fox", "--json").hits
+    exported = {"WHERE": "lang=en", "FILTER": 'lang == "en"', "SOURCE": "other", "K": "1", "FORMAT": "ids"}
+    for name, value in exported.items():
+        assert search("fox", "--json", **{f"M3INDEX_{name}": value}).hits == plain, name
+
+
+def test_a_query_needs_no_quotes(search: Search) -> None:
+    asked = search("the", "quick", "brown", "fox", "--json", "-k", 3)
+    assert asked.code == 0
+    assert asked.hits == search("the quick brown fox", "--json", "-k", 3).hits
+    assert search("the", "-k", 3, "quick", "brown", "--json", "fox").hits == asked.hits
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--where", "'' is not a condition"),
+        ("--filter", "--filter takes a non-empty text, not ''"),
+        ("--tenant", "--tenant is empty"),
+        ("--source", "--source takes a non-empty text, not ''"),
+    ],
+)
+def test_an_empty_filter_is_not_everything(search: Search, option: str, said: str) -> None:
+    """As from `--where "$CONDITION"` with a variable that was never set."""
+    done = search("fox", option, "")
+    assert (done.code, done.out) == (2, "")
+    assert said in done.err
+    both = search("fox", "--where", "lang=en", "--where", "")
+    assert (both.code, both.out) == (2, "")
 
 
 def test_a_document_cannot_command_the_terminal(m3index: Command, dense_model: Path) -> None:

@@ -74,7 +74,7 @@ def test_good_ids(given_id: Any, expected: str) -> None:
     ("bad", "says"),
     [
         (True, "true or false"),
-        (1.0, "a number with a point"),
+        (1.0, "a decimal number"),
         (["a"], "a list"),
         ({}, "an object"),
         ("", "is empty"),
@@ -110,7 +110,7 @@ def test_an_id_is_never_cut_or_changed() -> None:
         ({"text": "a", "title": "\ud83d"}, "lone surrogate"),
         ({"text": "a", "title": "é" * 32_768}, "title has more than 65,535 bytes"),
         ({"text": "a", "metadata": ["x"]}, "'metadata' is a list, not an object"),
-        ({"text": "a", "metadata": "x"}, "holds no JSON object"),
+        ({"text": "a", "metadata": "x"}, "does not hold a JSON object"),
         ({"text": "a", "metadata": "[1]"}, "a list, not an object"),
         ({"text": "a", "metadata": {"k": "\ud800"}}, "lone surrogate"),
         ({"text": "a", "metadata": {"\ud800": 1}}, "lone surrogate"),
@@ -118,7 +118,7 @@ def test_an_id_is_never_cut_or_changed() -> None:
         ({"text": "a", "k": [float("-inf")]}, "infinite"),
         ({"text": "a", "k": 2**64}, "beyond 64 bits"),
         ({"text": "a", "metadata": {"k": [{"n": -(2**63) - 1}]}}, "beyond 64 bits"),
-        ({"text": "a", "k": "x" * 70_000}, "70,008 bytes as JSON, at most 65,536"),
+        ({"text": "a", "k": "x" * 70_000}, "70,008 bytes as JSON; the limit is 65,536"),
         ({"text": "a", "lang": "de", "metadata": {"lang": "en"}}, "with different values"),
     ],
 )
@@ -131,7 +131,7 @@ def test_bad_rows_keep_their_id(row: dict[str, Any], says: str) -> None:
 def test_metadata_may_be_as_large_as_the_store_takes() -> None:
     filler = "é" * ((65_536 - len('{"k":""}')) // 2)
     assert document(k=filler).metadata == {"k": filler}
-    assert "at most" in refused({"id": "1", "text": "x", "k": filler + "é"}).reason
+    assert "the limit is" in refused({"id": "1", "text": "x", "k": filler + "é"}).reason
 
 
 def test_metadata_nested_too_deep() -> None:
@@ -220,7 +220,7 @@ def test_the_schema_says_what_the_reader_does(row: dict[str, Any]) -> None:
     except RowError as error:
         reason = error.reason
     # What no JSON Schema can say: the JSON inside a string.
-    assert VALIDATOR.is_valid(row) == (not reason or "holds no JSON object" in reason)
+    assert VALIDATOR.is_valid(row) == (not reason or "does not hold a JSON object" in reason)
 
 
 @pytest.mark.parametrize(

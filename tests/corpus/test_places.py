@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from m3index.corpus.places import File, Places, Skipped, Unlisted
+from m3index.corpus.places import CorpusFiles, File, Skipped, Unlisted
 from m3index.errors import UsageError
 
 
@@ -22,11 +22,11 @@ def make(*names: str) -> None:
 
 
 def files(*paths: str, asked: str | None = None) -> list[tuple[str, str, str]]:
-    return [(f.path, f.name, f.format) for f in Places(paths, asked).walk() if isinstance(f, File)]
+    return [(f.path, f.name, f.format) for f in CorpusFiles(paths, asked).walk() if isinstance(f, File)]
 
 
 def skipped(*paths: str, asked: str | None = None) -> list[str]:
-    return [f.path for f in Places(paths, asked).walk() if isinstance(f, Skipped)]
+    return [f.path for f in CorpusFiles(paths, asked).walk() if isinstance(f, Skipped)]
 
 
 def test_suffixes(here: Path) -> None:
@@ -91,10 +91,10 @@ def test_a_format_that_is_asked_for(here: Path) -> None:
     [
         (["gone.jsonl"], None, "no file, directory or match for 'gone.jsonl'"),
         (["a.txt", "*.nope"], None, r"'\*.nope'"),
-        (["x.json"], None, "say --input-format jsonl|parquet"),
-        (["a.parquet.gz"], None, "say --input-format"),
+        (["x.json"], None, "set --input-format jsonl|parquet"),
+        (["a.parquet.gz"], None, "set --input-format"),
         (["empty"], None, "holds no file to read"),
-        (["link"], None, "link to nothing"),
+        (["link"], None, "is a broken link"),
         (["a.txt"], "xml", "no format 'xml'"),
         ([], None, "Nothing to read"),
         (["-", "-"], None, "only once"),
@@ -106,7 +106,7 @@ def test_what_cannot_be_is_said_at_once(here: Path, paths: list[str], form: str 
     make("a.txt", "x.json", "a.parquet.gz", "empty/x.pdf")
     Path("link").symlink_to("nowhere")
     with pytest.raises(UsageError, match=says.replace("|", r"\|")):
-        Places(paths, form)
+        CorpusFiles(paths, form)
 
 
 def test_links_to_directories_are_not_followed(here: Path) -> None:
@@ -118,7 +118,7 @@ def test_links_to_directories_are_not_followed(here: Path) -> None:
 
 def test_pipes_are_jsonl_of_unknown_size(here: Path) -> None:
     os.mkfifo("pipe")
-    [entry] = Places(["pipe"]).walk()
+    [entry] = CorpusFiles(["pipe"]).walk()
     assert entry == File("pipe", "pipe", "jsonl", "", None)
 
 
@@ -127,6 +127,6 @@ def test_a_directory_that_may_not_be_listed(here: Path) -> None:
     make("d/a.txt", "d/closed/b.txt")
     Path("d/closed").chmod(0)
     try:
-        assert [type(e) for e in Places(["d"]).walk()] == [File, Unlisted]
+        assert [type(e) for e in CorpusFiles(["d"]).walk()] == [File, Unlisted]
     finally:
         Path("d/closed").chmod(0o700)

@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from m3index.corpus.mapping import FieldMapping
-from m3index.corpus.readers import Corpus, read
+from m3index.corpus.readers import FileCorpus, read
 from m3index.errors import UsageError
 from m3index.types import Document, Place, Rejected
 
@@ -135,7 +135,9 @@ VALUE = st.recursive(
 )
 
 
-def jsonl(tmp_path: Path, data: bytes | str, **options: Any) -> tuple[list[Document], list[Rejected], Corpus]:
+def jsonl(
+    tmp_path: Path, data: bytes | str, **options: Any
+) -> tuple[list[Document], list[Rejected], FileCorpus]:
     path = tmp_path / "c.jsonl"
     path.write_bytes(data.encode() if isinstance(data, str) else data)
     corpus = read([path], **options)
@@ -270,7 +272,7 @@ def test_any_bytes_are_accounted_for(tmp_path: Path, lines: list[bytes]) -> None
 
 def table(
     tmp_path: Path, data: str | bytes, name: str = "c.csv", **options: Any
-) -> tuple[list[Document], list[Rejected], Corpus]:
+) -> tuple[list[Document], list[Rejected], FileCorpus]:
     path = tmp_path / name
     path.write_bytes(data.encode() if isinstance(data, str) else data)
     corpus = read([path], **options)
@@ -332,7 +334,7 @@ def test_csv_bounds(tmp_path: Path) -> None:
         ("a,b\n1,2\n", "no column 'id', '_id', 'docid' or 'doc_id' for the id; its columns are: a, b"),
         ("id,b\n1,2\n", "for the text"),
         ("id,text,id\n1,2,3\n", "two columns have the name 'id'"),
-        (b"id,text,\xe9\n1,2,3\n", "no header"),
+        (b"id,text,\xe9\n1,2,3\n", "not a header"),
     ],
 )
 def test_a_table_without_the_columns_is_a_read_error(tmp_path: Path, data: str | bytes, says: str) -> None:
@@ -449,7 +451,7 @@ def test_a_text_that_is_too_long(tmp_path: Path) -> None:
 # ------------------------------------------------------- files that are broken
 
 
-def broken(tmp_path: Path, name: str, data: bytes) -> Corpus:
+def broken(tmp_path: Path, name: str, data: bytes) -> FileCorpus:
     (tmp_path / "a.jsonl").write_text(TWO)
     (tmp_path / name).write_bytes(data)
     (tmp_path / "z.jsonl").write_text(TWO)
@@ -476,8 +478,8 @@ ZST = pa.compress(MANY, codec="zstd", asbytes=True)
         ("b.jsonl.zst", ZST[:-9], "Truncated"),
         ("b.jsonl.zst", ZST[:100_000] + b"\0" * 50_000 + ZST[150_000:], "ZSTD"),
         ("b.jsonl.zst", b"\x28\xb5\x2f\xfd", ""),
-        ("b.parquet", b"PAR1 no parquet PAR1", "not Parquet"),
-        ("b.parquet", b"", "not Parquet"),
+        ("b.parquet", b"PAR1 no parquet PAR1", "cannot be read as Parquet"),
+        ("b.parquet", b"", "cannot be read as Parquet"),
         ("b.jsonl", TWO.encode("utf-16"), "UTF-16"),
         ("b.csv", b"a,b\n", "for the id"),
     ],
@@ -611,7 +613,7 @@ def test_a_slow_pipe_is_read_as_it_comes() -> None:
 # ------------------------------------------------------------------ memory
 
 
-def peak(corpus: Corpus) -> int:
+def peak(corpus: FileCorpus) -> int:
     tracemalloc.start()
     try:
         for _ in corpus:

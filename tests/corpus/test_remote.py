@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from m3index.corpus.places import File, Places, Skipped, Unlisted
+from m3index.corpus.places import CorpusFiles, File, Skipped, Unlisted
 from m3index.corpus.readers import read
 from m3index.corpus.remote import Remote, is_remote
 from m3index.errors import NotAuthorisedError, UnreachableError, UsageError
@@ -44,8 +44,8 @@ def put(s3: str) -> Iterator[Put]:
 
 @pytest.mark.parametrize("uri", ["s3://", "s3:///key", "gs://?anonymous=true"])
 def test_a_name_without_a_bucket_is_refused(uri: str) -> None:
-    with pytest.raises(UsageError, match="names no bucket"):
-        Places([uri])
+    with pytest.raises(UsageError, match="does not name a bucket"):
+        CorpusFiles([uri])
 
 
 def lines(*numbers: int) -> bytes:
@@ -105,7 +105,7 @@ def test_a_folder_is_read_in_order_and_says_what_it_skips(put: Put) -> None:
         EVERY | {".hidden.jsonl": b"{}", "x.pdf": b"-", "deep/er/note.txt": b"some text", "_SUCCESS": b""}
     )
     assert ids(prefix) == ids(f"{prefix}/") == [*ALL[:8], "deep/er/note.txt", *ALL[8:]]
-    skipped = [entry for entry in Places([prefix]).walk() if isinstance(entry, Skipped)]
+    skipped = [entry for entry in CorpusFiles([prefix]).walk() if isinstance(entry, Skipped)]
     assert [(e.path.removeprefix(f"{prefix}/"), e.reason) for e in skipped] == [
         (".hidden.jsonl", "hidden"), ("_SUCCESS", "unknown suffix"), ("x.pdf", "unknown suffix"),
     ]  # fmt: skip
@@ -126,7 +126,7 @@ def test_globs(put: Put) -> None:
     assert ids(f"{prefix}/2026-*") == ["d0", "d1", "d2"], "folders that match are read whole"
     for nothing in ("*.csv", "2028-*/*.jsonl", "nowhere/*"):
         with pytest.raises(UsageError, match="no file, directory or match"):
-            Places([f"{prefix}/{nothing}"])
+            CorpusFiles([f"{prefix}/{nothing}"])
 
 
 def test_names_are_taken_as_they_are_written(put: Put) -> None:
@@ -147,10 +147,10 @@ def test_a_format_that_is_asked_for(put: Put) -> None:
     prefix = put({"part-00000": lines(0), "part-00001": lines(1), "x.csv": b"id,text\na,b\n"})
     assert ids(prefix, format="jsonl") == ["d0", "d1"]
     assert ids(f"{prefix}/part-00001", format="jsonl") == ["d1"]
-    with pytest.raises(UsageError, match="does not say what it holds"):
-        Places([f"{prefix}/part-00000"])
+    with pytest.raises(UsageError, match="does not show its format"):
+        CorpusFiles([f"{prefix}/part-00000"])
     with pytest.raises(UsageError, match="holds no file to read"):
-        Places([put({"only/x.csv": b"id,text"}) + "/only"], "parquet")
+        CorpusFiles([put({"only/x.csv": b"id,text"}) + "/only"], "parquet")
 
 
 def test_large_files_are_streamed(put: Put) -> None:
@@ -170,7 +170,7 @@ def test_damaged_files_are_told_and_the_others_read(put: Put) -> None:
     corpus = read([prefix])
     assert [item.doc_id for item in corpus if isinstance(item, Document)][-1] == "d1"
     assert [(e.place.path.rpartition("/")[2], e.reason[:24]) for e in corpus.read_errors] == [
-        ("a.jsonl.gz", "the gzip data ends too e"), ("b.parquet", "not Parquet that can be "),
+        ("a.jsonl.gz", "the gzip data ends too e"), ("b.parquet", "cannot be read as Parque"),
     ]  # fmt: skip
     assert not corpus.complete
 
@@ -191,21 +191,21 @@ def test_a_file_that_goes_away_is_a_read_error(put: Put, s3: str) -> None:
 
 def test_what_cannot_be_read_is_said_at_once(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="no file, directory or match"):
-        Places([f"{s3}/nowhere/a.jsonl"])
-    with pytest.raises(UsageError, match="Keys do not belong in the name"):
-        Places(["s3://key:secret@bucket/a.jsonl"])
+        CorpusFiles([f"{s3}/nowhere/a.jsonl"])
+    with pytest.raises(UsageError, match="Access keys do not belong in the name"):
+        CorpusFiles(["s3://key:secret@bucket/a.jsonl"])
     with pytest.raises(UsageError, match="no folder that can be opened"):
-        Places(["nonsense://bucket/a.jsonl"])
+        CorpusFiles(["nonsense://bucket/a.jsonl"])
     options = "endpoint_override=127.0.0.1:9&scheme=http&region=us-east-1"
     with pytest.raises(UnreachableError, match=r"s3://corpus/a\.jsonl"):
-        Places([f"s3://corpus/a.jsonl?{options}"])
+        CorpusFiles([f"s3://corpus/a.jsonl?{options}"])
     with pytest.raises(NotAuthorisedError), mapped("s3://x", local=False):
         raise OSError("AWS Error ACCESS_DENIED during HeadObject")
 
 
 def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(put: Put) -> None:
     prefix = put({"a/b.jsonl": lines(0)})
-    places = Places([prefix])
+    places = CorpusFiles([prefix])
 
     class Away:
         def get_file_info(self, _: Any) -> Any:
@@ -229,7 +229,7 @@ def test_the_options_of_a_store_stay_with_its_files(put: Put, monkeypatch: pytes
     address = os.environ["AWS_ENDPOINT_URL"].removeprefix("http://")
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     options = f"?endpoint_override={address}&scheme=http"
-    [entry] = Places([prefix + options]).walk()
+    [entry] = CorpusFiles([prefix + options]).walk()
     assert isinstance(entry, File)
     assert (entry.path, entry.name) == (f"{prefix}/a.jsonl{options}", "a.jsonl")
     assert ids(entry.path) == ["d0"]

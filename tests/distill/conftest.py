@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from m3index.distill.data import DataSettings
-from m3index.distill.layers import LayerChoice
-from m3index.distill.loop import Training
-from m3index.distill.request import Request
+from m3index.distill import run
+from m3index.distill.options import DistillOptions
+from m3index.distill.run import Distilled
+from m3index.encoder.options import Device
 
 WIDTH = 56
 
@@ -79,18 +80,26 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def request_of(teacher: Path | None, corpus: Path, out: Path, **changes: Any) -> Request:
+def distill(
+    teacher: Path | None,
+    corpus: Path,
+    out: Path,
+    *,
+    stop: Callable[[], bool] = lambda: False,
+    **changes: Any,
+) -> Distilled:
     """A run of seconds: 6 -> 3 layers, float32 on the CPU."""
-    training = {"steps": 100, "rate": 3e-3, "batch_tokens": 512, "precision": "fp32"}
-    training |= changes.pop("training", {})
-    settings: dict[str, Any] = {
+    options: dict[str, Any] = {
         "teacher": None if teacher is None else str(teacher),
         "corpus": [str(corpus)],
         "out": out,
-        "layers": LayerChoice(3),
-        "data": DataSettings(tokens=64, long_share=0.1, held_out=0.1),
-        "training": Training(**training),
-        "device": "cpu",
-        "precision": "fp32",
+        "layers": "3",
+        "tokens": 64,
+        "held_out": 0.1,
+        "steps": 100,
+        "learning_rate": 3e-3,
+        "batch_tokens": 512,
+        "train_precision": "fp32",
     }
-    return Request(**(settings | changes))
+    device = Device(device="cpu", precision="fp32")
+    return run.distill(DistillOptions(**(options | changes)), device, stop=stop)

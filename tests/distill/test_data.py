@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from m3index.distill.data import Batches, Dataset, DataSettings, prepare, text_digest
+from m3index.distill.data import Batches, Dataset, prepare, text_digest
+from m3index.distill.options import TrainingData
 from m3index.encoder import layout
 from m3index.encoder.tokens import ModelTokenizer
 from m3index.errors import UsageError
 from m3index.types import Document, Place, Rejected
 
-SETTINGS = DataSettings(tokens=24, long_share=0.0, held_out=0.2)
+DATA = TrainingData(corpus=(), tokens=24, long_share=0.0, held_out=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def test_each_text_once_and_none_both_held_out_and_trained(
     tokenizers: list[ModelTokenizer], tmp_path: Path
 ) -> None:
     twice = [*documents(200), *(Document(d.doc_id, f"  {d.text.upper()} ") for d in documents(50))]
-    made = prepare(twice, tmp_path / "d", tokenizers[:1], SETTINGS)
+    made = prepare(twice, tmp_path / "d", tokenizers[:1], DATA)
     assert made.prepared.duplicates == 50
     assert len(made.ids[0]) + len(made.held_out) == 200
     assert made.prepared.inputs == len(made.ids[0])
@@ -49,7 +50,7 @@ def test_each_text_once_and_none_both_held_out_and_trained(
 def test_excluded_texts_are_neither(tokenizers: list[ModelTokenizer], tmp_path: Path) -> None:
     banned = [d.text for d in documents(40)]
     made = prepare(
-        documents(200), tmp_path / "d", tokenizers[:1], SETTINGS, exclude=set(map(text_digest, banned))
+        documents(200), tmp_path / "d", tokenizers[:1], DATA, exclude=set(map(text_digest, banned))
     )
     assert made.prepared.excluded == 40
     assert not {h.text for h in made.held_out} & set(banned)
@@ -59,7 +60,7 @@ def test_long_documents_are_cut_and_nothing_of_them_lost(
     tokenizers: list[ModelTokenizer], tmp_path: Path
 ) -> None:
     long = Document("long", " ".join(["the quick brown fox jumps"] * 40))
-    made = prepare([long, *documents(50)], tmp_path / "d", tokenizers[:1], SETTINGS)
+    made = prepare([long, *documents(50)], tmp_path / "d", tokenizers[:1], DATA)
     assert made.ids[0].lengths.max() <= 24
     assert made.prepared.tokens > len(tokenizers[0].document_ids([long.text])[0])
 
@@ -69,14 +70,14 @@ def test_every_training_text_is_replaced_after_joining(
     tokenizers: list[ModelTokenizer], tmp_path: Path, long_share: float
 ) -> None:
     """The last texts too, which do not fill a long input."""
-    settings = DataSettings(tokens=64, long_share=long_share, plain_share=0.0, held_out=0.1)
+    data = TrainingData(corpus=(), tokens=64, long_share=long_share, plain_share=0.0, held_out=0.1)
     given: list[str] = []
 
     def replaced(text: str, _digest: int) -> str:
         given.append(text)
         return "the fox"
 
-    made = prepare(documents(100), tmp_path / "d", tokenizers[:1], settings, replaced=replaced)
+    made = prepare(documents(100), tmp_path / "d", tokenizers[:1], data, replaced=replaced)
     (short,) = tokenizers[0].document_ids(["the fox"])
     assert [row.tolist() for row in made.ids[0].rows(range(len(made.ids[0])))] == [short.tolist()] * len(
         given
@@ -87,9 +88,9 @@ def test_every_training_text_is_replaced_after_joining(
 
 
 def test_plain_texts_keep_their_words_and_come_last(tokenizers: list[ModelTokenizer], tmp_path: Path) -> None:
-    settings = DataSettings(tokens=64, long_share=0.0, plain_share=0.25, held_out=0.1)
+    data = TrainingData(corpus=(), tokens=64, long_share=0.0, plain_share=0.25, held_out=0.1)
     rows = [Document(d.doc_id, d.text, metadata={"plain": "a field of the corpus"}) for d in documents(800)]
-    made = prepare(rows, tmp_path / "d", tokenizers, settings, replaced=lambda text, _: f"the {text}")
+    made = prepare(rows, tmp_path / "d", tokenizers, data, replaced=lambda text, _: f"the {text}")
     strange, plain = made.stages
     assert strange.stop == plain.start
     assert plain.stop == made.prepared.inputs == len(made.ids[0]) == len(made.ids[1])
@@ -114,15 +115,18 @@ def test_plain_texts_keep_their_words_and_come_last(tokenizers: list[ModelTokeni
 def test_without_two_kinds_of_texts_there_is_one_stage(
     tokenizers: list[ModelTokenizer], tmp_path: Path, share: float
 ) -> None:
-    settings = DataSettings(tokens=64, plain_share=share, held_out=0.1)
+    data = TrainingData(corpus=(), tokens=64, plain_share=share, held_out=0.1)
     for replaced in (None, lambda text, _: f"the {text}"):
-        made = prepare(documents(100), tmp_path / "d", tokenizers[:1], settings, replaced=replaced)
+        made = prepare(documents(100), tmp_path / "d", tokenizers[:1], data, replaced=replaced)
         assert made.stages == [range(made.prepared.inputs)]
 
 
 def test_a_share_is_joined_to_long_inputs(tokenizers: list[ModelTokenizer], tmp_path: Path) -> None:
     made = prepare(
-        documents(300), tmp_path / "d", tokenizers[:1], DataSettings(tokens=64, long_share=0.5, held_out=0.1)
+        documents(300),
+        tmp_path / "d",
+        tokenizers[:1],
+        TrainingData(corpus=(), tokens=64, long_share=0.5, held_out=0.1),
     )
     lengths = made.ids[0].lengths
     short = len(tokenizers[0].document_ids(["the fox 10 reads a book about search"])[0])
@@ -131,7 +135,7 @@ def test_a_share_is_joined_to_long_inputs(tokenizers: list[ModelTokenizer], tmp_
 
 
 def test_two_tokenizers_see_the_same_texts(tokenizers: list[ModelTokenizer], tmp_path: Path) -> None:
-    made = prepare(documents(100), tmp_path / "d", tokenizers, SETTINGS)
+    made = prepare(documents(100), tmp_path / "d", tokenizers, DATA)
     assert len(made.ids[0]) == len(made.ids[1])
     words = [
         "".join(t.token_texts([i for i in row if i not in t.silent_ids]))
@@ -145,24 +149,25 @@ def test_two_tokenizers_see_the_same_texts(tokenizers: list[ModelTokenizer], tmp
 def test_it_is_read_back_and_its_digest_is_of_the_texts(
     tokenizers: list[ModelTokenizer], tmp_path: Path
 ) -> None:
-    made = prepare(documents(100), tmp_path / "a", tokenizers[:1], SETTINGS)
-    again = prepare(documents(100), tmp_path / "b", tokenizers[:1], SETTINGS)
-    other = prepare(documents(110), tmp_path / "c", tokenizers[:1], SETTINGS)
+    made = prepare(documents(100), tmp_path / "a", tokenizers[:1], DATA)
+    again = prepare(documents(100), tmp_path / "b", tokenizers[:1], DATA)
+    other = prepare(documents(110), tmp_path / "c", tokenizers[:1], DATA)
     assert made.prepared == again.prepared == Dataset(tmp_path / "a").prepared
     assert other.prepared.digest != made.prepared.digest
     assert json.loads((tmp_path / "a/data.json").read_text())["prepared"]["digest"] == made.prepared.digest
+    assert made.prepared.digest == "043bbc0172bec987d87c3084109d7c9a"  # caches and runs to resume have it
 
 
 def test_rejected_rows_are_told_and_left_out(tokenizers: list[ModelTokenizer], tmp_path: Path) -> None:
     told: list[Rejected] = []
     rows = [Rejected(Place("x", 1), "bad"), *documents(60)]
-    made = prepare(rows, tmp_path / "d", tokenizers[:1], SETTINGS, rejected=told.append)
+    made = prepare(rows, tmp_path / "d", tokenizers[:1], DATA, rejected=told.append)
     assert made.prepared.rejected == len(told) == 1
 
 
 def test_too_small_a_corpus_is_refused(tokenizers: list[ModelTokenizer], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="too small"):
-        prepare(documents(1), tmp_path / "d", tokenizers[:1], SETTINGS)
+        prepare(documents(1), tmp_path / "d", tokenizers[:1], DATA)
 
 
 @settings(deadline=None, max_examples=40)

@@ -63,7 +63,7 @@ def test_what_another_model_wrote_does_not(encoders: list[ModelEncoder]) -> None
     assert found.worst[0][1] == pytest.approx(found.lowest_cosine)
     with pytest.raises(GateError, match=r"at least 0\.9000"):
         drift.check(found, cosine=0.9)
-    with pytest.raises(GateError, match="Token overlap"):
+    with pytest.raises(GateError, match="token overlap"):
         drift.check(found, cosine=-1.0, overlap=1.01)
 
 

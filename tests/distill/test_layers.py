@@ -8,10 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from m3index.distill.layers import LayerChoice, candidates, keep, spread
-from m3index.distill.network import trainable
+from m3index.distill.layers import LayerChoice, candidates, spread
+from m3index.distill.network import keep, trainable
+from m3index.distill.options import Student
 from m3index.encoder import layout
 from m3index.errors import UsageError
+from m3index.options import OptionError
 
 
 def test_the_published_choice_of_24_layers() -> None:
@@ -47,13 +49,13 @@ def test_few_candidates_are_all_that_keep_both_ends() -> None:
     ],
 )
 def test_parse(text: str, choice: LayerChoice) -> None:
-    assert LayerChoice.parse(text) == choice
+    assert LayerChoice.parse(text) == Student(out="s", layers=text).layer_choice == choice
 
 
 @pytest.mark.parametrize("text", ["", "a", "auto:x", "1,,2"])
 def test_parse_refuses(text: str) -> None:
-    with pytest.raises(UsageError, match="--layers"):
-        LayerChoice.parse(text)
+    with pytest.raises(OptionError, match=r"^layers"):
+        Student(out="s", layers=text)
 
 
 @pytest.mark.parametrize("choice", [LayerChoice(7), LayerChoice(layers=(0, 6)), LayerChoice(layers=(3, 1))])

@@ -7,7 +7,8 @@ import pytest
 
 from m3index.distill.checkpoint import Cursor
 from m3index.distill.data import Tokenised
-from m3index.distill.loop import Course, Training
+from m3index.distill.loop import Course
+from m3index.distill.options import Learning
 from m3index.distill.world import World
 
 STAGES = [range(300), range(300, 400)]
@@ -25,7 +26,7 @@ def inputs(tmp_path: Path) -> Tokenised:
 def test_each_stage_has_its_share_of_the_steps(
     inputs: Tokenised, steps: int | None, starts: list[int]
 ) -> None:
-    course = Course.of(inputs, STAGES, Training(steps=steps, batch_tokens=40), World())
+    course = Course.of(inputs, STAGES, Learning(steps=steps, batch_tokens=40), World())
     assert course.starts == starts
     assert course.steps == (steps or 100)
 
@@ -34,7 +35,7 @@ def test_each_stage_has_its_share_of_the_steps(
 def test_a_stage_begins_with_its_first_batch_whatever_came_before(
     inputs: Tokenised, step: int, stage: int, place: int
 ) -> None:
-    course = Course.of(inputs, STAGES, Training(steps=20, batch_tokens=40), World())
+    course = Course.of(inputs, STAGES, Learning(steps=20, batch_tokens=40), World())
     cursor = Cursor(step=step, epoch=0, place=15 if step == 15 else place)
     epoch, after, batch = next(course.from_(cursor))
     assert (epoch, after) == (0, place + 1)

@@ -5,8 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from m3index.distill import losses
-from m3index.distill.losses import RECIPES, Objective, Outputs
-from m3index.errors import UsageError
+from m3index.distill.losses import Outputs
+from m3index.distill.options import RECIPES, Loss, Objective
+from m3index.options import OptionError
 
 
 def unit(n: int, width: int, seed: int) -> torch.Tensor:
@@ -91,5 +92,19 @@ def test_recipes_and_their_needs() -> None:
     assert not RECIPES["mse"].per_token
     assert not RECIPES["pair-cosine"].same_width
     assert losses.describe(RECIPES["mse"]) == {"mse": 1.0}
-    with pytest.raises(UsageError):
-        Objective(cosine=-1.0)
+
+
+def test_given_weights_and_widths_take_the_place_of_the_recipes() -> None:
+    assert Loss().objective == RECIPES["m3"]
+    assert Loss(w_colbert=0, w_layers=2, matryoshka="64, 16,64").objective == Objective(
+        cosine=1.0, similarity=1.0, lexical=0.1, layers=2.0, matryoshka=(16, 64)
+    )
+    names = {"w_cosine": "cosine", "w_mse": "mse", "w_similarity": "similarity", "w_lexical": "lexical"}
+    names |= {"w_colbert": "multi_vector", "w_hidden": "hidden", "w_layers": "layers"}
+    for option, term in names.items():
+        assert Loss(**{option: 7.0}).objective.weights()[term] == 7.0
+        with pytest.raises(OptionError, match=f"^{option} takes a number from 0 up"):
+            Loss(**{option: -1.0})
+    for widths in ("0,8", "big", "8,"):
+        with pytest.raises(OptionError, match=f"^matryoshka {widths}: "):
+            Loss(matryoshka=widths)

@@ -9,10 +9,8 @@ from typing import Any
 import models
 import numpy as np
 import pytest
-from distill.conftest import request_of
+from distill.conftest import distill
 
-from m3index.distill.losses import RECIPES
-from m3index.distill.run import distill
 from m3index.encoder.load import load
 
 pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("default")]
@@ -25,11 +23,11 @@ def test_sentence_transformers_gives_the_dense_vectors(
     teacher: Path, small: Path, tmp_path: Path, projected: bool
 ) -> None:
     sentence_transformers = pytest.importorskip("sentence_transformers")
-    changes: dict[str, Any] = {"training": {"steps": 5}}
+    changes: dict[str, Any] = {"steps": 5}
     if projected:
         bert = models.write_sentence_bert(tmp_path / "bert")
-        changes |= {"student": str(bert), "objective": RECIPES["mse"]}
-    done = distill(request_of(teacher, small, tmp_path / "s", **changes))
+        changes |= {"student": str(bert), "recipe": "mse"}
+    done = distill(teacher, small, tmp_path / "s", **changes)
     theirs = sentence_transformers.SentenceTransformer(str(done.out), device="cpu").encode(TEXTS)
     ours = load(str(done.out), device="cpu", precision="fp32").encode_documents(TEXTS).dense
     np.testing.assert_allclose(ours, theirs, atol=2e-5)
@@ -39,7 +37,7 @@ def test_flag_embedding_gives_all_three_outputs(teacher: Path, small: Path, tmp_
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         flag = pytest.importorskip("FlagEmbedding", reason="tests/oracle/requirements.txt is not installed")
-    done = distill(request_of(teacher, small, tmp_path / "s", training={"steps": 5}))
+    done = distill(teacher, small, tmp_path / "s", steps=5)
     model = flag.BGEM3FlagModel(str(done.out), use_fp16=False, devices="cpu")
     theirs = model.encode(TEXTS, return_dense=True, return_sparse=True, return_colbert_vecs=True)
     encoder = load(str(done.out), device="cpu", precision="fp32")

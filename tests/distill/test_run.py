@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,11 @@ import models
 import numpy as np
 import pytest
 import torch
-from distill.conftest import request_of
+from distill.conftest import distill
 
 from m3index import schema
-from m3index.distill.data import DataSettings
-from m3index.distill.layers import LayerChoice
 from m3index.distill.loop import Stopped
-from m3index.distill.losses import RECIPES, Objective
-from m3index.distill.run import Distilled, distill
+from m3index.distill.run import Distilled
 from m3index.encoder.load import load
 from m3index.errors import M3IndexError, MismatchError, MissingHeadError, UsageError
 
@@ -42,9 +38,7 @@ def trained(teacher: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactor
     )
     (beir / "qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\nq\t1\t1\nr\t0\t1\n", "utf-8")
     return distill(
-        request_of(
-            teacher, corpus, folder / "student", eval_pairs=pairs, eval_retrieval=beir, log_dir=folder / "log"
-        )
+        teacher, corpus, folder / "student", eval_pairs=pairs, eval_retrieval=beir, log_dir=folder / "log"
     )
 
 
@@ -66,8 +60,7 @@ def test_training_all_heads_keeps_what_dense_alone_loses(
     trained: Distilled, teacher: Path, corpus: Path, tmp_path: Path
 ) -> None:
     # Weights of almost nothing leave the heads in the student, so that they can be measured.
-    dense = Objective(cosine=1.0, similarity=1.0, lexical=1e-9, multi_vector=1e-9)
-    alone = distill(request_of(teacher, corpus, tmp_path / "student", objective=dense))
+    alone = distill(teacher, corpus, tmp_path / "student", w_lexical=1e-9, w_colbert=1e-9)
     all_heads, dense_only = (certificate(d)["agreement"]["student"] for d in (trained, alone))
     assert all_heads["token_cosine"] >= dense_only["token_cosine"] + 0.08
     assert all_heads["token_overlap"] > dense_only["token_overlap"]
@@ -76,8 +69,7 @@ def test_training_all_heads_keeps_what_dense_alone_loses(
 def test_without_a_lexical_loss_the_tokens_agree_less(
     trained: Distilled, teacher: Path, corpus: Path, tmp_path: Path
 ) -> None:
-    silent = Objective(cosine=1.0, similarity=1.0, lexical=1e-9, multi_vector=0.5)
-    done = distill(request_of(teacher, corpus, tmp_path / "student", objective=silent))
+    done = distill(teacher, corpus, tmp_path / "student", w_lexical=1e-9)
     without, with_it = (certificate(d)["agreement"]["student"]["token_overlap"] for d in (done, trained))
     assert without < with_it - 0.02
 
@@ -144,14 +136,11 @@ def test_resuming_equals_not_stopping_bit_for_bit(
     teacher: Path, small: Path, tmp_path: Path, optimizer: str, cached: bool, replaced: float, after: int
 ) -> None:
     def run(name: str, resume: bool = False, stop: Callable[[], bool] = lambda: False) -> Distilled:
-        options: dict[str, Any] = (
-            {"cache": tmp_path / "cache", "heads": ("dense", "lexical")} if cached else {}
-        )
-        options["training"] = {"steps": 12, "accumulate": 2, "save_every": 5, "optimizer": optimizer}
-        options["data"] = DataSettings(
-            tokens=64, long_share=0.1, replace_words=replaced, plain_share=0.5, held_out=0.1
-        )
-        return distill(request_of(teacher, small, tmp_path / name, resume=resume, **options), stop=stop)
+        options = {"cache": tmp_path / "cache", "heads": "dense,lexical"} if cached else {}
+        return distill(
+            teacher, small, tmp_path / name, resume=resume, stop=stop, steps=12, accumulate=2, save_every=5,
+            optimizer=optimizer, replace_words=replaced, plain_share=0.5, **options,
+        )  # fmt: skip
 
     whole = run("whole")
     with pytest.raises(Stopped, match="--resume"):
@@ -167,10 +156,9 @@ def test_layer_by_layer_with_muon_and_strange_words(
     trained: Distilled, teacher: Path, corpus: Path, tmp_path: Path
 ) -> None:
     """Each layer of the student learns what the teacher's next one takes in: the tokens agree more."""
-    objective = replace(RECIPES["m3"], layers=3.0, hidden=3.0)
-    request = request_of(teacher, corpus, tmp_path / "student", objective=objective)
-    data = replace(request.data, replace_words=0.3)
-    done = distill(replace(request, data=data, training=replace(request.training, optimizer="muon")))
+    done = distill(
+        teacher, corpus, tmp_path / "student", w_layers=3.0, w_hidden=3.0, replace_words=0.3, optimizer="muon"
+    )
     found, plain = certificate(done), certificate(trained)
     jsonschema.validate(found, schema.load("certificate.schema.json"))
     assert found["training"]["optimizer"] == "muon"
@@ -184,37 +172,35 @@ def test_layer_by_layer_with_muon_and_strange_words(
 def test_layers_of_another_model_or_of_a_cache_cannot_be_compared(
     teacher: Path, small: Path, tmp_path: Path
 ) -> None:
-    layers = Objective(cosine=1.0, layers=1.0)
     for options, words in (
-        ({"student": str(teacher)}, "--student"),
-        ({"cache": tmp_path / "cache", "heads": ("dense",)}, "--heads dense,lexical"),
-        ({"layers": LayerChoice(1)}, "keep two"),
+        ({"student": str(teacher)}, "Leave out student"),
+        ({"cache": tmp_path / "cache", "heads": "dense"}, "--heads dense,lexical"),
+        ({"layers": "1"}, "at least two layers"),
     ):
         with pytest.raises(UsageError, match=words):
-            distill(request_of(teacher, small, tmp_path / "s", objective=layers, **options))
+            distill(teacher, small, tmp_path / "s", w_layers=1.0, **options)
 
 
 def test_resuming_another_run_is_refused(teacher: Path, small: Path, tmp_path: Path) -> None:
     with pytest.raises(Stopped):
-        distill(request_of(teacher, small, tmp_path / "s", training={"steps": 5}), stop=Interrupt(2))
+        distill(teacher, small, tmp_path / "s", steps=5, stop=Interrupt(2))
     with pytest.raises(MismatchError, match="another teacher"):
-        distill(request_of(teacher, small, tmp_path / "s", training={"steps": 6}, resume=True))
+        distill(teacher, small, tmp_path / "s", steps=6, resume=True)
 
 
 def test_a_stale_cache_is_refused(teacher: Path, small: Path, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"cache": tmp_path / "cache", "heads": ("dense", "lexical")}
-    options["training"] = {"steps": 2}
-    distill(request_of(teacher, small, tmp_path / "one", **options))
+    options: dict[str, Any] = {"cache": tmp_path / "cache", "heads": "dense,lexical", "steps": 2}
+    distill(teacher, small, tmp_path / "one", **options)
     other = tmp_path / "other.jsonl"
     other.write_text("".join(small.read_text("utf-8").splitlines(keepends=True)[:150]), "utf-8")
     with pytest.raises(MismatchError, match=r"stale: data, inputs, tokens differ"):
-        distill(request_of(teacher, other, tmp_path / "two", **options))
+        distill(teacher, other, tmp_path / "two", **options)
 
 
 def test_a_cached_teacher_teaches_what_the_teacher_does(teacher: Path, small: Path, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"heads": ("dense", "lexical"), "training": {"steps": 5}}
-    online = distill(request_of(teacher, small, tmp_path / "one", **options))
-    cached = distill(request_of(teacher, small, tmp_path / "two", cache=tmp_path / "cache", **options))
+    options: dict[str, Any] = {"heads": "dense,lexical", "steps": 5}
+    online = distill(teacher, small, tmp_path / "one", **options)
+    cached = distill(teacher, small, tmp_path / "two", cache=tmp_path / "cache", **options)
     a, b = ([step["loss"] for step in d.cursor.history] for d in (online, cached))
     assert a != b  # half precision
     assert a == pytest.approx(b, rel=2e-3)
@@ -223,20 +209,13 @@ def test_a_cached_teacher_teaches_what_the_teacher_does(teacher: Path, small: Pa
 def test_a_head_that_the_teacher_has_not_is_refused(corpus: Path, tmp_path: Path) -> None:
     plain = models.write_m3(tmp_path / "plain", multi_vector=False)
     with pytest.raises(MissingHeadError, match="no colbert head"):
-        distill(request_of(plain, corpus, tmp_path / "s", heads=("dense", "colbert")))
+        distill(plain, corpus, tmp_path / "s", heads="dense,colbert")
 
 
 @pytest.mark.parametrize("recipe", ["mse", "pair-cosine"])
 def test_recipes_for_layers(teacher: Path, corpus: Path, tmp_path: Path, recipe: str) -> None:
     done = distill(
-        request_of(
-            teacher,
-            corpus,
-            tmp_path / "s",
-            objective=RECIPES[recipe],
-            training={"steps": 40, "rate": 5e-4},
-            heads=("dense",),
-        )
+        teacher, corpus, tmp_path / "s", recipe=recipe, steps=40, learning_rate=5e-4, heads="dense"
     )
     before, after = (certificate(done)["agreement"][name] for name in ("untrained", "student"))
     key = "mean_cosine" if recipe == "mse" else "pearson_random_pairs"
@@ -255,17 +234,16 @@ class TestAnotherStudent:
     def test_per_token_losses_are_refused(
         self, teacher: Path, corpus: Path, student: Path, tmp_path: Path
     ) -> None:
-        with pytest.raises(MismatchError, match="tokenizer is not the teacher's"):
-            distill(request_of(teacher, corpus, tmp_path / "s", student=str(student)))
+        with pytest.raises(MismatchError, match="tokenizer differs from the teacher's"):
+            distill(teacher, corpus, tmp_path / "s", student=str(student))
 
     def test_pair_cosine_needs_no_projection(
         self, teacher: Path, corpus: Path, student: Path, tmp_path: Path
     ) -> None:
-        objective = Objective(similarity=1.0, matryoshka=(16,))
-        request = request_of(
-            teacher, corpus, tmp_path / "s", student=str(student), objective=objective, training={"steps": 40}
-        )
-        done = distill(request)
+        done = distill(
+            teacher, corpus, tmp_path / "s", student=str(student), recipe="pair-cosine",
+            matryoshka="16", steps=40,
+        )  # fmt: skip
         found = certificate(done)["agreement"]
         assert found["student"]["mean_cosine"] is None
         assert found["student"]["pearson_random_pairs"] > found["untrained"]["pearson_random_pairs"] + 0.05
@@ -275,11 +253,10 @@ class TestAnotherStudent:
     def test_mse_trains_a_projection_and_saves_it(
         self, teacher: Path, corpus: Path, student: Path, tmp_path: Path
     ) -> None:
-        request = request_of(
-            teacher, corpus, tmp_path / "s", student=str(student), objective=RECIPES["mse"],
-            training={"steps": 40, "rate": 5e-4},
+        done = distill(
+            teacher, corpus, tmp_path / "s", student=str(student), recipe="mse",
+            steps=40, learning_rate=5e-4,
         )  # fmt: skip
-        done = distill(request)
         found = certificate(done)["agreement"]
         assert certificate(done)["student"]["dim"] == 56
         assert found["student"]["mean_cosine"] > found["untrained"]["mean_cosine"]
@@ -290,8 +267,7 @@ class TestAnotherStudent:
         self, teacher: Path, corpus: Path, tmp_path: Path
     ) -> None:
         narrow = models.write_sentence_xlmr(tmp_path / "narrow")
-        request = request_of(teacher, corpus, tmp_path / "s", student=str(narrow), training={"steps": 40})
-        found = certificate(distill(request))
+        found = certificate(distill(teacher, corpus, tmp_path / "s", student=str(narrow), steps=40))
         assert found["student"]["heads"] == ["dense", "lexical", "colbert"]
         assert found["student"]["dim"] == found["teacher"]["dim"] == 56
         after, before = found["agreement"]["student"], found["agreement"]["untrained"]
@@ -301,11 +277,10 @@ class TestAnotherStudent:
 class TestHeadsOnly:
     def test_from_a_teacher(self, teacher: Path, corpus: Path, tmp_path: Path) -> None:
         published = models.write_sentence_xlmr(tmp_path / "published")
-        request = request_of(
+        done = distill(
             teacher, corpus, tmp_path / "s", student=str(published), heads_only=True,
-            heads=("lexical",), training={"steps": 40},
+            heads="lexical", steps=40,
         )  # fmt: skip
-        done = distill(request)
         with_head, without = load(str(done.out), device="cpu"), load(str(published), device="cpu")
         texts = ["the quick brown fox", "le chien paresseux"]
         dense = [e.encode_documents(texts).dense for e in (with_head, without)]
@@ -315,8 +290,7 @@ class TestHeadsOnly:
 
     def test_from_bm25_where_there_is_no_lexical_teacher(self, corpus: Path, tmp_path: Path) -> None:
         bert = models.write_sentence_bert(tmp_path / "bert")
-        request = request_of(None, corpus, tmp_path / "s", student=str(bert), heads_only=True)
-        done = distill(request)
+        done = distill(None, corpus, tmp_path / "s", student=str(bert), heads_only=True)
         assert done.certificate is None
         encoder = load(str(done.out), device="cpu")
         [row] = [encoder.encode_documents(["the fox reads a book"]).lexical]
@@ -325,19 +299,18 @@ class TestHeadsOnly:
         assert weights["fox"] > 0
 
     def test_needs_a_student(self, teacher: Path, corpus: Path, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match="--student"):
-            distill(request_of(teacher, corpus, tmp_path / "s", heads_only=True))
+        with pytest.raises(UsageError, match="heads_only trains heads of a student"):
+            distill(teacher, corpus, tmp_path / "s", heads_only=True)
 
 
 def test_auto_takes_the_best_set_of_layers(teacher: Path, small: Path, tmp_path: Path) -> None:
-    def untrained(name: str, choice: LayerChoice) -> tuple[list[int], float]:
-        request = request_of(teacher, small, tmp_path / name, layers=choice, training={"steps": 1})
-        found = certificate(distill(request))
+    def untrained(name: str, choice: str) -> tuple[list[int], float]:
+        found = certificate(distill(teacher, small, tmp_path / name, layers=choice, steps=1))
         return found["training"]["layers"], found["agreement"]["untrained"]["mean_cosine"]
 
-    chosen, best = untrained("auto", LayerChoice.parse("auto:3"))
-    for i, layers in enumerate([(0, 2, 5), (0, 3, 5)]):
-        assert best >= untrained(str(i), LayerChoice(layers=layers))[1]
+    chosen, best = untrained("auto", "auto:3")
+    for i, layers in enumerate(["0,2,5", "0,3,5"]):
+        assert best >= untrained(str(i), layers)[1]
     assert chosen[0] == 0
     assert chosen[-1] == 5
 
@@ -346,7 +319,7 @@ def test_texts_of_the_evaluation_are_not_trained_on(teacher: Path, small: Path, 
     texts = [json.loads(line)["text"] for line in small.read_text("utf-8").splitlines()]
     pairs = tmp_path / "pairs.tsv"
     pairs.write_text(f"{texts[0]}\t{texts[1]}\n{texts[2].upper()}\t{texts[3]}\n", "utf-8")
-    done = distill(request_of(teacher, small, tmp_path / "s", eval_pairs=pairs, training={"steps": 1}))
+    done = distill(teacher, small, tmp_path / "s", eval_pairs=pairs, steps=1)
     assert certificate(done)["data"]["excluded"] >= 4
     assert certificate(done)["pairs"]["student"]["gold_spearman"] is None
 
@@ -355,13 +328,13 @@ def test_an_output_directory_that_is_not_empty_is_refused(
     teacher: Path, corpus: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "mine.txt").write_text("precious", "utf-8")
-    with pytest.raises(UsageError, match="exists already"):
-        distill(request_of(teacher, corpus, tmp_path))
+    with pytest.raises(UsageError, match="already exists"):
+        distill(teacher, corpus, tmp_path)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(teacher: Path, small: Path, tmp_path: Path) -> None:
     with pytest.raises(M3IndexError, match="not finite"):
-        distill(request_of(teacher, small, tmp_path / "s", training={"rate": 1e30, "steps": 20}))
+        distill(teacher, small, tmp_path / "s", learning_rate=1e30, steps=20)
 
 
 def test_embeddings_stay_frozen_unless_asked(trained: Distilled, teacher: Path) -> None:

@@ -8,19 +8,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from distill.conftest import request_of
+from distill.conftest import distill
 from safetensors.torch import load_file
-
-from m3index.distill.run import distill
 
 ROOT = Path(__file__).resolve().parents[2]
 _PROGRAM = """
 import sys
 from pathlib import Path
-from distill.conftest import request_of
-from m3index.distill.run import distill
+from distill.conftest import distill
 teacher, corpus, out = map(Path, sys.argv[1:])
-distill(request_of(teacher, corpus, out, training={"steps": 6, "rate": 1e-3}))
+distill(teacher, corpus, out, steps=6, learning_rate=1e-3)
 """
 
 
@@ -40,9 +37,7 @@ def test_two_processes_are_one_that_accumulates_two_batches(
         check=True,
         capture_output=True,
     )
-    one = distill(
-        request_of(teacher, small, tmp_path / "one", training={"steps": 6, "rate": 1e-3, "accumulate": 2})
-    )
+    one = distill(teacher, small, tmp_path / "one", steps=6, learning_rate=1e-3, accumulate=2)
     a, b = (load_file(str(path / "model.safetensors")) for path in (one.out, tmp_path / "two"))
     assert a.keys() == b.keys()
     assert max(float((a[name] - b[name]).abs().max()) for name in a) < 2e-4

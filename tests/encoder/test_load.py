@@ -209,12 +209,6 @@ def test_no_process_wide_setting_is_left_behind(m3: Path) -> None:
     assert (torch.get_float32_matmul_precision(), torch.get_num_threads(), torch.is_grad_enabled()) == before
 
 
-def test_many_texts_in_windows(m3: Path) -> None:
-    encoder = load(str(m3), precision="fp32")
-    got = list(encoder.dense_documents((t for t in TEXTS), window=2))
-    np.testing.assert_allclose(np.stack(got), encoder.encode_documents(TEXTS).dense, atol=1e-6)
-
-
 # ------------------------------------------------------------------ presets
 
 

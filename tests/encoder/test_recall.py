@@ -103,7 +103,7 @@ def test_neighbours_that_change_are_refused() -> None:
     dense = near / np.linalg.norm(near, axis=1, keepdims=True)
     off = near + 1e-3 * vectors(64, seed=2)
     off /= np.linalg.norm(off, axis=1, keepdims=True)
-    with pytest.raises(UsageError, match=r"\d\d\.\d% of the ten nearest texts the same"):
+    with pytest.raises(UsageError, match=r"\d\d\.\d% of the ten nearest texts are the same"):
         RecallCheck(Truth(dense), lambda: None).see(rows(range(64)), batch(off, [3] * 64), 0)
 
 

@@ -24,6 +24,7 @@ from servers import free_port, stop
 
 from m3index.errors import UnreachableError
 from m3index.store.open import open_store
+from m3index.store.options import Connection
 
 VENVS = Path(__file__).parents[2] / "build" / "engines"
 LITE_2_5, MILVUS_2_3 = VENVS / "milvus-lite-2.5.1", VENVS / "milvus-2.3.5"
@@ -84,7 +85,7 @@ class Milvus23:
         end = time.monotonic() + 180
         while True:
             try:
-                store = open_store(self.uri, ROOT_TOKEN, timeout=5)
+                store = open_store(Connection(uri=self.uri, token=ROOT_TOKEN, timeout=5))
                 store.collections()
                 return store.close()
             except UnreachableError:

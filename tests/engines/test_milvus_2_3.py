@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 from engines.servers import MILVUS_2_3, ROOT_TOKEN, Milvus23, milvus_2_3
 from index.support import FastEncoder, check_invariant
-from integration.corpora import documents, held, in_memory, settings
+from integration.corpora import OpenIndex, documents, held, in_memory, layout
 from integration.engines import Engine
 from integration.test_restart import Eager
 from pymilvus import MilvusClient
 from pymilvus.exceptions import MilvusException
 from store.material import DENSE, NUMBERED, row
 
-from m3index.api import Index
 from m3index.errors import StoreError, UnreachableError, UsageError
 from m3index.index import lock
 from m3index.schema import IndexChoice
@@ -45,18 +44,18 @@ def test_an_ingest_whose_server_is_killed_ends_equal_to_a_rebuild(
     server: Milvus23, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lock, "SETTLE_SECONDS", 0.05)
-    how = settings(Engine(server.uri, ROOT_TOKEN, "server 2.3", given=False))
+    how = layout(Engine(server.uri, ROOT_TOKEN, "server 2.3", given=False))
     items = documents(700)
     eager = Eager(1_000, server.kill)
-    with Index.open("killed", uri=server.uri, token=ROOT_TOKEN, timeout=5, encoder=eager) as index:
+    with OpenIndex("killed", uri=server.uri, token=ROOT_TOKEN, timeout=5, encoder=eager) as index:
         with pytest.raises(UnreachableError) as error:
-            index.ingest(items, how)
+            index.ingest(items, **how)
         assert error.value.summary is not None
         written = error.value.summary["passages"]
     server.start()
     encoder = FastEncoder()
-    with Index.open("killed", uri=server.uri, token=ROOT_TOKEN, timeout=120, encoder=encoder) as index:
-        summary = index.ingest(items, how)
+    with OpenIndex("killed", uri=server.uri, token=ROOT_TOKEN, timeout=120, encoder=encoder) as index:
+        summary = index.ingest(items, **how)
         found = held(index)
     check_invariant(found)
     assert (summary.exit, summary.count_ok) == (0, True)

@@ -63,10 +63,10 @@ def test_gzip_is_told_by_its_content(tmp_path: Path) -> None:
     [
         ("", "has no queries: it is empty"),
         ('{"_id": "1", "text": "a"}\n{"_id": "1"', "file:2 is not JSON"),
-        ('{"_id": "1"}', "file:1 is no query; it needs `_id` and `text`"),
-        ('{"_id": true, "text": "a"}', "file:1 is no query"),
-        ("no tab here", "file:1 is no query; a line is an id, a tab, and the text"),
-        ("q1\ta\nq1\tb", "two queries of the id 'q1'"),
+        ('{"_id": "1"}', "file:1 is not a query; it needs `_id` and `text`"),
+        ('{"_id": true, "text": "a"}', "file:1 is not a query"),
+        ("no tab here", "file:1 is not a query; a line must be an id, a tab, and the text"),
+        ("q1\ta\nq1\tb", "two queries with the id 'q1'"),
         ("<html></html>", "no <top> or <topic>"),
         ("<top><title>x</top>", "topic 1 has no number"),
     ],
@@ -96,7 +96,7 @@ def test_qrels(tmp_path: Path, content: str, expected: dict[str, dict[str, int]]
         ("query-id\tcorpus-id\tscore\n", "has no judgements"),
         ("1 d1 1\n", "file:1: 3 columns"),
         ("1\td1\t1\n1\td2\n", "file:2: 2 columns"),
-        ("1 0 d1 good\n", "file:1: the relevance 'good' is no whole number"),
+        ("1 0 d1 good\n", "file:1: the relevance 'good' is not a whole number"),
     ],
 )
 def test_qrels_that_cannot_be_read(tmp_path: Path, content: str, says: str) -> None:
@@ -111,7 +111,7 @@ def test_files_that_are_not_there_or_not_text(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="cannot be read"):
             read(tmp_path)
         (tmp_path / "latin").write_bytes(b"q1\tcaf\xe9\n")
-        with pytest.raises(UsageError, match="not text in UTF-8"):
+        with pytest.raises(UsageError, match="not UTF-8 text"):
             read(tmp_path / "latin")
     whole = gzip.compress(b"q1\ttides\n" * 5000)
     (tmp_path / "cut.gz").write_bytes(whole[: len(whole) // 2])

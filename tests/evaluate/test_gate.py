@@ -31,7 +31,7 @@ def test_gates(text: str, new: float, old: float | None, passes: bool) -> None:
 def test_the_message_has_the_figures() -> None:
     _, message = Gate.parse("nDCG@10>=old-0.005").check(0.6, 0.65)
     assert message == (
-        "nDCG@10 is 0.6000 (old 0.6500): the gate nDCG@10>=old-0.005 asks for >= 0.6450 and fails."
+        "nDCG@10 is 0.6000 (old 0.6500): the gate nDCG@10>=old-0.005 requires >= 0.6450 and fails."
     )
 
 
@@ -43,7 +43,7 @@ def test_the_measure_is_named() -> None:
     "text", ["", "nDCG@10", "nDCG@10<=old", "nDCG@10>=new", "nDCG@10>=old/2", ">=0.5", "a>=old-"]
 )
 def test_what_is_no_gate(text: str) -> None:
-    with pytest.raises(UsageError, match="is no gate; write it like"):
+    with pytest.raises(UsageError, match="is not a gate; write it like"):
         Gate.parse(text)
 
 

@@ -87,7 +87,7 @@ def test_pictures(tmp_path: Path, name: str, begins: bytes) -> None:
 
 
 def test_a_picture_of_another_kind() -> None:
-    with pytest.raises(UsageError, match="a plot is written as"):
+    with pytest.raises(UsageError, match="the name of a plot must end in"):
         plot_report(report(RUNS), "plot.txt")
 
 

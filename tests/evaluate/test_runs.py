@@ -102,7 +102,7 @@ def test_a_run_that_breaks_off_leaves_no_file(tmp_path: Path, form: RunFormat) -
 @pytest.mark.parametrize("bad", ["a b", "a\tb", "", "a\u00a0b"])
 def test_white_space_in_an_id_does_not_go_into_a_trec_run(tmp_path: Path, bad: str) -> None:
     with (
-        pytest.raises(UsageError, match="white space or is empty, which a TREC run cannot hold"),
+        pytest.raises(UsageError, match="white space or is empty, which a TREC run does not allow"),
         RunWriter(tmp_path / "run.trec") as writer,
     ):
         writer.write("q1", [hit(1, bad, 1.0)])
@@ -113,7 +113,7 @@ def test_white_space_in_an_id_does_not_go_into_a_trec_run(tmp_path: Path, bad: s
 
 
 def test_where_a_run_cannot_go(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no run format goes with that name"):
+    with pytest.raises(UsageError, match="the name of a run must end in"):
         RunWriter(tmp_path / "run.csv")
     for name in ("run.trec", "run.parquet"):
         with pytest.raises(UsageError, match="cannot be written"):
@@ -123,9 +123,9 @@ def test_where_a_run_cannot_go(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("q1 Q0 d1 1 0.5\n", "run.trec:1 is no line of a run"),
-        ("q1 Q0 d1 1 high tag\n", "run.trec:1 is no line of a run"),
-        ('{"query_id": "q1"}\n', "run.trec:1 is no line of a run"),
+        ("q1 Q0 d1 1 0.5\n", "run.trec:1 is not a line of a run"),
+        ("q1 Q0 d1 1 high tag\n", "run.trec:1 is not a line of a run"),
+        ('{"query_id": "q1"}\n', "run.trec:1 is not a line of a run"),
         ("q1 Q0 d1 1 0.5 t\nq1 Q0 d1 2 0.4 t\n", "query 'q1' has the document 'd1' twice"),
     ],
 )
@@ -137,7 +137,7 @@ def test_runs_that_cannot_be_read(tmp_path: Path, content: str, says: str) -> No
 
 def test_parquet_that_is_no_run(tmp_path: Path) -> None:
     (tmp_path / "run.parquet").write_text("no parquet")
-    with pytest.raises(UsageError, match="is not a run in Parquet"):
+    with pytest.raises(UsageError, match="is not a Parquet run"):
         read_run(tmp_path / "run.parquet")
     with pytest.raises(UsageError, match="There is no file"):
         read_run(tmp_path / "none.parquet")

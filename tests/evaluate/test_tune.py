@@ -197,7 +197,7 @@ def test_nothing_relevant_found() -> None:
 
 @pytest.mark.parametrize("name", ["P@5", "nDCG@0", "nDCG@x", "", "AP(rel=2)"])
 def test_measures_that_tuning_has_not(name: str) -> None:
-    with pytest.raises(UsageError, match="Tuning goes by nDCG"):
+    with pytest.raises(UsageError, match="Tuning supports nDCG"):
         positional_measure(name)
 
 

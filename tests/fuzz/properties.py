@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from m3index.corpus.quarantine import Quarantine
-from m3index.corpus.readers import Corpus, read
+from m3index.corpus.readers import FileCorpus, read
 from m3index.errors import FilterError
 from m3index.store.filter import All, Expression, In, parse_where, render
 from m3index.types import Document, FieldType, Rejected
@@ -50,7 +50,7 @@ def parquet(data: bytes) -> None:
         replayed(items(read([file.name], max_line=MAX_LINE)))
 
 
-def items(corpus: Corpus) -> list[Document | Rejected]:
+def items(corpus: FileCorpus) -> list[Document | Rejected]:
     """The corpus, read to its end without an exception, its documents fit to be indexed."""
     found = list(corpus)
     documents = [item for item in found if isinstance(item, Document)]

@@ -1,6 +1,6 @@
-"""A process that syncs a corpus and can be killed: URI, corpus, log file.
+"""A process that syncs a corpus and can be killed. Arguments: URI, corpus, log file.
 
-Each line of the log is one call of the encoder: how many passages.
+Each line of the log is the number of passages of one encoder call.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from index.support import FastEncoder
 
 from m3index.corpus.readers import read
-from m3index.corpus.windows import PassageSettings
-from m3index.index.settings import SyncSettings
+from m3index.index.options import SyncOptions
 from m3index.index.sync import sync
 from m3index.store.open import open_store
+from m3index.store.options import Connection
 from m3index.types import EncodedBatch, IntArray
 
-SETTINGS = SyncSettings(passages=PassageSettings(tokens=48, overlap=8))
+SETTINGS = SyncOptions(passage_tokens=48, overlap=8)
 
 
 class LoggingEncoder(FastEncoder):
@@ -35,7 +35,7 @@ class LoggingEncoder(FastEncoder):
 
 def main(uri: str, corpus: str, log_path: str) -> int:
     log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    store = open_store(uri)
+    store = open_store(Connection(uri=uri))
     os.write(log, b"0\n")  # ready
     summary = sync(store, LoggingEncoder(log), "docs", read([corpus]), SETTINGS)
     store.close()

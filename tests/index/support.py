@@ -1,16 +1,15 @@
-"""Corpora, encoders and pictures of stores for the tests of index/."""
+"""Corpora, encoders and store snapshots for the tests of index/."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from fakes import FakeEncoder, token_id
 
-from m3index.corpus.windows import PassageSettings
-from m3index.index.prune import MaxDelete
-from m3index.index.settings import SyncSettings
+from m3index.index.options import IngestOptions, MaxDelete, ReindexOptions, SyncOptions, VerifyOptions
 from m3index.index.summary import Summary
 from m3index.index.sync import sync
 from m3index.index.write import row_fields
@@ -18,12 +17,15 @@ from m3index.store.base import Store
 from m3index.types import Document, EncodedBatch, IntArray, Place, Rejected, key_of_passage
 
 ALL = MaxDelete(percent=100.0)
-PASSAGES = PassageSettings(tokens=10, overlap=2)
-SETTINGS = SyncSettings(passages=PASSAGES, max_delete=ALL)
+SETTINGS = SyncOptions(passage_tokens=10, overlap=2, max_delete=ALL)
+INGEST = IngestOptions(passage_tokens=10, overlap=2)
+PRUNE = replace(SETTINGS, removals_only=True)
+REINDEX = ReindexOptions(passage_tokens=10, overlap=2, max_delete=ALL)
+VERIFY = VerifyOptions(max_delete=ALL)
 
 
 class ListCorpus:
-    """A corpus that is a list."""
+    """A corpus from a list."""
 
     def __init__(self, items: Iterable[Document | Rejected], *, read_errors: Sequence[Rejected] = ()) -> None:
         self.items = list(items)
@@ -40,7 +42,7 @@ class ListCorpus:
 
 
 class BrokenEncoder(FakeEncoder):
-    """A fake whose vector of any text with the word `nan` is not finite."""
+    """A fake encoder that returns a non-finite vector for texts with the word `nan`."""
 
     def _encode(self, ids: Sequence[IntArray], lexical: bool, multi_vector: bool) -> EncodedBatch:
         encoded = super()._encode(ids, lexical, multi_vector)
@@ -51,7 +53,7 @@ class BrokenEncoder(FakeEncoder):
 
 
 def doc(doc_id: str, text: str | int = "some text", title: str = "", **metadata: Any) -> Document:
-    """text: itself, or a number of words."""
+    """A document. text: the text or its number of words."""
     words = " ".join(f"{doc_id}w{i}" for i in range(text)) if isinstance(text, int) else text
     return Document(doc_id, words, title, metadata, Place("corpus.jsonl", 1))
 
@@ -61,36 +63,36 @@ def bad(doc_id: str | None = None) -> Rejected:
 
 
 def rows(store: Store, alias: str = "docs") -> dict[str, dict[str, Any]]:
-    """Everything the collection holds, in a form that compares."""
+    """All contents of the collection in a comparable form."""
     name = store.resolve(alias)
     if name is None:
         return {}
-    found = {}
+    rows_by_id = {}
     for row in store.scan(name, None, row_fields(store.spec(name))):
         plain = dict(row)
         plain["dense"] = np.round(np.asarray(row["dense"], np.float64), 5).tolist()
         if "lexical" in row:
             plain["lexical"] = {k: round(v, 4) for k, v in row["lexical"].to_dict().items()}
-        found[row["passage_id"]] = plain
-    return found
+        rows_by_id[row["passage_id"]] = plain
+    return rows_by_id
 
 
-def by_document(found: dict[str, dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+def by_document(rows_by_id: dict[str, dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     documents: dict[str, list[dict[str, Any]]] = {}
-    for row in sorted(found.values(), key=lambda r: r["ordinal"]):
+    for row in sorted(rows_by_id.values(), key=lambda r: r["ordinal"]):
         documents.setdefault(key_of_passage(row["passage_id"]), []).append(row)
     return documents
 
 
-def check_invariant(found: dict[str, dict[str, Any]]) -> None:
-    """What holds after a crash at any moment (m3index/index/write.py)."""
-    for of_one in by_document(found).values():
-        first, ordinals = of_one[0], [row["ordinal"] for row in of_one]
+def check_invariant(rows_by_id: dict[str, dict[str, Any]]) -> None:
+    """Checks the invariant that holds after a crash at any moment (m3index/index/write.py)."""
+    for document_rows in by_document(rows_by_id).values():
+        first, ordinals = document_rows[0], [row["ordinal"] for row in document_rows]
         assert ordinals[0] == 0, "rows without an ordinal 0"
-        assert first["passages"] > ordinals[-1], "an ordinal beyond what ordinal 0 tells"
+        assert first["passages"] > ordinals[-1], "an ordinal not covered by `passages` of ordinal 0"
         if first["doc_hash"]:
             assert ordinals == list(range(first["passages"]))
-            assert {row["doc_hash"] for row in of_one} == {first["doc_hash"]}
+            assert {row["doc_hash"] for row in document_rows} == {first["doc_hash"]}
 
 
 def run(
@@ -101,7 +103,7 @@ def run(
 
 
 class FastEncoder(FakeEncoder):
-    """A fake that remembers the vectors of words: for real corpora. It has room for `limit` tokens."""
+    """A fake encoder for real corpora that caches the vectors of words and takes `limit` tokens."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(limit=512, **options)

@@ -9,7 +9,7 @@ from index.support import SETTINGS, doc, rows, run
 
 from m3index.errors import CollectionNotFoundError, MismatchError, MissingHeadError, UsageError
 from m3index.index.collection import find, generation_number
-from m3index.index.settings import SyncSettings
+from m3index.index.options import SyncOptions
 from m3index.store.memory import MemoryStore
 
 
@@ -18,7 +18,7 @@ class CrashError(Exception):
 
 
 @pytest.mark.parametrize("moment", ["before create", "after create", "before point", "after point"])
-def test_a_crash_while_a_collection_is_made_is_healed(moment: str) -> None:
+def test_a_crash_during_creation_is_repaired(moment: str) -> None:
     store = MemoryStore()
 
     def fail(now: str) -> None:
@@ -34,7 +34,7 @@ def test_a_crash_while_a_collection_is_made_is_healed(moment: str) -> None:
     assert store.resolve("docs") == "docs__g1"
 
 
-def test_what_a_collection_is_made_with() -> None:
+def test_properties_of_a_new_collection() -> None:
     store = MemoryStore()
     run(store, [doc("a")], settings=replace(SETTINGS, fields={"lang": "str"}))
     properties = find(store, "docs").properties
@@ -57,7 +57,7 @@ def test_what_a_collection_is_made_with() -> None:
         (FakeEncoder(lexical=False), {}, MissingHeadError),
     ],
 )
-def test_a_run_that_does_not_fit_is_refused(
+def test_a_run_with_another_layout_is_refused(
     encoder: FakeEncoder, options: dict[str, Any], error: type[Exception]
 ) -> None:
     store = MemoryStore()
@@ -69,7 +69,7 @@ def test_a_run_that_does_not_fit_is_refused(
     assert error is MissingHeadError or "m3index reindex" in str(caught.value)
 
 
-def test_another_encoder_of_the_same_space_is_welcome() -> None:
+def test_another_encoder_of_the_same_space_is_accepted() -> None:
     store = MemoryStore()
     run(store, [doc("a")], FakeEncoder(name="teacher", space="m3"))
     assert run(store, [doc("a")], FakeEncoder(name="student", space="m3")).unchanged == 1
@@ -87,18 +87,18 @@ def test_names() -> None:
     with pytest.raises(CollectionNotFoundError, match="no collection"):
         find(MemoryStore(), "docs")
     with pytest.raises(MissingHeadError):
-        run(MemoryStore(), [doc("a")], FakeEncoder(lexical=False), settings=SyncSettings(sparse="lexical"))
+        run(MemoryStore(), [doc("a")], FakeEncoder(lexical=False), settings=SyncOptions(sparse="lexical"))
     assert generation_number("docs", "docs__g12") == 12
     assert generation_number("docs", "docs__g0") is None
     assert generation_number("docs", "docs2__g1") is None
     assert generation_number("d.cs", "docs__g1") is None
 
 
-def test_several_generations_without_an_alias_are_not_guessed_at() -> None:
+def test_several_generations_without_an_alias_are_an_error() -> None:
     store = MemoryStore()
     run(store, [doc("a")])
     spec, properties = store.spec("docs__g1"), store.properties("docs__g1")
     store.create("docs__g2", spec, properties)
     store.drop_alias("docs")
-    with pytest.raises(UsageError, match="rollback"):
+    with pytest.raises(UsageError, match="m3index generations rollback -c docs --to N"):
         run(store, [doc("a")])

@@ -1,4 +1,4 @@
-"""The property that matters most: after any crash, one clean run equals a rebuild from nothing."""
+"""After any crash, one clean run gives the same index as a rebuild."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from hypothesis import event, example, given
 from hypothesis import strategies as st
 from index.support import (
+    INGEST,
+    PRUNE,
     SETTINGS,
     BrokenEncoder,
     ListCorpus,
@@ -18,18 +20,23 @@ from index.support import (
 )
 
 from m3index.errors import Exit, StoreError, UnreachableError
-from m3index.index.settings import Mode
+from m3index.index.options import IngestOptions, Mode
 from m3index.index.sync import sync
 from m3index.store.memory import MemoryStore
 from m3index.types import Document, Rejected, document_key
 
 IDS = ("a", "b", 'c"] or passage_id in ["')
 FIELDS = {"year": "int"}
+SETTINGS_OF: dict[Mode, IngestOptions] = {
+    "ingest": replace(INGEST, fields=FIELDS),
+    "sync": replace(SETTINGS, fields=FIELDS),
+    "prune": replace(PRUNE, fields=FIELDS),
+}
 Item = Document | Rejected
 
 
 class CrashError(Exception):
-    """The process is gone: nothing after it happens."""
+    """The process has died."""
 
 
 FAULTS = (CrashError("killed"), UnreachableError("no answer"), StoreError("refused for good"))
@@ -37,7 +44,7 @@ FAULTS = (CrashError("killed"), UnreachableError("no answer"), StoreError("refus
 
 @dataclass(frozen=True)
 class Step:
-    """One run: what the corpus is, and at which write (None: none) what goes wrong."""
+    """One run: its corpus, and the write at which a fault occurs (None: no fault)."""
 
     corpus: tuple[Item, ...]
     mode: Mode
@@ -72,7 +79,7 @@ def steps() -> st.SearchStrategy[Step]:
 
 
 def work(store: MemoryStore, step: Step) -> bool:
-    """Runs a step; False where its fault struck."""
+    """Runs a step; returns False if its fault occurred."""
     calls = 0
 
     def fail(_moment: str) -> None:
@@ -83,8 +90,7 @@ def work(store: MemoryStore, step: Step) -> bool:
 
     store.fail = fail
     try:
-        settings = replace(SETTINGS, fields=FIELDS)
-        sync(store, BrokenEncoder(), "docs", ListCorpus(step.corpus), settings, mode=step.mode)
+        sync(store, BrokenEncoder(), "docs", ListCorpus(step.corpus), SETTINGS_OF[step.mode])
     except (CrashError, StoreError):
         return False
     finally:
@@ -93,8 +99,8 @@ def work(store: MemoryStore, step: Step) -> bool:
 
 
 def clean(corpus: tuple[Item, ...], store: MemoryStore) -> tuple[BrokenEncoder, int]:
-    encoder, settings = BrokenEncoder(), replace(SETTINGS, fields=FIELDS)
-    summary = sync(store, encoder, "docs", ListCorpus(corpus), settings)
+    encoder = BrokenEncoder()
+    summary = sync(store, encoder, "docs", ListCorpus(corpus), SETTINGS_OF["sync"])
     assert summary.count_ok
     assert summary.exit in (Exit.OK, Exit.QUARANTINED, Exit.DELETES_WITHHELD)
     return encoder, summary.exit
@@ -122,7 +128,7 @@ def test_a_clean_run_after_any_crash_equals_a_rebuild(history: list[Step], batch
     in_corpus = {document_key("default", item.doc_id) for item in corpus if item.doc_id is not None}
     left_over = now.keys() - rebuilt.keys()
     if exit_code != Exit.DELETES_WITHHELD:
-        assert left_over <= in_corpus, "only documents that are bad in the corpus keep an older version"
+        assert left_over <= in_corpus, "only documents that are rejected in the corpus keep an older version"
 
     before = rows(store)
     encoder, _ = clean(corpus, store)

@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from index.support import SETTINGS, check_invariant, doc, rows, run
 
-from m3index.errors import CollectionNotFoundError, UsageError
+from m3index.errors import CollectionNotFoundError, FilterError, UsageError
 from m3index.index.changes import ChangeItem, Deletion, apply_changes, plan_changes, read_changes
 from m3index.index.delete import delete
-from m3index.store.filter import Compare
+from m3index.index.options import DeleteOptions
+from m3index.store.filter import Compare, Where
 from m3index.store.memory import MemoryStore
 from m3index.types import Document, Place, Rejected
 
@@ -42,7 +43,7 @@ def store() -> MemoryStore:
 
 
 def test_by_id(store: MemoryStore) -> None:
-    summary = delete(store, "docs", ids=["a", NASTY, "not there", "a"])
+    summary = delete(store, "docs", DeleteOptions(ids=["a", NASTY, "not there", "a"]))
     assert (summary.deleted, summary.count_ok, summary.exit, summary.command) == (2, True, 0, "delete")
     assert {(row["source"], row["doc_id"]) for row in rows(store).values()} == {
         ("default", "b"),
@@ -53,12 +54,45 @@ def test_by_id(store: MemoryStore) -> None:
 
 
 def test_by_filter(store: MemoryStore) -> None:
-    assert delete(store, "docs", where=Compare("year", "==", 1990)).deleted == 2
+    assert delete(store, "docs", DeleteOptions(where=Compare("year", "==", 1990))).deleted == 2
     assert stored(store) == {"a", "b", NASTY}, "the other source's a stays"
 
 
+@pytest.mark.parametrize(
+    "where",
+    ["year=1990", ["year>=1990", "year<1991"], {"year": 1990}, {"year": [1990, 1989]}],
+    ids=str,
+)
+def test_by_condition(store: MemoryStore, where: Where) -> None:
+    assert delete(store, "docs", DeleteOptions(where=where)).deleted == 2
+    assert stored(store) == {"a", "b", NASTY}, "the other source's a stays"
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [{}, {"ids": ["a"], "where": "year=1990"}, {"ids": ["a"], "filter": "year == 1990"}],
+    ids=str,
+)
+def test_documents_are_selected_in_exactly_one_way(selection: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="either by ids or by where"):
+        DeleteOptions(**selection)
+
+
+@pytest.mark.parametrize("where", ["", [], {}, {"year": []}, 7, [7], {"year": None}], ids=str)
+def test_an_empty_filter_is_refused(where: Any) -> None:
+    with pytest.raises(FilterError):
+        DeleteOptions(where=where)
+
+
+def test_a_field_that_is_not_declared_removes_nothing(store: MemoryStore) -> None:
+    before = rows(store)
+    with pytest.raises(FilterError, match="no field 'month'"):
+        delete(store, "docs", DeleteOptions(where="month=3"))
+    assert rows(store) == before
+
+
 def test_a_filter_that_one_passage_matches_removes_the_whole_document(store: MemoryStore) -> None:
-    assert delete(store, "docs", where=Compare("ordinal", "==", 2)).deleted == 3
+    assert delete(store, "docs", DeleteOptions(where=Compare("ordinal", "==", 2))).deleted == 3
     assert stored(store) == {"b", "a"}
     check_invariant(rows(store))
 
@@ -66,18 +100,18 @@ def test_a_filter_that_one_passage_matches_removes_the_whole_document(store: Mem
 def test_a_dry_run_writes_nothing(store: MemoryStore) -> None:
     before, made = rows(store), []
     store.fail = made.append
-    assert delete(store, "docs", ids=["a", "b", "?"], dry_run=True).deleted == 2
+    assert delete(store, "docs", DeleteOptions(ids=["a", "b", "?"], dry_run=True)).deleted == 2
     assert rows(store) == before
     assert not made
 
 
 def test_an_unknown_collection() -> None:
     with pytest.raises(CollectionNotFoundError):
-        delete(MemoryStore(), "docs", ids=["a"])
+        delete(MemoryStore(), "docs", DeleteOptions(ids=["a"]))
 
 
 @given(st.integers(0, 12))
-def test_a_crash_in_between_is_harmless(fault: int) -> None:
+def test_a_crash_during_deletion_is_harmless(fault: int) -> None:
     store, calls = MemoryStore(batch=1), []
     run(store, [doc("a", 30), doc("b", 9), doc("c", 30)])
 
@@ -88,11 +122,11 @@ def test_a_crash_in_between_is_harmless(fault: int) -> None:
 
     store.fail = fail
     try:
-        delete(store, "docs", ids=["a", "b"])
+        delete(store, "docs", DeleteOptions(ids=["a", "b"]))
     except InterruptedError:
         check_invariant(rows(store))
     store.fail = None
-    delete(store, "docs", ids=["a", "b"])
+    delete(store, "docs", DeleteOptions(ids=["a", "b"]))
     assert stored(store) == {"c"}
     rebuilt = MemoryStore()
     for each in (store, rebuilt):
@@ -127,11 +161,11 @@ def test_reads_a_feed(tmp_path: Path) -> None:
     zipped = tmp_path / "feed.jsonl.gz"
     zipped.write_bytes(gzip.compress(path.read_bytes()))
     assert [type(item) for item in read_changes(zipped)] == [type(item) for item in items]
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match="Cannot read"):
         list(read_changes(tmp_path / "nowhere.jsonl"))
 
 
-def test_applies_a_feed_in_its_order() -> None:
+def test_applies_a_feed_in_order() -> None:
     store, encoder, place = MemoryStore(), FakeEncoder(), Place("feed", 1)
     run(store, [doc("a", 30), doc("b"), doc("c")])
     feed: list[ChangeItem] = [
@@ -164,7 +198,7 @@ def test_applies_a_feed_in_its_order() -> None:
     st.integers(1, 9),
 )
 def test_a_feed_equals_its_outcome(operations: list[tuple[str, int]], window: int) -> None:
-    """Whatever the feed, the index is the last state of each document; 0 words: deleted."""
+    """After any feed, the index holds the last state of each document (0 words: deleted)."""
     import m3index.index.plan as plan
 
     store, rebuilt = MemoryStore(), MemoryStore()

@@ -1,4 +1,4 @@
-"""Real corpora that change: every step's counts are those of the history."""
+"""Real corpora that change: the counts of each step match the history."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pytest
 from index.support import FastEncoder, rows
 
 from m3index.corpus.readers import read
-from m3index.index.prune import MaxDelete
-from m3index.index.settings import SyncSettings
+from m3index.index.options import SyncOptions
 from m3index.index.summary import Summary
 from m3index.index.sync import sync
 from m3index.store.base import Store
 from m3index.store.memory import MemoryStore
 from m3index.store.open import open_store
+from m3index.store.options import Connection
 
 DATA = Path(os.environ.get("M3INDEX_DATA", Path(__file__).parents[2] / "../shared/data"))
 
@@ -30,8 +30,7 @@ def steps(corpus: str) -> tuple[Path, list[dict[str, Any]]]:
 
 
 def one_run(store: Store, encoder: FastEncoder, path: Path, max_delete: str | None = None) -> Summary:
-    settings = SyncSettings(max_delete=MaxDelete.parse(max_delete) if max_delete else None)
-    return sync(store, encoder, "docs", read([path]), settings)
+    return sync(store, encoder, "docs", read([path]), SyncOptions(max_delete=max_delete))
 
 
 SLOW = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -41,7 +40,7 @@ SLOW = [pytest.mark.slow, pytest.mark.timeout(900)]
 @pytest.mark.parametrize("corpus", ["rustbook", pytest.param("tldr", marks=SLOW)])
 def test_every_step_of_a_real_history(corpus: str, kind: str, tmp_path: Path) -> None:
     folder, history = steps(corpus)
-    store = open_store("memory:" if kind == "memory" else str(tmp_path / "history.db"))
+    store = open_store(Connection(uri="memory:" if kind == "memory" else str(tmp_path / "history.db")))
     encoder = FastEncoder()
     first = one_run(store, encoder, folder / "v1.jsonl.gz")
     assert (first.exit, first.added, first.scanned) == (0, first.scanned, first.scanned)

@@ -1,4 +1,4 @@
-"""kill -9 at random moments of a real process on a real store; then one clean run."""
+"""Kills a real process on a real store at random moments, then does one clean run."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ from m3index.index.lock import SETTLE_SECONDS
 from m3index.index.sync import sync
 from m3index.store.memory import MemoryStore
 from m3index.store.open import open_store
+from m3index.store.options import Connection
 
 CORPUS = Path(os.environ.get("M3INDEX_DATA", Path(__file__).parents[2] / "../shared/data")) / "history_tldr"
 CHILD = Path(__file__).with_name("ingest_child.py")
 IN_FLIGHT = 3
-"""Batches that may be encoded and not yet written: being encoded, waiting, being written."""
+"""The number of batches that can be encoded but not written: one in the encoder, one queued, one in the
+writer."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -78,8 +80,8 @@ def test_fifty_kills_and_one_clean_run_equal_a_rebuild(uri: str, tmp_path: Path)
     assert process.returncode == 0, errors.decode()
     total += sum(encoded(log))
     print(f"{killed_at_work} kills at work; {total} passages encoded for {whole.passages} rows")
-    assert total <= whole.passages + again, "nothing is encoded twice beyond the documents in flight"
-    store = open_store(uri)
+    assert total <= whole.passages + again, "only documents in flight are encoded twice"
+    store = open_store(Connection(uri=uri))
     try:
         now = rows(store)
     finally:

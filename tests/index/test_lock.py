@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 from fakes import FakeEncoder
-from index.support import SETTINGS, ListCorpus, doc, rows, run
+from index.support import INGEST, PRUNE, SETTINGS, ListCorpus, doc, rows, run
 
 from m3index.errors import LockedError, UsageError
 from m3index.index import lock as module
-from m3index.index.collection import Target, find
+from m3index.index.collection import Collection, find
 from m3index.index.lock import Holder, current_lease, hold, is_local, lock_path, plan_unlock, unlock
+from m3index.index.options import IngestOptions
 from m3index.index.sync import sync
 from m3index.store.memory import MemoryStore
 
@@ -25,7 +26,7 @@ FORK = multiprocessing.get_context("fork")
 
 
 class Server(MemoryStore):
-    """A store that other hosts can reach."""
+    """A store that other hosts can access."""
 
     @property
     def uri(self) -> str:
@@ -65,7 +66,7 @@ def _hold_until(uri_holder: Server, ready: Event, done: Event) -> None:
         done.wait(30)
 
 
-def test_a_second_process_is_told_who_works_and_the_first_is_unharmed() -> None:
+def test_a_second_process_gets_an_error_that_names_the_first() -> None:
     store, ready, done = Server(), FORK.Event(), FORK.Event()
     process = FORK.Process(target=_hold_until, args=(store, ready, done))
     process.start()
@@ -105,7 +106,7 @@ def test_retry_lock_waits() -> None:
     process.join(10)
 
 
-def test_the_same_process_is_locked_out_too() -> None:
+def test_a_second_run_in_the_same_process_is_locked_out() -> None:
     store = MemoryStore()
     with hold(store, "docs", 0.0, "m3index sync"), pytest.raises(LockedError), hold(store, "docs", 0.0, "x"):
         pass
@@ -126,13 +127,29 @@ def test_a_lease_of_another_host_locks_and_an_expired_one_does_not(server: Serve
 
 
 @pytest.mark.parametrize("lease", ["", "free", "{", "[]", '{"owner": 1}'])
-def test_a_lease_that_is_none_is_free(server: Server, lease: str) -> None:
+def test_an_invalid_lease_is_free(server: Server, lease: str) -> None:
     server.set_properties("docs__g1", {"lease": lease})
     assert run(server, [doc("b")]).added == 1
 
 
-def test_a_lost_race_is_noticed(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another host writes its lease after ours, before we read back."""
+@pytest.mark.parametrize("settings", [INGEST, SETTINGS, PRUNE], ids=lambda settings: settings.mode)
+def test_a_holder_names_its_command(server: Server, settings: IngestOptions) -> None:
+    commands_seen: list[str] = []
+    write = server.set_properties
+
+    def noted(name: str, properties: Mapping[str, str]) -> None:
+        if properties.get("lease", "free") != "free":
+            commands_seen.append(json.loads(properties["lease"])["command"])
+        write(name, properties)
+
+    server.set_properties = noted  # type: ignore[method-assign]
+    run(server, [doc("a")], settings=settings)
+    commands = {"ingest": "m3index ingest", "sync": "m3index sync", "prune": "m3index sync --removals-only"}
+    assert set(commands_seen) == {commands[settings.mode]}
+
+
+def test_a_lost_race_is_detected(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another host overwrites the lease before it is read back."""
     write = server.set_properties
 
     def overwritten(name: str, properties: Mapping[str, str]) -> None:
@@ -185,7 +202,7 @@ def test_an_alias_that_moved_while_waiting_is_followed(server: Server) -> None:
     server.create("docs__g2", spec, properties)
     opened: list[str] = []
 
-    def open_target() -> Target:
+    def open_target() -> Collection:
         target = find(server, "docs")
         opened.append(target.name)
         server.point("docs", "docs__g2")
@@ -198,7 +215,7 @@ def test_an_alias_that_moved_while_waiting_is_followed(server: Server) -> None:
     assert opened == ["docs__g1", "docs__g2", "docs__g2"]
 
 
-def test_unlock_frees_a_dead_lease_but_not_a_living_lock(server: Server) -> None:
+def test_unlock_frees_a_dead_lease_but_not_a_held_lock(server: Server) -> None:
     server.set_properties("docs__g1", {"lease": another_host()})
     planned = plan_unlock(server, "docs")
     freed = unlock(server, "docs")
@@ -222,9 +239,9 @@ def test_lock_paths(own_locks: Path, tmp_path: Path) -> None:
     assert not is_local("https://in.zilliz.com")
 
 
-def test_a_lock_directory_of_somebody_else_is_not_used(own_locks: Path, tmp_path: Path) -> None:
+def test_a_lock_directory_of_another_user_is_refused(own_locks: Path, tmp_path: Path) -> None:
     (own_locks / f"m3index-{os.getuid()}").symlink_to(tmp_path, target_is_directory=True)
-    with pytest.raises(UsageError, match="is not yours"):
+    with pytest.raises(UsageError, match="belongs to another user"):
         lock_path("http://h:19530", "docs")
     assert not list(tmp_path.iterdir())
 

@@ -47,7 +47,7 @@ def test_runs_at_most_depth_ahead() -> None:
     ahead = prefetch(items(), 2)
     next(ahead)
     time.sleep(0.2)
-    assert len(made) == 4  # one taken, two ready, one waiting to be handed over
+    assert len(made) == 4  # one consumed, two queued, one waiting for the queue
     ahead.close()
 
 

@@ -11,12 +11,12 @@ keys = st.integers(0, 40).map(lambda i: hashlib.blake2b(bytes([i]), digest_size=
 
 
 @given(st.lists(keys), st.lists(keys))
-def test_is_a_set(added: list[bytes], asked: list[bytes]) -> None:
+def test_is_a_set(added: list[bytes], queried: list[bytes]) -> None:
     seen, model = SeenKeys(), set()
     for key in added:
         assert seen.add(key) == (key not in model)
         model.add(key)
-    assert [key in seen for key in asked] == [key in model for key in asked]
+    assert [key in seen for key in queried] == [key in model for key in queried]
     assert len(seen) == len(model)
     assert sorted(seen) == sorted(model)
 

@@ -6,21 +6,32 @@ from typing import Any
 
 import pytest
 from fakes import FakeEncoder
-from index.support import ALL, PASSAGES, SETTINGS, BrokenEncoder, ListCorpus, bad, by_document, doc, rows, run
+from index.support import (
+    ALL,
+    INGEST,
+    PRUNE,
+    SETTINGS,
+    BrokenEncoder,
+    ListCorpus,
+    bad,
+    by_document,
+    doc,
+    rows,
+    run,
+)
 
 from m3index.errors import Exit, UnreachableError
-from m3index.index.prune import MaxDelete
-from m3index.index.settings import SyncSettings
+from m3index.index.options import SyncOptions
 from m3index.index.status import status
 from m3index.index.sync import sync
 from m3index.progress import Silent
 from m3index.store.memory import MemoryStore
 from m3index.types import Document, Place, Rejected, document_key
 
-GUARDED = SyncSettings(passages=PASSAGES)
+GUARDED = SyncOptions(passage_tokens=10, overlap=2)
 
 
-class Told(Silent):
+class Recorder(Silent):
     def __init__(self) -> None:
         self.rejections: list[Rejected] = []
         self.warnings: list[str] = []
@@ -43,7 +54,7 @@ def writes(store: MemoryStore) -> list[str]:
     return made
 
 
-def test_first_ingest_then_nothing_to_do() -> None:
+def test_a_second_ingest_does_nothing() -> None:
     store, encoder = MemoryStore(), FakeEncoder()
     corpus = [doc("a", 30), doc("b", 3, "Title", tag="x"), doc("c", 1)]
     first = run(store, corpus, encoder)
@@ -93,10 +104,23 @@ def test_metadata_change_of_a_document_with_a_lost_passage_is_encoded() -> None:
 def test_other_passage_settings_encode_again_and_are_kept() -> None:
     store, encoder = MemoryStore(), FakeEncoder()
     run(store, [doc("a", 40)])
-    assert run(store, [doc("a", 40)], settings=SyncSettings()).unchanged == 1, "those of the collection"
-    larger = SyncSettings(passages=replace(PASSAGES, tokens=20))
+    assert run(store, [doc("a", 40)], settings=SyncOptions()).unchanged == 1, "those of the collection"
+    larger = SyncOptions(passage_tokens=20, overlap=2)
     assert run(store, [doc("a", 40)], encoder, settings=larger).updated == 1
-    assert run(store, [doc("a", 40)], settings=SyncSettings()).unchanged == 1
+    assert run(store, [doc("a", 40)], settings=SyncOptions()).unchanged == 1
+
+
+def test_an_omitted_size_is_that_of_the_collection() -> None:
+    store = MemoryStore()
+    run(store, [doc("a", 40)])
+    before = rows(store)
+    for sizes in ({"passage_tokens": 10}, {"overlap": 2}):
+        assert run(store, [doc("a", 40)], settings=SyncOptions(**sizes)).unchanged == 1, sizes
+    assert rows(store) == before
+    assert run(store, [doc("a", 40)], settings=SyncOptions(overlap=0)).updated == 1
+    assert status(store, "docs").passages == {"tokens": 10, "overlap": 0}
+    assert run(store, [doc("a", 40)], settings=SyncOptions(passage_tokens=4)).updated == 1
+    assert status(store, "docs").passages == {"tokens": 4, "overlap": 0}
 
 
 def test_force_encodes_everything() -> None:
@@ -112,20 +136,20 @@ def test_force_encodes_everything() -> None:
 def test_ingest_never_deletes_and_prune_only_deletes() -> None:
     store, encoder = MemoryStore(), FakeEncoder()
     run(store, [doc("a"), doc("b")])
-    assert counts(run(store, [doc("c")], mode="ingest")) == {"added": 1}
-    assert counts(run(store, [doc("a", "other"), doc("new")], encoder, mode="prune")) == {"deleted": 2}
+    assert counts(run(store, [doc("c")], settings=INGEST)) == {"added": 1}
+    assert counts(run(store, [doc("a", "other"), doc("new")], encoder, settings=PRUNE)) == {"deleted": 2}
     assert encoder.encoded == 0
     assert {row["doc_id"] for row in rows(store).values()} == {"a"}
 
 
 def test_repeated_id_first_wins() -> None:
-    store, told = MemoryStore(), Told()
-    summary = run(store, [doc("a", "first"), doc("a", "second")], reporter=told)
+    store, recorder = MemoryStore(), Recorder()
+    summary = run(store, [doc("a", "first"), doc("a", "second")], reporter=recorder)
     assert counts(summary) == {"added": 1, "quarantined": 1}
     assert summary.exit == Exit.QUARANTINED
     assert [row["text"] for row in rows(store).values()] == ["first"]
-    assert told.rejections[0].document is not None
-    assert told.rejections[0].document.text == "second"
+    assert recorder.rejections[0].document is not None
+    assert recorder.rejections[0].document.text == "second"
 
 
 def test_a_bad_row_with_an_id_keeps_its_document() -> None:
@@ -147,15 +171,15 @@ def test_a_good_and_a_bad_row_of_one_id(items: list[Document | Rejected]) -> Non
 
 
 def test_one_refused_row_does_not_lose_its_neighbours() -> None:
-    store, told = MemoryStore(), Told()
+    store, recorder = MemoryStore(), Recorder()
     corpus = [doc(f"d{i}", 12) for i in range(50)]
     corpus[20] = doc("huge", 12, blob="x" * 70_000)
     corpus[30] = doc("half", " ".join(["w"] * 30 + ["nan"]))
-    summary = run(store, corpus, BrokenEncoder(), reporter=told)
+    summary = run(store, corpus, BrokenEncoder(), reporter=recorder)
     assert counts(summary) == {"added": 48, "quarantined": 2}
     assert summary.count_ok
-    assert {r.doc_id for r in told.rejections} == {"huge", "half"}
-    assert all(r.reason for r in told.rejections)
+    assert {r.doc_id for r in recorder.rejections} == {"huge", "half"}
+    assert all(r.reason for r in recorder.rejections)
     assert not {"huge", "half"} & {row["doc_id"] for row in rows(store).values()}, "no half documents"
 
 
@@ -185,25 +209,25 @@ def many(n: int, start: int = 0) -> list[Document]:
     return [doc(f"d{i}") for i in range(start, start + n)]
 
 
-def test_at_most_a_tenth_is_deleted_unasked() -> None:
-    store, told = MemoryStore(), Told()
+def test_at_most_a_tenth_is_deleted_by_default() -> None:
+    store, recorder = MemoryStore(), Recorder()
     run(store, many(200))
-    summary = run(store, many(179), settings=GUARDED, reporter=told)
+    summary = run(store, many(179), settings=GUARDED, reporter=recorder)
     assert counts(summary) == {"unchanged": 179, "deletes_withheld": 21}
     assert summary.exit == Exit.DELETES_WITHHELD
     assert summary.count_ok
-    assert "--max-delete 21" in told.warnings[0]
+    assert "--max-delete 21" in recorder.warnings[0]
     assert "last_success" in store.properties("docs__g1"), "of the first run"
     assert run(store, many(180), settings=GUARDED).deleted == 20
 
 
-def test_ten_documents_may_always_go() -> None:
+def test_ten_documents_can_always_be_deleted() -> None:
     store = MemoryStore()
     run(store, many(12))
     assert run(store, many(2), settings=GUARDED).deleted == 10
 
 
-def test_new_documents_do_not_widen_the_guard() -> None:
+def test_new_documents_do_not_raise_the_limit() -> None:
     store = MemoryStore()
     run(store, many(100))
     summary = run(store, [*many(80), *many(1000, start=5000)], settings=GUARDED)
@@ -214,12 +238,12 @@ def test_new_documents_do_not_widen_the_guard() -> None:
 def test_max_delete(limit: str, deleted: int) -> None:
     store = MemoryStore()
     run(store, many(20))
-    summary = run(store, many(15), settings=replace(GUARDED, max_delete=MaxDelete.parse(limit)))
+    summary = run(store, many(15), settings=replace(GUARDED, max_delete=limit))
     assert summary.deleted == deleted
     assert summary.exit == (0 if deleted else 14)
 
 
-def test_an_empty_corpus_deletes_nothing_unasked() -> None:
+def test_an_empty_corpus_deletes_nothing_by_default() -> None:
     store = MemoryStore()
     run(store, many(5))
     summary = run(store, [], settings=GUARDED)
@@ -255,28 +279,28 @@ def test_sources_share_a_collection_and_prune_their_own() -> None:
 
 def test_first_sync_of_another_corpus_without_a_source_is_withheld() -> None:
     store = MemoryStore()
-    run(store, many(100), mode="ingest")
+    run(store, many(100), settings=INGEST)
     summary = run(store, many(50, start=1000), settings=GUARDED)
     assert (summary.exit, summary.added, summary.deletes_withheld) == (14, 50, 100)
 
 
 def test_lost_rows_are_drift() -> None:
-    store, told = MemoryStore(), Told()
+    store, recorder = MemoryStore(), Recorder()
     corpus = [doc("a", 30), doc("b", 30)]
     run(store, corpus)
     store.delete("docs__g1", [f"{document_key('default', 'a')}-1"])
-    summary = run(store, corpus, reporter=told)
+    summary = run(store, corpus, reporter=recorder)
     assert (summary.exit, summary.count_ok) == (Exit.DRIFT, False)
-    assert "verify --repair" in told.warnings[0]
+    assert "verify --repair" in recorder.warnings[0]
 
 
-def test_what_the_database_complains_of_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    store, told = MemoryStore(), Told()
+def test_warnings_of_the_database_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, recorder = MemoryStore(), Recorder()
     described = {**store.describe(), "warnings": ["a segment was lost."]}
     monkeypatch.setattr(store, "describe", lambda: described)
-    run(store, [doc("a")], reporter=told)
-    assert "a segment was lost." in told.warnings[0]
-    assert "verify --repair" in told.warnings[0]
+    run(store, [doc("a")], reporter=recorder)
+    assert "a segment was lost." in recorder.warnings[0]
+    assert "verify --repair" in recorder.warnings[0]
 
 
 # ------------------------------------------------------------------- stopping
@@ -303,7 +327,7 @@ class StopAfter:
         return self.left <= 0 and not moment
 
 
-def test_a_stopped_run_commits_its_batch_and_the_next_goes_on() -> None:
+def test_a_stopped_run_commits_its_batch_and_the_next_continues() -> None:
     store, encoder = MemoryStore(), FakeEncoder()
     corpus = [doc(f"d{i}", 300) for i in range(60)]
     run(store, [doc("old")])
@@ -319,7 +343,7 @@ def test_a_stopped_run_commits_its_batch_and_the_next_goes_on() -> None:
     assert first - summary.passages <= 6 * 16 * per_document, "only batches in flight are encoded twice"
 
 
-def test_a_failed_run_says_what_it_did() -> None:
+def test_a_failed_run_reports_what_it_did() -> None:
     store, calls = MemoryStore(), []
 
     def fail(moment: str) -> None:
@@ -349,13 +373,13 @@ def test_an_error_of_the_encoder_ends_the_run_cleanly() -> None:
 def test_status() -> None:
     store = MemoryStore()
     run(store, [doc("a", 30), doc("b")])
-    told = status(store, "docs")
-    assert (told.documents, told.unfinished, told.rows) == (2, 0, len(rows(store)))
-    assert (told.generation, told.sparse, told.encoder) == (1, "lexical", "fake")
-    assert told.last_success is not None
-    assert told.last_verified is None
-    assert told.locked_by is None
-    assert told.passages == {"tokens": 10, "overlap": 2}
+    state = status(store, "docs")
+    assert (state.documents, state.unfinished, state.rows) == (2, 0, len(rows(store)))
+    assert (state.generation, state.sparse, state.encoder) == (1, "lexical", "fake")
+    assert state.last_success is not None
+    assert state.last_verified is None
+    assert state.locked_by is None
+    assert state.passages == {"tokens": 10, "overlap": 2}
 
 
 def test_documents_larger_than_a_batch_stay_whole() -> None:

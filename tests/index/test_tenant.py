@@ -1,4 +1,4 @@
-"""Collections whose documents are of tenants, and runs for one of them."""
+"""Collections with tenants, and runs limited to one tenant."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ import pytest
 from fakes import FakeEncoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from index.support import SETTINGS, ListCorpus, doc, rows, run
+from index.support import REINDEX, SETTINGS, VERIFY, ListCorpus, doc, rows, run
 
 from m3index.errors import DeletesWithheldError, MismatchError, UsageError
 from m3index.index.changes import Deletion, apply_changes, plan_changes
 from m3index.index.delete import delete
 from m3index.index.forecast import plan
-from m3index.index.prune import MaxDelete
+from m3index.index.options import DeleteOptions
 from m3index.index.reindex import reindex
 from m3index.index.status import status
+from m3index.index.tenant import tenant_of
 from m3index.index.verify import verify
 from m3index.progress import Silent
 from m3index.store.base import Store
 from m3index.store.filter import Compare
 from m3index.store.memory import MemoryStore
 from m3index.store.open import open_store
+from m3index.store.options import Connection
 from m3index.types import Document, Place, Rejected
 
 ORG = replace(SETTINGS, tenant_field="org")
@@ -39,8 +41,8 @@ CORPUS = [
 
 @pytest.fixture(params=["memory", "lite"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    """With the corpus in it."""
-    opened = open_store("memory:" if request.param == "memory" else str(tmp_path / "t.db"))
+    """A store that contains the corpus."""
+    opened = open_store(Connection(uri="memory:" if request.param == "memory" else str(tmp_path / "t.db")))
     assert run(opened, CORPUS, settings=ORG).exit == 0
     yield opened
     opened.close()
@@ -51,18 +53,18 @@ def owners(store: Store) -> dict[str, str]:
 
 
 def reasons(store: Store, items: list[Document], **changes: str | None) -> list[str]:
-    """Why a run rejects which of these documents."""
+    """The reasons for which a run rejects these documents."""
 
-    class Told(Silent):
+    class Recorder(Silent):
         def rejected(self, rejected: Rejected) -> None:
-            said.append(f"{rejected.doc_id}: {rejected.reason}")
+            reasons.append(f"{rejected.doc_id}: {rejected.reason}")
 
-    said: list[str] = []
-    run(store, items, settings=replace(ACME, **changes), reporter=Told())
-    return said
+    reasons: list[str] = []
+    run(store, items, settings=replace(ACME, **changes), reporter=Recorder())
+    return reasons
 
 
-def test_the_field_is_declared_and_shown(store: Store) -> None:
+def test_the_tenant_field_is_declared_and_shown(store: Store) -> None:
     target = store.resolve("docs")
     assert target is not None
     assert store.spec(target).tenant == "org"
@@ -70,10 +72,10 @@ def test_the_field_is_declared_and_shown(store: Store) -> None:
     found = status(store, "docs")
     assert (found.tenant_field, found.fields) == ("org", {"org": "str"})
     assert owners(store) == {"a": "acme", "b": "acme", "c": "globex", "d": "globex"}
-    assert run(store, CORPUS, settings=ORG).unchanged == 4, "the same field may be named again"
+    assert run(store, CORPUS, settings=ORG).unchanged == 4, "the same field can be named again"
 
 
-def test_a_document_of_nobody_is_quarantined(store: Store) -> None:
+def test_a_document_without_a_tenant_is_quarantined(store: Store) -> None:
     for nobody in (doc("e"), doc("e", org=""), doc("e", org=None)):
         assert reasons(store, [nobody], tenant=None) == [
             "e: no 'org' in its metadata, which says whose it is (the tenant field)"
@@ -81,7 +83,7 @@ def test_a_document_of_nobody_is_quarantined(store: Store) -> None:
     assert "e" not in owners(store)
 
 
-def test_a_document_that_changes_hands_is_there_once(store: Store) -> None:
+def test_a_document_that_changes_tenant_is_stored_once(store: Store) -> None:
     moved = [replace(CORPUS[0], metadata={"org": "globex"}), *CORPUS[1:]]
     summary = run(store, moved, settings=SETTINGS)
     assert (summary.metadata_only, summary.unchanged, summary.count_ok) == (1, 3, True)
@@ -89,58 +91,57 @@ def test_a_document_that_changes_hands_is_there_once(store: Store) -> None:
     assert len([row for row in rows(store).values() if row["doc_id"] == "a"]) > 1
 
 
-def test_an_existing_collection_gets_no_tenant_field(store: Store) -> None:
+def test_an_existing_collection_cannot_get_a_tenant_field(store: Store) -> None:
     with pytest.raises(MismatchError, match=r"The tenant field of collection 'docs' is 'org', not 'lang'"):
         run(store, CORPUS, settings=replace(SETTINGS, tenant_field="lang"))
     with pytest.raises(UsageError, match="declared str and int"):
         run(store, CORPUS, settings=replace(SETTINGS, tenant_field="org:int"))
     plain = MemoryStore()
     run(plain, CORPUS)
-    with pytest.raises(MismatchError, match=r"made without a tenant field.*reindex -c docs"):
+    with pytest.raises(MismatchError, match=r"has no tenant field.*reindex -c docs"):
         run(plain, CORPUS, settings=ORG)
     with pytest.raises(UsageError, match="'docs' has no tenant field"):
         run(plain, CORPUS, settings=ACME)
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message"),
     [
-        ({"tenant": "acme"}, "would be made without a tenant field"),
+        ({"tenant": "acme"}, "would have no tenant field"),
         ({"tenant": "acme", "tenant_field": "org:int"}, "'acme' is none"),
-        ({"tenant": "", "tenant_field": "org"}, "The tenant is empty"),
+        ({"tenant": "", "tenant_field": "org"}, "tenant is empty"),
     ],
 )
-def test_no_collection_is_made_for_a_tenant_that_it_cannot_have(changes: dict[str, str], says: str) -> None:
+def test_no_collection_is_created_for_an_impossible_tenant(changes: dict[str, str], message: str) -> None:
     empty = MemoryStore()
-    with pytest.raises(UsageError, match=says):
+    with pytest.raises(UsageError, match=message):
         run(empty, CORPUS, settings=replace(SETTINGS, **changes))
     assert empty.collections() == []
 
 
 @pytest.mark.parametrize("value", ["abc", "1.0", "99999999999999999999", "-99999999999999999999", " "])
-def test_a_number_that_no_tenant_has(value: str) -> None:
+def test_an_invalid_tenant_number(value: str) -> None:
     store = MemoryStore()
     numbered = [doc("a", org=1), doc("b", org=-(2**63))]
     run(store, numbered, settings=replace(SETTINGS, tenant_field="org:int"))
     with pytest.raises(UsageError, match="holds whole numbers of 64 bits"):
-        delete(store, "docs", ids=["a"], tenant=value)
-    assert delete(store, "docs", ids=["a", "b"], tenant=str(-(2**63))).deleted == 1
+        delete(store, "docs", DeleteOptions(ids=["a"], tenant=value))
+    assert delete(store, "docs", DeleteOptions(ids=["a", "b"], tenant=str(-(2**63)))).deleted == 1
 
 
-def test_an_empty_tenant_is_not_all_of_them(store: Store) -> None:
-    before, nobody = rows(store), replace(SETTINGS, tenant="")
-    for act in (
-        lambda: run(store, [CORPUS[0]], settings=nobody),
-        lambda: plan(store, FakeEncoder(), "docs", ListCorpus(CORPUS), nobody),
-        lambda: verify(store, FakeEncoder(), "docs", ListCorpus(CORPUS), nobody, repair=True),
-        lambda: delete(store, "docs", ids=["a"], tenant=""),
+def test_an_empty_tenant_does_not_mean_all_tenants(store: Store) -> None:
+    for nobody in (
+        lambda: replace(SETTINGS, tenant=""),
+        lambda: replace(VERIFY, tenant="", repair=True),
+        lambda: DeleteOptions(ids=["a"], tenant=""),
     ):
-        with pytest.raises(UsageError, match="The tenant is empty"):
-            act()
-    assert rows(store) == before
+        with pytest.raises(UsageError, match="tenant is empty"):
+            nobody()
+    with pytest.raises(UsageError, match="tenant is empty"):
+        tenant_of(store.spec("docs__g1"), "docs", "")
 
 
-# ------------------------------------------------------------------------- runs for one of them
+# ------------------------------------------------------------------------- runs for one tenant
 
 
 def test_a_sync_of_one_tenant_leaves_the_others_alone(store: Store) -> None:
@@ -150,39 +151,42 @@ def test_a_sync_of_one_tenant_leaves_the_others_alone(store: Store) -> None:
     assert owners(store) == {"b": "acme", "e": "acme", "c": "globex", "d": "globex"}
 
 
-def test_the_guard_counts_the_tenant_alone(store: Store) -> None:
-    guard = replace(ACME, max_delete=MaxDelete(count=1))
+def test_the_guard_counts_only_the_tenant(store: Store) -> None:
+    guard = replace(ACME, max_delete=1)
     assert run(store, [CORPUS[1]], settings=guard).deleted == 1
-    summary = run(store, [doc("z", org="acme")], settings=replace(guard, max_delete=MaxDelete(count=0)))
+    summary = run(store, [doc("z", org="acme")], settings=replace(guard, max_delete=0))
     assert (summary.deletes_withheld, summary.exit) == (1, 14)
 
 
-def test_documents_of_others_are_rejected(store: Store) -> None:
+def test_documents_of_other_tenants_are_rejected(store: Store) -> None:
     before = rows(store)
     taken = doc("c", "mine now", org="acme")
     assert reasons(store, [*CORPUS[:2], taken, CORPUS[3]]) == [
-        "c: its id is that of a document of another tenant; give each tenant a --source of its own",
-        "d: it is a document of another tenant than the run is for",
+        "c: a document of another tenant has this id; give each tenant a separate --source",
+        "d: the document belongs to another tenant than this run",
     ]
     assert rows(store) == before
     assert reasons(store, [replace(CORPUS[0], metadata={"org": "globex"}), CORPUS[1]]) == [
-        "a: it is a document of another tenant than the run is for"
+        "a: the document belongs to another tenant than this run"
     ]
-    assert rows(store) == before, "what the corpus has is not removed for being another's"
+    assert rows(store) == before, (
+        "a document in the corpus is not removed because it belongs to another tenant"
+    )
 
 
 def test_prune_and_plan_of_one_tenant(store: Store) -> None:
     forecast = plan(store, FakeEncoder(), "docs", ListCorpus([CORPUS[0]]), ACME)
     assert (forecast.unchanged, forecast.deleted) == (1, 1)
-    assert run(store, [CORPUS[0]], settings=ACME, mode="prune").deleted == 1
+    assert run(store, [CORPUS[0]], settings=replace(ACME, removals_only=True)).deleted == 1
     assert set(owners(store)) == {"a", "c", "d"}
 
 
 def test_delete_of_one_tenant(store: Store) -> None:
-    assert delete(store, "docs", ids=["a", "c"], tenant="acme", dry_run=True).deleted == 1
-    assert delete(store, "docs", ids=["a", "c"], tenant="acme").deleted == 1
+    assert delete(store, "docs", DeleteOptions(ids=["a", "c"], tenant="acme", dry_run=True)).deleted == 1
+    assert delete(store, "docs", DeleteOptions(ids=["a", "c"], tenant="acme")).deleted == 1
     assert set(owners(store)) == {"b", "c", "d"}
-    assert delete(store, "docs", where=Compare("ordinal", ">=", 0), tenant="globex").deleted == 2
+    everything = DeleteOptions(where=Compare("ordinal", ">=", 0), tenant="globex")
+    assert delete(store, "docs", everything).deleted == 2
     assert set(owners(store)) == {"b"}
 
 
@@ -196,27 +200,28 @@ def test_a_feed_of_one_tenant(store: Store) -> None:
 
 
 def test_verify_of_one_tenant(store: Store) -> None:
-    proof = verify(store, FakeEncoder(), "docs", ListCorpus(CORPUS[:2]), ACME)
+    proof = verify(store, FakeEncoder(), "docs", ListCorpus(CORPUS[:2]), replace(VERIFY, tenant="acme"))
     assert (proof.checked, proof.exit) == (2, 0)
     assert (proof.tenant_field, proof.tenant) == ("org", "acme")
-    proof = verify(store, FakeEncoder(), "docs", ListCorpus(CORPUS[:1]), ACME, repair=True)
+    mending = replace(VERIFY, tenant="acme", repair=True)
+    proof = verify(store, FakeEncoder(), "docs", ListCorpus(CORPUS[:1]), mending)
     assert (proof.by_kind, proof.repaired, proof.exit) == ({"ghost": 1}, 1, 0)
     assert set(owners(store)) == {"a", "c", "d"}
 
 
 def test_a_reindex_gives_changes_and_keeps_the_tenant_field(store: Store) -> None:
     encoder = FakeEncoder()
-    reindex(store, encoder, "docs", replace(SETTINGS, fields={"lang": "str"}))
-    assert status(store, "docs").tenant_field == "org", "it is kept, though it was not named"
+    reindex(store, encoder, "docs", replace(REINDEX, fields={"lang": "str"}))
+    assert status(store, "docs").tenant_field == "org", "it is kept although it was not given"
     assert status(store, "docs").fields == {"lang": "str", "org": "str"}
     with pytest.raises(DeletesWithheldError, match="alias 'docs' was not moved"):
-        reindex(store, encoder, "docs", replace(SETTINGS, tenant_field="lang", max_delete=None))
+        reindex(store, encoder, "docs", replace(REINDEX, tenant_field="lang", max_delete=None))
     assert status(store, "docs").tenant_field == "org"
-    assert set(owners(store)) == {"a", "b", "c", "d"}, "no document says a lang, and none is lost"
+    assert set(owners(store)) == {"a", "b", "c", "d"}, "no document has a lang, and none is lost"
     plain = MemoryStore()
     run(plain, CORPUS)
     encoder = FakeEncoder()
-    summary = reindex(plain, encoder, "docs", ORG)
+    summary = reindex(plain, encoder, "docs", replace(REINDEX, tenant_field="org"))
     assert (summary.tokens, summary.store_count) == (0, len(rows(plain)))
     assert owners(plain) == {"a": "acme", "b": "acme", "c": "globex", "d": "globex"}
 

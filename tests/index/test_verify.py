@@ -1,19 +1,20 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from fakes import FakeEncoder
-from index.support import SETTINGS, ListCorpus, bad, doc, rows, run
+from index.support import INGEST, SETTINGS, VERIFY, ListCorpus, bad, doc, rows, run
 
-from m3index.errors import Exit, MismatchError, UsageError
-from m3index.index.verify import Difference, Verification, parse_subset, verify
+from m3index.errors import DriftError, Exit, MismatchError, UsageError
+from m3index.index.options import VerifyOptions, subset
+from m3index.index.verify import Difference, Verification, verify
 from m3index.index.write import row_fields, row_of
 from m3index.store.memory import MemoryStore
-from m3index.types import Row, SparseVector, Storage, document_key, passage_key
+from m3index.types import Document, Rejected, Row, SparseVector, Storage, document_key, passage_key
 
 NAME = "docs__g1"
 CORPUS = [doc(f"d{i}", n, tag=i) for i, n in enumerate([30, 3, 40, 12, 1, 25])]
@@ -44,7 +45,7 @@ def ghost_passage(store: MemoryStore) -> None:
 
 
 def ghost_document(store: MemoryStore) -> None:
-    run(store, [doc("ghost", 25)], mode="ingest")
+    run(store, [doc("ghost", 25)], settings=INGEST)
 
 
 def orphan(store: MemoryStore) -> None:
@@ -79,11 +80,16 @@ FAULTS: list[tuple[str, Callable[[MemoryStore], None], set[tuple[str, str, int |
 ]
 
 
-def proof(store: MemoryStore, **options: Any) -> Verification:
-    settings = options.pop("settings", SETTINGS)
-    return verify(
-        store, FakeEncoder(), "docs", ListCorpus(options.pop("corpus", CORPUS)), settings, **options
-    )
+def proof(
+    store: MemoryStore,
+    corpus: Sequence[Document | Rejected] = CORPUS,
+    *,
+    on_difference: Callable[[Difference], None] | None = None,
+    **options: Any,
+) -> Verification:
+    """Verifies with VERIFY and these changes."""
+    settings = replace(VERIFY, **options)
+    return verify(store, FakeEncoder(), "docs", ListCorpus(corpus), settings, on_difference=on_difference)
 
 
 @pytest.fixture
@@ -93,7 +99,7 @@ def store() -> MemoryStore:
     return store
 
 
-def test_a_sound_index(store: MemoryStore) -> None:
+def test_an_intact_index(store: MemoryStore) -> None:
     made: list[str] = []
     store.fail = made.append
     result = proof(store)
@@ -104,17 +110,17 @@ def test_a_sound_index(store: MemoryStore) -> None:
 
 
 @pytest.mark.parametrize(("fault", "expected"), [f[1:] for f in FAULTS], ids=[f[0] for f in FAULTS])
-def test_finds_each_planted_fault_and_mends_exactly_that(
+def test_each_planted_fault_is_found_and_repaired(
     store: MemoryStore,
     fault: Callable[[MemoryStore], None],
     expected: set[tuple[str, str, int | None]],
 ) -> None:
     sound = rows(store)
     fault(store)
-    found: list[Difference] = []
-    result = proof(store, found=found.append)
-    assert {(d.kind, d.doc_id, d.ordinal) for d in found} == expected
-    assert all(d.detail for d in found)
+    differences: list[Difference] = []
+    result = proof(store, on_difference=differences.append)
+    assert {(d.kind, d.doc_id, d.ordinal) for d in differences} == expected
+    assert all(d.detail for d in differences)
     assert (result.exit, result.differing, result.repaired) == (Exit.DRIFT, 1, 0)
     assert "last_verified" not in store.properties(NAME)
 
@@ -132,7 +138,7 @@ def test_finds_each_planted_fault_and_mends_exactly_that(
 
 
 @pytest.mark.parametrize("storage", ["fp16", "bf16"])
-def test_rounded_vectors_are_sound_and_others_are_found(storage: Storage) -> None:
+def test_rounded_vectors_match_and_others_are_found(storage: Storage) -> None:
     store = MemoryStore()
     run(store, CORPUS, settings=replace(SETTINGS, storage=storage))
     assert proof(store).exit == 0
@@ -148,47 +154,57 @@ def test_slices_cover_everything_once(store: MemoryStore) -> None:
     turned(store)
     missing("d0", 1)(store)
     ghost_document(store)
-    parts = [proof(store, subset=(i, 4)) for i in range(1, 5)]
+    parts = [proof(store, subset=f"{i}/4") for i in range(1, 5)]
     assert sum(p.checked for p in parts) == len(CORPUS)
     assert sum(p.differing for p in parts) == 3
     for i in range(1, 5):
-        assert proof(store, subset=(i, 4), repair=True).exit == 0
+        assert proof(store, subset=f"{i}/4", repair=True).exit == 0
     assert proof(store).exit == 0
-    assert proof(store, subset=(2, 4)).subset == "2/4"
+    assert proof(store, subset="2/4").subset == "2/4"
 
 
-def test_a_document_that_changed_since_is_a_difference(store: MemoryStore) -> None:
+def test_a_document_that_changed_later_is_a_difference(store: MemoryStore) -> None:
     corpus = [doc("d0", 31, tag=0), *CORPUS[1:]]
     result = proof(store, corpus=corpus)
     assert result.differing == 1
     assert {"hash", "text"} <= set(result.by_kind)
 
 
-def test_ghosts_are_only_sought_when_the_corpus_is_whole(store: MemoryStore) -> None:
+def test_ghosts_are_sought_only_in_a_complete_corpus(store: MemoryStore) -> None:
     result = proof(store, corpus=[*CORPUS[:-1], bad()], repair=True)
     assert (result.ghosts_sought, result.differing, result.exit) == (False, 0, Exit.QUARANTINED)
     assert proof(store).exit == 0
 
 
-def test_a_bad_row_with_an_id_is_no_ghost(store: MemoryStore) -> None:
+def test_a_bad_row_with_an_id_is_not_a_ghost(store: MemoryStore) -> None:
     assert proof(store, corpus=[*CORPUS[:-1], bad("d5")]).differing == 0
 
 
 def test_repair_respects_the_guard(store: MemoryStore) -> None:
-    run(store, [doc(f"x{i}") for i in range(15)], mode="ingest")
-    guarded = replace(SETTINGS, max_delete=None)
-    result = proof(store, repair=True, settings=guarded)
+    run(store, [doc(f"x{i}") for i in range(15)], settings=INGEST)
+    result = proof(store, repair=True, max_delete=None)
     assert (result.exit, result.differing, result.repaired) == (Exit.DRIFT, 15, 0)
     assert proof(store, repair=True).repaired == 15
 
 
 def test_another_space_is_refused(store: MemoryStore) -> None:
     with pytest.raises(MismatchError):
-        verify(store, FakeEncoder(space="other"), "docs", ListCorpus(CORPUS), SETTINGS)
+        verify(store, FakeEncoder(space="other"), "docs", ListCorpus(CORPUS), VERIFY)
+
+
+def test_raise_for_differences(store: MemoryStore) -> None:
+    proof(store).raise_for_differences()
+    turned(store)
+    with pytest.raises(DriftError, match="1 documents of 'docs' differ from the corpus"):
+        proof(store).raise_for_differences()
+    assert [difference.doc_id for difference in proof(store)] == ["d2"]
+    proof(store, repair=True).raise_for_differences()
 
 
 @pytest.mark.parametrize("text", ["", "3", "0/4", "5/4", "a/b", "1/0", "-1/4"])
-def test_subsets_that_are_none(text: str) -> None:
-    with pytest.raises(UsageError):
-        parse_subset(text)
-    assert parse_subset("3/64") == (3, 64)
+def test_invalid_subsets(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^$"):
+        subset(text)
+    with pytest.raises(UsageError, match="subset takes a slice such as 3/64, not "):
+        VerifyOptions(subset=text)
+    assert subset("3/64") == VerifyOptions(subset=(3, 64)).slice == (3, 64)

@@ -10,17 +10,18 @@ from typing import Any
 
 import pytest
 from fakes import FakeEncoder
+from integration.corpora import OpenIndex
 from integration.engines import Engine, engine_name
 from servers import lite_server
 
-from m3index.api import Index
 from m3index.errors import M3IndexError
 from m3index.index import lock
 from m3index.index.collection import generation_names
 from m3index.store.base import Store
 from m3index.store.open import open_store
+from m3index.store.options import Connection
 
-NewIndex = Callable[..., Index]
+NewIndex = Callable[..., OpenIndex]
 _numbers = count(1)
 
 
@@ -35,7 +36,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 
 
 def _name(uri: str, token: str | None) -> Any:
-    store = open_store(uri, token)
+    store = open_store(Connection(uri=uri, token=token))
     try:
         return engine_name(store.describe())
     finally:
@@ -44,16 +45,16 @@ def _name(uri: str, token: str | None) -> Any:
 
 @pytest.fixture(autouse=True)
 def _short_lease(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run waits after it has written its lease; nobody else is about here, and there are many runs."""
+    """Shortens the wait after a lease is written, because no other host competes and there are many runs."""
     monkeypatch.setattr(lock, "SETTLE_SECONDS", 0.05)
 
 
 @pytest.fixture(scope="session")
 def janitor(engine: Engine) -> Iterator[list[str]]:
-    """Names whose alias and generations are dropped at the end."""
+    """Gives unique names, and drops their aliases and generations at the end."""
     names: list[str] = []
     yield names
-    store = open_store(engine.uri, engine.token)
+    store = open_store(Connection(uri=engine.uri, token=engine.token))
     for name in names:
         _remove(store, name)
     store.close()
@@ -68,16 +69,16 @@ def _remove(store: Store, name: str) -> None:
 
 @pytest.fixture(scope="session")
 def new_index(engine: Engine, janitor: list[str]) -> Iterator[NewIndex]:
-    """Opens an index on the server; a name of its own unless `collection` is given."""
-    opened: list[Index] = []
+    """Opens an index on the server, with a unique name unless `collection` is given."""
+    opened: list[OpenIndex] = []
 
-    def make(collection: str | None = None, **options: Any) -> Index:
+    def make(collection: str | None = None, **options: Any) -> OpenIndex:
         if collection is None:
             collection = f"it_{os.getpid()}_{next(_numbers)}"
         if collection not in janitor:
             janitor.append(collection)
         options = {"uri": engine.uri, "token": engine.token, "encoder": FakeEncoder(), **options}
-        index = Index.open(collection, **options)
+        index = OpenIndex(collection, **options)
         opened.append(index)
         return index
 

@@ -1,20 +1,20 @@
-"""Corpora for the suite: small, in several scripts, with everything in metadata that can be filtered."""
+"""Small corpora in several scripts, with metadata of every type that can be filtered."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias
 
 from fakes import FakeEncoder
 from index.support import rows
 from integration.engines import Engine
 
 from m3index.api import Index
-from m3index.corpus.windows import PassageSettings
-from m3index.index.prune import MaxDelete
-from m3index.index.settings import SyncSettings
-from m3index.types import Document, FieldType, SparseKind
+from m3index.index.collection import Collection
+from m3index.service import IndexService
+from m3index.store.base import Store
+from m3index.types import Document
 
 LANGUAGES = {
     "en": "the sea rises and falls twice a day because the moon pulls it",
@@ -27,8 +27,34 @@ LANGUAGES = {
 }
 
 
+ALL = "100%"
+"""The `max_delete` of runs in tests of other features."""
+
+Layout: TypeAlias = Mapping[str, Any]
+"""The options that determine the layout of a collection."""
+
+
+class OpenIndex(Index):
+    """An index as users open it, with access to its internals."""
+
+    @property
+    def service(self) -> IndexService:
+        return self._service
+
+    @property
+    def store(self) -> Store:
+        return self._service.store
+
+    @property
+    def collection(self) -> str:
+        return self._service.collection
+
+    def current(self) -> Collection:
+        return self._service.current()
+
+
 def documents(number: int, *, seed: int = 0, edition: int = 0) -> list[Document]:
-    """1 to 4 passages each. Another edition changes a third of the texts and a third of the metadata."""
+    """Documents of 1 to 4 passages. Another edition changes a third of the texts and of the metadata."""
     found = []
     for i in range(number):
         changed = edition if i % 3 == 1 else 0
@@ -45,25 +71,19 @@ def documents(number: int, *, seed: int = 0, edition: int = 0) -> list[Document]
     return found
 
 
-def settings(engine: Engine, **changes: Any) -> SyncSettings:
-    sparse: SparseKind = changes.pop("sparse", engine.sparse)
-    fields: dict[str, FieldType] = changes.pop("fields", dict(engine.fields))
-    return SyncSettings(
-        passages=PassageSettings(tokens=10, overlap=2),
-        max_delete=MaxDelete(percent=100.0),
-        sparse=sparse,
-        fields=fields,
-        **changes,
-    )
+def layout(engine: Engine, **changes: Any) -> Layout:
+    """Options with small passages and all features of the engine, with `changes` applied."""
+    own = {"passage_tokens": 10, "overlap": 2, "sparse": engine.sparse, "fields": dict(engine.fields)}
+    return own | changes
 
 
-def in_memory(items: Iterable[Document], how: SyncSettings, encoder: FakeEncoder | None = None) -> Index:
-    """A rebuild: the same documents in the exact store."""
-    index = Index.open("docs", uri="memory:", encoder=encoder or FakeEncoder())
-    index.sync(list(items), how)
+def in_memory(items: Iterable[Document], how: Layout, encoder: FakeEncoder | None = None) -> OpenIndex:
+    """Rebuilds the index from the same documents in the exact store."""
+    index = OpenIndex("docs", uri="memory:", encoder=encoder or FakeEncoder())
+    index.sync(list(items), max_delete=ALL, **how)
     return index
 
 
-def held(index: Index) -> dict[str, dict[str, Any]]:
-    """Every row of the collection, in a form that compares."""
+def held(index: OpenIndex) -> dict[str, dict[str, Any]]:
+    """All rows of the collection in a comparable form."""
     return rows(index.store, index.collection)

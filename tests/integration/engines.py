@@ -1,4 +1,4 @@
-"""The server that the suite runs against, and the one table of what engines lack.
+"""The server under test, and the table of features that engines lack.
 
 docs/compatibility.md lists every entry, word for word (test_compatibility.py).
 """
@@ -46,7 +46,7 @@ LACKS: Mapping[str, Mapping[str, str]] = {
 
 @dataclass(frozen=True)
 class Engine:
-    """The server under test. `name` and `given`, `token` choose the rows of LACKS that hold."""
+    """The server under test. name, given, token: select the rows of LACKS that apply."""
 
     uri: str
     token: str | None
@@ -54,7 +54,7 @@ class Engine:
     given: bool
 
     def lacks(self, feature: str) -> str | None:
-        """Why this engine cannot do it; None where it can."""
+        """Why this engine lacks the feature; None if it has it."""
         holding = [self.name]
         if self.given:
             holding.append("a server given by M3INDEX_TEST_URI")
@@ -63,7 +63,7 @@ class Engine:
         return next((f"{row}: {LACKS[row][feature]}" for row in holding if feature in LACKS[row]), None)
 
     def needs(self, *features: str) -> None:
-        """Skips the test where the engine lacks a feature, with the reason of the table."""
+        """Skips the test if the engine lacks a feature, with the reason from the table."""
         for feature in features:
             if reason := self.lacks(feature):
                 pytest.skip(f"{feature}: {reason}")

@@ -1,4 +1,4 @@
-"""A proxy between m3index and a Milvus server that does to calls what networks and servers do.
+"""A proxy between m3index and a Milvus server that injects the faults of networks and servers.
 
 client -> Wire (TCP, can reset every connection) -> Proxy (gRPC, raw bytes) -> server
 """
@@ -27,11 +27,11 @@ SERVICE = milvus_pb2.DESCRIPTOR.services_by_name["MilvusService"]
 MESSAGE_BYTES = 256 * 2**20
 RATE_LIMIT = 8
 NO_DEADLINE = 3_600.0
-"""Seconds; a call without one says that it has centuries left, which gRPC itself cannot hold."""
+"""The maximum deadline in seconds; a call without one reports centuries, which gRPC cannot represent."""
 
 
 class Fault(StrEnum):
-    """What becomes of one call."""
+    """The outcome of one call."""
 
     REFUSED = "UNAVAILABLE, the server never saw it"
     LOST = "the server did it, the answer is UNAVAILABLE"
@@ -45,11 +45,11 @@ class Fault(StrEnum):
 
 
 Plan = Callable[[str, int], "Fault | None"]
-"""Asked with the method's name (`Upsert`) and the number of the call, from 1."""
+"""Called with the name of the method (`Upsert`) and the number of the call, from 1."""
 
 
 def seeded(seed: int, share: float) -> Plan:
-    """A share of all calls meets a fault of any kind but the two that a test must wait for."""
+    """Applies a random fault to a share of all calls, except the two kinds that a test must wait for."""
     chance = random.Random(seed)
     kinds = [fault for fault in Fault if fault is not Fault.SILENT]
 
@@ -60,13 +60,13 @@ def seeded(seed: int, share: float) -> Plan:
 
 
 def first(method: str, fault: Fault, times: int = 1) -> Plan:
-    """The first `times` calls of a method meet a fault."""
+    """Applies a fault to the first `times` calls of a method."""
     left = iter(range(times))
     return lambda name, _: fault if name == method and next(left, None) is not None else None
 
 
 class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """Passes unary calls on as they are. `plan` may be changed at any time; `met` counts the faults."""
+    """Forwards unary calls unchanged. plan: may be changed at any time. met: counts the faults."""
 
     def __init__(self, channel: grpc.Channel, wire: Wire) -> None:
         self.plan: Plan | None = None
@@ -127,16 +127,16 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
 
 
 def _busy(method: str) -> bytes:
-    """The method's own answer, with the status of a rate limit."""
+    """The response type of the method, with the status of a rate limit."""
     answer = GetMessageClass(SERVICE.methods_by_name[method].output_type)()
     status = getattr(answer, "status", answer)
-    status.code, status.reason = RATE_LIMIT, "rate limit exceeded, says the proxy"
+    status.code, status.reason = RATE_LIMIT, "rate limit exceeded (proxy)"
     payload: bytes = answer.SerializeToString()
     return payload
 
 
 class Wire:
-    """A TCP relay on a free port of 127.0.0.1 to another; `reset` cuts every connection with RST."""
+    """A TCP relay from a free port of 127.0.0.1 to another port; `reset` cuts every connection with RST."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -158,7 +158,7 @@ class Wire:
 
     def _relay(self, near: socket.socket, far: socket.socket) -> None:
         other = {near: far, far: near}
-        with suppress(OSError, ValueError):  # either end has gone
+        with suppress(OSError, ValueError):  # one end has closed
             while True:
                 for ready in select.select([near, far], [], [])[0]:
                     data = ready.recv(65_536)
@@ -178,7 +178,7 @@ class Wire:
             for one in self._open:
                 with suppress(OSError):
                     one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                    one.shutdown(socket.SHUT_RD)  # wakes the relay, which closes it
+                    one.shutdown(socket.SHUT_RD)  # wakes the relay, which closes the socket
 
     def close(self) -> None:
         self._listener.close()
@@ -187,7 +187,7 @@ class Wire:
 
 @contextmanager
 def proxied(uri: str, *, max_message: int = MESSAGE_BYTES, kind: type[Proxy] = Proxy) -> Iterator[Proxy]:
-    """A proxy before the server at `uri`. max_message: the most bytes of a request that it takes."""
+    """Starts a proxy for the server at `uri`. max_message: the maximum number of bytes per request."""
     whole = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     wire = Wire()
     channel = grpc.insecure_channel(urlsplit(uri).netloc, options=whole)

@@ -1,4 +1,4 @@
-"""docs/compatibility.md lists each skip with its reason, and CI runs each server of its table."""
+"""docs/compatibility.md lists each skip with its reason, and CI runs each server in the table."""
 
 from __future__ import annotations
 

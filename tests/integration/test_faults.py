@@ -1,4 +1,4 @@
-"""Over a way that loses, repeats, delays and cuts: nothing lost, nothing doubled, no waiting for ever."""
+"""With lost, repeated, delayed and reset calls, nothing is lost or duplicated and no run hangs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from index.support import check_invariant
 from integration.conftest import NewIndex
-from integration.corpora import documents, held, in_memory, settings
+from integration.corpora import ALL, documents, held, in_memory, layout
 from integration.engines import Engine
 from integration.proxy import Fault, Proxy, first, proxied, seeded
 
@@ -40,7 +40,7 @@ def _clear_way(way: Proxy) -> Iterator[None]:
 
 
 def until_done(run: Callable[[], Summary]) -> Summary:
-    """What cron does: the same command again. Each run ends within its bound, well or not."""
+    """Repeats the same run, as cron does. Each run ends within its time limit, successfully or not."""
     failures: list[M3IndexError] = []
     for _ in range(RERUNS):
         began = time.monotonic()
@@ -56,28 +56,28 @@ def until_done(run: Callable[[], Summary]) -> Summary:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_runs_over_a_bad_way_end_equal_to_a_rebuild(
+def test_runs_over_a_faulty_connection_equal_a_rebuild(
     engine: Engine, new_index: NewIndex, way: Proxy, seed: int
 ) -> None:
-    how = settings(engine)
+    how = layout(engine)
     old, new = documents(40, seed=seed), documents(36, seed=seed, edition=1)[4:]
     index = new_index(uri=way.uri, timeout=TIMEOUT)
 
     bad = way.plan = seeded(seed, 0.2)
-    summary = until_done(lambda: index.ingest(old, how))
+    summary = until_done(lambda: index.ingest(old, **how))
     assert summary.count_ok
     way.plan = None
     assert held(index) == held(in_memory(old, how))
 
     way.plan = bad
-    until_done(lambda: index.sync(new, how))
+    until_done(lambda: index.sync(new, max_delete=ALL, **how))
     way.plan = None
     found = held(index)
     check_invariant(found)
     assert found == held(in_memory(new, how))
-    last = index.sync(new, how)
+    last = index.sync(new, max_delete=ALL, **how)
     assert (last.exit, last.unchanged, last.passages) == (0, len(new), 0)
-    assert way.met.total() >= 5, "the way was bad enough to mean something"
+    assert way.met.total() >= 5, "the connection had enough faults"
 
 
 WRITES = ("Upsert", "Delete", "Flush", "AlterCollection")
@@ -85,55 +85,53 @@ CREATION = ("CreateCollection", "CreateIndex", "LoadCollection", "CreateAlias")
 
 
 @pytest.mark.parametrize("fault", [f for f in Fault if f is not Fault.SILENT], ids=lambda f: f.name)
-def test_each_fault_of_each_write_is_got_over(
+def test_each_fault_of_each_write_is_handled(
     engine: Engine, new_index: NewIndex, way: Proxy, fault: Fault
 ) -> None:
-    how = settings(engine)
+    how = layout(engine)
     old, new = documents(12), documents(10, edition=1)
     index = new_index(uri=way.uri, timeout=TIMEOUT)
     for method in CREATION:
         way.plan = first(method, fault)
-        until_done(lambda: index.ingest(old, how))
+        until_done(lambda: index.ingest(old, **how))
     for method in WRITES:
         way.plan = first(method, fault)
-        until_done(lambda: index.sync(new, how))
+        until_done(lambda: index.sync(new, max_delete=ALL, **how))
         way.plan = None
         assert held(index) == held(in_memory(new, how)), method
-        until_done(lambda: index.sync(old, how))
+        until_done(lambda: index.sync(old, max_delete=ALL, **how))
     assert way.met[fault] >= len(WRITES)
 
 
-def test_a_rate_limit_is_waited_for_and_named_when_it_lasts(
+def test_a_rate_limit_is_retried_and_reported_if_it_lasts(
     engine: Engine, new_index: NewIndex, way: Proxy
 ) -> None:
-    how = settings(engine)
+    how = layout(engine)
     made = new_index()
-    made.ingest(documents(3), how)
+    made.ingest(documents(3), **how)
     index = new_index(made.collection, uri=way.uri, timeout=3)
     way.plan = first("Upsert", Fault.BUSY, times=3)
-    assert index.ingest(documents(6), how).exit == 0
+    assert index.ingest(documents(6), **how).exit == 0
     assert way.met[Fault.BUSY] == 3
 
     way.plan = lambda method, _: Fault.BUSY if method == "Upsert" else None
     with pytest.raises(UnreachableError, match="rate limit exceeded") as error:
-        index.ingest(documents(9), how)
+        index.ingest(documents(9), **how)
     assert error.value.summary is not None
     assert error.value.summary["exit"] == 20
     way.plan = None
-    assert index.ingest(documents(9), how).exit == 0
+    assert index.ingest(documents(9), **how).exit == 0
     assert held(index) == held(in_memory(documents(9), how))
 
 
-def test_an_answer_that_never_comes_is_given_up_in_time(
-    engine: Engine, new_index: NewIndex, way: Proxy
-) -> None:
-    how = settings(engine)
+def test_a_missing_response_times_out(engine: Engine, new_index: NewIndex, way: Proxy) -> None:
+    how = layout(engine)
     made = new_index()
-    made.ingest(documents(3), how)
+    made.ingest(documents(3), **how)
     index = new_index(made.collection, uri=way.uri, timeout=2)
     for method, call in {
         "Search": lambda: index.search("sea", mode="dense"),
-        "Upsert": lambda: index.ingest(documents(6), how),
+        "Upsert": lambda: index.ingest(documents(6), **how),
     }.items():
         way.plan = lambda name, _, method=method: Fault.SILENT if name == method else None
         began = time.monotonic()
@@ -141,13 +139,13 @@ def test_an_answer_that_never_comes_is_given_up_in_time(
             call()
         assert time.monotonic() - began < 15
     way.plan = None
-    assert index.ingest(documents(6), how).exit == 0, "what was written unheard is taken for what it is"
+    assert index.ingest(documents(6), **how).exit == 0, "rows written before a lost response are recognised"
     assert held(index) == held(in_memory(documents(6), how))
 
 
-def test_searches_repeat_what_may_be_repeated(engine: Engine, new_index: NewIndex, way: Proxy) -> None:
+def test_searches_are_retried(engine: Engine, new_index: NewIndex, way: Proxy) -> None:
     index = new_index(uri=way.uri, timeout=TIMEOUT)
-    index.ingest(documents(10), settings(engine))
+    index.ingest(documents(10), **layout(engine))
     wanted = [h.doc_id for h in index.search("sea", mode="dense").hits]
     for fault in (Fault.REFUSED, Fault.LOST, Fault.EXPIRED, Fault.TWICE, Fault.SLOW, Fault.BUSY, Fault.RESET):
         way.plan = first("Search", fault)

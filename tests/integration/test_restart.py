@@ -1,4 +1,4 @@
-"""The server dies in the middle of an ingest and comes back: a server of the suite's own."""
+"""The server dies during an ingest and comes back; the tests start a separate server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from index.support import FastEncoder
 from integration.conftest import NewIndex
-from integration.corpora import documents, held, in_memory, settings
+from integration.corpora import documents, held, in_memory, layout
 from integration.engines import Engine
 from servers import free_port, start_lite_server, stop
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.integration
 
 
 class Dying:
-    """A `milvus-lite server` that is killed while it is written to, and started again on its data."""
+    """A `milvus-lite server` that is killed during writes and restarted on its data."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.port = folder, free_port()
@@ -47,7 +47,7 @@ def server(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 class Eager(FastEncoder):
-    """Calls back when it has encoded so many texts."""
+    """An encoder that makes a callback after a number of texts."""
 
     def __init__(self, at: int, then: Any) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ def many() -> list[Document]:
 def test_an_ingest_waits_for_a_server_that_comes_back(
     engine: Engine, server: Dying, new_index: NewIndex
 ) -> None:
-    how = settings(engine)
+    how = layout(engine)
     back = threading.Timer(1.5, server.start)
 
     def die() -> None:
@@ -77,20 +77,20 @@ def test_an_ingest_waits_for_a_server_that_comes_back(
 
     index = new_index("it_waits", uri=f"http://127.0.0.1:{server.port}", token=None, timeout=60,
                       encoder=Eager(1_000, die))  # fmt: skip
-    summary = index.ingest(many(), how)
+    summary = index.ingest(many(), **how)
     back.join()
     assert (summary.exit, summary.count_ok) == (0, True)
     assert held(index) == held(in_memory(many(), how, FastEncoder()))
     index.close()
 
 
-def test_an_ingest_whose_server_stays_away_goes_on_at_the_next_run(
+def test_an_ingest_whose_server_stays_down_continues_in_the_next_run(
     engine: Engine, server: Dying, new_index: NewIndex
 ) -> None:
-    how, uri = settings(engine), f"http://127.0.0.1:{server.port}"
+    how, uri = layout(engine), f"http://127.0.0.1:{server.port}"
     index = new_index("it_goes_on", uri=uri, token=None, timeout=2, encoder=Eager(1_000, server.kill))
     with pytest.raises(UnreachableError) as error:
-        index.ingest(many(), how)
+        index.ingest(many(), **how)
     assert error.value.summary is not None
     written = error.value.summary["passages"]
     index.close()
@@ -98,7 +98,7 @@ def test_an_ingest_whose_server_stays_away_goes_on_at_the_next_run(
     server.start()
     encoder = FastEncoder()
     again = new_index("it_goes_on", uri=uri, token=None, encoder=encoder)
-    summary = again.ingest(many(), how)
+    summary = again.ingest(many(), **how)
     assert (summary.exit, summary.count_ok) == (0, True)
     assert held(again) == held(in_memory(many(), how, FastEncoder()))
     assert encoder.encoded <= summary.store_count - written, "nothing acknowledged is encoded again"

@@ -1,41 +1,43 @@
-"""Every way to search, on a server as in the exact store in memory."""
+"""Every way to search gives the same result on a server as in the exact store in memory."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 from fakes import FakeEncoder
 from integration.conftest import NewIndex
-from integration.corpora import LANGUAGES, documents, in_memory, settings
+from integration.corpora import LANGUAGES, OpenIndex, documents, in_memory, layout
 from integration.engines import Engine
 
-from m3index.api import Index
 from m3index.errors import FilterError
 from m3index.search.searcher import SearchResult
 from m3index.types import Document, Query
 
 pytestmark = pytest.mark.integration
 
+Pair: TypeAlias = tuple[OpenIndex, OpenIndex]
+"""An index on the server, and one in memory with the same documents."""
+
 ITEMS = documents(60)
 TEXTS = ["the moon pulls the sea", "Ebbe und Flut", "притяжением луны", "潮汐 月球", "القمر", "gelgit", "qqq"]
 
 
 @pytest.fixture(scope="module")
-def filled(engine: Engine, new_index: NewIndex) -> tuple[Index, Index]:
-    """The same documents on the server and in memory."""
-    index, how = new_index(), settings(engine)
-    index.ingest(ITEMS, how)
+def filled(engine: Engine, new_index: NewIndex) -> Pair:
+    """Two indexes with the same documents, on the server and in memory."""
+    index, how = new_index(), layout(engine)
+    index.ingest(ITEMS, **how)
     return index, in_memory(ITEMS, how)
 
 
 @pytest.fixture(scope="module")
-def bm25(engine: Engine, new_index: NewIndex) -> tuple[Index, Index]:
+def bm25(engine: Engine, new_index: NewIndex) -> Pair:
     engine.needs("bm25")
-    how = settings(engine, sparse="bm25", analyzer="ngrams")
+    how = layout(engine, sparse="bm25", analyzer="ngrams")
     encoder = FakeEncoder(lexical=False)
     index = new_index(encoder=encoder)
-    index.ingest(ITEMS, how)
+    index.ingest(ITEMS, **how)
     return index, in_memory(ITEMS, how, encoder)
 
 
@@ -71,8 +73,8 @@ def test_hits_are_those_of_the_exact_store(
         assert seen(server.search(text, **options)) == seen(memory.search(text, **options)), text
 
 
-def test_weights_count_in_the_server_or_on_the_client(engine: Engine, filled: tuple[Index, Index]) -> None:
-    """`--fusion server` is taken only where the server honours weights; the answer is the same."""
+def test_weights_count_in_the_server_or_on_the_client(engine: Engine, filled: Pair) -> None:
+    """`--fusion server` applies only if the server supports weights, and the result is the same."""
     engine.needs("lexical")
     server, memory = filled
     for weights in ({"dense": 1.0, "sparse": 0.05}, {"dense": 0.05, "sparse": 1.0}):
@@ -81,7 +83,7 @@ def test_weights_count_in_the_server_or_on_the_client(engine: Engine, filled: tu
         assert [h.doc_id for h in theirs.hits] == [h.doc_id for h in ours.hits]
 
 
-def test_a_server_that_fuses_with_weights_says_so(engine: Engine, filled: tuple[Index, Index]) -> None:
+def test_server_fusion_with_weights_is_reported(engine: Engine, filled: Pair) -> None:
     engine.needs("weights in RRF")
     version = str(filled[0].store.describe()["version"]).lstrip("v").split(".")
     if (int(version[0]), int(version[1])) < (3, 0):
@@ -102,54 +104,49 @@ def test_a_server_that_fuses_with_weights_says_so(engine: Engine, filled: tuple[
     ],
     ids=str,
 )
-def test_filters_are_kept_in_every_leg(
-    engine: Engine, filled: tuple[Index, Index], conditions: list[str]
-) -> None:
+def test_filters_are_kept_in_every_leg(engine: Engine, filled: Pair, conditions: list[str]) -> None:
     engine.needs("fields", "lexical")
     server, memory = filled
-    where = server.where(conditions)
     for mode in ("dense", "sparse", "hybrid"):
-        found = server.search(TEXTS[0], where=where, mode=mode, k=60)
-        assert seen(found) == seen(memory.search(TEXTS[0], where=where, mode=mode, k=60))
+        found = server.search(TEXTS[0], where=conditions, mode=mode, k=60)
+        assert seen(found) == seen(memory.search(TEXTS[0], where=conditions, mode=mode, k=60))
 
 
-def test_expressions_of_milvus_and_hostile_values(engine: Engine, filled: tuple[Index, Index]) -> None:
+def test_expressions_of_milvus_and_hostile_values(engine: Engine, filled: Pair) -> None:
     server, memory = filled
     everything = server.search(TEXTS[0], mode="dense", k=60)
     assert len(everything.hits) == 60
-    some = server.search(
-        TEXTS[0], mode="dense", k=60, where=server.where(expression='metadata["lang"] == "de"')
-    )
+    some = server.search(TEXTS[0], mode="dense", k=60, filter='metadata["lang"] == "de"')
     assert {h.doc_id for h in some.hits} == {d.doc_id for d in ITEMS if d.metadata["lang"] == "de"}
     for source in ('" or "" == "', "' or 1 == 1", "\\", "%", "ü\"'"):
-        assert server.search(TEXTS[0], mode="dense", where=server.where(source=source)).hits == ()
+        assert server.search(TEXTS[0], mode="dense", source=source).hits == ()
     with pytest.raises(FilterError):
-        server.search(TEXTS[0], mode="dense", where=server.where(expression="no_such_field > 1"))
+        server.search(TEXTS[0], mode="dense", filter="no_such_field > 1")
     with pytest.raises(FilterError):
-        server.search(TEXTS[0], mode="dense", where=server.where(expression="lang ==== 1"))
+        server.search(TEXTS[0], mode="dense", filter="lang ==== 1")
     assert memory.status().documents == server.status().documents
 
 
-def test_many_queries_at_once_equal_one_by_one(engine: Engine, filled: tuple[Index, Index]) -> None:
+def test_many_queries_at_once_equal_one_by_one(engine: Engine, filled: Pair) -> None:
     server, _ = filled
     mode: Any = "dense" if engine.sparse == "none" else "hybrid"
     queries = [Query(str(i), text) for i, text in enumerate(TEXTS)]
-    for result in server.run(queries, mode=mode):
+    for result in server.search_many(queries, mode=mode):
         assert seen(result) == seen(server.search(result.query.text, mode=mode))
 
 
-def test_like_explain_and_rerank(engine: Engine, filled: tuple[Index, Index]) -> None:
+def test_similar_explain_and_rerank(engine: Engine, filled: Pair) -> None:
     engine.needs("lexical")
     server, memory = filled
     doc_id = ITEMS[7].doc_id
-    assert seen(server.like(doc_id)) == seen(memory.like(doc_id))
+    assert seen(server.similar(doc_id)) == seen(memory.similar(doc_id))
     explained = server.search(TEXTS[0], explain=True)
     assert len(explained.explanations) == len(explained.hits)
     for index in filled:
-        reranked = index.search(TEXTS[0], rerank=index.reranker("colbert"), k=5)
+        reranked = index.search(TEXTS[0], rerank="colbert", k=5)
         assert reranked.hits[0].rerank_score is not None
-    assert [h.doc_id for h in server.search(TEXTS[0], rerank=server.reranker("colbert"), k=5).hits] == [
-        h.doc_id for h in memory.search(TEXTS[0], rerank=memory.reranker("colbert"), k=5).hits
+    assert [h.doc_id for h in server.search(TEXTS[0], rerank="colbert", k=5).hits] == [
+        h.doc_id for h in memory.search(TEXTS[0], rerank="colbert", k=5).hits
     ]
 
 
@@ -170,12 +167,12 @@ def test_bm25_by_the_default_analyzer_finds_words_of_every_script(
     engine.needs("bm25")
     index = new_index(encoder=FakeEncoder(lexical=False))
     items = [Document(lang, text) for lang, (text, _) in UNSPACED.items()]
-    index.ingest(items, settings(engine, sparse="bm25", fields={}))
-    assert index.target().spec.analyzer == index.store.default_analyzer()
+    index.ingest(items, **layout(engine, sparse="bm25", fields={}))
+    assert index.current().spec.analyzer == index.store.default_analyzer()
     for lang, (_, word) in UNSPACED.items():
         assert index.search(word, mode="sparse", k=1).hits[0].doc_id == lang, word
         assert index.search(word.upper(), mode="sparse", k=1).hits[0].doc_id == lang
-    assert index.search("qqq, zzz! ...", mode="sparse").hits == (), "spaces and punctuation are no words"
+    assert index.search("qqq, zzz! ...", mode="sparse").hits == (), "spaces and punctuation are not words"
 
 
 def test_servers_analyse_by_icu(engine: Engine, new_index: NewIndex) -> None:

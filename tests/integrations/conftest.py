@@ -10,10 +10,9 @@ import models
 import pytest
 from fakes import FakeEncoder
 
-from m3index.api import Index
+from m3index import Document, Index
 from m3index.encoder.load import load
 from m3index.encoder.model import ModelEncoder
-from m3index.types import Document
 
 os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"
 
@@ -43,6 +42,6 @@ def model(m3_path: Path) -> Iterator[ModelEncoder]:
 
 @pytest.fixture(scope="session")
 def index() -> Iterator[Index]:
-    with Index.open("notes", uri="memory:", encoder=FakeEncoder()) as index:
-        index.ingest(DOCUMENTS, fields={"lang": "str"})
+    with Index("notes", uri="memory:", encoder=FakeEncoder()) as index:
+        index.ingest(DOCUMENTS, fields={"lang": str})
         yield index

@@ -13,7 +13,7 @@ pytest.importorskip("langchain_tests", reason="langchain-tests is not installed"
 import langchain_tests.integration_tests as standard
 import langchain_tests.unit_tests as unit
 
-from m3index.api import Index
+from m3index import Index, UsageError, connect
 from m3index.encoder.model import ModelEncoder
 from m3index.integrations.langchain import M3Embeddings, M3Retriever
 
@@ -76,9 +76,36 @@ def test_documents_carry_their_metadata_and_order(index: Index) -> None:
 
 
 def test_filters_in_the_retriever_or_the_call(index: Index) -> None:
-    retriever = M3Retriever(index=index, where=["lang=de"])
+    retriever = M3Retriever(index, where=["lang=de"])
     assert {d.metadata["lang"] for d in retriever.invoke("sea")} == {"de"}
-    assert {d.metadata["lang"] for d in retriever.invoke("sea", where=["lang=en"])} == {"en"}
+    for where in ("lang=en", ["lang=en"], {"lang": "en"}):
+        assert {d.metadata["lang"] for d in retriever.invoke("sea", where=where)} == {"en"}
+    assert len(retriever.invoke("sea", k=2)) == 2
+    assert {d.metadata["lang"] for d in retriever.invoke("sea", where=None, k=20)} == {"en", "de"}
+
+
+async def test_without_blocking(index: Index) -> None:
+    found = await M3Retriever(index, k=4).ainvoke("sea", where={"lang": "de"})
+    assert [d.metadata["lang"] for d in found] == ["de"] * 4
+
+
+def test_what_is_wrong_is_said_when_it_is_made_or_asked(index: Index) -> None:
+    with pytest.raises(UsageError, match=r"k takes a whole number from 1 to 16,384, not 0\."):
+        M3Retriever(index, k=0)
+    with pytest.raises(TypeError, match="has no option 'top_k'"):
+        M3Retriever(index, top_k=3)
+    with pytest.raises(UsageError, match="There is no option 'wheer'"):
+        M3Retriever(index).invoke("sea", wheer="lang=de")
+
+
+def test_an_index_behind_a_server_is_a_retriever_too() -> None:
+    pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
+    from serving import build, serving
+
+    with serving(build()) as server:
+        found = M3Retriever(connect(server.url), k=3).invoke("tides of the sea", where={"lang": "en"})
+        expected = server.client().search("tides of the sea", k=3, where={"lang": "en"})
+    assert [d.id for d in found] == [hit.passage_id for hit in expected]
 
 
 def test_sparse_embedding_is_the_lexical_head(model: ModelEncoder) -> None:

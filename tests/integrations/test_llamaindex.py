@@ -6,13 +6,13 @@ import pytest
 
 pytest.importorskip("llama_index.core", reason="the extra `llamaindex` is not installed")
 
-from m3index.api import Index
+from m3index import Index, UsageError
 from m3index.integrations.llamaindex import M3Retriever
 
 
 def test_nodes_are_the_hits(index: Index) -> None:
     expected = index.search("the sea rises", k=3).hits
-    nodes = M3Retriever(index, top_k=3).retrieve("the sea rises")
+    nodes = M3Retriever(index, k=3).retrieve("the sea rises")
     assert [node.node.id_ for node in nodes] == [hit.passage_id for hit in expected]
     assert [node.score for node in nodes] == [hit.score for hit in expected]
     assert nodes[0].node.text == expected[0].text
@@ -20,6 +20,13 @@ def test_nodes_are_the_hits(index: Index) -> None:
 
 
 def test_filters_and_mode(index: Index) -> None:
-    retriever = M3Retriever(index, top_k=5, mode="sparse", where=["lang=de"])
+    retriever = M3Retriever(index=index, k=5, mode="sparse", where={"lang": "de"})
     nodes = asyncio.run(retriever.aretrieve("Ebbe"))
     assert {node.node.metadata["lang"] for node in nodes} == {"de"}
+
+
+def test_what_is_wrong_is_said_when_it_is_made(index: Index) -> None:
+    with pytest.raises(UsageError, match=r"k takes a whole number from 1 to 16,384, not 0\."):
+        M3Retriever(index, k=0)
+    with pytest.raises(TypeError, match="has no option 'top_k'"):
+        M3Retriever(index, top_k=3)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from m3index.encoder.load import load
+from m3index.search.rerank import M3Reranker
 
 pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("default")]
 TEXTS = [
@@ -63,13 +64,15 @@ def test_the_three_outputs(directory: Path, theirs: Any, batch_size: int) -> Non
 
 
 @pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (0.4, 0.2, 0.4), (1.0, 0.3, 0.0)])
-def test_compute_score(directory: Path, theirs: Any, weights: tuple[float, float, float]) -> None:
-    pairs = [(q, t) for q in TEXTS[:4] for t in TEXTS]
+def test_the_reranker_scores_as_compute_score(
+    directory: Path, theirs: Any, weights: tuple[float, float, float]
+) -> None:
+    pairs = [(query, text) for query in TEXTS[:4] for text in TEXTS]
     expected = theirs.compute_score(
         pairs, batch_size=1, max_query_length=2048, max_passage_length=2048,
         weights_for_different_modes=list(weights),
-    )  # fmt: skip
-    got = load(str(directory), precision="fp32").compute_score(pairs, weights)
-    assert got.keys() == expected.keys()
-    for name, scores in got.items():
-        np.testing.assert_allclose(scores, expected[name], atol=1e-4, rtol=1e-5, err_msg=name)
+    )["colbert+sparse+dense"]  # fmt: skip
+    names = dict(zip(("dense", "sparse", "colbert"), weights, strict=True))
+    reranker = M3Reranker(load(str(directory), precision="fp32"), names)
+    scores = np.concatenate([reranker.score(query, TEXTS) for query in TEXTS[:4]])
+    np.testing.assert_allclose(scores, expected, atol=1e-4, rtol=1e-5)

@@ -19,18 +19,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fakes import FakeEncoder
-from scale_support import PASSAGES, SETTINGS, comparable, document
+from scale_support import ENCODE, PASSAGES, comparable, document
 
-from m3index.corpus.readers import Corpus
+from m3index.corpus.readers import FileCorpus
 from m3index.errors import StoreError, UnreachableError, UsageError
 from m3index.files import Folder
-from m3index.index.settings import SyncSettings
+from m3index.index.options import SyncOptions
 from m3index.index.sync import sync
 from m3index.index.write import row_fields, row_of
 from m3index.scale import bulk
 from m3index.scale.bulk import BulkSettings, bulk_load
 from m3index.scale.encode import encode
-from m3index.scale.load import LoadSettings
+from m3index.scale.options import LoadOptions
 from m3index.schema import CollectionSpec
 from m3index.store.bulk import BulkFile, ServerImporter, arrow_schema
 from m3index.store.memory import MemoryStore
@@ -225,16 +225,16 @@ def stored(store: MemoryStore) -> dict[str, Any]:
 
 
 def test_a_bulk_load_equals_an_ingest(
-    corpus: Callable[..., Corpus], encoder: FakeEncoder, out: Folder, tmp_path: Path, server: Server,
+    corpus: Callable[..., FileCorpus], encoder: FakeEncoder, out: Folder, tmp_path: Path, server: Server,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(bulk, "JOB_FILES", 2)
     monkeypatch.setattr(bulk, "FILE_BYTES", 8_000)
     other, rows = Folder(tmp_path / "other"), [document(n) for n in range(60)]
-    encode(corpus(rows), out, encoder, SETTINGS)
-    encode(corpus([document(3, 2, title="again"), document(70)]), other, encoder, SETTINGS)
+    encode(corpus(rows), out, encoder, ENCODE)
+    encode(corpus([document(3, 2, title="again"), document(70)]), other, encoder, ENCODE)
     importer = ServerImporter(server.uri, "user:secret")
-    settings = LoadSettings(fields={"year": "int"})
+    settings = LoadOptions(fields={"year": "int"})
     with pytest.raises(StoreError, match="not authorised"):
         bulk_load(
             server.store, ServerImporter(server.uri), "docs", [out, other], server.bucket, settings, BULK
@@ -243,7 +243,7 @@ def test_a_bulk_load_equals_an_ingest(
     assert (summary.added, summary.count_ok, summary.exit) == (61, True, 0)
     assert len(server.imported) > 9  # shards were split by size
     ingested = MemoryStore()
-    whole = SyncSettings(passages=PASSAGES, fields={"year": "int"})
+    whole = SyncOptions(**PASSAGES, fields={"year": "int"})
     sync(ingested, encoder, "docs", corpus([*rows, document(70)]), whole)
     assert stored(server.store) == stored(ingested)
     with pytest.raises(UsageError, match="--fresh"):
@@ -251,15 +251,15 @@ def test_a_bulk_load_equals_an_ingest(
 
 
 def test_a_load_that_died_imports_nothing_twice(
-    corpus: Callable[..., Corpus], encoder: FakeEncoder, out: Folder, server: Server,
+    corpus: Callable[..., FileCorpus], encoder: FakeEncoder, out: Folder, server: Server,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(bulk, "JOB_FILES", 2)
-    encode(corpus(), out, encoder, SETTINGS)
+    encode(corpus(), out, encoder, ENCODE)
     importer = ServerImporter(server.uri, "user:secret")
 
     def load() -> Any:
-        return bulk_load(server.store, importer, "docs", [out], server.bucket, LoadSettings(), BULK)
+        return bulk_load(server.store, importer, "docs", [out], server.bucket, LoadOptions(), BULK)
 
     server.crash_after_create = True
     with pytest.raises(StoreError):

@@ -1,4 +1,4 @@
-"""encode, load, export and bench as commands, with a tiny model."""
+"""shards encode, load and export and models bench as commands, with a tiny model."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 def test_encode_load_export(run: Run, model: str) -> None:
     shared = ("corpus.jsonl", "-o", "shards", "-e", model, "--passage-tokens", "40", "--shard-documents", "8")
     for index in range(2):
-        code, lines = run("encode", *shared, "--shard", f"{index}/2")
+        code, lines = run("shards", "encode", *shared, "--shard", f"{index}/2")
         assert (code, lines[-1]["written"], lines[-1]["shards"]) == (0, 2, 4)
-    code, lines = run("load", "shards", "--uri", "docs.db", "--field", "year:int")
+    code, lines = run("shards", "load", "shards", "--uri", "docs.db", "--field", "year:int")
     assert (code, lines[-1]["added"], lines[-1]["count_ok"]) == (0, 30, True)
-    code, lines = run("export", "-o", "again", "--uri", "docs.db")
+    code, lines = run("shards", "export", "-o", "again", "--uri", "docs.db")
     assert (code, lines[-1]["documents"]) == (0, 30)
     assert contents(Folder("again")) == contents(Folder("shards"))
     code, lines = run("ingest", "corpus.jsonl", "--uri", "docs.db", "-e", model)
@@ -61,23 +61,24 @@ def test_the_cache_spares_the_second_ingest(run: Run, model: str, monkeypatch: p
     monkeypatch.setattr(ModelEncoder, "encode_ids", None)  # whoever calls it fails
     code, lines = run("ingest", *shared, "--uri", "b.db")
     assert (code, lines[-1]["added"]) == (0, 30)
-    assert run("encode", *shared, "-o", "shards")[1][-1]["documents"] == 30
+    assert run("shards", "encode", *shared, "-o", "shards")[1][-1]["documents"] == 30
 
 
 @pytest.mark.parametrize("shard", ["2/2", "a/b", "1", "-1/2"])
 def test_a_share_that_is_none_is_a_usage_error(run: Run, model: str, shard: str) -> None:
-    code, lines = run("encode", "corpus.jsonl", "-o", "shards", "-e", model, f"--shard={shard}")
-    assert (code, "--shard is written I/N" in lines[0]["message"]) == (2, True)
+    code, lines = run("shards", "encode", "corpus.jsonl", "-o", "out", "-e", model, f"--shard={shard}")
+    assert code == 2
+    assert lines[0]["message"].startswith("--shard takes a worker such as 0/8, counted from 0, not ")
 
 
 def test_a_folder_without_shards_is_not_found(run: Run) -> None:
-    code, lines = run("load", "nothing", "--uri", "docs.db")
+    code, lines = run("shards", "load", "nothing", "--uri", "docs.db")
     assert (code, lines[-1]["exit"]) == (10, 10)
 
 
 def test_bench_says_what_the_machine_does(run: Run, model: str) -> None:
     for corpus in ([], ["corpus.jsonl"]):
-        code, lines = run("bench", *corpus, "-e", model, "--seconds", "0.3")
+        code, lines = run("models", "bench", *corpus, "-e", model, "--seconds", "0.3")
         [measured] = [line for line in lines if line["type"] == "bench"]
         assert code == 0
         assert measured["texts"] > 0
@@ -87,8 +88,18 @@ def test_bench_says_what_the_machine_does(run: Run, model: str) -> None:
 
 @pytest.mark.skipif(not cpu_multiplies_int8(), reason="this CPU has no int8 products")
 def test_bench_says_how_near_int8_is_to_fp32(run: Run, model: str) -> None:
-    code, lines = run("bench", "corpus.jsonl", "-e", model, "--precision", "int8", "--seconds", "0.3")
+    code, lines = run(
+        "models", "bench", "corpus.jsonl", "-e", model, "--precision", "int8", "--seconds", "0.3"
+    )
     [measured] = [line for line in lines if line["type"] == "bench"]
     assert code == 0
     assert measured["recall"]["texts"] > 1
     assert measured["recall"]["cosine"] >= 0.999
+
+
+def test_counts_of_one_are_singular(run: Run, model: str) -> None:
+    del run  # only its folder
+    arguments = ["shards", "encode", "corpus.jsonl", "-o", "shards", "-e", model, "--shard-documents", "8"]
+    done = CliRunner().invoke(app, [*arguments, "--shard", "3/4"])
+    assert done.exit_code == 0
+    assert "shards: 1 shard written, 0 kept, of 4." in done.stderr

@@ -15,7 +15,7 @@ from m3index.cli import app
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = ROOT / "docs" / "scale.md"
 FILES = [*sorted((ROOT / "deploy").iterdir()), GUIDE]
-COMMAND = re.compile(r"m3index (?:encode|load|export|ingest|bench) [^#`\n|]*")
+COMMAND = re.compile(r"m3index (?:shards|models|encode|load|export|ingest|bench) [^#`\n|]*")
 
 
 def commands(path: Path) -> list[list[str]]:
@@ -33,12 +33,14 @@ def test_manifests_are_yaml(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
 def test_commands_and_options_exist(path: Path) -> None:
-    known = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     found = commands(path)
     if path.suffix in (".slurm",) or path.name in ("rayjob.yaml", "encode-job.yaml", "scale.md"):
         assert found
-    for _, name, *words in found:
-        options = {flag for parameter in known[name].params for flag in parameter.opts}
+    for _, *words in found:
+        command = typer.main.get_command(app)
+        while hasattr(command, "commands"):  # the app, and its groups
+            command = command.commands[words.pop(0)]
+        options = {flag for parameter in command.params for flag in parameter.opts}
         for word in words:
             if word.startswith("-"):
-                assert word in options, f"{path.name}: m3index {name} has no {word}"
+                assert word in options, f"{path.name}: m3index {command.name} has no {word}"

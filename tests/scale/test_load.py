@@ -8,33 +8,37 @@ from typing import Any
 
 import pytest
 from fakes import FakeEncoder
-from scale_support import PASSAGES, SETTINGS, contents, document
+from scale_support import ENCODE, PASSAGES, contents, document
 
-from m3index.corpus.readers import Corpus
+from m3index.corpus.readers import FileCorpus
 from m3index.errors import DriftError, Exit, MismatchError, MissingHeadError, StoreError, UsageError
 from m3index.files import Folder
 from m3index.index.generations import generations
-from m3index.index.settings import SyncSettings
+from m3index.index.options import SyncOptions
 from m3index.index.sync import sync
 from m3index.index.write import row_fields, row_of
 from m3index.scale.encode import encode
 from m3index.scale.export import export
-from m3index.scale.load import LoadSettings, load
+from m3index.scale.load import load
+from m3index.scale.options import LoadOptions
 from m3index.schema import CollectionSpec, IndexChoice
 from m3index.store.base import Store
-from m3index.store.halves import rounded
+from m3index.store.half_precision import rounded
 from m3index.store.memory import MemoryStore
 from m3index.store.open import open_store
+from m3index.store.options import Connection
 from m3index.types import FieldType, Row, Storage
 
-MakeCorpus = Callable[..., Corpus]
-SYNC = SyncSettings(passages=PASSAGES)
+MakeCorpus = Callable[..., FileCorpus]
+SYNC = SyncOptions(**PASSAGES)
 FIELDS: dict[str, FieldType] = {"year": "int"}
 
 
 @pytest.fixture(params=["memory", "lite"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    opened = open_store("memory:" if request.param == "memory" else str(tmp_path / "store.db"))
+    opened = open_store(
+        Connection(uri="memory:" if request.param == "memory" else str(tmp_path / "store.db"))
+    )
     yield opened
     opened.close()
 
@@ -56,13 +60,13 @@ def comparable(rows: dict[str, Row]) -> dict[str, Any]:
 def test_loading_equals_ingesting(
     corpus: MakeCorpus, encoder: FakeEncoder, out: Folder, store: Store
 ) -> None:
-    encode(corpus(), out, encoder, SETTINGS)
+    encode(corpus(), out, encoder, ENCODE)
     before = encoder.encoded
-    summary = load(store, "docs", [out], LoadSettings(fields=FIELDS))
+    summary = load(store, "docs", [out], LoadOptions(fields=FIELDS))
     assert encoder.encoded == before
     assert (summary.added, summary.store_count, summary.count_ok, summary.exit) == (60, before, True, 0)
     other = MemoryStore()
-    sync(other, encoder, "docs", corpus(), SyncSettings(passages=PASSAGES, fields=FIELDS))
+    sync(other, encoder, "docs", corpus(), SyncOptions(**PASSAGES, fields=FIELDS))
     assert comparable(stored(store)) == comparable(stored(other))
     assert sync(store, encoder, "docs", corpus(), SYNC).unchanged == 60
 
@@ -70,13 +74,13 @@ def test_loading_equals_ingesting(
 def test_encode_load_export_load_is_the_same_collection(
     corpus: MakeCorpus, encoder: FakeEncoder, out: Folder, store: Store, tmp_path: Path
 ) -> None:
-    encode(corpus(), out, encoder, SETTINGS)
-    load(store, "docs", [out], LoadSettings(fields=FIELDS))
+    encode(corpus(), out, encoder, ENCODE)
+    load(store, "docs", [out], LoadOptions(fields=FIELDS))
     moved = Folder(tmp_path / "moved")
     exported = export(store, "docs", moved, block=25)
     assert (exported.shards, exported.documents, exported.rows) == (3, 60, len(stored(store)))
     elsewhere = MemoryStore()
-    assert load(elsewhere, "docs", [moved], LoadSettings()).exit == 0
+    assert load(elsewhere, "docs", [moved], LoadOptions()).exit == 0
     assert comparable(stored(elsewhere)) == comparable(stored(store))
     assert dict(elsewhere.spec("docs__g1").fields) == FIELDS
     kept = ("space_id", "encoder_id", "encoder", "sparse", "settings", "schema_version")
@@ -90,7 +94,7 @@ def test_encode_load_export_load_is_the_same_collection(
 def test_a_load_that_failed_is_taken_up_and_serves_only_when_whole(
     corpus: MakeCorpus, encoder: FakeEncoder, out: Folder
 ) -> None:
-    encode(corpus(), out, encoder, SETTINGS)
+    encode(corpus(), out, encoder, ENCODE)
     calls = {"upsert": 0, "fail_at": 3}
 
     def fail(event: str) -> None:
@@ -103,10 +107,10 @@ def test_a_load_that_failed_is_taken_up_and_serves_only_when_whole(
     for fail_at in (3, 1, 2):
         calls |= {"upsert": 0, "fail_at": fail_at}
         with pytest.raises(StoreError):
-            load(store, "docs", [out], LoadSettings(workers=2))
+            load(store, "docs", [out], LoadOptions(workers=2))
         assert store.resolve("docs") is None
     calls["fail_at"] = 0
-    summary = load(store, "docs", [out], LoadSettings(workers=3))
+    summary = load(store, "docs", [out], LoadOptions(workers=3))
     assert summary.exit == 0
     assert summary.unchanged > 0
     assert summary.unchanged + summary.added + summary.updated == 60
@@ -123,8 +127,8 @@ def test_into_a_collection_only_what_changed_is_written(
     sync(store, encoder, "docs", corpus(rows), SYNC)
     rows[3] |= {"text": "one passage now"}
     rows[4] |= {"text": " ".join(f"more{i}" for i in range(60))}
-    encode(corpus([*rows[:5], document(99)]), out, encoder, SETTINGS)
-    summary = load(store, "docs", [out], LoadSettings())
+    encode(corpus([*rows[:5], document(99)]), out, encoder, ENCODE)
+    summary = load(store, "docs", [out], LoadOptions())
     assert (summary.added, summary.updated, summary.unchanged) == (1, 2, 3)
     assert (summary.count_ok, summary.generation) == (True, 1)
     assert sync(store, encoder, "docs", corpus([*rows, document(99)]), SYNC).unchanged == 31
@@ -135,8 +139,8 @@ def test_fresh_swaps_the_generation_and_keeps_the_old_one(
 ) -> None:
     store = MemoryStore()
     sync(store, encoder, "docs", corpus([document(n) for n in range(5)]), SYNC)
-    encode(corpus([document(n) for n in range(5, 15)]), out, encoder, SETTINGS)
-    assert load(store, "docs", [out], LoadSettings(fresh=True)).generation == 2
+    encode(corpus([document(n) for n in range(5, 15)]), out, encoder, ENCODE)
+    assert load(store, "docs", [out], LoadOptions(fresh=True)).generation == 2
     assert {row.doc_id for row in stored(store).values()} == {f"d{n}" for n in range(5, 15)}
     assert [(g.number, g.current, g.state) for g in generations(store, "docs")] == [
         (1, False, "live"), (2, True, "live"),
@@ -148,10 +152,10 @@ def test_the_first_of_repeated_documents_counts_over_all_folders(
 ) -> None:
     first, second = Folder(tmp_path / "a"), Folder(tmp_path / "b")
     rows = [document(n) for n in range(20)]
-    encode(corpus([*rows, document(3, 30, title="again")]), first, encoder, SETTINGS)
-    encode(corpus([document(7, 2, title="again"), document(40)]), second, encoder, SETTINGS)
+    encode(corpus([*rows, document(3, 30, title="again")]), first, encoder, ENCODE)
+    encode(corpus([document(7, 2, title="again"), document(40)]), second, encoder, ENCODE)
     store = MemoryStore()
-    summary = load(store, "docs", [first, second], LoadSettings(workers=4))
+    summary = load(store, "docs", [first, second], LoadOptions(workers=4))
     assert (summary.added, summary.count_ok) == (21, True)
     titles = {row.doc_id: row.title for row in stored(store).values()}
     assert titles == {f"d{n}": f"Title {n}" for n in (*range(20), 40)}
@@ -160,8 +164,8 @@ def test_the_first_of_repeated_documents_counts_over_all_folders(
 def test_a_field_of_another_type_is_quarantined(
     corpus: MakeCorpus, encoder: FakeEncoder, out: Folder
 ) -> None:
-    encode(corpus([document(0), document(1, year="long ago")]), out, encoder, SETTINGS)
-    summary = load(MemoryStore(), "docs", [out], LoadSettings(fields=FIELDS))
+    encode(corpus([document(0), document(1, year="long ago")]), out, encoder, ENCODE)
+    summary = load(MemoryStore(), "docs", [out], LoadOptions(fields=FIELDS))
     assert (summary.added, summary.quarantined, summary.exit) == (1, 1, Exit.QUARANTINED)
 
 
@@ -170,9 +174,9 @@ def test_a_wrong_count_does_not_serve(corpus: MakeCorpus, encoder: FakeEncoder, 
         def count(self, name: str, where: Any = None) -> int:
             return super().count(name, where) - 1
 
-    encode(corpus(), out, encoder, SETTINGS)
+    encode(corpus(), out, encoder, ENCODE)
     store = Losing()
-    summary = load(store, "docs", [out], LoadSettings())
+    summary = load(store, "docs", [out], LoadOptions())
     assert (summary.exit, summary.count_ok, store.resolve("docs")) == (Exit.DRIFT, False, None)
 
 
@@ -183,14 +187,14 @@ def test_what_does_not_fit_is_refused(
     sync(store, encoder, "docs", corpus(), SYNC)
     plain = Folder(tmp_path / "plain")
     other = FakeEncoder(name="other")
-    encode(corpus(), out, other, SETTINGS)
-    encode(corpus(), plain, FakeEncoder(lexical=False), SETTINGS)
+    encode(corpus(), out, other, ENCODE)
+    encode(corpus(), plain, FakeEncoder(lexical=False), ENCODE)
     with pytest.raises(MismatchError, match="cannot be compared"):
-        load(store, "docs", [out], LoadSettings())
+        load(store, "docs", [out], LoadOptions())
     with pytest.raises(MissingHeadError):
-        load(store, "docs", [plain], LoadSettings())
+        load(store, "docs", [plain], LoadOptions())
     with pytest.raises(MismatchError, match="different encoders"):
-        load(store, "new", [out, plain], LoadSettings())
+        load(store, "new", [out, plain], LoadOptions())
 
 
 def test_an_export_of_a_half_written_collection_is_refused(
@@ -219,26 +223,26 @@ def test_tenants_go_from_collection_to_collection(
 ) -> None:
     rows = of_tenants(40)
     del rows[7]["org"]
-    encode(corpus(rows), out, encoder, SETTINGS)
-    summary = load(store, "docs", [out], LoadSettings(tenant_field="org"))
+    encode(corpus(rows), out, encoder, ENCODE)
+    summary = load(store, "docs", [out], LoadOptions(tenant_field="org"))
     assert (summary.added, summary.quarantined, summary.exit) == (39, 1, 3)
     assert spec_of(store).tenant == "org"
     assert {row.fields["org"] for row in stored(store).values()} == {"acme", "globex"}
     with pytest.raises(MismatchError, match="is 'org', not 'lang'"):
-        load(store, "docs", [out], LoadSettings(tenant_field="lang"))
+        load(store, "docs", [out], LoadOptions(tenant_field="lang"))
     copy = Folder(tmp_path / "copy")
     export(store, "docs", copy)
-    load(store, "again", [copy], LoadSettings())
+    load(store, "again", [copy], LoadOptions())
     assert spec_of(store, "again") == spec_of(store)
     assert comparable(stored(store, "again")) == comparable(stored(store))
-    load(store, "typed", [copy], LoadSettings(fields={"year": "int"}))
+    load(store, "typed", [copy], LoadOptions(fields={"year": "int"}))
     assert (spec_of(store, "typed").tenant, set(spec_of(store, "typed").fields)) == ("org", {"year", "org"})
     other = Folder(tmp_path / "other")
-    load(store, "other", [out], LoadSettings(tenant_field="year:int"))
+    load(store, "other", [out], LoadOptions(tenant_field="year:int"))
     assert spec_of(store, "other").tenant == "year"
     export(store, "other", other)
     with pytest.raises(UsageError, match="tenant fields org and year"):
-        load(store, "both", [copy, other], LoadSettings())
+        load(store, "both", [copy, other], LoadOptions())
 
 
 @pytest.mark.parametrize("storage", ["fp16", "bf16"])
@@ -246,20 +250,20 @@ def test_halves_go_from_collection_to_collection(
     corpus: MakeCorpus, encoder: FakeEncoder, out: Folder, tmp_path: Path, storage: Storage
 ) -> None:
     store = MemoryStore()
-    encode(corpus(), out, encoder, SETTINGS)
-    load(store, "whole", [out], LoadSettings())
-    load(store, "docs", [out], LoadSettings(storage=storage, index=IndexChoice("large")))
+    encode(corpus(), out, encoder, ENCODE)
+    load(store, "whole", [out], LoadOptions())
+    load(store, "docs", [out], LoadOptions(storage=storage, index_class="large"))
     assert (spec_of(store).storage, spec_of(store).index) == (storage, IndexChoice("large"))
     whole, kept = stored(store, "whole"), stored(store)
     assert all((kept[i].dense == rounded(whole[i].dense, storage)).all() for i in whole)
     copy = Folder(tmp_path / "copy")
     export(store, "docs", copy)
-    load(store, "again", [copy], LoadSettings())
+    load(store, "again", [copy], LoadOptions())
     assert spec_of(store, "again").storage == storage, "the storage goes along, the indexes do not"
     assert spec_of(store, "again").index == IndexChoice()
     assert comparable(stored(store, "again")) == comparable(kept)
-    lite = open_store(str(tmp_path / "lite.db"))
-    load(lite, "docs", [copy], LoadSettings())
+    lite = open_store(Connection(uri=str(tmp_path / "lite.db")))
+    load(lite, "docs", [copy], LoadOptions())
     assert spec_of(lite).storage == "fp32", "what Milvus Lite has not"
     assert comparable(stored(lite)) == comparable(kept)
     lite.close()
@@ -269,8 +273,8 @@ def test_an_object_store_serves_and_takes_shards(
     corpus: MakeCorpus, encoder: FakeEncoder, s3: str, tmp_path: Path
 ) -> None:
     there, back = Folder(f"{s3}/load"), Folder(f"{s3}/export")
-    encode(corpus(), there, encoder, SETTINGS)
+    encode(corpus(), there, encoder, ENCODE)
     store = MemoryStore()
-    assert load(store, "docs", [there], LoadSettings(workers=2)).added == 60
+    assert load(store, "docs", [there], LoadOptions(workers=2)).added == 60
     assert export(store, "docs", back).written == 1
     assert contents(back) == contents(there)

@@ -6,10 +6,10 @@ from pathlib import Path
 from fakes import FakeEncoder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scale_support import SETTINGS, document
+from scale_support import ENCODE, document
 
 from m3index.corpus.memory import Documents
-from m3index.corpus.readers import Corpus
+from m3index.corpus.readers import FileCorpus
 from m3index.files import Folder
 from m3index.scale.encode import encode
 from m3index.scale.load import Shards
@@ -30,9 +30,9 @@ def kept(shards: Shards, *, pass_documents: int) -> list[tuple[str, str]]:
 
 
 def test_keys_are_those_of_the_documents(
-    corpus: Callable[..., Corpus], encoder: FakeEncoder, out: Folder
+    corpus: Callable[..., FileCorpus], encoder: FakeEncoder, out: Folder
 ) -> None:
-    encode(corpus([document(n) for n in range(5)]), out, encoder, SETTINGS)
+    encode(corpus([document(n) for n in range(5)]), out, encoder, ENCODE)
     [(folder, entry)] = Shards.open([out]).parts
     keys, places = document_keys(folder, entry)
     assert [f"{high:016x}{low:016x}" for high, low in keys.tolist()] == [
@@ -58,6 +58,6 @@ def test_the_first_of_equal_ids_stays(
         ]
         for one in documents:
             expected.setdefault(one.doc_id, one.title)
-        encode(Documents(documents), Folder(folder / str(number)), FakeEncoder(), SETTINGS)
+        encode(Documents(documents), Folder(folder / str(number)), FakeEncoder(), ENCODE)
     shards = Shards.open([Folder(folder / str(number)) for number in range(len(parts))])
     assert kept(shards, pass_documents=pass_documents) == list(expected.items())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import json
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from scale_support import comparable
 
 from m3index.corpus.windows import PassageSize
-from m3index.errors import MismatchError
+from m3index.errors import MismatchError, UsageError
 from m3index.scale import shards
-from m3index.scale.shards import Fingerprint, Writer, read_fingerprint, rows_of
+from m3index.scale.options import ShardOptions
+from m3index.scale.shards import Fingerprint, Writer, rows_of
 from m3index.types import EncoderInfo, Row, SparseVector
 
 INFO = EncoderInfo("m", 3, 64, 2, True, True, "space", "encoder", 7)
@@ -63,7 +64,7 @@ def test_rows_come_back_bit_for_bit(
     assert file.num_row_groups == -(-len(written) // group)
     read = [row for batch in file.iter_batches(batch_size=4) for row in rows_of(batch)]
     assert [comparable(row) for row in read] == [comparable(row) for row in written]
-    assert read_fingerprint(file) == PRINT
+    assert Fingerprint.from_json(json.loads(file.schema_arrow.metadata[b"m3index.shard"])) == PRINT
 
 
 def test_fingerprints_differ_in_what_changes_rows() -> None:
@@ -82,13 +83,8 @@ def test_fingerprints_differ_in_what_changes_rows() -> None:
     assert Fingerprint.from_json(PRINT.to_json()) == PRINT
 
 
-def test_other_files_and_other_versions_are_refused(tmp_path: Path) -> None:
-    import pyarrow as pa
-
-    pq.write_table(pa.table({"a": [1]}), tmp_path / "plain.parquet")
-    with pytest.raises(MismatchError, match="no shard"):
-        read_fingerprint(pq.ParquetFile(tmp_path / "plain.parquet"))
+def test_other_versions_and_types_are_refused() -> None:
     with pytest.raises(MismatchError, match="version 99"):
         Fingerprint.from_json(PRINT.to_json() | {"version": 99})
-    with pytest.raises(MismatchError, match="float32 or float16"):
-        shards.dense_type("int8")
+    with pytest.raises(UsageError, match="storage takes fp32 or fp16, not 'int8'"):
+        ShardOptions(storage="int8")

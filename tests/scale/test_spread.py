@@ -27,6 +27,17 @@ def environment() -> dict[str, str]:
     return os.environ | own
 
 
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """As the actors have it: the last bits of a vector depend on how many threads add it up."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture
 def head(s3: str) -> Iterator[tuple[int, str]]:
     """A Ray cluster of this test: the process that started it, and its address."""
@@ -49,7 +60,7 @@ def test_shards_equal_those_without_ray_though_a_worker_and_the_driver_are_kille
     head: tuple[int, str], tmp_path: Path
 ) -> None:
     from models import write_m3
-    from scale_ray import SETTINGS, choice, source
+    from scale_ray import ENCODE, source, tiny
     from scale_support import contents, document
 
     from m3index.files import Folder
@@ -104,7 +115,7 @@ def test_shards_equal_those_without_ray_though_a_worker_and_the_driver_are_kille
     summary = json.loads(done.stdout.splitlines()[-1])
     assert before <= summary["kept"] < summary["shards"] == 63  # a shard may end after the driver
 
-    encode(source(str(corpus)).open(), alone, choice(str(model)).load(), SETTINGS)
+    encode(source(str(corpus)).open(), alone, tiny(str(model)).load(), ENCODE)
     expected = contents(alone)
     assert len(expected) > PASSAGES
     assert contents(out) == expected
@@ -115,7 +126,7 @@ def test_shards_equal_those_without_ray_though_a_worker_and_the_driver_are_kille
 def test_from_and_to_an_object_store(s3: str, head: tuple[int, str], tmp_path: Path) -> None:
     import boto3
     from models import write_m3
-    from scale_ray import SETTINGS, choice, source
+    from scale_ray import ENCODE, source, tiny
     from scale_support import contents, document
 
     from m3index.files import Folder
@@ -142,7 +153,7 @@ def test_from_and_to_an_object_store(s3: str, head: tuple[int, str], tmp_path: P
         return summary
 
     assert (run()["written"], len(out.sub("manifest").sizes())) == (8, 8)
-    encode(source(f"{s3}/ray").open(), alone, choice(str(model)).load(), SETTINGS)
+    encode(source(f"{s3}/ray").open(), alone, tiny(str(model)).load(), ENCODE)
     assert contents(out) == contents(alone)
     out.sub("manifest").delete("000000003.json")
     assert (run()["written"], run()["kept"]) == (1, 8), "what is missing, and nothing else"

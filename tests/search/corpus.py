@@ -10,7 +10,7 @@ from fakes import FakeEncoder
 
 from m3index.encoder.base import Encoder
 from m3index.schema import CollectionSpec
-from m3index.search.plan import Target
+from m3index.search.plan import SearchTarget
 from m3index.store.base import Store
 from m3index.store.memory import MemoryStore
 from m3index.types import DEFAULT_SOURCE, FieldType, Row, SparseKind, document_key, join_title, passage_key
@@ -61,14 +61,15 @@ def collection(
     store: Store | None = None,
     name: str = "docs__g1",
     fields: Mapping[str, FieldType] | None = None,
-) -> Target:
+) -> SearchTarget:
     """A collection of these documents, ready to be searched."""
     encoder = encoder or FakeEncoder()
     store = store or MemoryStore()
-    store.create(name, CollectionSpec(encoder.info.dim, sparse, fields or {}), {})
+    spec = CollectionSpec(encoder.info.dim, sparse, fields or {})
+    store.create(name, spec, {})
     for doc in docs:
         store.upsert(name, rows_of(doc, encoder, sparse == "lexical"))
-    return Target(store, name, sparse, lambda: encoder, fields=tuple(fields or ()))
+    return SearchTarget(store, name, spec, lambda: encoder)
 
 
 TIDES = [

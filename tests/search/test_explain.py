@@ -158,9 +158,9 @@ def test_reranked_hits_are_explained_by_their_fused_ranks() -> None:
         assert any(r.rank == hit.fused_rank and r.start <= 0.5 <= r.end for r in explanation.ranks)
 
 
-def test_like_has_no_explanation() -> None:
+def test_similar_documents_have_no_explanation() -> None:
     with pytest.raises(UsageError, match="no explanation"):
-        Searcher(collection(TIDES)).like("sea", options=SearchOptions(explain=True))
+        Searcher(collection(TIDES)).similar("sea", SearchOptions(explain=True))
 
 
 def test_explaining_costs_no_further_search() -> None:

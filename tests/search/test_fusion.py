@@ -190,11 +190,11 @@ def test_hand_computed() -> None:
     ("weights", "says"),
     [
         ({"dense": 0.0, "sparse": 0.0}, "All weights are 0"),
-        ({"dense": -1.0, "sparse": 1.0}, "weight of dense is -1.0"),
-        ({"dense": float("nan"), "sparse": 1.0}, "weight of dense is nan"),
-        ({"dense": float("inf"), "sparse": 1.0}, "weight of dense is inf"),
-        ({"dense": 1.0, "lexical": 1.0}, "no leg 'lexical' to weigh; the legs here are dense, sparse"),
-        ({"dense": 1.0}, "No weight is given for sparse"),
+        ({"dense": -1.0, "sparse": 1.0}, "weight of dense must be a number from 0 up, not -1.0"),
+        ({"dense": float("nan"), "sparse": 1.0}, "weight of dense must be a number from 0 up, not nan"),
+        ({"dense": float("inf"), "sparse": 1.0}, "weight of dense must be a number from 0 up, not inf"),
+        ({"dense": 1.0, "lexical": 1.0}, "no leg 'lexical' to weight. The legs are dense, sparse"),
+        ({"dense": 1.0}, "There is no weight for sparse"),
     ],
 )
 def test_weights_that_cannot_be(weights: dict[str, float], says: str) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from search.corpus import TIDES, collection
 
-from m3index.search.legs import MAX_LIMIT, Scope, collapse, deepen, group_id, retrieve, retrieve_any
+from m3index.search.legs import MAX_LIMIT, LegScope, collapse, deepen, group_id, retrieve, retrieve_any
 from m3index.store.filter import Compare
 from m3index.types import Candidate, Leg, passage_key
 
@@ -43,7 +43,7 @@ class Leg_:  # noqa: N801
 @given(st.lists(st.integers(0, 12), max_size=60), st.integers(1, 15))
 def test_depth_counts_documents_and_each_has_its_best_passage(documents: list[int], depth: int) -> None:
     leg = Leg_([candidates(documents)])
-    [ranking] = deepen(leg, 1, Scope(depth), "IP")
+    [ranking] = deepen(leg, 1, LegScope(depth), "IP")
     wanted = list(dict.fromkeys(documents))[:depth]
     assert list(ranking.ids) == [key(n) for n in wanted]
     assert list(ranking.passages) == [passage_key(key(n), documents.index(n)) for n in wanted]
@@ -52,14 +52,14 @@ def test_depth_counts_documents_and_each_has_its_best_passage(documents: list[in
 
 def test_asks_no_deeper_than_it_must() -> None:
     leg = Leg_([candidates(range(50))])
-    deepen(leg, 1, Scope(10), "IP")
+    deepen(leg, 1, LegScope(10), "IP")
     assert leg.asked == [([0], 10)]
 
 
 def test_asks_deeper_only_for_the_queries_that_are_short() -> None:
     crowded = [i // 8 for i in range(400)]
     leg = Leg_([candidates(range(50)), candidates(crowded), candidates([1, 2, 3])])
-    rankings = deepen(leg, 3, Scope(10), "IP")
+    rankings = deepen(leg, 3, LegScope(10), "IP")
     assert [len(r) for r in rankings] == [10, 10, 3]
     assert leg.asked[0] == ([0, 1, 2], 10)
     assert [numbers for numbers, _ in leg.asked[1:]] == [[1]] * (len(leg.asked) - 1)
@@ -68,34 +68,34 @@ def test_asks_deeper_only_for_the_queries_that_are_short() -> None:
 
 def test_stops_at_the_limit_of_milvus() -> None:
     leg = Leg_([candidates([0] * 20_000 + [1])])
-    [ranking] = deepen(leg, 1, Scope(2), "IP")
+    [ranking] = deepen(leg, 1, LegScope(2), "IP")
     assert list(ranking.ids) == [key(0)]
     assert leg.asked[-1][1] == MAX_LIMIT
 
 
 def test_passages_are_kept_apart() -> None:
     leg = Leg_([candidates([1, 1, 2, 1])])
-    [ranking] = deepen(leg, 1, Scope(3, passages=True), "IP")
+    [ranking] = deepen(leg, 1, LegScope(3, passages=True), "IP")
     assert list(ranking.ids) == [passage_key(key(1), 0), passage_key(key(1), 1), passage_key(key(2), 2)]
 
 
 def test_groups_collapse_and_a_document_without_a_value_stands_for_itself() -> None:
     found = candidates([1, 2, 3, 4, 4], ["de", "de", None, "fr", "fr"])
-    ranking = collapse(found, Scope(10, group_field="lang"))
+    ranking = collapse(found, LegScope(10, group_field="lang"))
     assert list(ranking.ids) == [group_id("de"), key(3), group_id("fr")]
     assert list(ranking.passages) == [found[0].passage_id, found[2].passage_id, found[3].passage_id]
 
 
 def test_a_field_of_few_values_does_not_ask_for_ever() -> None:
     leg = Leg_([candidates(range(10_000), [("de", "fr")[i % 2] for i in range(10_000)])])
-    [ranking] = deepen(leg, 1, Scope(100, group_field="lang"), "IP")
+    [ranking] = deepen(leg, 1, LegScope(100, group_field="lang"), "IP")
     assert len(ranking) == 2
     assert len(leg.asked) == 2
 
 
 def test_excluded_documents_are_made_up_for() -> None:
     leg = Leg_([candidates([7, 7, 7, 1, 2, 3, 4])])
-    [ranking] = deepen(leg, 1, Scope(3, exclude=frozenset([key(7)]), margin=3), "IP")
+    [ranking] = deepen(leg, 1, LegScope(3, exclude=frozenset([key(7)]), margin=3), "IP")
     assert list(ranking.ids) == [key(1), key(2), key(3)]
     assert leg.asked == [([0], 6)]
 
@@ -108,7 +108,7 @@ def test_against_the_store(leg: Leg) -> None:
     batch = encoder.encode_queries(texts, lexical=True)
     assert batch.lexical is not None
     vectors = list(batch.dense) if leg is Leg.DENSE else [batch.lexical.row(i) for i in range(3)]
-    rankings = retrieve(target.store, target.collection, leg, vectors, Scope(2))
+    rankings = retrieve(target.store, target.collection, leg, None, vectors, LegScope(2))
     for vector, ranking in zip(vectors, rankings, strict=True):
         [everything] = target.store.search(target.collection, leg, [vector], 100)
         best: dict[str, Candidate] = {}
@@ -123,11 +123,11 @@ def test_against_the_store(leg: Leg) -> None:
 def test_bm25_is_marked_and_filters_reach_the_store() -> None:
     target = collection(TIDES, "bm25")
     ask = ["salt water"]
-    [ranking] = retrieve(target.store, target.collection, Leg.BM25, ask, Scope(10))
+    [ranking] = retrieve(target.store, target.collection, Leg.BM25, None, ask, LegScope(10))
     assert ranking.metric == "BM25"
     assert {TIDES[i].key for i in (2, 3, 4)} == set(ranking.ids)
-    scope = Scope(10, where=Compare("doc_id", "==", "soup"))
-    [ranking] = retrieve(target.store, target.collection, Leg.BM25, ask, scope)
+    soup = Compare("doc_id", "==", "soup")
+    [ranking] = retrieve(target.store, target.collection, Leg.BM25, soup, ask, LegScope(10))
     assert list(ranking.ids) == [TIDES[3].key]
 
 
@@ -135,7 +135,7 @@ def test_several_vectors_make_one_ranking_by_the_nearest() -> None:
     target = collection(TIDES)
     rng = random.Random(5)
     vectors = [np.array([rng.gauss(0, 1) for _ in range(16)], np.float32) for _ in range(4)]
-    ranking = retrieve_any(target.store, target.collection, Leg.DENSE, vectors, Scope(5))
+    ranking = retrieve_any(target.store, target.collection, Leg.DENSE, None, vectors, LegScope(5))
     best: dict[str, float] = {}
     for answer in target.store.search(target.collection, Leg.DENSE, vectors, 100):
         for c in answer:

@@ -74,8 +74,8 @@ def test_legs_and_hits_are_those_of_the_exact_store(
         assert {m.token for m in ours.matches} == {m.token for m in theirs.matches}
 
 
-def test_like(both: tuple[Searcher, Searcher]) -> None:
-    exact, lite = (searcher.like("sea") for searcher in both)
+def test_similar(both: tuple[Searcher, Searcher]) -> None:
+    exact, lite = (searcher.similar("sea") for searcher in both)
     for name, leg in lite.legs.items():
         assert dict(zip(leg.ids, leg.scores, strict=True)) == scores(exact)[name]
     assert "sea" not in {hit.doc_id for hit in lite.hits}
@@ -85,4 +85,4 @@ def test_a_query_without_a_lexical_match(both: tuple[Searcher, Searcher]) -> Non
     for searcher in both:
         result = searcher.search("どこにもない言葉")
         assert len(result.hits) == 5
-        assert "Nothing was found by sparse" in result.notes[0]
+        assert "sparse found nothing" in result.notes[0]

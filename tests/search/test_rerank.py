@@ -88,8 +88,8 @@ def test_a_text_over_the_limit_is_still_read() -> None:
 def test_missing_heads_are_refused() -> None:
     dense_only = FakeEncoder(lexical=False)
     for name in ("colbert", "m3"):
-        with pytest.raises(MissingHeadError, match="needs a multi-vector head, which fake has not"):
-            load_reranker(name, lambda: dense_only)
+        with pytest.raises(MissingHeadError, match="needs a multi-vector head, which fake lacks"):
+            load_reranker(lambda: dense_only, name)
 
 
 @pytest.mark.parametrize(
@@ -97,13 +97,13 @@ def test_missing_heads_are_refused() -> None:
 )
 def test_weights_of_m3_that_cannot_be(weights: dict[str, float]) -> None:
     with pytest.raises(UsageError):
-        load_reranker("m3", FakeEncoder, weights)
+        load_reranker(FakeEncoder, "m3", weights)
 
 
 def test_weights_go_with_m3_only() -> None:
-    assert load_reranker("colbert", FakeEncoder).name == "colbert"
-    with pytest.raises(UsageError, match="go with `m3`"):
-        load_reranker("some/model", FakeEncoder, {"dense": 1.0})
+    assert load_reranker(FakeEncoder, "colbert").name == "colbert"
+    with pytest.raises(UsageError, match="is only for the reranker m3"):
+        load_reranker(FakeEncoder, "some/model", {"dense": 1.0})
 
 
 class Lengths:

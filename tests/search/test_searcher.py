@@ -11,11 +11,11 @@ import pytest
 from fakes import FakeEncoder
 from search.corpus import TIDES, Doc, collection
 
-from m3index.errors import NotFoundError, QueryError, UnreachableError, UsageError
+from m3index.errors import FilterError, NotFoundError, QueryError, UnreachableError, UsageError
 from m3index.search.fusion import METHODS, combine, fuse
 from m3index.search.legs import group_id
 from m3index.search.options import SearchOptions
-from m3index.search.searcher import Searcher, Target
+from m3index.search.searcher import Searcher, SearchTarget
 from m3index.store.filter import Compare
 from m3index.store.memory import MemoryStore
 from m3index.types import Candidate, Leg, Query
@@ -53,7 +53,9 @@ class Spy:
         return self.store.get(name, keys, fields)
 
 
-def spied(target: Target, before: Mapping[Leg, Callable[[], None]] | None = None) -> tuple[Target, Spy]:
+def spied(
+    target: SearchTarget, before: Mapping[Leg, Callable[[], None]] | None = None
+) -> tuple[SearchTarget, Spy]:
     spy = Spy(target.store, before)  # type: ignore[arg-type]
     return replace(target, store=spy), spy  # type: ignore[arg-type]
 
@@ -116,6 +118,52 @@ def test_a_filter_holds_in_both_legs() -> None:
     assert {len(leg) for leg in result.legs.values()} == {1}
 
 
+@pytest.mark.parametrize(
+    "where",
+    [
+        "lang=fr",
+        ["lang=fr"],
+        ["lang in fr,de", "doc_id!=c"],
+        {"lang": "fr"},
+        {"lang": ["fr", "de"], "doc_id": "d"},
+        Compare("lang", "==", "fr"),
+    ],
+)
+def test_every_form_of_a_filter_is_read_for_the_collection(where: Any) -> None:
+    docs = [
+        Doc("a", ["red apple"], fields={"lang": "en"}),
+        Doc("b", ["red"]),
+        Doc("c", ["red pomme"], fields={"lang": "es"}),
+        Doc("d", ["red pomme"], fields={"lang": "fr"}),
+    ]
+    searcher = Searcher(collection(docs, fields={"lang": "str"}))
+    assert ids(searcher.search("red", options(where=where))) == ["d"]
+    with pytest.raises(FilterError, match="no field 'lang' to filter by"):
+        Searcher(collection(TIDES)).search("red", options(where="lang=fr"))
+
+
+def test_where_source_and_tenant_hold_together() -> None:
+    docs = [
+        Doc(name, ["red apple"], source=source, fields={"owner": owner})
+        for name, source, owner in (("a", "x", "acme"), ("b", "x", "other"), ("c", "y", "acme"))
+    ]
+    target = collection(docs, fields={"owner": "str"})
+    searcher = Searcher(replace(target, spec=replace(target.spec, tenant="owner")))
+    assert set(ids(searcher.search("red", options(source="x")))) == {"a", "b"}
+    assert set(ids(searcher.search("red", options(tenant="acme")))) == {"a", "c"}
+    assert ids(searcher.search("red", options(source="x", tenant="acme"))) == ["a"]
+    assert ids(searcher.search("red", options(source="x", tenant="acme", where="doc_id=b"))) == []
+    with pytest.raises(UsageError, match="no tenant field"):
+        Searcher(target).search("red", options(tenant="acme"))
+
+
+def test_a_result_is_a_sequence_of_its_hits() -> None:
+    result = Searcher(collection(TIDES)).search("the sea", options(k=3))
+    assert list(result) == list(result.hits)
+    assert (len(result), result[0], result[-1]) == (3, result.hits[0], result.hits[2])
+    assert not Searcher(collection([])).search("sea")
+
+
 def test_group_by_gives_the_best_hit_of_each_value() -> None:
     docs = [
         Doc("a", ["red apple"], fields={"lang": "en"}),
@@ -129,7 +177,7 @@ def test_group_by_gives_the_best_hit_of_each_value() -> None:
     assert {hit.group for hit in result.hits} == {"en", "fr", None}
     assert len(result.hits) == 3
     assert group_id("fr") in result.legs["dense"].ids
-    with pytest.raises(UsageError, match="no field 'colour' to group by; there are: lang"):
+    with pytest.raises(UsageError, match=r"no field 'colour' to group by\. Its fields are: lang"):
         searcher.search("red", options(group_by="colour"))
 
 
@@ -159,7 +207,7 @@ def test_a_hit_that_left_in_the_meantime_is_not_shown() -> None:
     spy.get = deleting  # type: ignore[method-assign]
     result = Searcher(spied_target).search("salt water", options(k=3))
     assert [hit.rank for hit in result.hits] == [1, 2]
-    assert result.notes == ("1 of the hits had left the collection before they could be read.",)
+    assert result.notes == ("1 of the hits had been removed before they could be read.",)
 
 
 # -- the encoder
@@ -257,7 +305,7 @@ def test_a_query_without_a_lexical_match(sparse: Any) -> None:
     result = Searcher(collection(TIDES, sparse)).search("どこにもない言葉")
     assert len(result.hits) == len(TIDES)
     assert len(result.legs["sparse"]) == 0
-    assert result.notes == ("Nothing was found by sparse; these hits are from dense alone.",)
+    assert result.notes == ("sparse found nothing. These hits are from dense only.",)
 
 
 def test_nothing_at_all_is_found() -> None:
@@ -267,35 +315,59 @@ def test_nothing_at_all_is_found() -> None:
 
 def test_a_collection_without_sparse_vectors() -> None:
     searcher = Searcher(collection(TIDES, "none"))
-    with pytest.raises(UsageError, match="has no sparse vectors; search it with --mode dense"):
+    with pytest.raises(UsageError, match=r"has no sparse vectors\. Search it with mode dense"):
         searcher.search("sea", options(mode="sparse"))
     result = searcher.search("sea")
     assert set(result.legs) == {"dense"}
     assert "no sparse vectors" in result.notes[0]
     weighed = searcher.search("sea", options(weights={"dense": 0.7, "sparse": 0.3}))
     assert weighed.hits == result.hits
-    with pytest.raises(UsageError, match="leave out dense"):
+    with pytest.raises(UsageError, match=r"exclude all legs of this search .dense."):
         searcher.search("sea", options(weights={"dense": 0.0, "sparse": 1.0}))
 
 
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"k": 0}, "k is 0; it can be 1 to 16,384"),
-        ({"k": 16_385}, "k is 16385"),
-        ({"depth": 5}, "The depth is 5, but 10 hits are asked for"),
-        ({"depth": 20_000}, "depth is 20000"),
-        ({"rerank_depth": 3}, "The rerank depth is 3, but 10 hits"),
-        ({"mode": "both"}, "no search mode 'both'"),
-        ({"fusion": "magic"}, "no fusion 'magic'"),
-        ({"rrf_k": -1.0}, "is -1.0; it is a number from 0 up"),
-        ({"rrf_k": float("nan")}, "is nan"),
-        ({"passages": True, "group_by": "lang"}, "either passages or groups"),
+        ({"k": 0}, "k takes a whole number from 1 to 16,384, not 0."),
+        ({"k": 16_385}, "k takes a whole number from 1 to 16,384, not 16385."),
+        ({"k": True}, "k takes a whole number from 1 to 16,384, not True."),
+        ({"k": "3"}, "k takes a whole number from 1 to 16,384, not '3'."),
+        ({"k": None}, "k takes a whole number from 1 to 16,384, not None."),
+        ({"depth": 5}, "depth is 5, which is less than k (10). Raise depth to at least 10."),
+        ({"depth": 20_000}, "depth takes a whole number from 1 to 16,384, not 20000."),
+        (
+            {"rerank_depth": 3},
+            "rerank_depth is 3, which is less than k (10). Raise rerank_depth to at least 10.",
+        ),
+        ({"mode": "both"}, "mode takes hybrid, dense or sparse, not 'both'."),
+        ({"fusion": "magic"}, "fusion takes rrf, minmax, dbsf, arctan or server, not 'magic'."),
+        ({"rrf_k": -1.0}, "rrf_k takes a number from 0 up, not -1.0."),
+        ({"rrf_k": float("nan")}, "rrf_k takes a number from 0 up, not nan."),
+        ({"rrf_k": float("inf")}, "rrf_k takes a number from 0 up, not inf."),
+        ({"rerank": ""}, "rerank takes the name of a reranker, not ''."),
+        ({"weights": "dense"}, "weights takes weights such as dense=0.7,sparse=0.3, not 'dense'."),
+        ({"weights": {}}, "weights takes weights such as dense=0.7,sparse=0.3, not {}."),
+        ({"explain": "no"}, "explain takes true or false, not 'no'."),
+        ({"source": ""}, "source takes a non-empty text, not ''."),
+        ({"filter": ""}, "filter takes a non-empty text, not ''."),
+        ({"tenant": ""}, "tenant is empty. Name a tenant, or omit the option for all tenants."),
+        (
+            {"passages": True, "group_by": "lang"},
+            "passages and group_by cannot be combined. Use one of them.",
+        ),
     ],
 )
 def test_options_that_cannot_be(changes: Any, says: str) -> None:
-    with pytest.raises(UsageError, match=says):
+    with pytest.raises(UsageError) as refusal:
         SearchOptions(**changes)
+    assert str(refusal.value).endswith(says)
+
+
+@pytest.mark.parametrize("where", ["", [], {}, (), {"lang": []}, [""], [1], 5, {"lang": None}, "lang"])
+def test_a_filter_that_says_nothing_never_means_everything(where: Any) -> None:
+    with pytest.raises(FilterError):
+        SearchOptions(where=where)
 
 
 @pytest.mark.parametrize(
@@ -303,9 +375,9 @@ def test_options_that_cannot_be(changes: Any, says: str) -> None:
     [
         ({"dense": 0.0, "sparse": 0.0}, "All weights are 0"),
         ({"dense": 1.0, "bm25": 1.0}, "no leg 'bm25'"),
-        ({"dense": -0.1, "sparse": 1.0}, "weight of dense is -0.1"),
-        ({"dense": float("nan"), "sparse": 1.0}, "weight of dense is nan"),
-        ({"sparse": 1.0}, "No weight is given for dense"),
+        ({"dense": -0.1, "sparse": 1.0}, "weight of dense must be a number from 0 up, not -0.1"),
+        ({"dense": float("nan"), "sparse": 1.0}, "weight of dense must be a number from 0 up, not nan"),
+        ({"sparse": 1.0}, "There is no weight for dense"),
     ],
 )
 def test_weights_that_cannot_be(weights: Any, says: str) -> None:
@@ -357,20 +429,20 @@ def test_a_run_goes_on_after_a_query_that_cannot_be_asked() -> None:
     queries = [Query("a", "sea"), Query("b", " "), Query("c", "word " * 100), Query("d", "moon")]
     results = list(Searcher(collection(TIDES)).run(queries))
     assert [bool(r.hits) for r in results] == [True, False, False, True]
-    assert results[1].notes == ("The query is empty; give at least one word.",)
+    assert results[1].notes == ("The query is empty. Give at least one word.",)
     assert results[2].notes == ("the query is too long",)
     assert ids(results[3])[0] == "moon"
     assert [r.query.query_id for r in Searcher(collection(TIDES)).run([Query("b", "")])] == ["b"]
 
 
-# -- like
+# -- similar
 
 
 @pytest.mark.parametrize("sparse", ["lexical", "bm25", "none"])
 @pytest.mark.parametrize("doc_id", ["sea", "bread"])
-def test_like_finds_the_nearest_by_the_stored_vectors(sparse: Any, doc_id: str) -> None:
+def test_similar_finds_the_nearest_by_the_stored_vectors(sparse: Any, doc_id: str) -> None:
     target = replace(collection(TIDES, sparse), encoder=no_encoder)
-    result = Searcher(target).like(doc_id)
+    result = Searcher(target).similar(doc_id)
     doc = next(d for d in TIDES if d.doc_id == doc_id)
     assert doc_id not in ids(result)
     rows = target.store.get(
@@ -386,17 +458,29 @@ def test_like_finds_the_nearest_by_the_stored_vectors(sparse: Any, doc_id: str) 
     assert ids(result) == [KEYS[f.id] for f in combine(result.legs, weights)]
 
 
-def test_like_of_a_document_that_is_not_there() -> None:
+def test_similar_to_a_document_that_is_not_there() -> None:
     with pytest.raises(NotFoundError, match="no document 'cake' of source 'default'"):
-        Searcher(collection(TIDES)).like("cake")
+        Searcher(collection(TIDES)).similar("cake")
     with pytest.raises(NotFoundError):
-        Searcher(collection(TIDES)).like("sea", source="other")
+        Searcher(collection(TIDES)).similar("sea", options(source="other"))
 
 
-def test_like_of_a_long_document_takes_passages_from_all_over_it() -> None:
+def test_similar_to_a_document_of_one_tenant_only() -> None:
+    docs = [
+        Doc(name, ["red apple"], fields={"owner": owner}) for name, owner in zip("abcd", "xxyy", strict=True)
+    ]
+    target = collection(docs, fields={"owner": "str"})
+    searcher = Searcher(replace(target, spec=replace(target.spec, tenant="owner")))
+    assert ids(searcher.similar("a", options(tenant="x"))) == ["b"]
+    assert set(ids(searcher.similar("a"))) == {"b", "c", "d"}
+    with pytest.raises(NotFoundError, match="no document 'c' of source 'default'"):
+        searcher.similar("c", options(tenant="x"))
+
+
+def test_similar_to_a_long_document_takes_passages_from_all_over_it() -> None:
     long = Doc("long", [f"word{i}" for i in range(200)])
     target, spy = spied(collection([*TIDES, long]))
-    result = Searcher(target).like("long")
+    result = Searcher(target).similar("long")
     assert "64 of them were compared" in result.notes[0]
     assert {n for _, n in spy.searches} == {64}
     assert ids(result)
@@ -416,10 +500,10 @@ def test_further_collections_are_further_legs() -> None:
     assert ids(result) == [KEYS[f.id] for f in fused]
     weights = {"a:dense": 0.0, "a:sparse": 0.0, "b:dense": 1.0, "b:sparse": 1.0}
     assert set(ids(Searcher(first, second).search("salt", options(weights=weights)))) == {"soup", "sea"}
-    with pytest.raises(UsageError, match="need a name each"):
+    with pytest.raises(UsageError, match="needs a name of its own"):
         Searcher(first, replace(second, name="a"))
     with pytest.raises(UsageError, match="in one collection only"):
-        Searcher(first, second).like("sea")
+        Searcher(first, second).similar("sea")
 
 
 def test_one_document_in_two_collections_is_one_hit() -> None:

@@ -87,12 +87,12 @@ def test_weights_are_sent_between_0_and_1() -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"passages": False}, "fuses passages, not documents; search with --passages"),
-        ({"explain": True}, "does not give the ranks of the legs"),
-        ({"mode": "dense"}, "nothing to fuse"),
-        ({"weights": {"dense": 1.0, "sparse": 0.0}}, "nothing to fuse"),
+        ({"passages": False}, "the ranker of Milvus fuses passages, not documents"),
+        ({"explain": True}, "does not return the ranks of the legs"),
+        ({"mode": "dense"}, "does not have two legs in one collection"),
+        ({"weights": {"dense": 1.0, "sparse": 0.0}}, "does not have two legs in one collection"),
         ({"weights": {"dense": 1.0, "sparse": 0.5}}, "ignores the weights"),
-        ({"rrf_k": 0.0}, "its k is above 0"),
+        ({"rrf_k": 0.0}, "the k of Milvus must be above 0"),
     ],
 )
 def test_where_the_answer_would_be_another_it_is_fused_here(changes: Any, says: str) -> None:
@@ -103,14 +103,14 @@ def test_where_the_answer_would_be_another_it_is_fused_here(changes: Any, says: 
     assert store.asked == []
     assert here.hits == searcher.search("salt sea", options).hits
     assert says in here.notes[0]
-    assert here.notes[0].startswith("Fused by m3index, not by Milvus: ")
+    assert here.notes[0].startswith("Fused by m3index: ")
 
 
 def test_a_store_without_a_ranker() -> None:
     result = Searcher(collection(TIDES)).search("sea", SearchOptions(passages=True, fusion="server"))
-    assert result.notes == ("Fused by m3index, not by Milvus: this store has no ranker of its own.",)
-    like = Searcher(collection(TIDES)).like("sea", options=SearchOptions(fusion="server"))
-    assert like.notes[0].startswith("Fused by m3index")
+    assert result.notes == ("Fused by m3index: this store has no ranker.",)
+    similar = Searcher(collection(TIDES)).similar("sea", SearchOptions(fusion="server"))
+    assert similar.notes[0].startswith("Fused by m3index")
 
 
 def test_many_queries_and_a_reranker() -> None:

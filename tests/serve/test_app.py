@@ -16,9 +16,12 @@ from fakes import FakeEncoder
 from serving import EVIL, Server, build, serving
 
 from m3index.errors import M3IndexError
+from m3index.options import options_of
 from m3index.schema import load
+from m3index.search.options import SearchOptions
 from m3index.serve.answer import answer_schema
 from m3index.serve.guard import MAX_BODY, Access, access
+from m3index.serve.request import AnswerRequest
 from m3index.types import EncodedBatch
 
 
@@ -75,8 +78,8 @@ def test_get_and_post_are_the_same(server: Server) -> None:
     assert "legs" not in by_get
 
 
-def test_like_and_documents(server: Server) -> None:
-    code, answer, _ = ask(server, "/search", {"like": 'a"b', "k": 2})
+def test_similar_and_documents(server: Server) -> None:
+    code, answer, _ = ask(server, "/search", {"similar": 'a"b', "k": 2})
     assert code == 200
     assert 'a"b' not in [hit["doc_id"] for hit in answer["hits"]]
     code, document, _ = ask(server, "/document?doc_id=long&start=1&count=2")
@@ -85,42 +88,128 @@ def test_like_and_documents(server: Server) -> None:
     assert [text["ordinal"] for text in document["texts"]] == [1, 2]
     code, refusal, _ = ask(server, "/document?doc_id=nobody")
     assert (code, refusal["exit"]) == (404, 10)
-    assert ask(server, "/document?doc_id=long&count=1000")[0] == 400
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("doc_id=long&count=1000", "count takes a whole number from 1 to 100, not '1000'."),
+        ("doc_id=long&count=some", "count takes a whole number from 1 to 100, not 'some'."),
+        ("doc_id=long&start=-1", "start takes a whole number from 0 up, not '-1'."),
+        ("doc_id=", "doc_id takes a non-empty text, not ''."),
+        ("doc_id=long&source=", "source takes a non-empty text, not ''."),
+        ("start=1", "doc_id is required."),
+        ("doc_id=long&tenant=acme", "Collection 'notes' has no tenant field"),
+        (
+            "doc_id=long&tenat=acme",
+            "There is no option 'tenat'. The options are count, doc_id, ",
+        ),
+    ],
+)
+def test_bad_requests_of_documents(server: Server, url: str, says: str) -> None:
+    code, answer, _ = ask(server, f"/document?{url}")
+    assert (code, answer["exit"]) == (400, 2)
+    assert answer["error"].startswith(says)
 
 
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        ({}, 400, "either a query"),
-        ({"query": "  "}, 400, "either a query"),
-        ({"query": "a", "like": "b"}, 400, "either a query"),
-        ({"query": "sea", "k": 0}, 400, "k is 0"),
+        ({}, 400, "exactly one of query and similar"),
+        ({"query": None, "similar": None}, 400, "exactly one of query and similar"),
+        ({"query": ""}, 400, "The query is empty"),
+        ({"query": "  "}, 400, "The query is empty"),
+        ({"query": "a", "similar": "b"}, 400, "exactly one of query and similar"),
+        ({"query": 5}, 400, "query takes a text, not 5."),
+        ({"query": "sea", "like": "b"}, 400, "There is no option 'like'. The options are"),
+        ({"query": "sea", "k": 0}, 400, "k takes a whole number from 1 to 16,384, not 0."),
         ({"query": "sea", "k": 99_999}, 400, "16,384"),
-        ({"query": "sea", "k": "many"}, 400, "k: "),
-        ({"query": "sea", "kk": 3}, 400, "kk: "),
-        ({"query": "sea", "mode": "magic"}, 400, "no search mode 'magic'"),
+        ({"query": "sea", "k": "many"}, 400, "k takes a whole number from 1 to 16,384, not 'many'."),
+        ({"query": "sea", "kk": 3}, 400, "There is no option 'kk'. The options are"),
+        ({"query": "sea", "mode": "magic"}, 400, "mode takes hybrid, dense or sparse, not 'magic'."),
         ({"query": "sea", "where": ["colour=red"]}, 400, "colour"),
+        ({"query": "sea", "where": []}, 400, "where is empty"),
+        ({"query": "sea", "where": {}}, 400, "where is empty"),
+        ({"query": "sea", "where": ""}, 400, "is not a condition"),
+        ({"query": "sea", "source": ""}, 400, "source takes a non-empty text, not ''."),
         ({"query": "sea", "tenant": "acme"}, 400, "no tenant field"),
-        ({"query": "sea", "tenant": ""}, 400, "The tenant is empty"),
+        ({"query": "sea", "tenant": ""}, 400, "tenant is empty. Name a tenant, or omit"),
         ({"query": "sea", "filter": 'lang == "en") or (1 == 1'}, 400, "parenthesis"),
         ({"query": "sea", "weights": {"dense": 0, "sparse": 0}}, 400, "All weights are 0"),
         ({"query": "sea", "weights": {"dense": float("nan"), "sparse": 1}}, 400, "weight"),
-        ({"query": "sea", "rerank": "/etc/passwd"}, 400, "does not rerank by '/etc/passwd'"),
-        ({"query": "sea", "rrf_k": -1}, 400, "reciprocal rank fusion"),
+        ({"query": "sea", "rerank": "/etc/passwd"}, 400, "no reranker '/etc/passwd'"),
+        ({"query": "sea", "rrf_k": -1}, 400, "rrf_k takes a number from 0 up, not -1."),
         ({"query": "x " * 50_000}, 400, "too long"),
         ({"query": "\ud800"}, 400, "Unicode"),
-        ({"like": "nobody"}, 404, "nobody"),
-        ({"query": "sea", "pool": 10_000}, 400, "pool: "),
-        ([], 400, "read"),
+        ({"similar": "nobody"}, 404, "nobody"),
+        ({"query": "sea", "pool": 10_000}, 400, "pool takes a whole number from 0 to 500, not 10000."),
+        ([], 400, "cannot be parsed"),
         (b"{", 400, "JSON"),
     ],
 )  # fmt: skip
 def test_bad_requests_are_answered_plainly(server: Server, words: Any, code: int, says: str) -> None:
     got, answer, _ = ask(server, "/search", words)
     assert got == code, answer
-    assert set(answer) == {"error", "exit"}
+    assert set(answer) - {"kind"} == {"error", "exit"}
     assert says.lower() in answer["error"].lower()
     assert answer["exit"] == {400: 2, 404: 10}[code]
+
+
+@pytest.mark.parametrize("name", ["wheer", "like", "top_k", "K", "Where", "options", "self"])
+def test_an_unknown_name_is_refused_wherever_it_stands(server: Server, name: str) -> None:
+    """A misspelt filter must not be a search without one."""
+    for asked in (
+        ask(server, "/search", {"query": "sea", name: "lang=de"}),
+        ask(server, "/search", {"query": "sea", name: None}),
+        ask(server, f"/search?query=sea&{name}=lang%3Dde"),
+        ask(server, f"/document?doc_id=long&{name}=lang%3Dde"),
+    ):
+        code, refusal, _ = asked
+        assert (code, refusal["exit"], refusal["kind"]) == (400, 2, "UsageError")
+        assert refusal["error"].startswith(f"There is no option {name!r}. The options are ")
+
+
+def test_null_stands_for_what_is_left_out(server: Server) -> None:
+    nothing = {declared.name: None for declared in options_of(AnswerRequest)}
+    _, plain, _ = ask(server, "/search", {"query": "sea"})
+    code, nulled, _ = ask(server, "/search", {**nothing, "query": "sea"})
+    assert code == 200
+    assert {**nulled, "timings": 0} == {**plain, "timings": 0}
+    code, similar, _ = ask(server, "/search", {**nothing, "similar": "en-3"})
+    assert (code, "en-3" in [hit["doc_id"] for hit in similar["hits"]]) == (200, False)
+
+
+WRONG: list[dict[str, Any]] = [
+    {"k": 0}, {"k": "many"}, {"depth": 3}, {"mode": "magic"}, {"fusion": "magic"}, {"weights": "dense"},
+    {"weights": {"dense": 0, "sparse": 0}}, {"weights": {"dense": 1, "colour": 1}}, {"rrf_k": -1},
+    {"where": []}, {"where": ["colour=red"]}, {"where": {"n": "x"}}, {"where": 5}, {"filter": ""},
+    {"source": ""}, {"tenant": ""}, {"tenant": "acme"}, {"group_by": "colour"}, {"passages": "yes"},
+    {"passages": True, "group_by": "lang"}, {"rerank_depth": 0}, {"rerank_weights": "m3"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=str)
+def test_what_is_wrong_is_said_as_in_python(server: Server, wrong: dict[str, Any]) -> None:
+    with pytest.raises(M3IndexError) as here:
+        server.warm.index.search("sea", SearchOptions(**wrong))
+    code, answer, _ = ask(server, "/search", {"query": "sea", **wrong})
+    assert (code, answer["error"], answer["exit"]) == (400, str(here.value), int(here.value.exit_code))
+    if all(isinstance(value, str | int) and not isinstance(value, bool) for value in wrong.values()):
+        name, value = next(iter(wrong.items()))
+        if name != "where":  # in a URL it is a text
+            assert ask(server, f"/search?query=sea&{name}={value}")[1]["error"].startswith(
+                str(here.value).split(", not ")[0]
+            )
+
+
+def test_a_refusal_names_its_class(server: Server) -> None:
+    for asked, kind in (
+        ({"query": " "}, "QueryError"),
+        ({"query": "sea", "where": "colour=red"}, "FilterError"),
+        ({"query": "sea", "k": 0}, "UsageError"),
+        ({"similar": "nobody"}, "NotFoundError"),
+    ):
+        assert ask(server, "/search", asked)[1]["kind"] == kind
 
 
 def test_unknown_paths_methods_and_sizes(server: Server) -> None:
@@ -201,8 +290,21 @@ def test_openapi_names_the_words_and_the_contract(server: Server) -> None:
     code, api, _ = ask(server, "/openapi.json")
     assert code == 200
     assert {"/search", "/document", "/info", "/health", "/health/live", "/metrics"} == set(api["paths"])
-    parameters = {p["name"] for p in api["paths"]["/search"]["get"]["parameters"]}
-    assert {"query", "k", "weights", "where", "filter", "rerank", "explain"} <= parameters
+    parameters = {p["name"]: p for p in api["paths"]["/search"]["get"]["parameters"]}
+    properties = api["components"]["schemas"]["Body"]["properties"]
+    body = api["paths"]["/search"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert body == {"$ref": "#/components/schemas/Body"}
+    assert api["components"]["schemas"]["Body"]["additionalProperties"] is False
+    for declared in options_of(SearchOptions):
+        described = properties[declared.name]
+        assert described["description"] == parameters[declared.name]["description"] == declared.help
+        assert {k: described[k] for k in declared.kind.schema} == declared.kind.schema
+        assert described.get("default") == declared.default
+    asked = {"query", "similar", "legs", "snippets", "pool"}
+    assert properties.keys() == parameters.keys() == {o.name for o in options_of(SearchOptions)} | asked
+    read = {p["name"]: p for p in api["paths"]["/document"]["get"]["parameters"]}
+    assert read.keys() == {"doc_id", "source", "tenant", "start", "count"}
+    assert all(p["description"] for p in read.values())
     schema = api["paths"]["/search"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
     assert schema["properties"]["hits"]["items"]["title"] == "A hit"
     assert ask(server, "/docs")[0] == 404
@@ -233,7 +335,7 @@ def test_health_tells_loading_from_ready_and_says_why() -> None:
         assert (code, answer["status"]) == (503, "not ready")
         code, answer, headers = ask(server, "/search?query=sea")
         assert (code, headers["retry-after"]) == (503, "2")
-        assert "loaded" in answer["error"]
+        assert "still loading" in answer["error"]
         gate.set()
         while not server.warm.loaded:
             pass
@@ -243,10 +345,10 @@ def test_health_tells_loading_from_ready_and_says_why() -> None:
 def test_health_sees_a_collection_that_is_gone_or_of_another_encoder() -> None:
     index = build()
     with serving(index) as server:
-        name = index.target().name
+        name = index.current().name
         index.store.set_properties(name, {"space_id": "another"})
         index.store.point("other", name)
-        server.warm.index._target = None
+        server.warm.index._current = None
         code, answer, _ = ask(server, "/health")
         assert (code, answer["exit"]) == (503, 13)
         assert ask(server, "/search?query=sea")[0] == 409

@@ -17,19 +17,23 @@ from commands import COLLECTION, make_database
 from mcp import Client, StdioServerParameters, stdio_client
 from serving import build
 
+from m3index.errors import M3IndexError
+from m3index.options import options_of
+from m3index.search.options import SearchOptions
 from m3index.serve.mcp import tools
-from m3index.serve.warm import WarmIndex
+from m3index.serve.request import ToolRequest
+from m3index.serve.served import ServedIndex
 
 
 @pytest.fixture(scope="module")
-def warm() -> Iterator[WarmIndex]:
-    warm = WarmIndex(build())
+def warm() -> Iterator[ServedIndex]:
+    warm = ServedIndex(build())
     warm.load()
     yield warm
     warm.close()
 
 
-def call(warm: WarmIndex, name: str, **arguments: Any) -> Any:
+def call(warm: ServedIndex, name: str, **arguments: Any) -> Any:
     async def one() -> Any:
         async with Client(tools(warm)) as client:
             return await client.call_tool(name, arguments)
@@ -37,22 +41,126 @@ def call(warm: WarmIndex, name: str, **arguments: Any) -> Any:
     return anyio.run(one)
 
 
-def test_the_tools_say_what_they_are(warm: WarmIndex) -> None:
-    async def listed() -> Any:
+def listed(warm: ServedIndex) -> dict[str, Any]:
+    async def all_of_them() -> Any:
         async with Client(tools(warm)) as client:
             return (await client.list_tools()).tools
 
-    found = {tool.name: tool for tool in anyio.run(listed)}
+    return {tool.name: tool for tool in anyio.run(all_of_them)}
+
+
+def test_the_tools_say_what_they_are(warm: ServedIndex) -> None:
+    found = listed(warm)
     assert set(found) == {"search", "get_document", "status"}
     for tool in found.values():
         assert tool.description
         assert tool.annotations.read_only_hint
+        assert tool.input_schema["additionalProperties"] is False
         for parameter in tool.input_schema["properties"].values():
             assert parameter["description"]
-    assert found["search"].input_schema["required"] == ["query"]
+    assert "required" not in found["search"].input_schema  # query or similar
+    assert found["get_document"].input_schema["required"] == ["doc_id"]
 
 
-def test_search_document_and_status(warm: WarmIndex) -> None:
+def test_every_option_of_a_search_is_an_argument_with_its_help(warm: ServedIndex) -> None:
+    arguments = listed(warm)["search"].input_schema["properties"]
+    options = {o.name: o for o in options_of(SearchOptions) if o.name not in ("explain", "texts")}
+    options |= {o.name: o for o in options_of(ToolRequest) if o.name == "k"}  # an assistant reads fewer hits
+    assert arguments.keys() == options.keys() | {"query", "similar"}
+    for name, declared in options.items():
+        described = dict(arguments[name])
+        assert (described.pop("description"), described.pop("default")) == (declared.help, declared.default)
+        assert {key: described[key] for key in declared.kind.schema} == declared.kind.schema
+    assert (arguments["k"]["minimum"], arguments["k"]["maximum"]) == (1, 50)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"k": 0}, {"k": "many"}, {"depth": 3}, {"mode": "magic"}, {"weights": "dense"},
+        {"weights": {"dense": 0, "sparse": 0}}, {"rrf_k": -1}, {"where": []}, {"where": "[]"},
+        {"where": ["colour=red"]}, {"where": {"n": "x"}}, {"where": 5}, {"filter": ""}, {"source": ""},
+        {"tenant": ""}, {"tenant": "acme"}, {"group_by": "colour"}, {"passages": "yes"}, {"query": " "},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_is_wrong_is_said_as_in_python(warm: ServedIndex, wrong: dict[str, Any]) -> None:
+    said = {"query": "sea", **wrong}
+    here = {**said, "where": []} if said.get("where") == "[]" else said  # the SDK reads lists sent as text
+    with pytest.raises(M3IndexError) as refusal:
+        warm.index.search(here["query"], ToolRequest(**here))
+    answer = call(warm, "search", **said)
+    assert answer.is_error
+    assert answer.content[0].text == f"Error executing tool search: {refusal.value}"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"doc_id": "long", "count": 1000}, "count takes a whole number from 1 to 20, not 1000."),
+        ({"doc_id": "long", "start": "first"}, "start takes a whole number from 0 up, not 'first'."),
+        ({"doc_id": None}, "doc_id is required."),
+        ({}, "doc_id is required."),
+        ({"doc_id": ""}, "doc_id takes a non-empty text, not ''."),
+        ({"doc_id": "long", "tenant": "acme"}, "Collection 'notes' has no tenant field"),
+    ],
+)
+def test_documents_that_cannot_be_read(warm: ServedIndex, wrong: dict[str, Any], says: str) -> None:
+    answer = call(warm, "get_document", **wrong)
+    assert answer.is_error
+    assert answer.content[0].text.startswith(f"Error executing tool get_document: {says}")
+
+
+@pytest.mark.parametrize("name", ["wheer", "like", "explain", "texts", "pool"])
+def test_an_unknown_argument_is_refused(warm: ServedIndex, name: str) -> None:
+    for tool, arguments in (
+        ("search", {"query": "sea"}),
+        ("get_document", {"doc_id": "long"}),
+        ("status", {}),
+    ):
+        answer = call(warm, tool, **arguments, **{name: "lang=de"})
+        assert answer.is_error
+        says = f"Error executing tool {tool}: There is no option {name!r}."
+        assert answer.content[0].text.startswith(says)
+        assert ("The options are" in answer.content[0].text) == (tool != "status")
+
+
+def test_null_stands_for_what_is_left_out(warm: ServedIndex) -> None:
+    nothing = dict.fromkeys(listed(warm)["search"].input_schema["properties"])
+    plain = call(warm, "search", query="sea").structured_content
+    assert call(warm, "search", **{**nothing, "query": "sea"}).structured_content == plain
+    hits = call(warm, "search", **{**nothing, "similar": "en-3"}).structured_content["hits"]
+    assert hits
+    assert "en-3" not in [hit["doc_id"] for hit in hits]
+
+
+@pytest.mark.parametrize("query", ["null", "[1, 2]", '{"a": 1}', "5", "true", '"quoted"'])
+def test_a_query_that_looks_like_json_is_a_text(warm: ServedIndex, query: str) -> None:
+    expected = warm.index.search(query, ToolRequest(query=query))
+    hits = call(warm, "search", query=query).structured_content["hits"]
+    assert [hit["doc_id"] for hit in hits] == [hit.doc_id for hit in expected]
+    assert (
+        call(warm, "search", similar=query)
+        .content[0]
+        .text.endswith(f"There is no document {query!r} of source 'default' in this collection.")
+    )
+
+
+def test_a_list_that_is_sent_as_a_text_is_a_list(warm: ServedIndex) -> None:
+    """Some assistants send all their arguments so."""
+    as_list = call(warm, "search", query="sea", where=["lang=en", "n<5"]).structured_content
+    assert call(warm, "search", query="sea", where='["lang=en", "n<5"]').structured_content == as_list
+    assert {hit["metadata"]["lang"] for hit in as_list["hits"]} == {"en"}
+
+
+def test_a_document_is_read_in_parts(warm: ServedIndex) -> None:
+    first = call(warm, "get_document", doc_id="long", count=2).structured_content
+    rest = call(warm, "get_document", doc_id="long", start=2, count=None).structured_content
+    ordinals = [text["ordinal"] for text in [*first["texts"], *rest["texts"]]]
+    assert ordinals == list(range(first["passages"]))
+
+
+def test_search_document_and_status(warm: ServedIndex) -> None:
     answer = call(warm, "search", query="tides and moons of the sea", k=3, where=["lang=en"])
     assert not answer.is_error
     hits = answer.structured_content["hits"]
@@ -67,13 +175,14 @@ def test_search_document_and_status(warm: WarmIndex) -> None:
 @pytest.mark.parametrize(
     ("name", "arguments", "says"),
     [
-        ("search", {"query": " "}, "either a query"),
+        ("search", {}, "exactly one of query and similar"),
+        ("search", {"query": " "}, "The query is empty. Give at least one word."),
         ("search", {"query": "sea", "where": ["colour=red"]}, "colour"),
         ("search", {"query": "sea", "k": 1000}, "50"),
         ("get_document", {"doc_id": "nobody"}, "nobody"),
     ],
 )
-def test_an_assistant_reads_what_was_wrong(warm: WarmIndex, name: str, arguments: Any, says: str) -> None:
+def test_an_assistant_reads_what_was_wrong(warm: ServedIndex, name: str, arguments: Any, says: str) -> None:
     answer = call(warm, name, **arguments)
     assert answer.is_error
     assert says in answer.content[0].text

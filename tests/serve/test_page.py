@@ -18,8 +18,9 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from serving import EVIL, Server, build, serving
 
 from m3index.search.fusion import Ranking, combine
+from m3index.search.options import SearchOptions
 from m3index.serve.guard import Access
-from m3index.serve.warm import WarmIndex
+from m3index.serve.served import ServedIndex
 
 pytestmark = pytest.mark.browser
 
@@ -113,10 +114,9 @@ def test_sliders_order_again_as_the_server_would_without_asking_it(page: Page, s
     for dense, sparse, k, count in random.Random(1).sample(list(settings), 12):
         for name, value in (("#weight-0", dense), ("#weight-1", sparse), ("#rrfk", k), ("#count", count)):
             page.locator(name).fill(str(value))
-        expected = server.warm.index.search(
-            "tides and moons 7 of the sea",
-            k=count, depth=100, weights={"dense": dense, "sparse": sparse}, rrf_k=float(k),
-        )  # fmt: skip
+        weights = {"dense": dense, "sparse": sparse}
+        options = SearchOptions(k=count, depth=100, weights=weights, rrf_k=float(k))
+        expected = server.warm.index.search("tides and moons 7 of the sea", options)
         shown = [hit.doc_id for hit in expected.hits if hit.title]
         assert [i for i in ids(page) if i in shown] == shown
     assert searches == []
@@ -161,7 +161,7 @@ def test_details_show_ranks_crossings_and_tokens(page: Page, server: Server) -> 
     expect(more.locator(".token")).not_to_have_count(0)
     expect(more.locator("svg.curve")).to_be_visible()
     told = more.locator(".why li").all_inner_texts()
-    result = server.warm.index.search("tides of the sea", k=50, depth=100, explain=True)
+    result = server.warm.index.search("tides of the sea", SearchOptions(k=50, depth=100, explain=True))
     shares = {f"{crossing.share:.2f}" for crossing in result.explanations[1].crossings}
     assert told
     assert {re.findall(r"\d\.\d\d", text)[-1] for text in told} <= shares
@@ -203,7 +203,7 @@ def test_filters_links_and_the_way_back(page: Page) -> None:
     expect(page.get_by_role("alert")).to_be_hidden()
     page.locator(".hit h2 button").first.click()
     page.get_by_role("button", name="More like this").click()
-    expect(page.locator(".chip")).to_contain_text("like ")
+    expect(page.locator(".chip")).to_contain_text("similar to ")
     expect(page.locator("#status")).to_contain_text("found")
 
 
@@ -211,8 +211,8 @@ def test_reranked_hits_are_in_the_reranker_s_order(page: Page, server: Server) -
     page.goto("/")
     page.locator("#rerank").select_option("colbert")
     ask(page, "tides and moons 3 of the sea")
-    reranker = server.warm.index.reranker("colbert")
-    expected = server.warm.index.search("tides and moons 3 of the sea", k=10, depth=100, rerank=reranker)
+    options = SearchOptions(k=10, depth=100, rerank="colbert")
+    expected = server.warm.index.search("tides and moons 3 of the sea", options)
     assert ids(page) == [hit.doc_id for hit in expected.hits]
     expect(page.locator("#weight-0")).to_be_disabled()
 
@@ -252,12 +252,12 @@ def test_the_token_is_asked_for_and_kept_for_the_session(browser: Browser) -> No
 
 
 def test_it_waits_for_the_encoder(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(WarmIndex, "start", lambda *_: None)
+    monkeypatch.setattr(ServedIndex, "start", lambda *_: None)
     with serving(build(), loaded=False) as server:
         context = browser.new_context(base_url=server.url)
         page = context.new_page()
         page.goto("/?q=tides")
-        expect(page.locator("#status")).to_contain_text("being loaded")
+        expect(page.locator("#status")).to_contain_text("still loading")
         server.warm.load()
         assert titles(page)
         context.close()

@@ -16,7 +16,7 @@ pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
 from serving import Server, build, serving
 
 from m3index.errors import NotFoundError, UsageError
-from m3index.serve.warm import WarmIndex
+from m3index.serve.served import ServedIndex
 
 GERMANS = {f"de-{n}" for n in range(12)}
 
@@ -44,7 +44,7 @@ def get(server: Server, path: str, **words: Any) -> Any:
         {"query": "sea", "passages": True},
         {"query": "sea", "group_by": "lang"},
         {"query": "sea", "where": ["lang in en,de,fr"]},
-        {"like": "de-3"},
+        {"similar": "de-3"},
     ],
 )
 def test_every_hit_and_every_leg_is_the_tenants(german: Server, words: dict[str, Any]) -> None:
@@ -70,8 +70,8 @@ def test_a_document_of_another_is_as_one_that_is_not_there(german: Server) -> No
     assert get(german, "/document", doc_id="de-3")["title"] == "Note 3"
     client = german.client()
     for ask in (
-        lambda name: german.warm.document(name, "default", 0, 1),
-        lambda name: client.like(name),
+        lambda name: client.get(name, count=1),
+        lambda name: client.similar(name),
     ):
         said = []
         for name in ("en-3", "nobody"):
@@ -85,9 +85,9 @@ def test_a_document_of_another_is_as_one_that_is_not_there(german: Server) -> No
     ("words", "says"),
     [
         ({"tenant": "en"}, "another tenant"),
-        ({"tenant": ""}, "another tenant"),
+        ({"tenant": ""}, "tenant is empty"),
         ({"where": ["lang=en"]}, None),
-        ({"filter": 'lang == "en"'}, "takes no `filter`"),
+        ({"filter": 'lang == "en"'}, "does not accept `filter`"),
     ],
 )
 def test_no_words_reach_another_tenant(german: Server, words: dict[str, Any], says: str | None) -> None:
@@ -98,6 +98,13 @@ def test_no_words_reach_another_tenant(german: Server, words: dict[str, Any], sa
         german.client().search("sea", **words)
 
 
+def test_documents_of_a_tenant_that_is_named(german: Server) -> None:
+    client = german.client()
+    assert client.get("de-3", tenant="de") == client.get("de-3")
+    with pytest.raises(UsageError, match="another tenant"):
+        client.get("en-3", tenant="en")
+
+
 def test_an_assistant_sees_the_tenant_alone() -> None:
     pytest.importorskip("mcp", reason="the extra `mcp` is not installed")
     import anyio
@@ -105,7 +112,7 @@ def test_an_assistant_sees_the_tenant_alone() -> None:
 
     from m3index.serve.mcp import tools
 
-    warm = WarmIndex(build(tenant_field="lang"), tenant="de")
+    warm = ServedIndex(build(tenant_field="lang"), tenant="de")
     warm.load()
 
     async def ask() -> tuple[Any, Any, Any]:
@@ -126,4 +133,4 @@ def test_an_assistant_sees_the_tenant_alone() -> None:
 @pytest.mark.parametrize(("tenant", "says"), [("de", "no tenant field"), ("", "tenant is empty")])
 def test_a_tenant_that_cannot_be_is_refused_at_the_start(tenant: str, says: str) -> None:
     with pytest.raises(UsageError, match=says):
-        WarmIndex(build(), tenant=tenant)
+        ServedIndex(build(), tenant=tenant)

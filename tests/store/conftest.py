@@ -10,6 +10,7 @@ from servers import lite_server
 from m3index.schema import CollectionSpec
 from m3index.store.base import Store
 from m3index.store.open import open_store
+from m3index.store.options import Connection
 
 KINDS = ["memory", "lite", "lite-server", pytest.param("server", marks=pytest.mark.integration)]
 
@@ -34,7 +35,7 @@ def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             uri = os.environ.get("M3INDEX_TEST_URI", "")
             if not uri:
                 pytest.skip("M3INDEX_TEST_URI is not set")
-    opened = open_store(uri, os.environ.get("M3INDEX_TEST_TOKEN"))
+    opened = open_store(Connection(uri=uri, token=os.environ.get("M3INDEX_TEST_TOKEN")))
     yield opened
     opened.close()
 

@@ -11,6 +11,7 @@ from store.material import DENSE, row
 
 from m3index.schema import CollectionSpec
 from m3index.store.open import open_store
+from m3index.store.options import Connection
 from m3index.types import Leg
 
 DATA = Path(os.environ.get("M3INDEX_DATA", Path(__file__).parents[3] / "shared" / "data")) / "xquad"
@@ -32,7 +33,7 @@ def figure(folder: Path, language: str) -> float:
     for line in (DATA / language / "qrels" / "test.tsv").read_text("utf-8").splitlines()[1:]:
         query, document, grade = line.split("\t")
         qrels.setdefault(query, {})[document] = int(grade)
-    store = open_store(str(folder / f"{language}.db"))
+    store = open_store(Connection(uri=str(folder / f"{language}.db")))
     try:
         store.create("x", CollectionSpec(DENSE.dim, "bm25"), {})
         rows = [row(d["_id"], title=d.get("title", ""), text=d["text"]) for d in corpus]

@@ -6,7 +6,7 @@ import pytest
 from pymilvus.exceptions import MilvusException
 
 from m3index.errors import Exit, M3IndexError
-from m3index.store.faults import translate
+from m3index.store.milvus_errors import translate
 
 SERVER = "http://user:secret@milvus:19530"
 

@@ -63,7 +63,7 @@ def test_a_condition_is_read(text: str, meant: object) -> None:
 
 
 def test_an_unknown_field_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(FilterError, match="there are doc_id, source, title, ordinal, lang, year"):
+    with pytest.raises(FilterError, match="The fields are doc_id, source, title, ordinal, lang, year"):
         parse_where("language=en", FIELDS)
 
 

@@ -61,5 +61,5 @@ def test_milvus_expressions_are_refused() -> None:
     store = MemoryStore()
     store.create("x", DENSE, {})
     store.upsert("x", [row("a", spec=DENSE)])
-    with pytest.raises(FilterError, match="takes no Milvus expressions"):
+    with pytest.raises(FilterError, match="does not support Milvus expressions"):
         store.count("x", Expression("ordinal == 0"))

@@ -35,6 +35,7 @@ from m3index.store.filter import Compare, Expression
 from m3index.store.memory import MemoryStore
 from m3index.store.milvus import MilvusStore
 from m3index.store.open import open_store
+from m3index.store.options import Connection
 from m3index.types import Leg, Row
 
 
@@ -304,7 +305,7 @@ def test_bm25_on_lite_scores_as_declared(tmp_path: Path) -> None:
     """Lite answers with the negative score, and takes k1 = 1.5 where pymilvus flattens the parameters."""
     texts = ["red fish", "red red red bird of the sea", "blue fish " * 7, "green"]
     written = [row(f"d{i}", text=text) for i, text in enumerate(texts)]
-    expected, lite = MemoryStore(), open_store(str(tmp_path / "x.db"))
+    expected, lite = MemoryStore(), open_store(Connection(uri=str(tmp_path / "x.db")))
     for store in (expected, lite):
         store.create("x", BM25, {})
         store.upsert("x", written)
@@ -350,7 +351,7 @@ def test_a_file_and_a_foreign_folder_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.db").mkdir()
     (tmp_path / "mine.db" / "thesis.txt").write_text("precious")
     for name in ("old.db", "mine.db"):
-        with pytest.raises(UsageError, match="Give another path"):
+        with pytest.raises(UsageError, match="Choose another path"):
             MilvusStore.open(str(tmp_path / name))
     assert os.listdir(tmp_path / "mine.db") == ["thesis.txt"]
 
@@ -358,7 +359,8 @@ def test_a_file_and_a_foreign_folder_are_left_alone(tmp_path: Path) -> None:
 HOLD = """
 import sys, time
 from m3index.store.open import open_store
-store = open_store(sys.argv[1])
+from m3index.store.options import Connection
+store = open_store(Connection(uri=sys.argv[1]))
 print("open", flush=True)
 sys.stdin.read()
 store.close()
@@ -437,7 +439,7 @@ def test_after_a_failed_write_the_database_is_opened_again(
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(Collection, "upsert", broken)
-    with pytest.raises(StoreError, match=r"opened again.*run the same command again"):
+    with pytest.raises(StoreError, match=r"reopened; run the same command again"):
         store.upsert("x", rows(9))
     monkeypatch.undo()
     assert store.count("x") == 3
@@ -451,7 +453,8 @@ import os, signal, sys
 sys.path[:0] = ["tests"]
 from store.material import DENSE, row
 from m3index.store.open import open_store
-store = open_store(sys.argv[1])
+from m3index.store.options import Connection
+store = open_store(Connection(uri=sys.argv[1]))
 store.create("x", DENSE, {})
 for i in range(5):
     store.upsert("x", [row(f"d{i}-{j}", spec=DENSE) for j in range(10)])
@@ -493,6 +496,6 @@ def test_the_contracts_import_no_engine() -> None:
 
 
 def test_the_memory_store_opens_by_its_uri() -> None:
-    store = open_store("memory:")
+    store = open_store(Connection(uri="memory:"))
     assert store.describe()["kind"] == "memory"
     store.close()

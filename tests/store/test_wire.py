@@ -20,7 +20,7 @@ from store.material import BM25, DIM, LEXICAL, TENANTS, keys, row, vector
 from m3index.errors import StoreError, UsageError
 from m3index.schema import CollectionSpec, IndexChoice
 from m3index.store.filter import Compare
-from m3index.store.halves import ROUNDOFF, pack, rounded, unpack
+from m3index.store.half_precision import ROUNDOFF, pack, rounded, unpack
 from m3index.store.milvus import MilvusStore
 from m3index.types import Leg, Storage
 

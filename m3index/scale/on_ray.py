@@ -1,8 +1,8 @@
-"""`encode` on Ray Data: read and tokenised by CPU tasks, encoded by actors that hold one model each.
+"""Encodes on Ray Data: CPU tasks read and tokenise, and actors with one model each encode.
 
-A row of the dataset is a whole shard, so that Ray never splits one: what an actor takes is a shard's
-passages, and what it writes is the shard. A task that died is run again by Ray and writes the same file;
-a run that died is begun again and does the shards that have no line in the manifest.
+A row of the dataset is a whole shard, so that Ray never splits one: an actor takes the passages of a shard
+and writes the shard. Ray repeats a failed task, which writes the same file. A failed run is started again and
+encodes the shards without a line in the manifest.
 """
 
 from __future__ import annotations
@@ -29,20 +29,19 @@ from ray.data.datasource import ReadTask
 
 from m3index.corpus.mapping import FieldMapping
 from m3index.corpus.places import STDIN
-from m3index.corpus.readers import Corpus, read
+from m3index.corpus.readers import FileCorpus, read
 from m3index.corpus.windows import Tokenizer
 from m3index.encoder.base import Encoder
 from m3index.encoder.cached import CachedEncoder
-from m3index.errors import DriftError, Exit, M3IndexError, UnreachableError, UsageError
+from m3index.errors import DriftError, M3IndexError, UnreachableError, UsageError, decide
 from m3index.files import Folder
 from m3index.index.prefetch import prefetch
 from m3index.progress import Progress, Reporter, Silent
 from m3index.scale.blocks import Block, Hashed, ShardKey, blocks
 from m3index.scale.encode import (
     CutPassage,
-    EncodeSettings,
     EncodeSummary,
-    Planned,
+    ShardPlan,
     check_errors,
     encode_piece,
     fingerprint_of,
@@ -52,13 +51,14 @@ from m3index.scale.encode import (
     write_shard,
 )
 from m3index.scale.manifest import ShardSink
+from m3index.scale.options import Cluster, EncodeOptions
 from m3index.scale.shards import Fingerprint
 from m3index.store.rows import metadata_json
 from m3index.types import Document, Passage, Place, Rejected
 
 LoadEncoder = Callable[[], Encoder]
 _BLOCK_BYTES = 1
-"""Ray joins rows to blocks of this size, and a block is what a task takes: each shard is one."""
+"""Ray combines rows into blocks of this size, one per task: so each shard is a block."""
 
 _PLACE = [pa.field("path", pa.string()), pa.field("line", pa.int64())]
 _KEY = [pa.field("shard", pa.int64()), pa.field("content", pa.string()), pa.field("documents", pa.int64())]
@@ -90,40 +90,20 @@ DONE = pa.schema(
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
-    """Where to run. address: of a Ray cluster; None: one on this machine. actors: how many models, each
-    with so many GPUs; 0 GPUs: with one CPU each."""
-
-    address: str | None = None
-    actors: int = 1
-    gpus_per_actor: float = 0.0
-
-    @property
-    def cpus_per_actor(self) -> int:
-        """Where a GPU works, all CPUs are left to reading and tokenising."""
-        return 0 if self.gpus_per_actor else 1
-
-    @property
-    def cpus(self) -> int:
-        """How many CPUs it needs at least: actors keep theirs, and reading needs one."""
-        return self.actors * self.cpus_per_actor + 1
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """How the corpus is read, on any machine that sees the same files."""
+class CorpusInput:
+    """How to read the corpus, on any machine with the same files."""
 
     paths: Sequence[str]
     mapping: FieldMapping
     format: str | None = None
 
-    def open(self, paths: Sequence[str] | None = None) -> Corpus:
+    def open(self, paths: Sequence[str] | None = None) -> FileCorpus:
         return read(self.paths if paths is None else paths, self.mapping, format=self.format)
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
-    """Where a shard's documents lie: from this line of the first of these files."""
+class ShardSpan:
+    """The location of a shard's documents: from this line of the first of these files."""
 
     shard: ShardKey
     files: Sequence[str]
@@ -131,61 +111,65 @@ class Stretch:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """What every task is told."""
+class RayJob:
+    """The job of all tasks."""
 
-    source: Source
-    settings: EncodeSettings
+    source: CorpusInput
+    settings: EncodeOptions
     fingerprint: Fingerprint
     out: Folder
     load: LoadEncoder
 
 
 def encode_on_ray(
-    source: Source,
+    source: CorpusInput,
     out: Folder,
     load: LoadEncoder,
-    settings: EncodeSettings,
-    engine: Engine,
+    settings: EncodeOptions,
+    cluster: Cluster,
     *,
     reporter: Reporter | None = None,
 ) -> EncodeSummary:
-    """As `encode.encode`, on a Ray cluster. load: is called in each process that needs the encoder; all
-    machines must see the corpus and the folder by the same names."""
+    """Like `encode.encode`, on a Ray cluster. load: called in each process that needs the encoder. The corpus
+    and the folder must have the same paths on all machines.
+
+    Raises UsageError for standard input, UnreachableError, DriftError if shards are missing at the end, and
+    the errors of `encode.encode`.
+    """
     reporter = reporter or Silent()
     if STDIN in source.paths:
-        raise UsageError("Ray reads the corpus on many machines, so that it cannot come from standard input.")
+        raise UsageError("Ray reads the corpus on several machines. Give files, not standard input.")
     encoder = load()
     fingerprint = fingerprint_of(encoder, settings)
     encoder.close()
     started, folder = time.monotonic(), open_for(out, fingerprint)
-    reporter.stage("looking for what is missing")
-    told: list[Rejected] = []
-    plan = Planned(folder, fingerprint, settings, told.append)
+    reporter.stage("looking for missing shards")
+    rejected: list[Rejected] = []
+    plan = ShardPlan(folder, fingerprint, settings, rejected.append)
     corpus = source.open()
-    stretches = list(_stretches(corpus, plan))
+    spans = list(_spans(corpus, plan))
     summary = EncodeSummary(str(out), fingerprint.encoder.name, "ray", shards=plan.shards, kept=plan.kept)
-    for item in [*told, *corpus.read_errors]:
+    for item in [*rejected, *corpus.read_errors]:
         reporter.rejected(item)
-    summary.quarantined = len(told) + len(corpus.read_errors)
+    summary.quarantined = len(rejected) + len(corpus.read_errors)
     check_errors(summary.quarantined, settings.max_errors)
-    if stretches:
-        reporter.stage(f"encoding {len(stretches):,} shards on {engine.actors} actors")
-        _run(Job(source, settings, fingerprint, out, load), stretches, engine, reporter, summary)
+    if spans:
+        reporter.stage(f"encoding {len(spans):,} shards on {cluster.actors} actors")
+        _run(RayJob(source, settings, fingerprint, out, load), spans, cluster, reporter, summary)
     folder = open_for(out, fingerprint)
-    lost = sum(not folder.finished(s.shard.number, s.shard.content, fingerprint.digest) for s in stretches)
+    lost = sum(not folder.finished(s.shard.number, s.shard.content, fingerprint.digest) for s in spans)
     if lost:
-        raise DriftError(f"{lost:,} shards have not come out of Ray. Run it again: only they are encoded.")
+        raise DriftError(f"Ray did not write {lost:,} shards. Run it again: only missing shards are encoded.")
     folder.conclude(plan.record())
-    summary.exit = int(Exit.QUARANTINED if summary.quarantined else Exit.OK)
+    summary.exit = int(decide(quarantined=bool(summary.quarantined)))
     return replace(summary, seconds=round(time.monotonic() - started, 3))
 
 
 def _run(
-    job: Job, stretches: Sequence[Stretch], engine: Engine, reporter: Reporter, summary: EncodeSummary
+    job: RayJob, spans: Sequence[ShardSpan], cluster: Cluster, reporter: Reporter, summary: EncodeSummary
 ) -> None:
-    _connect(engine, reporter)
-    shards = Shards(job, stretches, readers=engine.actors)
+    _connect(cluster, reporter)
+    shards = ShardSource(job, spans, readers=cluster.actors)
     rows = (
         ray.data.read_datasource(shards, override_num_blocks=len(shards.parts))
         .map_batches(cut_shard, batch_size=1, batch_format="pyarrow", fn_kwargs={"job": job})
@@ -194,12 +178,12 @@ def _run(
             batch_size=1,
             batch_format="pyarrow",
             fn_constructor_kwargs={"job": job},
-            compute=ray.data.ActorPoolStrategy(size=engine.actors),
-            num_cpus=engine.cpus_per_actor,
-            num_gpus=engine.gpus_per_actor or None,
+            compute=ray.data.ActorPoolStrategy(size=cluster.actors),
+            num_cpus=cluster.cpus_per_actor,
+            num_gpus=cluster.gpus_per_actor or None,
         )
     )
-    total = sum(stretch.shard.documents for stretch in stretches)
+    total = sum(span.shard.documents for span in spans)
     for row in _mapped(rows.iter_rows()):
         for item in row["rejected"]:
             place = Place(item["path"], item["line"])
@@ -214,7 +198,7 @@ def _run(
 
 
 def _mapped(rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """What a task raised is raised here as it was."""
+    """Raises the original error of a failed task, or M3IndexError."""
     try:
         yield from rows
     except ray.exceptions.RayError as error:
@@ -223,26 +207,26 @@ def _mapped(rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             cause = getattr(cause, "cause", None) or cause.__cause__
         if cause is not None:
             raise cause from error
-        raise M3IndexError(f"Ray gave up: {error}. Run it again: only what is missing is encoded.") from error
+        raise M3IndexError(f"Ray failed: {error}. Run it again: only missing shards are encoded.") from error
 
 
-def _connect(engine: Engine, reporter: Reporter) -> None:
+def _connect(cluster: Cluster, reporter: Reporter) -> None:
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.WARNING)
     if not ray.is_initialized():
-        here = engine.address is None and "RAY_ADDRESS" not in os.environ
-        cpus = {"num_cpus": max(os.cpu_count() or 1, engine.cpus)} if here else {}
+        is_local = cluster.ray_address is None and "RAY_ADDRESS" not in os.environ
+        cpus = {"num_cpus": max(os.cpu_count() or 1, cluster.cpus)} if is_local else {}
         try:
-            ray.init(engine.address, log_to_driver=False, logging_level=logging.WARNING, **cpus)
+            ray.init(cluster.ray_address, log_to_driver=False, logging_level=logging.WARNING, **cpus)
         except ConnectionError as error:
             raise UnreachableError(
-                f"{error}. Is the address right, and RAY_AUTH_MODE as the cluster has it?"
+                f"{error}. Check the address, and that RAY_AUTH_MODE is that of the cluster."
             ) from error
-    there = int(ray.cluster_resources().get("CPU", 0))
-    if there < engine.cpus:
+    available = int(ray.cluster_resources().get("CPU", 0))
+    if available < cluster.cpus:
         reporter.warning(
-            f"The cluster has {there} CPUs, and {engine.actors} actors with one to read need {engine.cpus}: "
-            "the run waits until there are more. Use fewer --actors."
+            f"The cluster has {available} CPUs; {cluster.actors} actors and a reader need {cluster.cpus}. "
+            "The run waits until there are more. Use fewer --actors to start now."
         )
     context = DataContext.get_current()
     context.enable_progress_bars = False
@@ -250,32 +234,32 @@ def _connect(engine: Engine, reporter: Reporter) -> None:
     context.target_max_block_size = _BLOCK_BYTES
 
 
-# ------------------------------------------------------------------ what is read where
+# ------------------------------------------------------------------ reading
 
 
-def _stretches(corpus: Corpus, plan: Planned) -> Iterator[Stretch]:
-    """The missing shards and where their documents lie, from one pass over the corpus."""
+def _spans(corpus: FileCorpus, plan: ShardPlan) -> Iterator[ShardSpan]:
+    """The missing shards with the locations of their documents, from one pass over the corpus."""
     for block in plan.missing(corpus):
         places = [hashed.document.place for hashed in block.documents]
         files = dict.fromkeys(place.path for place in places if place is not None)
         first = places[0]
-        yield Stretch(block.shard, list(files), first.line if first is not None else None)
+        yield ShardSpan(block.shard, list(files), first.line if first is not None else None)
 
 
-class Shards(Datasource):  # type: ignore[misc]  # Ray has no types here
-    """The documents of the missing shards, one shard a row."""
+class ShardSource(Datasource):  # type: ignore[misc]  # Ray has no types here
+    """The documents of the missing shards, one shard per row."""
 
-    def __init__(self, job: Job, stretches: Sequence[Stretch], readers: int) -> None:
-        """readers: how many tasks read. Each reads on from the first file of its shards."""
+    def __init__(self, job: RayJob, spans: Sequence[ShardSpan], readers: int) -> None:
+        """readers: number of reading tasks. Each starts at the first file of its shards."""
         self._job = job
-        size = -(-len(stretches) // readers)
-        self.parts = [stretches[start : start + size] for start in range(0, len(stretches), size)]
+        size = -(-len(spans) // readers)
+        self.parts = [spans[start : start + size] for start in range(0, len(spans), size)]
 
     def estimate_inmemory_data_size(self) -> int | None:
         return None
 
     def get_read_tasks(self, *_: Any, **__: Any) -> list[ReadTask]:
-        """A task for each of the parts, whatever parallelism is asked for."""
+        """One task per part, regardless of the requested parallelism."""
         return [
             ReadTask(
                 _Read(self._job, part),
@@ -288,72 +272,78 @@ class Shards(Datasource):  # type: ignore[misc]  # Ray has no types here
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    job: Job
-    stretches: Sequence[Stretch]
+    job: RayJob
+    spans: Sequence[ShardSpan]
 
     def __call__(self) -> Iterator[pa.Table]:
-        """One table of one row a shard. Neighbours are read in one go, so that no file is read twice."""
-        for run in _neighbours(self.stretches):
-            found = _blocks_from(self.job, run)
-            for stretch in run:
-                block = next(found, None)
-                if block is None or block.shard.content != stretch.shard.content:
+        """One table with one row per shard. Adjacent shards are read together, so no file is read twice."""
+        for run in _consecutive(self.spans):
+            run_blocks = _blocks_from(self.job, run)
+            for span in run:
+                block = next(run_blocks, None)
+                if block is None or block.shard.content != span.shard.content:
                     raise DriftError(
-                        f"Shard {stretch.shard.number}: the corpus has changed since the run began, or names "
-                        "a file twice. Run it again."
+                        f"Shard {span.shard.number}: the corpus changed during the run, or contains a "
+                        "file twice. Run it again."
                     )
-                row = _key(stretch.shard) | {"of": [_document(hashed) for hashed in block.documents]}
+                row = _key(span.shard) | {"of": [_document(hashed) for hashed in block.documents]}
                 yield pa.Table.from_pylist([row], READ)
 
 
-def _neighbours(stretches: Sequence[Stretch]) -> Iterator[list[Stretch]]:
-    """Stretches whose shards follow each other without a gap."""
-    run: list[Stretch] = []
-    for stretch in stretches:
-        if run and stretch.shard.number != run[-1].shard.number + 1:
+def _consecutive(spans: Sequence[ShardSpan]) -> Iterator[list[ShardSpan]]:
+    """Groups of consecutive shards."""
+    run: list[ShardSpan] = []
+    for span in spans:
+        if run and span.shard.number != run[-1].shard.number + 1:
             yield run
             run = []
-        run.append(stretch)
+        run.append(span)
     if run:
         yield run
 
 
-def _blocks_from(job: Job, run: Sequence[Stretch]) -> Iterator[Block]:
+def _blocks_from(job: RayJob, run: Sequence[ShardSpan]) -> Iterator[Block]:
     first = run[0]
-    files = list(dict.fromkeys(file for stretch in run for file in stretch.files))
+    files = list(dict.fromkeys(file for span in run for file in span.files))
     items = job.source.open(files)
-    begun = dropwhile(
+    from_first = dropwhile(
         lambda item: (_place(item).path, _place(item).line) != (first.files[0], first.line), items
     )
-    return blocks(begun, job.settings.source, job.fingerprint.passages, documents=job.settings.block)
+    return blocks(
+        from_first, job.settings.source, job.fingerprint.passages, documents=job.settings.shard_documents
+    )
 
 
-# ------------------------------------------------------------------ what tasks and actors do
+# ------------------------------------------------------------------ tasks and actors
 
 
 @cache
 def _tokenizer_of(load: LoadEncoder) -> Tokenizer:
-    """One tokenizer for each worker process of Ray."""
+    """The tokenizer of a worker process."""
     return load().tokenizer
 
 
-def cut_shard(table: pa.Table, job: Job) -> pa.Table:
-    """A row of READ as a row of CUT."""
+def cut_shard(table: pa.Table, job: RayJob) -> pa.Table:
+    """Turns a row of READ into a row of CUT."""
     [row] = table.to_pylist()
     block = Block(_shard(row), [_hashed(one) for one in row["of"]])
     rejected: list[Rejected] = []
     places = {id(hashed): i for i, hashed in enumerate(block.documents)}
     passages = job.fingerprint.passages
     cut = list(passages_of(block, _tokenizer_of(job.load), passages, rejected.append))
-    told = [
+    rejected_rows = [
         {"doc_id": r.doc_id, "reason": r.reason, "path": r.place.path, "line": r.place.line} for r in rejected
     ]
-    columns = [*table.columns, _one(_passages(cut, places)), pa.array([told], CUT.field("rejected").type)]
+    columns = [
+        *table.columns,
+        _one(_passages(cut, places)),
+        pa.array([rejected_rows], CUT.field("rejected").type),
+    ]
     return pa.Table.from_arrays(columns, schema=CUT)
 
 
 def _passages(cut: Sequence[CutPassage], places: Mapping[int, int]) -> pa.StructArray:
-    """Passages as an array of _PASSAGE; their token ids go as they are, not as Python's numbers."""
+    """Passages as an array of _PASSAGE. Token ids are copied without conversion to Python numbers."""
     ids = [passage.token_ids for _, passage, _ in cut]
     offsets = np.concatenate([[0], np.cumsum([len(row) for row in ids])]).astype(np.int32)
     flat = np.concatenate(ids) if ids else np.zeros(0, np.int32)
@@ -370,12 +360,12 @@ def _passages(cut: Sequence[CutPassage], places: Mapping[int, int]) -> pa.Struct
 
 
 def _one(values: pa.Array) -> pa.ListArray:
-    """One row that holds all of these."""
+    """A list array with one row that contains all values."""
     return pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values)
 
 
 def _cut_passages(cut: pa.StructArray, documents: Sequence[Hashed]) -> Iterator[CutPassage]:
-    """What `_passages` was made from."""
+    """The inverse of `_passages`."""
     ids = cut.field("token_ids")
     flat, offsets = ids.values.to_numpy(zero_copy_only=False), ids.offsets.to_pylist()
     plain = (cut.field(name).to_pylist() for name in ("document", "ordinal", "passages", "text"))
@@ -385,13 +375,13 @@ def _cut_passages(cut: pa.StructArray, documents: Sequence[Hashed]) -> Iterator[
 
 
 class EncodeShard:
-    """An actor: one model, which encodes shards and writes them."""
+    """An actor with one model, which encodes shards and writes them."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: RayJob) -> None:
         self._job, self._encoder, self._sink = job, job.load(), ShardSink(job.out)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """A row of CUT as a row of DONE. One thread encodes while this one writes."""
+        """Turns a row of CUT into a row of DONE. A thread encodes while this one writes."""
         job = self._job
         [row] = table.drop_columns(["cut"]).to_pylist()
         documents = [_hashed(one) for one in row["of"]]
@@ -403,9 +393,9 @@ class EncodeShard:
         )
         with closing(prefetch(encoded, depth=2)) as pieces:
             entry = write_shard(self._sink, job.fingerprint, pieces)
-        assert entry is not None  # the pieces were all there
+        assert entry is not None  # no piece is missing
         if isinstance(self._encoder, CachedEncoder):
-            self._encoder.flush()  # nobody closes an actor
+            self._encoder.flush()  # actors are never closed
         done = {"rows": entry.rows, "tokens": entry.tokens or 0, "rejected": row["rejected"]}
         return pa.Table.from_pylist([_key(_shard(row)) | done], DONE)
 

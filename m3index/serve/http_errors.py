@@ -1,7 +1,8 @@
-"""The exception tree as HTTP: which code each error answers with, and back again in the client."""
+"""Maps errors to HTTP codes and, in the client, responses back to errors."""
 
 from __future__ import annotations
 
+from m3index import errors
 from m3index.errors import (
     Exit,
     LockedError,
@@ -17,7 +18,7 @@ from m3index.errors import (
 )
 
 MAX_BODY = 1 << 20
-"""Bytes of a request; more are refused with 413."""
+"""Maximum bytes of a request; larger ones are refused with 413."""
 
 _CODES: tuple[tuple[type[M3IndexError], int], ...] = (
     (UsageError, 400),
@@ -27,7 +28,7 @@ _CODES: tuple[tuple[type[M3IndexError], int], ...] = (
     (LockedError, 503),
     (StoppedError, 503),
     (UnreachableError, 503),
-    (NotAuthorisedError, 502),  # the store's refusal of the server's own login, not of the client's
+    (NotAuthorisedError, 502),  # the store rejected the server, not the client
     (StoreError, 502),
 )
 
@@ -42,15 +43,24 @@ _BY_EXIT: dict[int, type[M3IndexError]] = {
 
 
 def http_code(error: M3IndexError) -> int:
-    """The most particular class decides: a subclass stands before its base in the list."""
+    """The HTTP code of an error. In the list, subclasses come before their bases."""
     return next((code for kind, code in _CODES if isinstance(error, kind)), 500)
 
 
 def body(message: str, exit_code: int) -> dict[str, object]:
-    """What every answer that is no success carries."""
+    """The body of an error response."""
     return {"error": message, "exit": int(exit_code)}
 
 
-def error_of(message: str, exit_code: int) -> M3IndexError:
-    """The client's exception for a server's answer."""
+def body_of(error: M3IndexError) -> dict[str, object]:
+    """The same for an error of m3index, with its class, so that a client can raise the same error."""
+    public = next(kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
+    return {**body(str(error), error.exit_code), "kind": public.__name__}
+
+
+def error_of(message: str, exit_code: int, kind: object = None) -> M3IndexError:
+    """The error that a client raises for an error response."""
+    named = getattr(errors, kind, None) if isinstance(kind, str) else None
+    if isinstance(named, type) and issubclass(named, M3IndexError) and named.exit_code == exit_code:
+        return named(message)
     return _BY_EXIT.get(exit_code, M3IndexError)(message)

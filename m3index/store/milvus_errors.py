@@ -1,4 +1,4 @@
-"""The seam where the exceptions of pymilvus and gRPC become those of m3index."""
+"""Translates the exceptions of pymilvus and gRPC into those of m3index."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from m3index.errors import (
 UNEXPECTED, RATE_LIMIT, NOT_FOUND, NOT_LOADED, NO_DATABASE = 1, 8, 100, 101, 800
 TRANSIENT_CODES = frozenset({2, 4, 8, 12, 103, 106, 202, 1002, 1807, 2200})
 """Milvus's own codes for: unavailable, too many requests, rate limit, time tick delay, loading,
-recovering, I/O cut short, and the same in its parts."""
+recovering, interrupted I/O, and the same in its components."""
 
 _TRANSIENT_STATUS = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.ABORTED)
 _AUTH_CODES = frozenset({1400, 1401, 1402})
@@ -36,7 +36,7 @@ _CONTENT_CODES = frozenset({6, 1100, 1101})
 
 
 def redacted(uri: str) -> str:
-    """The URI without user and password."""
+    """The URI without user name and password."""
     parts = urlsplit(uri)
     if parts.username is None and parts.password is None:
         return uri
@@ -45,15 +45,15 @@ def redacted(uri: str) -> str:
 
 
 def code(error: BaseException) -> int | grpc.StatusCode | None:
-    """Milvus's code or gRPC's; pymilvus puts the latter into a MilvusException at times.
+    """Milvus's code or gRPC's; pymilvus sometimes puts the latter into a MilvusException.
 
-    While connecting it calls every failure code 2 and keeps the true one as the cause.
+    While connecting, pymilvus reports every failure as code 2 and keeps the real one as the cause.
     """
     if isinstance(error, MilvusException):
-        found = error.code
+        value = error.code
         if isinstance(error.__cause__, grpc.RpcError) and (hidden := code(error.__cause__)) in _AUTH_STATUS:
             return hidden
-        return found if isinstance(found, grpc.StatusCode) else int(found)
+        return value if isinstance(value, grpc.StatusCode) else int(value)
     if isinstance(error, grpc.RpcError):
         status: grpc.StatusCode | None = error.code() if callable(getattr(error, "code", None)) else None
         return status
@@ -61,7 +61,7 @@ def code(error: BaseException) -> int | grpc.StatusCode | None:
 
 
 def words(error: BaseException) -> str:
-    """What Milvus says, on one line, without pymilvus's wrapping and Go's stack."""
+    """Milvus's message on one line, without pymilvus's wrapping and Go's stack trace."""
     if isinstance(error, MilvusException):
         text = str(error.message)
     elif isinstance(error, grpc.RpcError) and callable(getattr(error, "details", None)):
@@ -74,8 +74,8 @@ def words(error: BaseException) -> str:
 
 
 def is_transient(error: BaseException) -> bool:
-    found = code(error)
-    if found in _TRANSIENT_STATUS or found in TRANSIENT_CODES:
+    status = code(error)
+    if status in _TRANSIENT_STATUS or status in TRANSIENT_CODES:
         return True
     return bool(isinstance(error, MilvusException) and error.retriable)
 
@@ -92,7 +92,7 @@ def is_not_found(error: BaseException) -> bool:
 
 
 def is_content(error: BaseException) -> bool:
-    """The call is refused for what its rows hold, so that a part of it may be taken."""
+    """The call is refused because of the contents of its rows, so part of it may still be accepted."""
     if not isinstance(error, MilvusException):
         return False
     own = isinstance(error, ParamError | DataNotMatchException)
@@ -100,35 +100,35 @@ def is_content(error: BaseException) -> bool:
 
 
 def is_too_large(error: BaseException) -> bool:
-    """The message is greater than the server or the client takes."""
+    """The message is larger than the server or the client accepts."""
     return bool(code(error) == grpc.StatusCode.RESOURCE_EXHAUSTED)
 
 
 def translate(error: BaseException, doing: str, uri: str, *, filtered: bool = False) -> M3IndexError:
-    """The error that a caller sees. `filtered`: the call carried a filter that may be to blame."""
-    found, said, place = code(error), words(error), redacted(uri)
-    if found in _AUTH_CODES or found in _AUTH_STATUS:
-        return NotAuthorisedError(f"{place} refuses the credentials ({said}). Check --token.")
+    """The error that a caller sees. filtered: the call has a filter, which may be the cause."""
+    status, reason, place = code(error), words(error), redacted(uri)
+    if status in _AUTH_CODES or status in _AUTH_STATUS:
+        return NotAuthorisedError(f"{place} refuses the credentials ({reason}). Check --token.")
     if is_transient(error):
         return UnreachableError(
-            f"{place} did not answer while {doing} ({said}). Check --uri, and that the server runs."
+            f"{place} did not answer while {doing} ({reason}). Check --uri, and that the server runs."
         )
-    if "wait for loading" in said:  # pymilvus's own words, with no code
-        return UnreachableError(f"{place} is still {doing}. Try again later, or with a greater --timeout.")
-    if found == NO_DATABASE:
-        return NotFoundError(f"{place}: {said}. Check --db.")
-    if found == NOT_FOUND:
-        return CollectionNotFoundError(f"{place}: {said}.")
-    if found in _FULL_CODES:
+    if "wait for loading" in reason:  # pymilvus's own message, without a code
+        return UnreachableError(f"{place} is still {doing}. Try again later, or increase --timeout.")
+    if status == NO_DATABASE:
+        return NotFoundError(f"{place}: {reason}. Check --db.")
+    if status == NOT_FOUND:
+        return CollectionNotFoundError(f"{place}: {reason}.")
+    if status in _FULL_CODES:
         return StoppedError(
-            f"{place} takes no more data ({said}). Free memory, disk or quota, then run again."
+            f"{place} accepts no more data ({reason}). Free memory, disk or quota, then run again."
         )
-    if filtered and (is_content(error) or "cannot parse expression" in said):
-        return FilterError(f"Milvus does not take the filter: {_filter_words(said)}")
-    return StoreError(f"{place} refused {doing}: {said}" + ("" if found is None else f" (code {found})."))
+    if filtered and (is_content(error) or "cannot parse expression" in reason):
+        return FilterError(f"Milvus does not accept the filter: {_filter_words(reason)}")
+    return StoreError(f"{place} refused {doing}: {reason}" + ("" if status is None else f" (code {status})."))
 
 
 def _filter_words(said: str) -> str:
     said = re.sub(r"^failed to create query plan: ", "", said)
-    said = re.sub(r" at column (\d+) .*? \^+ ?", r" at column \1; ", said)  # Lite repeats and underlines it
+    said = re.sub(r" at column (\d+) .*? \^+ ?", r" at column \1; ", said)  # Lite repeats the filter
     return re.sub(r"(: invalid parameter|; )$", "", said)

@@ -1,4 +1,4 @@
-"""Dense vectors as a collection keeps them: fp32, or fp16 and bf16 for half the bytes."""
+"""Dense vectors as a collection stores them: fp32, or fp16 and bf16 for half the bytes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 from m3index.types import FloatArray, Storage
 
 ROUNDOFF: Mapping[Storage, float] = {"fp32": 0.0, "fp16": 2.0**-11, "bf16": 2.0**-8}
-"""The greatest relative error of a number that is kept so: half a unit of its last of 11 or 8 binary digits.
-The inner product of a unit vector and itself as it is kept differs from 1 by no more."""
+"""The greatest relative error of a stored number: half a unit in the last of its 11 or 8 binary digits.
+The inner product of a unit vector and its stored form differs from 1 by no more than this."""
 
 
 def pack(vector: FloatArray, storage: Storage) -> Any:
-    """As pymilvus takes it: float32 (dim,), or the bytes of its halves (to the nearest, ties to even)."""
+    """The form for pymilvus: float32 (dim,), or the bytes of 16-bit floats (to the nearest, ties to even)."""
     if storage == "fp32":
         return np.asarray(vector, np.float32)
     if storage == "fp16":
@@ -25,7 +25,7 @@ def pack(vector: FloatArray, storage: Storage) -> Any:
 
 
 def unpack(value: Any, storage: Storage) -> FloatArray:
-    """What `pack` made, or pymilvus read, as float32 (dim,)."""
+    """The output of `pack`, or a value read by pymilvus, as float32 (dim,)."""
     if storage == "fp32":
         return np.asarray(value, np.float32)
     data = value if isinstance(value, bytes) else b"".join(value)
@@ -35,5 +35,5 @@ def unpack(value: Any, storage: Storage) -> FloatArray:
 
 
 def rounded(vector: FloatArray, storage: Storage) -> FloatArray:
-    """The vector as it comes back."""
+    """The vector as it is read back."""
     return unpack(pack(vector, storage), storage)

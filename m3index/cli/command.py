@@ -1,0 +1,140 @@
+"""Creates typer commands from functions that take groups of options.
+
+A command is a function `(session, arguments ..., groups ...)`. Each parameter whose type is a group becomes
+the flags of that group. The group itself parses the values, inside the session, so that the command line, the
+environment and m3index.toml report a wrong value like the Python API.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Annotated, Any, Optional, TypeVar
+
+import typer
+
+from m3index.cli.session import Session, session
+from m3index.errors import UsageError
+from m3index.options import Group, Option, OptionError, options_of
+
+F = TypeVar("F", bound=Callable[..., None])
+GroupT = TypeVar("GroupT", bound=Group)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A declared command. groups: the groups of its parameters, in order. arguments: the names of its
+    positional arguments."""
+
+    name: str
+    help: str
+    groups: Sequence[type[Group]]
+    arguments: frozenset[str]
+
+    @property
+    def options(self) -> dict[str, Option]:
+        """The options that can be set by a flag, by name, in the order of their panels."""
+        options = [o for group in self.groups for o in options_of(group) if o.flag]
+        options.sort(key=lambda o: PANELS.index(o.panel) if o.panel in PANELS else len(PANELS))
+        return {o.name: o for o in options if o.name not in self.arguments}
+
+
+PANELS = (
+    "Query", "Documents", "Verification", "Generation", "Evaluation", "Tuning", "Drift", "Student", "Loss",
+    "Learning", "Data", "Certificate", "Shards", "Input", "Search", "Filter", "Rerank", "Collection", "Run",
+    "Server", "Store", "Encoder", "Output",
+)  # fmt: skip
+"""The headings of options, in the order of help texts: options of single commands come first."""
+
+COMMANDS: dict[str, Command] = {}
+"""All commands by their full names: `ingest`, `shards encode`."""
+
+
+def command(app: typer.Typer, name: str, *, panel: str | None = None) -> Callable[[F], F]:
+    """Registers a function as the command `name` of `app`. panel: its heading in the list of commands."""
+    full = (
+        f"{app.info.name} {name}" if isinstance(app.info.name, str) and app.info.name != "m3index" else name
+    )
+
+    def decorate(function: F) -> F:
+        parameters = inspect.signature(function, eval_str=True).parameters.values()
+        groups = {p.name: p.annotation for p in parameters if _is_group(p.annotation)}
+        arguments = [p for p in parameters if p.name not in groups and p.annotation is not Session]
+        declared = Command(
+            full,
+            inspect.cleandoc(function.__doc__ or ""),
+            list(groups.values()),
+            frozenset(p.name for p in arguments),
+        )
+        COMMANDS[full] = declared
+
+        def run(**values: Any) -> None:
+            texts = {name: value for name, value in values.items() if value not in (None, False, [], ())}
+            as_json, quiet = bool(texts.get("json")), bool(texts.get("quiet"))
+            with session(full, as_json=as_json, quiet=quiet, explicit=texts.keys()) as current:
+                own = {p.name: values[p.name] for p in arguments}
+                function(current, **own, **{n: read(group, texts) for n, group in groups.items()})
+
+        run.__name__, run.__doc__ = name, declared.help
+        shown = [*arguments, *map(_parameter, declared.options.values())]
+        run.__signature__ = inspect.Signature([p.replace(kind=p.KEYWORD_ONLY) for p in shown])  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in shown}
+        app.command(name, rich_help_panel=panel)(run)
+        return function
+
+    return decorate
+
+
+def _is_group(annotation: object) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Group)
+
+
+def read(group: type[GroupT], texts: Mapping[str, Any]) -> GroupT:
+    """Creates a group from texts. Raises UsageError with the name of the flag."""
+    try:
+        return group.from_texts(texts)
+    except OptionError as error:
+        flags = {o.name: max(o.flags, key=len) for o in options_of(group)}
+        raise UsageError(f"{flags.get(error.option, error.option)} {error.problem}") from None
+
+
+def _parameter(option: Option) -> inspect.Parameter:
+    """An option as a parameter for typer: every value is text, which the group parses."""
+    kind = option.kind
+    typer_option = typer.Option(
+        *option.flags,
+        envvar=option.envvar,
+        metavar=kind.metavar,
+        rich_help_panel=option.panel or None,
+        show_default=False,
+        show_envvar=option.variable,
+        help=_help(option),
+    )
+    text: Any = Optional[str]  # noqa: UP045  (typer evaluates it)
+    default: Any = None
+    if kind.is_flag:
+        text, default = bool, False
+    elif kind.is_repeatable:
+        text, default = list[str], []
+    return inspect.Parameter(
+        option.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[text, typer_option]
+    )
+
+
+def _help(option: Option) -> str:
+    """The help text with the default, which typer itself would print in nested brackets."""
+    if option.is_required:
+        return f"{option.help} Required."
+    default = "" if option.shown == "none" else option.default_text
+    return f"{option.help} Default: {default}." if default else option.help
+
+
+def need(*modules: str, extra: str) -> None:
+    """Raises UsageError, with the command to install the extra, if one of its modules is missing."""
+    missing = [name for name in modules if find_spec(name) is None]
+    if missing:
+        remedy = f"{sys.executable} -m pip install 'm3index[{extra}]'"
+        raise UsageError(f"This command needs {', '.join(missing)}. Install it with: {remedy}")

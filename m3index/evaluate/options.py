@@ -1,0 +1,157 @@
+"""The options of quality gates, evaluation and tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from m3index.errors import UsageError
+from m3index.evaluate.gate import Gate, QualityGate
+from m3index.index.options import ReindexOptions
+from m3index.options import Custom, FileName, Flag, OneOf, Text, Texts, Whole, group, option
+from m3index.search.options import MODES, Mode, Narrowing, Reranking, SearchOptions
+from m3index.store.base import MAX_LIMIT
+
+QUERIES_HELP = "File of queries: BEIR queries.jsonl, TSV (id, text) or TREC topics."
+QRELS_HELP = "File of relevance judgements: BEIR TSV or TREC qrels."
+
+
+def _modes(value: object) -> tuple[str, ...]:
+    modes = Texts().check(value)
+    if not modes or any(mode not in MODES for mode in modes):
+        raise ValueError
+    return modes
+
+
+@group
+class GateOptions(ReindexOptions):
+    """A new generation and its quality gate."""
+
+    panel = "Generation"
+
+    queries: str | None = option(
+        FileName(),
+        "File of queries for the gate: BEIR queries.jsonl, TSV (id, text) or TREC topics.",
+        default=None,
+        shown="none",
+    )
+    qrels: str | None = option(
+        FileName(),
+        "File of relevance judgements for the gate: BEIR TSV or TREC qrels.",
+        default=None,
+        shown="none",
+    )
+
+    def check(self) -> None:
+        if self.gate is not None:
+            Gate.parse(self.gate)
+            if self.queries is None or self.qrels is None:
+                raise UsageError("A gate needs queries and judgements. Give queries and qrels.")
+        super().check()
+
+    @property
+    def quality_gate(self) -> QualityGate | None:
+        """The gate with its queries and judgements, read from the files; None without a gate. Raises
+        UsageError."""
+        if self.gate is None or self.queries is None or self.qrels is None:
+            return None
+        from m3index.evaluate.formats import read_qrels, read_queries
+
+        return QualityGate(Gate.parse(self.gate), read_queries(self.queries), read_qrels(self.qrels))
+
+
+@group
+class EvalOptions(SearchOptions):
+    """An evaluation that compares ways to search."""
+
+    panel = "Evaluation"
+
+    qrels: str = option(FileName(), QRELS_HELP)
+    queries: str | None = option(FileName(), QUERIES_HELP, default=None, shown="none")
+    run: Sequence[str] = option(
+        Texts("FILE"),
+        "Run file to evaluate, instead of or in addition to searching; repeatable.",
+        default=(),
+        shown="none",
+    )
+    modes: Sequence[Mode] | None = option(
+        Custom(_modes, f"modes from {', '.join(MODES)}", "MODE", is_repeatable=True),
+        "Search mode to evaluate; repeatable.",
+        default=None,
+        flags=("--mode",),
+        shown="those of dense, sparse and hybrid that the collection supports",
+    )
+    measures: Sequence[str] = option(
+        Texts("NAME"),
+        "Measure, such as nDCG@10, Recall@100, MRR@10, AP or Success@5 (any of ir-measures); repeatable.",
+        default=("nDCG@10", "Recall@100", "MRR@10"),
+        flags=("--measure", "-m"),
+    )
+    test: Literal["randomisation", "t"] = option(
+        OneOf(("randomisation", "t"), "TEST"),
+        "Paired significance test of the differences: randomisation or t.",
+        default="randomisation",
+    )
+    differences: str | None = option(
+        FileName(),
+        "TSV file for the queries that the last way won and lost against the first.",
+        default=None,
+        shown="none",
+    )
+    plot: str | None = option(
+        FileName(), "File for a plot of the results: .png or .svg.", default=None, shown="none"
+    )
+    k: int = option(Whole(1, MAX_LIMIT), "Maximum number of hits per query.", default=100, flags=("-k",))
+    mode: Mode = option(OneOf(MODES, "MODE"), "Search mode; see modes.", default="hybrid", flag=False)
+    passages: bool = option(Flag(), "Not used: documents are evaluated.", default=False, flag=False)
+    group_by: str | None = option(Text(), "Not used: documents are evaluated.", default=None, flag=False)
+    explain: bool = option(Flag(), "Not used: single hits are not shown.", default=False, flag=False)
+    texts: bool = option(Flag(), "Not used: single hits are not shown.", default=False, flag=False)
+
+    def check(self) -> None:
+        if self.queries is None and not self.run:
+            raise UsageError("Give --queries FILE to search, or --run FILE to evaluate.")
+        super().check()
+
+
+@group
+class TuneOptions(Reranking, Narrowing):
+    """A tuning of the weights, k and depth of the fusion on queries with judgements."""
+
+    panel = "Tuning"
+
+    queries: str = option(FileName(), QUERIES_HELP)
+    qrels: str | None = option(FileName(), QRELS_HELP, default=None, shown="silver labels from --rerank")
+    measure: str = option(Text("NAME"), "Measure to maximise.", default="nDCG@10", flags=("--measure", "-m"))
+    depth: int = option(Whole(10, MAX_LIMIT), "Number of documents to retrieve from each leg.", default=200)
+    folds: int = option(Whole(2), "Number of folds of the cross-validation.", default=5)
+    write: bool = option(
+        Flag(),
+        "Write the recommended weights to the table [search] of the configuration file.",
+        default=False,
+        file=False,
+    )
+    plot: str | None = option(
+        FileName(), "File for a plot of the results: .png or .svg.", default=None, shown="none"
+    )
+
+    def check(self) -> None:
+        if self.qrels is None and self.rerank is None:
+            raise UsageError("Give --qrels FILE, or --rerank MODEL to label the hits instead.")
+        super().check()
+
+    @property
+    def searched(self) -> SearchOptions:
+        """The search whose legs are fused again with each setting."""
+        return SearchOptions(
+            k=min(self.depth, 50),
+            depth=self.depth,
+            where=self.where,
+            filter=self.filter,
+            source=self.source,
+            tenant=self.tenant,
+            rerank=None if self.qrels is not None else self.rerank,
+            rerank_depth=self.rerank_depth,
+            rerank_weights=None if self.qrels is not None else self.rerank_weights,
+            texts=False,
+        )

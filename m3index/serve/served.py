@@ -1,0 +1,165 @@
+"""The index behind a server, with a loaded encoder, for many threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import m3index
+from m3index.encoder.options import Model
+from m3index.errors import MismatchError, UnreachableError, UsageError
+from m3index.search.fusion import METHODS
+from m3index.search.options import MODES
+from m3index.search.rerank import Reranker
+from m3index.search.searcher import SearchResult
+from m3index.serve.batching import BatchingEncoder
+from m3index.serve.request import DocumentRequest, SearchRequest
+from m3index.service import IndexService
+from m3index.types import StoredDocument
+
+
+class LoadingError(UnreachableError):
+    """The encoder is not loaded yet."""
+
+
+class ServedIndex:
+    """An index that loads in a thread of its own; until then, its methods raise LoadingError.
+
+    cross_encoder: the one that clients can rerank with, besides the heads of the encoder; they cannot make
+    the server load other models. on_batch: see BatchingEncoder. tenant: the only tenant whose documents
+    clients see; None: clients see all documents and can name a tenant. Raises UsageError for a tenant if the
+    collection has no tenant field.
+    """
+
+    def __init__(
+        self,
+        index: IndexService,
+        cross_encoder: str = "",
+        on_batch: Callable[[int], None] | None = None,
+        tenant: str | None = None,
+    ) -> None:
+        index.tenant(tenant)  # raises now, not at the first search
+        self._base = index
+        self._cross_name = cross_encoder
+        self._on_batch = on_batch
+        self._tenant = tenant
+        self._index: IndexService | None = None
+        self._cross: Reranker | None = None
+        self._failure: Exception | None = None
+
+    def start(self, on_failure: Callable[[], None]) -> None:
+        """Loads in the background. Calls on_failure if that fails; `failure` is then the error."""
+
+        def load() -> None:
+            try:
+                self.load()
+            except Exception as error:
+                self._failure = error
+                on_failure()
+
+        threading.Thread(target=load, name="m3index-load", daemon=True).start()
+
+    def load(self) -> None:
+        """Loads encoder and reranker. Raises the errors of loading them."""
+        encoder = self._base.encoder()
+        if self._cross_name:
+            self._cross = self._base.reranker(self._cross_name)
+        batching = BatchingEncoder(encoder, self._on_batch)
+        batching.encode_queries(["warm up"], lexical=encoder.info.lexical)
+        self._index = IndexService(self._base.store, self._base.collection, Model(encoder=batching))
+
+    @property
+    def failure(self) -> Exception | None:
+        return self._failure
+
+    @property
+    def loaded(self) -> bool:
+        return self._index is not None
+
+    @property
+    def index(self) -> IndexService:
+        """Raises LoadingError."""
+        if self._index is None:
+            raise LoadingError("The encoder is still loading. Try again in a moment.")
+        return self._index
+
+    def close(self) -> None:
+        (self._index or self._base).close()
+
+    def check(self) -> None:
+        """Raises if a search is not possible now: LoadingError, StoreError, or MismatchError if the
+        collection was rebuilt with another encoder."""
+        current = self.index.current()
+        if current.properties.get("space_id") != self.index.encoder().info.space_id:
+            raise MismatchError(
+                "The collection was rebuilt with another encoder. Restart the server to load it."
+            )
+
+    def search(self, request: SearchRequest) -> SearchResult:
+        """Answers a search. Raises LoadingError, and the errors of `Searcher`."""
+        if self._tenant is not None:
+            request = self._confined(request)
+        if request.similar is not None:
+            return self.index.similar(request.similar, request, rerankers=self._reranker)
+        return self.index.search(request.query or "", request, rerankers=self._reranker)
+
+    def document(self, request: DocumentRequest) -> StoredDocument:
+        """Reads passages of a document. Raises LoadingError, NotFoundError, UsageError."""
+        return self.index.get(
+            request.doc_id,
+            request.source,
+            start=request.start,
+            count=request.count,
+            tenant=self._owner(request.tenant_name),
+        )
+
+    def info(self) -> dict[str, Any]:
+        """The collection and the values of the search options. Raises LoadingError."""
+        index, current = self.index, self.index.current()
+        encoder, owner = index.encoder().info, index.tenant(self._tenant)
+        return {
+            "version": m3index.__version__,
+            "collection": index.collection,
+            "generation": current.generation,
+            "encoder": encoder.name,
+            "dim": encoder.dim,
+            "sparse": current.spec.sparse,
+            "legs": ["dense"] if current.spec.sparse == "none" else ["dense", "sparse"],
+            "fields": dict(current.spec.fields),
+            "modes": list(MODES),
+            "fusions": list(METHODS),
+            "rerankers": self._rerankers(),
+            "tenant": self._tenant,
+            "passages": index.store.count(current.name, None if owner is None else owner.where),
+        }
+
+    def _confined(self, request: SearchRequest) -> SearchRequest:
+        """The request, confined to the tenant of the server. Milvus expressions are rejected: only filters
+        that m3index builds are safe to separate tenants."""
+        owner = self._owner(request.tenant_name)
+        if request.filter is not None:
+            raise UsageError("This server serves one tenant and does not accept `filter`. Use `where`.")
+        return replace(request, tenant=owner)
+
+    def _owner(self, requested: str | None) -> str | None:
+        """The tenant whose documents a client sees that requests this tenant."""
+        if self._tenant is not None and requested not in (None, self._tenant):
+            raise UsageError("This server serves another tenant. Leave out `tenant`.")
+        return self._tenant or requested
+
+    def _rerankers(self) -> list[str]:
+        info = self.index.encoder().info
+        names = (["colbert"] if info.multi_vector else []) + (
+            ["m3"] if info.multi_vector and info.lexical else []
+        )
+        return [*names, *([self._cross_name] if self._cross_name else [])]
+
+    def _reranker(self, name: str, weights: Mapping[str, float] | None) -> Reranker:
+        if self._cross is not None and name == self._cross_name and weights is None:
+            return self._cross
+        if name not in self._rerankers():
+            offered = ", ".join(self._rerankers()) or "none"
+            raise UsageError(f"This server has no reranker {name!r}. It offers: {offered}.")
+        return self.index.reranker(name, weights)

@@ -1,0 +1,466 @@
+"""The operations on a collection, with its store and its encoder.
+
+The command line, `Index` and the server all use `IndexService`. Its methods take groups of options; those of
+`api.Index` take the same options as keywords.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
+from types import TracebackType
+from typing import Self, TypeAlias
+
+from m3index.corpus.memory import Documents, Item
+from m3index.corpus.options import Input, Rejects
+from m3index.corpus.quarantine import Quarantine
+from m3index.corpus.readers import read
+from m3index.encoder.base import Encoder
+from m3index.encoder.options import Model
+from m3index.errors import CollectionNotFoundError, GateError, MismatchError, NotFoundError, UsageError
+from m3index.evaluate.gate import QualityGate
+from m3index.evaluate.measures import score_run
+from m3index.evaluate.runs import as_run
+from m3index.index import collection as collections
+from m3index.index.changes import apply_changes, plan_changes, read_changes
+from m3index.index.delete import delete
+from m3index.index.forecast import plan
+from m3index.index.generations import Generation, generations, plan_rollback, rollback
+from m3index.index.lock import Holder, plan_unlock, unlock
+from m3index.index.options import (
+    CollectionLayout,
+    DeleteOptions,
+    IngestOptions,
+    ReindexOptions,
+    Stop,
+    VerifyOptions,
+)
+from m3index.index.plan import Corpus
+from m3index.index.reindex import ReindexPlan, plan_reindex, reindex
+from m3index.index.status import Status, status
+from m3index.index.summary import Summary
+from m3index.index.sync import sync
+from m3index.index.tenant import Tenant, tenant_of
+from m3index.index.verify import Difference, Verification, verify
+from m3index.progress import Reporter, Silent
+from m3index.schema import with_tenant
+from m3index.search.options import SearchOptions
+from m3index.search.rerank import Reranker, load_reranker
+from m3index.search.searcher import Rerankers, Searcher, SearchResult, SearchTarget
+from m3index.store.base import Store
+from m3index.store.open import open_store
+from m3index.store.options import Connection
+from m3index.types import (
+    FieldType,
+    Query,
+    Rejected,
+    StoredDocument,
+    StoredPassage,
+    document_key,
+    passage_key,
+)
+
+Path: TypeAlias = str | os.PathLike[str]
+Paths: TypeAlias = Path | Iterable[Path | Item]
+"""Files, directories, globs or `-`, or an iterable of documents."""
+
+MAX_PASSAGES = 100
+"""The maximum number of passages of a document to read in one call."""
+
+
+class IndexService:
+    """A collection in a store. Several threads can search at the same time; only one can write."""
+
+    def __init__(self, store: Store, collection: str, model: Model) -> None:
+        self.store = store
+        self.collection = collection
+        self._model = model
+        self._encoder = model.loaded
+        self._current: collections.Collection | None = None
+        self._rerankers: dict[tuple[str, tuple[tuple[str, float], ...]], Reranker] = {}
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, connection: Connection, model: Model, *, create: bool = True) -> Self:
+        """Connects to the store. Creates nothing on a server and loads no model.
+
+        create: create a missing local database; otherwise raise CollectionNotFoundError. Raises
+        UnreachableError, NotAuthorisedError, LockedError, UsageError.
+        """
+        return cls(open_store(connection, create=create), connection.collection, model)
+
+    def close(self) -> None:
+        """Releases the store, including the lock of a local database, and the encoder."""
+        if self._encoder is not None:
+            self._encoder.close()
+        self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- parts
+
+    def encoder(self) -> Encoder:
+        """The encoder that was named, else that of the collection; loaded on the first call.
+
+        Raises ModelNotFoundError, UsageError.
+        """
+        with self._lock:
+            if self._encoder is None:
+                model = self._model
+                if model.name is None:
+                    with suppress(CollectionNotFoundError):
+                        current = self.current()
+                        model = replace(
+                            model,
+                            encoder=current.properties.get("encoder"),
+                            dim=model.dim or current.spec.dim,
+                        )
+                self._encoder = model.load()
+            return self._encoder
+
+    def current(self) -> collections.Collection:
+        """The generation behind the alias, looked up on each call, so that a swap takes effect immediately.
+
+        Raises CollectionNotFoundError.
+        """
+        name = self.store.resolve(self.collection)
+        current = self._current
+        if current is None or current.name != name:
+            self._current = current = collections.find(self.store, self.collection)
+        return current
+
+    def fields(self) -> Mapping[str, FieldType]:
+        """The declared fields of the collection. Raises CollectionNotFoundError."""
+        return self.current().spec.fields
+
+    def status(self) -> Status:
+        """The state of the collection. Raises CollectionNotFoundError."""
+        return status(self.store, self.collection)
+
+    def tenant(self, name: str | None) -> Tenant | None:
+        """The tenant with this name; None means all tenants. Raises UsageError if the collection has no
+        tenant field."""
+        return tenant_of(self.current().spec, self.collection, name) if name is not None else None
+
+    # -- write
+
+    def update(
+        self,
+        paths: Paths,
+        options: IngestOptions,
+        *,
+        reporter: Reporter | None = None,
+        stop: Stop | None = None,
+    ) -> Summary:
+        """Runs over a corpus in the mode of the options; with `dry_run`, nothing is written.
+
+        The outcome is in `exit` of the summary. Raises LockedError, MismatchError, MissingHeadError,
+        ModelNotFoundError, UsageError and StoreError; the `summary` of an error during the run says what was
+        done before it.
+        """
+        corpus = self._corpus(paths, options, options)  # checks the paths before the model is loaded
+        if options.dry_run:
+            return plan(self.store, self.encoder(), self.collection, corpus, options, reporter=reporter)
+        with quarantining(reporter, options) as with_quarantine:
+            return sync(
+                self.store,
+                self.encoder(),
+                self.collection,
+                corpus,
+                options,
+                reporter=with_quarantine,
+                stop=stop,
+            )
+
+    def apply(
+        self,
+        changes: Path,
+        options: IngestOptions,
+        *,
+        reporter: Reporter | None = None,
+        stop: Stop | None = None,
+    ) -> Summary:
+        """Applies a feed of documents and deletions (`{"op": "delete", "id": ...}`) in order; with `dry_run`,
+        nothing is written. Raises the same errors as `update`."""
+        feed = read_changes(changes, options.mapping)
+        if options.dry_run:
+            encoder = self.encoder()
+            return plan_changes(self.store, encoder, self.collection, feed, options, reporter=reporter)
+        with quarantining(reporter, options) as with_quarantine:
+            return apply_changes(
+                self.store,
+                self.encoder(),
+                self.collection,
+                feed,
+                options,
+                reporter=with_quarantine,
+                stop=stop,
+            )
+
+    def delete(
+        self, options: DeleteOptions, *, reporter: Reporter | None = None, stop: Stop | None = None
+    ) -> Summary:
+        """Removes whole documents by id or by filter; with `dry_run`, only counts them.
+
+        Raises CollectionNotFoundError, LockedError, FilterError, UsageError, StoreError.
+        """
+        return delete(self.store, self.collection, options, reporter=reporter, stop=stop)
+
+    def verify(
+        self,
+        paths: Paths,
+        options: VerifyOptions,
+        *,
+        on_difference: Callable[[Difference], None] | None = None,
+        reporter: Reporter | None = None,
+        stop: Stop | None = None,
+    ) -> Verification:
+        """Encodes a slice of the corpus again and compares it with the index; `repair` repairs the
+        differences.
+
+        Raises CollectionNotFoundError, LockedError, MismatchError, ModelNotFoundError, UsageError,
+        StoreError.
+        """
+        self.current()  # raises for a wrong name before the model is loaded
+        corpus = self._corpus(paths, options, None)
+        return verify(
+            self.store,
+            self.encoder(),
+            self.collection,
+            corpus,
+            options,
+            on_difference=on_difference,
+            reporter=reporter,
+            stop=stop,
+        )
+
+    def reindex(
+        self,
+        corpora: Mapping[str, Paths] | None,
+        options: ReindexOptions,
+        *,
+        gate: QualityGate | None = None,
+        reporter: Reporter | None = None,
+        stop: Stop | None = None,
+    ) -> Summary:
+        """Builds a new generation with the encoder of this index and moves the alias to it.
+
+        corpora: the paths of each source; not needed if the vectors can be reused. gate: the condition for
+        serving the new generation. Raises GateError, DeletesWithheldError, DriftError,
+        CollectionNotFoundError, LockedError, MissingHeadError, ModelNotFoundError, UsageError, StoreError.
+        """
+        passes = self._passes(corpora, options)
+        with quarantining(reporter, options) as with_quarantine:
+            return reindex(
+                self.store,
+                self.encoder(),
+                self.collection,
+                options,
+                corpora=passes,
+                gate=partial(self._gate, gate, with_quarantine) if gate else None,
+                reporter=with_quarantine,
+                stop=stop,
+            )
+
+    def plan_reindex(self, corpora: Mapping[str, Paths] | None, options: ReindexOptions) -> ReindexPlan:
+        """Predicts what `reindex` would do; encodes and writes nothing. Raises CollectionNotFoundError,
+        MissingHeadError, ModelNotFoundError, UsageError."""
+        passes = self._passes(corpora, options)
+        return plan_reindex(self.store, self.encoder(), self.collection, options, passes)
+
+    def _passes(
+        self, corpora: Mapping[str, Paths] | None, options: ReindexOptions
+    ) -> dict[str, Callable[[], Corpus]]:
+        """For each source, a function that opens its corpus for a new pass. Checks collection and paths
+        before a model is loaded. Raises UsageError, CollectionNotFoundError."""
+        self.current()
+        passes: dict[str, Callable[[], Corpus]] = {}
+        for source, paths in (corpora or {}).items():
+            self._corpus(paths, options, options)
+            passes[source] = partial(self._corpus, paths, options, options)
+        return passes
+
+    def _gate(self, gate: QualityGate, reporter: Reporter, old: str, new: str) -> None:
+        """Evaluates both generations with the queries. Raises GateError if the new one does not pass."""
+        before = self._evaluate(old, gate) if gate.gate.relative else None
+        passed, sentence = gate.gate.check(self._evaluate(new, gate), before)
+        if not passed:
+            raise GateError(f"{sentence} The alias {self.collection!r} was not moved.")
+        reporter.note(sentence)
+
+    def _evaluate(self, name: str, gate: QualityGate) -> float:
+        """The mean of the measure over the judged queries, searched with the encoder of the generation."""
+        target = collections.load_target(self.store, self.collection, name)
+        encoder = self.encoder()
+        if target.properties.get("space_id") != encoder.info.space_id:
+            encoder = Model(encoder=target.properties.get("encoder")).load()
+        searcher = Searcher(SearchTarget(self.store, name, target.spec, lambda: encoder))
+        queries = [query for query in gate.queries if query.query_id in gate.qrels]
+        results = searcher.run(queries, SearchOptions(k=100, texts=False))
+        run = as_run({result.query.query_id: result.hits for result in results})
+        return float(score_run(run, gate.qrels, [gate.gate.measure]).values[gate.gate.measure].mean())
+
+    def _corpus(self, paths: Paths, options: Input, layout: CollectionLayout | None) -> Corpus:
+        """Opens a corpus. layout: declares the fields, for CSV files; None for those of the collection."""
+        items = [paths] if isinstance(paths, str | os.PathLike) else paths
+        if not isinstance(items, Iterable) or isinstance(items, bytes | Mapping):
+            raise UsageError(
+                f"A corpus is a path, a list of paths or an iterable of documents, not {paths!r}."
+            )
+        if not isinstance(items, Sequence) or not all(isinstance(p, str | os.PathLike) for p in items):
+            return Documents(items, options.mapping)  # type: ignore[arg-type]  # checks each item
+        fields = None if layout is None else layout.declared
+        if fields is None:
+            with suppress(CollectionNotFoundError):
+                fields = dict(self.fields())
+        fields, _ = with_tenant(fields or {}, None if layout is None else layout.tenant_field)
+        return read(items, options.mapping, format=options.input_format, fields=fields)
+
+    # -- generations
+
+    def generations(self) -> list[Generation]:
+        """The generations of the collection, oldest first. Raises CollectionNotFoundError."""
+        return generations(self.store, self.collection)
+
+    def rollback(self, to: int | None = None, *, wait: float = 0.0) -> Generation:
+        """Moves the alias to generation `to`, by default the previous one. wait: the seconds to wait for the
+        lock. Raises NotFoundError, UsageError, LockedError."""
+        return rollback(self.store, self.collection, to, retry_lock=wait)
+
+    def plan_rollback(self, to: int | None = None) -> Generation:
+        """The generation `rollback` would choose; writes nothing. Raises NotFoundError, UsageError."""
+        return plan_rollback(self.store, self.collection, to)
+
+    def unlock(self) -> Holder | None:
+        """Frees the lease of a dead run before it expires and returns its holder. Raises LockedError."""
+        return unlock(self.store, self.collection)
+
+    def plan_unlock(self) -> Holder | None:
+        """The holder whose lease `unlock` would free; writes nothing."""
+        return plan_unlock(self.store, self.collection)
+
+    # -- search
+
+    def search(
+        self, query: str, options: SearchOptions, *, rerankers: Rerankers | None = None
+    ) -> SearchResult:
+        """The best hits for a text. rerankers: returns the reranker that the options name.
+
+        Raises QueryError for an invalid text, FilterError for an invalid filter, MismatchError if the encoder
+        has a different space than the collection, and CollectionNotFoundError, UsageError, StoreError.
+        """
+        return self._searcher(rerankers).search(query, options)
+
+    def similar(
+        self, doc_id: str, options: SearchOptions, *, rerankers: Rerankers | None = None
+    ) -> SearchResult:
+        """The documents nearest to a stored document, by its vectors. Raises NotFoundError and the errors of
+        `search`."""
+        return self._searcher(rerankers).similar(doc_id, options)
+
+    def run(self, queries: Iterable[Query], options: SearchOptions) -> Iterator[SearchResult]:
+        """The results of many queries, with many queries per call of encoder and store. Raises the errors of
+        `search`, except QueryError."""
+        return self._searcher(None).run(queries, options)
+
+    def get(
+        self,
+        doc_id: str,
+        source: str,
+        *,
+        start: int = 0,
+        count: int | None = None,
+        tenant: str | None = None,
+    ) -> StoredDocument:
+        """A document with its passages `start` to `start + count`, by default to the last. tenant: the tenant
+        it must belong to.
+
+        Raises NotFoundError, UsageError.
+        """
+        if start < 0 or (count is not None and count < 1):
+            raise UsageError(
+                f"start takes a number from 0 up and count a number from 1 up, not {start} and {count}."
+            )
+        name, key, owner = self.current().name, document_key(source, doc_id), self.tenant(tenant)
+        fields = ["title", "metadata", "passages", *([owner.field] if owner else [])]
+        row = self.store.get(name, [passage_key(key, 0)], fields).get(passage_key(key, 0))
+        if row is None or (owner and not owner.has(row)):
+            raise NotFoundError(f"There is no document {doc_id!r} of source {source!r} in this collection.")
+        end = row["passages"] if count is None else min(start + count, row["passages"])
+        keys = [passage_key(key, ordinal) for ordinal in range(start, end)]
+        rows = self.store.get(name, keys, ["ordinal", "text"])
+        return StoredDocument(
+            doc_id,
+            source,
+            row["title"],
+            dict(row["metadata"]),
+            row["passages"],
+            tuple(StoredPassage(rows[key]["ordinal"], key, rows[key]["text"]) for key in keys if key in rows),
+        )
+
+    def reranker(self, name: str, weights: Mapping[str, float] | None = None) -> Reranker:
+        """The reranker `colbert` or `m3` of the encoder, else a cross-encoder by preset, id or directory.
+        Each is loaded once. Raises ModelNotFoundError, MissingHeadError, UsageError."""
+        key = (name, tuple(sorted((weights or {}).items())))
+        with suppress(KeyError):
+            return self._rerankers[key]
+        return self._rerankers.setdefault(key, load_reranker(self.encoder, name, weights))
+
+    def _searcher(self, rerankers: Rerankers | None) -> Searcher:
+        current = self.current()
+        target = SearchTarget(
+            self.store, current.name, current.spec, self._checked(current), name=self.collection
+        )
+        return Searcher(target, rerankers=rerankers or self.reranker)
+
+    def _checked(self, current: collections.Collection) -> Callable[[], Encoder]:
+        """A function that returns the encoder, and raises MismatchError if its space differs."""
+
+        def encoder() -> Encoder:
+            loaded = self.encoder()
+            if loaded.info.space_id != current.properties.get("space_id"):
+                raise MismatchError(
+                    f"Collection {self.collection!r} holds vectors of "
+                    f"{current.properties.get('encoder') or 'another encoder'} ({current.spec.dim} "
+                    f"dimensions), which cannot be compared with those of {loaded.info.name} "
+                    f"({loaded.info.dim} dimensions). Search without --encoder and --dim, or reindex."
+                )
+            return loaded
+
+        return encoder
+
+
+@contextmanager
+def quarantining(reporter: Reporter | None, rejects: Rejects) -> Iterator[Reporter]:
+    """A reporter that also writes bad rows to the quarantine file, if one is named. Raises UsageError."""
+    reporter = reporter or Silent()
+    if rejects.quarantine is None:
+        yield reporter
+        return
+    with Quarantine(rejects.quarantine) as file:
+        yield _Quarantining(reporter, file)
+
+
+class _Quarantining:
+    """A reporter that also writes bad rows to a quarantine file."""
+
+    def __init__(self, reporter: Reporter, quarantine: Quarantine) -> None:
+        self._quarantine = quarantine
+        self._reporter = reporter
+        self.stage, self.progress = reporter.stage, reporter.progress
+        self.note, self.warning, self.error = reporter.note, reporter.warning, reporter.error
+        self.result, self.close = reporter.result, reporter.close
+
+    def rejected(self, rejected: Rejected) -> None:
+        self._quarantine.add(rejected)
+        self._reporter.rejected(rejected)
