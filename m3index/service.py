@@ -302,7 +302,7 @@ class IndexService:
         """The mean of the measure over the judged queries, searched with the encoder of the generation."""
         target = collections.load_target(self.store, self.collection, name)
         encoder = self.encoder()
-        if target.properties.get("space_id") != encoder.info.space_id:
+        if not target.has_space_of(encoder.info):
             encoder = Model(encoder=target.properties.get("encoder")).load()
         searcher = Searcher(SearchTarget(self.store, name, target.spec, lambda: encoder))
         queries = [query for query in gate.queries if query.query_id in gate.qrels]
@@ -419,16 +419,16 @@ class IndexService:
     def _searcher(self, rerankers: Rerankers | None) -> Searcher:
         current = self.current()
         target = SearchTarget(
-            self.store, current.name, current.spec, self._checked(current), name=self.collection
+            self.store, current.name, current.spec, self._matching_encoder(current), name=self.collection
         )
         return Searcher(target, rerankers=rerankers or self.reranker)
 
-    def _checked(self, current: collections.Collection) -> Callable[[], Encoder]:
+    def _matching_encoder(self, current: collections.Collection) -> Callable[[], Encoder]:
         """A function that returns the encoder, and raises MismatchError if its space differs."""
 
         def encoder() -> Encoder:
             loaded = self.encoder()
-            if loaded.info.space_id != current.properties.get("space_id"):
+            if not current.has_space_of(loaded.info):
                 raise MismatchError(
                     f"Collection {self.collection!r} holds vectors of "
                     f"{current.properties.get('encoder') or 'another encoder'} ({current.spec.dim} "

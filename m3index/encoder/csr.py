@@ -1,4 +1,7 @@
-"""Lexical weights as CSR arrays on the host. Uses numpy only."""
+"""Lexical weights as CSR arrays on the host. Uses numpy only.
+
+store/rows.py makes the form for Milvus of them, scale/shards.py that for Parquet.
+"""
 
 from __future__ import annotations
 

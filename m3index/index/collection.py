@@ -41,6 +41,10 @@ class Collection:
         """How the last run split documents."""
         return PassageSize(**json.loads(self.properties["settings"]))
 
+    def has_space_of(self, info: EncoderInfo) -> bool:
+        """Whether its vectors can be compared with those of this encoder."""
+        return self.properties.get("space_id") == info.space_id
+
 
 def now() -> str:
     """The current time as stored in properties: ISO 8601, UTC, whole seconds."""
@@ -111,7 +115,7 @@ def open_collection(
     name = store.resolve(alias)
     if name is not None:
         target = load_target(store, alias, name)
-        check(target, encoder.info, layout)
+        check_fits(target, encoder.info, layout)
         return target
     existing = generation_names(store, alias)
     if len(existing) > 1:
@@ -123,7 +127,7 @@ def open_collection(
         check_new_tenant(make_spec(encoder.info, layout), alias, tenant)
         return create_generation(store, alias, 1, encoder, layout, point=True)
     target = load_target(store, alias, existing[0])
-    check(target, encoder.info, layout)
+    check_fits(target, encoder.info, layout)
     store.point(alias, target.name)
     return target
 
@@ -188,7 +192,7 @@ def make_spec(info: EncoderInfo, layout: Columns) -> CollectionSpec:
     )
 
 
-def check(target: Collection, info: EncoderInfo, layout: Columns) -> None:
+def check_fits(target: Collection, info: EncoderInfo, layout: Columns) -> None:
     """Raises MismatchError or MissingHeadError if a run with this encoder and layout must not write here."""
     properties, alias = target.properties, target.alias
     remedy = f"Build a new generation with `m3index reindex -c {alias}`."
@@ -198,7 +202,7 @@ def check(target: Collection, info: EncoderInfo, layout: Columns) -> None:
             f"Collection {alias!r} has schema version {version or 'unknown'}, but this m3index writes "
             f"version {schema.version()}. {remedy}"
         )
-    if properties.get("space_id") != info.space_id or target.spec.dim != info.dim:
+    if not target.has_space_of(info) or target.spec.dim != info.dim:
         raise MismatchError(
             f"Collection {alias!r} holds vectors of {properties.get('encoder') or 'another encoder'} "
             f"({target.spec.dim} dimensions), which cannot be compared with those of {info.name} "

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from m3index.corpus.windows import PassageSettings, PassageSize, windows
 from m3index.encoder.base import Encoder
-from m3index.index.collection import check, generation_number, load_target, make_spec
+from m3index.index.collection import check_fits, generation_number, load_target, make_spec
 from m3index.index.options import IngestOptions
 from m3index.index.plan import Change, Corpus, DocumentChange, Planner, windows_of
 from m3index.index.prune import UnseenRows
@@ -73,7 +73,7 @@ def plan(
         size = (settings.passages or PassageSettings()).resolve(encoder.tokenizer)
     else:
         target = load_target(store, alias, name)
-        check(target, encoder.info, settings)
+        check_fits(target, encoder.info, settings)
         spec = target.spec
         size = target.passages
         if settings.passages is not None:

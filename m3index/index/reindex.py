@@ -140,7 +140,7 @@ def plan_reindex(
 
 def _layout(old: Collection, encoder: Encoder, settings: ReindexOptions) -> CollectionLayout:
     """The layout of the new generation: from the settings, else from the old one if the encoder allows it."""
-    same_space = old.properties.get("space_id") == encoder.info.space_id
+    same_space = old.has_space_of(encoder.info)
     sparse = settings.sparse
     if sparse is None and (same_space or old.spec.sparse != "lexical"):
         sparse = old.spec.sparse if same_space else None
@@ -174,7 +174,7 @@ def _can_copy(old: Collection, encoder: Encoder, layout: CollectionLayout) -> bo
     """Whether the new generation can reuse the vectors of the old one."""
     spec = make_spec(encoder.info, layout)
     return (
-        old.properties.get("space_id") == encoder.info.space_id
+        old.has_space_of(encoder.info)
         and old.spec.dim == spec.dim
         and old.spec.storage in ("fp32", spec.storage)
         and (spec.sparse != "lexical" or old.spec.sparse == "lexical")
@@ -208,7 +208,7 @@ def _open_building(store: Store, alias: str, encoder: Encoder, layout: Collectio
         if target.properties.get("state") != BUILDING:
             continue
         same = (
-            target.properties.get("space_id") == encoder.info.space_id
+            target.has_space_of(encoder.info)
             and target.properties.get("settings") == passages
             and target.properties.get("schema_version") == str(schema.version())
             and replace(target.spec, fields={}, analyzer=None) == replace(spec, fields={}, analyzer=None)

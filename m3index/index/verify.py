@@ -15,7 +15,7 @@ import numpy as np
 from m3index.encoder.base import Encoder
 from m3index.errors import SUCCESS, DriftError, decide
 from m3index.index.batches import Batcher, Encoded
-from m3index.index.collection import Collection, check, find, now
+from m3index.index.collection import Collection, check_fits, find, now
 from m3index.index.lock import hold
 from m3index.index.options import CollectionLayout, Never, Stop, VerifyOptions
 from m3index.index.plan import Change, Corpus, DocumentChange, Planner, Window, windows_of
@@ -150,7 +150,7 @@ def verify(
     """
     with hold(store, alias, settings.lock_seconds, "m3index verify") as lock:
         target = lock.lease(lambda: find(store, alias))
-        check(target, encoder.info, CollectionLayout())
+        check_fits(target, encoder.info, CollectionLayout())
         reporter, stop = reporter or Silent(), stop or Never()
         run = _Verifier(store, encoder, target, settings, tolerance, on_difference, reporter, stop)
         return run.over(corpus)

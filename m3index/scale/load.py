@@ -17,7 +17,7 @@ from m3index.errors import DriftError, Exit, M3IndexError, MissingHeadError, Usa
 from m3index.files import Folder
 from m3index.index.collection import (
     Collection,
-    check,
+    check_fits,
     find,
     generation_names,
     generation_number,
@@ -134,7 +134,7 @@ def open_target(
     if in_use:
         target = lock.lease(lambda: find(store, alias))
     if in_use and not settings.fresh:
-        check(target, fingerprint.encoder, settings)
+        check_fits(target, fingerprint.encoder, settings)
     else:
         target = _building(store, alias, shards, settings)
     if target.spec.sparse == "lexical" and fingerprint.sparse != "lexical":

@@ -135,6 +135,7 @@ def to_arrow(rows: Sequence[Row], tokens: Sequence[int | None], arrow: pa.Schema
 
 
 def _lists(sparse: Sequence[SparseVector | None], part: str, kind: pa.ListType) -> pa.ListArray:
+    """Lexical weights as a list column of their `indices` or `values`; null where a row has none."""
     present = [getattr(vector, part) for vector in sparse if vector is not None]
     if not present:
         return pa.nulls(len(sparse), kind)
@@ -180,6 +181,7 @@ def rows_of(batch: pa.RecordBatch) -> Iterator[Row]:
 
 
 def _vectors(indices: pa.ListArray, values: pa.ListArray) -> list[SparseVector | None]:
+    """The inverse of `_lists`."""
     ids = indices.values.to_numpy(zero_copy_only=False) if indices.null_count < len(indices) else None
     if ids is None:
         return [None] * len(indices)

@@ -92,7 +92,7 @@ class ServedIndex:
         """Raises if a search is not possible now: LoadingError, StoreError, or MismatchError if the
         collection was rebuilt with another encoder."""
         current = self.index.current()
-        if current.properties.get("space_id") != self.index.encoder().info.space_id:
+        if not current.has_space_of(self.index.encoder().info):
             raise MismatchError(
                 "The collection was rebuilt with another encoder. Restart the server to load it."
             )

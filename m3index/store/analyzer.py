@@ -2,7 +2,8 @@
 
 Milvus Lite has one tokenizer, the regular expression `\\w+`. It splits words at the combining marks of
 Hindi, Thai or Arabic, and treats a whole sentence of Chinese or Thai as one word. So the client drops the
-marks and writes such runs as overlapping n-grams with spaces, in documents and in queries alike.
+marks and writes such runs as overlapping n-grams with spaces, in documents and in queries alike. Each
+store chooses (`Store.default_analyzer`).
 """
 
 from __future__ import annotations

@@ -92,7 +92,8 @@ class Store(Protocol):
     # -- rows
 
     def upsert(self, name: str, rows: Sequence[Row]) -> None:
-        """Writes all rows (split into calls by bytes and count). Of rows with equal keys, the last wins."""
+        """Writes all rows, split into calls by bytes and count. Of rows with equal keys, the last wins.
+        A row that is too large by itself is refused with RowRefusedError."""
         ...
 
     def delete(self, name: str, passage_ids: Sequence[str]) -> None:

@@ -634,6 +634,7 @@ class MilvusStore:
     def _write(self, name: str, batch: Sequence[WireRow]) -> dict[str, str]:
         """Writes the rows; a row that is refused for its contents does not affect its neighbours.
 
+        A batch that is too large, or refused for its contents, is halved and written again.
         Returns the reasons for the refused rows by passage_id.
         """
         self._check_disk(sum(row.size for row in batch))
