@@ -273,6 +273,19 @@ def test_every_spelling_means_the_same_at_a_server(server: Server, door: Door, c
     assert door(server, **said) == expected
 
 
+@pytest.mark.parametrize("door", [*HERE, *THERE], ids=lambda d: d.__name__)
+def test_an_offset_skips_hits(index: Index, server: Server, door: Door) -> None:
+    if door is door_similar:
+        similar = [hit.doc_id for hit in index.similar("acme-en-2007", k=50)]
+        hits = [*similar[7:], "acme-en-2007"]
+    elif door is door_fused_by_milvus:
+        hits = [hit.doc_id for hit in index.search("the sea", k=50, fusion="server", passages=True)][7:]
+    else:
+        hits = [hit.doc_id for hit in index.search("the sea", k=50)][7:]
+    assert len(hits) == 5
+    assert door(server if door in THERE else index, offset=7) == set(hits)
+
+
 @cases(WRONG)
 @pytest.mark.parametrize("door", HERE, ids=lambda d: d.__name__)
 def test_wrong_filters_are_refused(index: Index, door: Door, case: Any) -> None:

@@ -117,18 +117,19 @@ def explain(
     *,
     method: Method = "rrf",
     k: float = RRF_K,
+    first_rank: int = 1,
 ) -> list[Explanation]:
-    """One explanation per hit, in order. fused: the hits as they were fused."""
+    """One explanation per hit, in order. fused: the hits as they were fused. first_rank: of the first hit."""
     if len(rankings) != 2:
         return [Explanation(matches=tuple(of_hit)) for of_hit in matches]
     first, second = rankings
     share = weights[second] / (weights[first] + weights[second])
     weighing = Weighing(rankings[first], rankings[second], method=method, k=k)
     explanations: list[Explanation] = []
-    for number, (hit, of_hit) in enumerate(zip(fused, matches, strict=True), 1):
+    for number, (hit, of_hit) in enumerate(zip(fused, matches, strict=True), first_rank):
         crossings = [
             Crossing(other, *crossing)
-            for other, neighbour in enumerate(fused, 1)
+            for other, neighbour in enumerate(fused, first_rank)
             if other != number and (crossing := weighing.crossing(hit.id, neighbour.id)) is not None
         ]
         crossings.sort(key=lambda crossing: (abs(crossing.share - share), crossing.other))

@@ -61,7 +61,7 @@ class Reranking(Group):
         shown="none",
     )
     rerank_depth: int | None = option(
-        Whole(1, MAX_LIMIT), "Number of hits to rerank.", default=None, shown="max(50, k)"
+        Whole(1, MAX_LIMIT), "Number of hits to rerank.", default=None, shown="max(50, offset + k)"
     )
     rerank_weights: Weights | str | None = option(
         _weights("dense=0.4,colbert=0.6"),
@@ -83,6 +83,9 @@ class SearchOptions(Reranking, Narrowing):
     panel = "Search"
 
     k: int = option(Whole(1, MAX_LIMIT), "Maximum number of hits.", default=10, flags=("-k",))
+    offset: int = option(
+        Whole(0, MAX_LIMIT - 1), "Number of hits to skip, as for a second page.", default=0, file=False
+    )
     mode: Mode = option(
         OneOf(MODES, "MODE"), "Search mode: hybrid (both legs), dense or sparse.", default="hybrid"
     )
@@ -103,7 +106,7 @@ class SearchOptions(Reranking, Narrowing):
         Whole(1, MAX_LIMIT),
         "Number of documents that each leg retrieves before fusion.",
         default=None,
-        shown="max(100, 10 k)",
+        shown="max(100, 10 (offset + k))",
     )
     passages: bool = option(
         Flag(), "Return passages as hits, instead of documents with their best passage.", default=False
@@ -130,10 +133,16 @@ class SearchOptions(Reranking, Narrowing):
 
     def check(self) -> None:
         for name, count in (("depth", self.depth), ("rerank_depth", self.rerank_depth)):
-            if count is not None and count < self.k:
+            if count is not None and count < self.last_rank:
+                sum_of = f"{self.offset} + " if self.offset else ""
                 raise UsageError(
-                    f"{name} is {count}, which is less than k ({self.k}). Raise {name} to at least {self.k}."
+                    f"{name} is {count}, which is less than {'offset + k' if sum_of else 'k'} "
+                    f"({sum_of}{self.k}). Raise {name} to at least {self.last_rank}."
                 )
+        if self.last_rank > MAX_LIMIT:
+            raise UsageError(
+                f"offset + k is {self.last_rank:,}, but at most {MAX_LIMIT:,} hits can be reached."
+            )
         if self.passages and self.group_by is not None:
             raise UsageError("passages and group_by cannot be combined. Use one of them.")
         super().check()
@@ -149,14 +158,19 @@ class SearchOptions(Reranking, Narrowing):
         return "rrf" if self.fusion == "server" else self.fusion
 
     @property
+    def last_rank(self) -> int:
+        """The rank of the last hit wanted."""
+        return self.offset + self.k
+
+    @property
     def leg_depth(self) -> int:
         """The number of documents that each leg retrieves."""
-        return self.depth if self.depth is not None else min(MAX_LIMIT, max(100, 10 * self.k))
+        return self.depth if self.depth is not None else min(MAX_LIMIT, max(100, 10 * self.last_rank))
 
     @property
     def rerank_count(self) -> int:
         """The number of hits to rerank."""
-        return self.rerank_depth if self.rerank_depth is not None else max(50, self.k)
+        return self.rerank_depth if self.rerank_depth is not None else max(50, self.last_rank)
 
     @property
     def document_source(self) -> str:

@@ -207,7 +207,7 @@ class Searcher:
             if reranker is not None and hits:
                 with clock("rerank"):
                     hits = rerank(query.text, hits, reranker)
-            hits = hits[: options.k]
+            hits = hits[options.offset : options.last_rank]
             explanations: list[Explanation] = []
             if options.explain:
                 with clock("explain"):
@@ -215,7 +215,9 @@ class Searcher:
             results.append(
                 SearchResult(
                     query=query,
-                    hits=tuple(replace(hit, rank=rank) for rank, (_, hit) in enumerate(hits, 1)),
+                    hits=tuple(
+                        replace(hit, rank=rank) for rank, (_, hit) in enumerate(hits, options.offset + 1)
+                    ),
                     legs=legs[i],
                     weights=weights,
                     notes=(*notes, *_notes(legs[i], missing)),
@@ -289,7 +291,7 @@ def _fuse(
 
 def _fused_count(options: SearchOptions) -> int:
     """The number of fused hits to fetch."""
-    return options.k if options.rerank is None else options.rerank_count
+    return options.last_rank if options.rerank is None else options.rerank_count
 
 
 def _timed(
@@ -318,7 +320,13 @@ def _explain(
                 known += new
     weights = {leg.name: leg.weight for leg in plan}
     return explain(
-        [hit.fused for hit in hits], rankings, weights, matches, method=options.method, k=options.rrf_k
+        [hit.fused for hit in hits],
+        rankings,
+        weights,
+        matches,
+        method=options.method,
+        k=options.rrf_k,
+        first_rank=options.offset + 1,
     )
 
 

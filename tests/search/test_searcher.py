@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -61,6 +62,31 @@ def spied(
 
 
 # -- what is found
+
+
+@pytest.mark.parametrize("more", [{}, {"explain": True}, {"passages": True}, {"rerank": "colbert"}], ids=str)
+def test_pages_are_parts_of_one_list(more: dict[str, Any]) -> None:
+    searcher = Searcher(collection(TIDES, "lexical"))
+    whole = searcher.search("salt water in the sea", options(k=6, **more))
+    pages = [
+        searcher.search("salt water in the sea", options(k=2, offset=offset, **more)) for offset in (0, 2, 4)
+    ]
+    assert [hit.rank for hit in whole] == list(range(1, len(whole) + 1))
+    assert len(whole) >= 5
+    assert [hit for page in pages for hit in page] == list(whole)
+    for page in pages:
+        shown = {hit.rank for hit in page}
+        assert {crossing.other for e in page.explanations for crossing in e.crossings} <= shown
+    assert [e.ranks for page in pages for e in page.explanations] == [e.ranks for e in whole.explanations]
+    assert not searcher.search("salt water in the sea", options(offset=1_000, **more))
+
+
+def test_depths_cover_the_offset() -> None:
+    assert (options(offset=90).leg_depth, options(offset=90).rerank_count) == (1_000, 100)
+    with pytest.raises(UsageError, match=re.escape("depth is 20, which is less than offset + k (15 + 10).")):
+        options(offset=15, depth=20)
+    with pytest.raises(UsageError, match="at most 16,384 hits can be reached"):
+        options(offset=16_380)
 
 
 @pytest.mark.parametrize("sparse", ["lexical", "bm25"])
