@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -96,28 +97,39 @@ def _object(raw: str) -> dict[str, Any]:
 
 
 class _Feed:
-    """Lines for csv.reader, which joins the lines of a quoted cell. Keeps those of the current record."""
+    """Lines for csv.reader, which joins the lines of a quoted cell. Keeps those of the current record, so that
+    lines that a stray quote has swallowed can be read again."""
 
     def __init__(self, source: Iterator[Line], limit: int) -> None:
         self._source, self._limit = source, limit
+        self._again: deque[Line] = deque()
         self.begin()
 
     def begin(self) -> None:
-        self.first, self.utf8, self._size = 0, True, 0
-        self._record: list[Line] = []
+        self.record: list[Line] = []
+        self.utf8, self._size = True, 0
+
+    @property
+    def first(self) -> int:
+        """The number of the record's first line."""
+        return self.record[0].number if self.record else 0
 
     @property
     def raw(self) -> str:
-        return _readable(b"".join(line.data for line in self._record))
+        return _readable(b"".join(line.data for line in self.record))
+
+    def give_back(self) -> None:
+        """Keeps the first line of the record only; the others are read again."""
+        self._again.extendleft(reversed(self.record[1:]))
+        del self.record[1:]
 
     def __iter__(self) -> _Feed:
         return self
 
     def __next__(self) -> str:
-        line = next(self._source)
-        self.first = self.first or line.number
+        line = self._again.popleft() if self._again else next(self._source)
         self._size += len(line.data)
-        self._record.append(line)
+        self.record.append(line)
         if line.cut or self._size > self._limit:
             raise UnreadableError(
                 f"the record at line {self.first} is {_longer(self._limit)}, or its quote is never closed"
@@ -135,29 +147,34 @@ def delimited(
     max_line: int,
     *,
     delimiters: str,
+    tsv: bool,
     mapping: FieldMapping,
     fields: Mapping[str, FieldType],
 ) -> Rows:
     """A table with a header. The delimiter is the first one that gives the header an id and a text.
 
     Empty cells count as absent. Cells of declared fields are read as their type, all others as strings.
-    A record over the limit ends the file, because what follows may be the inside of a quoted cell.
+    tsv: a tab divides cells without quotes; with any other delimiter a cell in quotes can hold delimiters and
+    line feeds. A cell in quotes that joins lines which are rows by themselves is a stray quote: its row is
+    rejected, and the lines that it swallowed are read again. A record over the limit ends the file, because
+    what follows may be the inside of a quoted cell.
     """
     csv.field_size_limit(max(csv.field_size_limit(), max_line))
     source = lines(stream, max_line)
     first = next((line for line in source if line.data.strip()), None)
     if first is None:
         return
-    header, delimiter = _header(first, delimiters, mapping)
+    header, delimiter = _header(first, delimiters, mapping, tsv=tsv)
+    quoting = _quoting(delimiter, tsv=tsv)
     feed = _Feed(source, max_line)
-    records = csv.reader(feed, delimiter=delimiter, strict=True)
     while True:
         feed.begin()
         try:
-            cells = next(records)
+            cells = next(csv.reader(feed, delimiter=delimiter, quoting=quoting, strict=True))
         except StopIteration:
             return
         except csv.Error as error:
+            feed.give_back()
             yield reject(Place(path, feed.first), f"not CSV: {error}", feed.raw)
             continue
         place = Place(path, feed.first)
@@ -165,17 +182,36 @@ def delimited(
             continue
         if not feed.utf8:
             yield reject(place, "not UTF-8", feed.raw)
+        elif _swallows_rows(feed.record, delimiter, len(header)):
+            feed.give_back()
+            yield reject(place, "a stray quote: the cell in quotes would hold the rows that follow", feed.raw)
         elif any(cells[len(header) :]):
             yield reject(place, f"{len(cells)} cells in a table of {len(header)} columns", feed.raw)
         else:
             yield Parsed(place, _cells(header, cells, fields))
 
 
-def _header(line: Line, delimiters: str, mapping: FieldMapping) -> tuple[list[str], str]:
+def _swallows_rows(record: Sequence[Line], delimiter: str, columns: int) -> bool:
+    """Whether the lines that a quoted cell joins are rows by themselves: each has as many cells as the header.
+
+    The text of a cell can look like that only if all its lines hold so many delimiters, the first one
+    together with the cells before it.
+    """
+    mark = delimiter.encode()
+    return len(record) > 1 and all(line.data.count(mark) == columns - 1 for line in record)
+
+
+def _quoting(delimiter: str, *, tsv: bool) -> Any:
+    return csv.QUOTE_NONE if tsv and delimiter == "\t" else csv.QUOTE_MINIMAL
+
+
+def _header(line: Line, delimiters: str, mapping: FieldMapping, *, tsv: bool) -> tuple[list[str], str]:
     problem = ""
     for delimiter in delimiters:
         try:
-            [names] = csv.reader([line.data.decode("utf-8")], delimiter=delimiter, strict=True)
+            text = line.data.decode("utf-8").rstrip("\r\n")
+            quoting = _quoting(delimiter, tsv=tsv)
+            [names] = csv.reader([text], delimiter=delimiter, quoting=quoting, strict=True)
         except (csv.Error, ValueError) as error:
             problem = problem or f"the first line is not a header: {error}"
             continue

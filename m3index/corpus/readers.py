@@ -160,6 +160,7 @@ class FileCorpus:
                         file.path,
                         self._max_line,
                         delimiters="\t,;" if file.format == "tsv" else ",;\t",
+                        tsv=file.format == "tsv",
                         mapping=self._mapping,
                         fields=self._fields,
                     )
