@@ -40,6 +40,15 @@ def version() -> int:
 VARCHAR_BYTES: int = collection()["limits"]["varchar_bytes"]
 JSON_BYTES: int = collection()["limits"]["json_bytes"]
 FIELD_TYPES: tuple[FieldType, ...] = tuple(collection()["declared_field"]["types"])
+ROW_KEYS: Mapping[str, tuple[str, ...]] = {
+    "id": ("id", "_id", "docid", "doc_id"),
+    "text": ("text", "contents", "page_content", "content"),
+    "title": ("title",),
+    "metadata": ("metadata",),
+}
+"""The keys of a row that hold its parts, unless the user names others."""
+
+RESERVED: frozenset[str] = frozenset(collection()["declared_field"]["reserved"]["words"])
 BASE_FIELDS: frozenset[str] = frozenset(
     [f["name"] for f in collection()["fields"]] + ["dense", "lexical", "bm25", "bm25_input"]
 )
@@ -175,6 +184,16 @@ def check_field(name: str, kind: str) -> tuple[str, FieldType]:
         raise UsageError(f"A field's name must consist of letters, digits and _: {name!r} does not.")
     if name in BASE_FIELDS:
         raise UsageError(f"{name!r} is a field of every collection; choose another name for yours.")
+    for part, keys in ROW_KEYS.items():
+        if name in keys:
+            raise UsageError(
+                f"{name!r} is a key that a row's {part} is read from, never a field; rename it in the corpus."
+            )
+    if name.lower() in RESERVED:
+        raise UsageError(
+            f"{name!r} is a word of Milvus's filters, so that a field of this name cannot be filtered by; "
+            "rename it in the corpus."
+        )
     for known in FIELD_TYPES:
         if kind == known:
             return name, known

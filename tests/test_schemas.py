@@ -255,3 +255,21 @@ def test_the_wheel_has_the_schemas_and_a_fresh_environment_reads_them(tmp_path: 
         str(tmp_path / "installed" / "m3index" / "schema.py"),
         str(schema.version()),
     ]
+
+
+@pytest.mark.parametrize("name", "in like not exists is null or and true False AND".split())
+def test_a_word_of_the_filter_language_is_no_field(name: str) -> None:
+    """`true=true` would match every document, for `delete` too."""
+    with pytest.raises(UsageError, match="a word of Milvus's filters"):
+        check_field(name, "str")
+
+
+@pytest.mark.parametrize("name", ["id", "docid", "contents", "content", "page_content"])
+def test_a_key_that_the_row_itself_uses_is_no_field(name: str) -> None:
+    with pytest.raises(UsageError, match="a key that a row's"):
+        check_field(name, "str")
+
+
+def test_words_that_only_look_reserved_are_fields() -> None:
+    for name in ("order", "select", "limit", "type", "language", "inn", "isnull", "year"):
+        assert check_field(name, "str") == (name, "str")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,6 +15,8 @@ from m3index.cli.options import Confirmation, Output
 from m3index.cli.sentences import many
 from m3index.cli.service import opened
 from m3index.cli.session import Session, confirm
+from m3index.corpus.lines import text_lines
+from m3index.corpus.mapping import FieldMapping, RowError
 from m3index.errors import UsageError
 from m3index.index.options import DeleteOptions
 from m3index.options import FileName, changed, group, option
@@ -72,21 +72,16 @@ def delete(
         session.outcome(summary)
 
 
-def _ids(file: str) -> Iterable[str]:
-    try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text("utf-8")
-    except OSError as error:
-        raise UsageError(f"{file} cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{file} cannot be read: it is not UTF-8.") from None
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.strip():
-            yield _json_id(file, number, line) if line.lstrip().startswith("{") else line
-
-
-def _json_id(file: str, number: int, line: str) -> str:
-    try:
-        row = json.loads(line)
-        return str(next(row[name] for name in ("id", "_id", "docid", "doc_id") if name in row))
-    except (ValueError, StopIteration):
-        raise UsageError(f"{file}:{number} has no id.") from None
+def _ids(file: str) -> Iterator[str]:
+    """The ids of a file: one on each line, or a row of JSON with one. Raises UsageError."""
+    mapping = FieldMapping()
+    for number, line in text_lines(file):
+        if not line.lstrip().startswith("{"):
+            yield line
+            continue
+        try:
+            yield mapping.row_id(json.loads(line))
+        except RowError as error:
+            raise UsageError(f"{file}:{number}: {error.reason}.") from None
+        except ValueError as error:
+            raise UsageError(f"{file}:{number} is not JSON: {error}.") from None

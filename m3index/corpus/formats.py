@@ -97,8 +97,8 @@ def _object(raw: str) -> dict[str, Any]:
 
 
 class _Feed:
-    """Lines for csv.reader, which joins the lines of a quoted cell. Keeps those of the current record, so that
-    lines that a stray quote has swallowed can be read again."""
+    """Lines for csv.reader, which joins the lines of a quoted cell. Keeps those of the current record, so
+    that lines which a stray quote has swallowed can be read again."""
 
     def __init__(self, source: Iterator[Line], limit: int) -> None:
         self._source, self._limit = source, limit
@@ -192,7 +192,7 @@ def delimited(
 
 
 def _swallows_rows(record: Sequence[Line], delimiter: str, columns: int) -> bool:
-    """Whether the lines that a quoted cell joins are rows by themselves: each has as many cells as the header.
+    """Whether the lines that a quoted cell joins are rows by themselves, with as many cells as the header.
 
     The text of a cell can look like that only if all its lines hold so many delimiters, the first one
     together with the cells before it.

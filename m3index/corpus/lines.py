@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
+import sys
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, BinaryIO, NamedTuple
+
+from m3index.errors import UsageError
 
 MAX_LINE = 64 * 1024 * 1024
 """The default limit for one line, one CSV record or one plain text file, in bytes."""
@@ -137,3 +141,37 @@ def lines(stream: io.BufferedReader, limit: int) -> Iterator[Line]:
             del data
             while (rest := stream.readline(_BLOCK)) and not rest.endswith(b"\n"):
                 pass
+
+
+def text_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
+    """The lines of a text file (with gzip and zstd too), or of standard input for `-`, that are not blank,
+    numbered from 1, without their line ending.
+
+    For queries, judgements, runs and lists of ids. Only a line feed ends a line, because an id or a JSON
+    string can contain the other separators that `str.splitlines` recognises; a byte order mark at the
+    beginning is dropped. Raises UsageError.
+    """
+    name = os.fspath(path)
+    try:
+        with ExitStack() as stack:
+            source = standard_input() if name == "-" else stack.enter_context(open(name, "rb"))
+            stream = stack.enter_context(open_bytes(source, Meter()))
+            for line in lines(stream, MAX_LINE):
+                if line.cut:
+                    raise UsageError(f"{name}:{line.number} is longer than {MAX_LINE:,} bytes.")
+                text = line.data.decode("utf-8").rstrip("\r\n")
+                if text.strip():
+                    yield line.number, text
+    except FileNotFoundError:
+        raise UsageError(f"There is no file {name}.") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{name} is not UTF-8 text.") from None
+    except (UnreadableError, OSError) as error:
+        raise UsageError(f"{name} cannot be read: {error}.") from None
+
+
+def standard_input() -> BinaryIO:
+    """Standard input as bytes. Raises UsageError if it is closed."""
+    if sys.stdin is None or sys.stdin.closed:
+        raise UsageError("Standard input is closed; name a file, or connect it.")
+    return sys.stdin.buffer

@@ -40,10 +40,10 @@ class FieldMapping:
     Every other key goes into the document's metadata, next to the contents of the `metadata` object.
     """
 
-    id: tuple[str, ...] = ("id", "_id", "docid", "doc_id")
-    text: tuple[str, ...] = ("text", "contents", "page_content", "content")
-    title: tuple[str, ...] = ("title",)
-    metadata: tuple[str, ...] = ("metadata",)
+    id: tuple[str, ...] = schema.ROW_KEYS["id"]
+    text: tuple[str, ...] = schema.ROW_KEYS["text"]
+    title: tuple[str, ...] = schema.ROW_KEYS["title"]
+    metadata: tuple[str, ...] = schema.ROW_KEYS["metadata"]
 
     @classmethod
     def named(
@@ -66,12 +66,16 @@ class FieldMapping:
                 return f"no column {_either(keys)} for the {what}; its columns are: {shown}"
         return ""
 
-    def document(self, row: Mapping[str, Any], place: Place | None = None) -> Document:
-        """Raises RowError."""
+    def row_id(self, row: Mapping[str, Any]) -> str:
+        """The id of a row: of a document, of a deletion, in a list of ids. Raises RowError."""
         id_key = _first(row, self.id)
         if id_key is None:
             raise RowError(f"no id: the row has no {_either(self.id)}")
-        doc_id = _id(id_key, row[id_key])
+        return _id(id_key, row[id_key])
+
+    def document(self, row: Mapping[str, Any], place: Place | None = None) -> Document:
+        """Raises RowError."""
+        id_key, doc_id = _first(row, self.id), self.row_id(row)
         try:
             text_key, title_key = _first(row, self.text), _first(row, self.title)
             if text_key is None:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 import m3index
+from m3index.corpus.lines import text_lines
 from m3index.distill import agreement, retrieval
 from m3index.distill.agreement import Pair
 from m3index.distill.data import HeldOut
@@ -23,7 +24,6 @@ from m3index.encoder import layout as layouts
 from m3index.encoder.layout import Layout
 from m3index.encoder.model import ModelEncoder
 from m3index.errors import UsageError
-from m3index.evaluate.formats import read_lines
 
 _SPEED_TEXTS = 256
 
@@ -44,7 +44,7 @@ class Trial:
 def read_pairs(path: Path) -> list[Pair]:
     """Reads tab-separated lines of score, text, text or of text, text. A header has a non-numeric score."""
     pairs = []
-    for number, line in read_lines(path):
+    for number, line in text_lines(path):
         columns = line.split("\t")
         if len(columns) not in (2, 3):
             raise UsageError(f"{path}:{number} has {len(columns)} columns. A line is [score], text, text.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import re
@@ -10,11 +9,17 @@ from collections.abc import Iterator, Mapping
 from html import unescape
 from typing import TypeAlias
 
+from m3index.corpus.lines import text_lines
 from m3index.errors import UsageError
 from m3index.types import Query
 
 Qrels: TypeAlias = Mapping[str, Mapping[str, int]]
 """query_id -> doc_id -> relevance; 0 means judged and not relevant."""
+
+
+MOST_RELEVANT = 1_000
+"""trec_eval holds a number for each level up to the greatest: a document's number in that column would fill
+the memory."""
 
 
 # ----------------------------------------------------------------- queries
@@ -26,7 +31,7 @@ def read_queries(path: str | os.PathLike[str]) -> list[Query]:
     An empty text is kept: the search itself reports that it cannot be used. Raises UsageError, with the
     line, for anything else that is not a query, and for a duplicate id.
     """
-    lines = list(read_lines(path))
+    lines = list(text_lines(path))
     match lines[0][1].lstrip()[:1] if lines else "":
         case "":
             raise UsageError(f"{path} has no queries: it is empty.")
@@ -90,7 +95,7 @@ def read_qrels(path: str | os.PathLike[str]) -> dict[str, dict[str, int]]:
     """BEIR's `query-id<TAB>corpus-id<TAB>score` with its header, or TREC's four columns; also with gzip."""
     qrels: dict[str, dict[str, int]] = {}
     beir: bool | None = None
-    for number, line in read_lines(path):
+    for number, line in text_lines(path):
         if beir is None:
             beir = line.count("\t") == 2
             if line.split("\t")[0] in ("query-id", "query_id", "qid"):
@@ -101,39 +106,28 @@ def read_qrels(path: str | os.PathLike[str]) -> dict[str, dict[str, int]]:
                 f"{path}:{number}: {len(columns)} columns; BEIR's judgements have three, separated by tabs "
                 "(query, document, relevance), TREC's have four (query, 0, document, relevance)."
             )
-        try:
-            level = int(columns[-1])
-        except ValueError:
-            raise UsageError(
-                f"{path}:{number}: the relevance {columns[-1]!r} is not a whole number."
-            ) from None
-        qrels.setdefault(columns[0], {})[columns[-2]] = level
+        qrels.setdefault(columns[0], {})[columns[-2]] = _relevance(f"{path}:{number}", columns[-1])
     if not qrels:
         raise UsageError(f"{path} has no judgements.")
     return qrels
+
+
+def _relevance(where: str, text: str) -> int:
+    """A negative one counts as 0, as in trec_eval; TREC Web judges spam -2. Raises UsageError."""
+    try:
+        level = int(text)
+    except ValueError:
+        raise UsageError(f"{where}: the relevance {text!r} is not a whole number.") from None
+    if level > MOST_RELEVANT:
+        raise UsageError(f"{where}: the relevance {level} is too large; at most {MOST_RELEVANT} is used.")
+    return max(level, 0)
 
 
 # ------------------------------------------------------------------ shared
 
 
 def _first(row: object, *names: str) -> object:
-    return next((row[name] for name in names if name in row), None) if isinstance(row, dict) else None
-
-
-def read_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
-    """The lines that are not blank, numbered from 1. Only a line feed ends a line, because a JSON string
-    can contain the other separators that `str.splitlines` recognises."""
-    try:
-        with open(path, "rb") as file:
-            gzipped = file.read(2) == b"\x1f\x8b"
-        opener = gzip.open if gzipped else open
-        with opener(path, "rt", encoding="utf-8-sig", newline="\n") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield number, line.rstrip("\r\n")
-    except FileNotFoundError:
-        raise UsageError(f"There is no file {path}.") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{path} is not UTF-8 text.") from None
-    except (OSError, EOFError) as error:
-        raise UsageError(f"{path} cannot be read: {error}.") from None
+    """The value of the first of these keys that is there and not null."""
+    if not isinstance(row, dict):
+        return None
+    return next((row[name] for name in names if row.get(name) is not None), None)

@@ -13,8 +13,8 @@ from typing import Any, Literal, Protocol, Self, TypeAlias
 
 import numpy as np
 
+from m3index.corpus.lines import text_lines
 from m3index.errors import UsageError
-from m3index.evaluate.formats import read_lines
 from m3index.progress import json_line
 from m3index.search.hits import hit_json
 from m3index.types import Hit
@@ -59,7 +59,7 @@ def _run_rows(path: Path) -> Iterator[tuple[str, str, float]]:
         columns = [table.column(name).to_pylist() for name in ("query_id", "doc_id", "score")]
         yield from zip(*columns, strict=True)
         return
-    for number, line in read_lines(path):
+    for number, line in text_lines(path):
         try:
             if line.startswith("{"):
                 row = json.loads(line)

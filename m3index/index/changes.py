@@ -4,7 +4,6 @@ missing) and `{"op": "delete", "id": ...}`."""
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 from m3index.corpus.formats import Parsed, jsonl
-from m3index.corpus.lines import MAX_LINE, Meter, UnreadableError, open_bytes, reading
+from m3index.corpus.lines import MAX_LINE, Meter, UnreadableError, open_bytes, reading, standard_input
 from m3index.corpus.mapping import FieldMapping, RowError
 from m3index.corpus.memory import Documents
 from m3index.corpus.places import COMPRESSIONS
@@ -57,7 +56,7 @@ def read_changes(
     try:
         with reading(), ExitStack() as stack:
             if name == "-":
-                source = stdin or sys.stdin.buffer
+                source = stdin or standard_input()
             elif is_remote(name):
                 source = stack.enter_context(Remote.of(name).stream())
             else:
@@ -148,8 +147,7 @@ def _change(parsed: Parsed, mapping: FieldMapping) -> ChangeItem:
         if operation == "upsert":
             return mapping.document(row, place)
         if operation == "delete":
-            only_id = {key: row[key] for key in mapping.id if key in row}
-            return Deletion(mapping.document(only_id | {mapping.text[0]: "-"}, place).doc_id, place)
+            return Deletion(mapping.row_id(row), place)
     except RowError as error:
         return Rejected(place, error.reason, raw, error.doc_id)
     return Rejected(place, f"unknown operation {operation!r}; use upsert or delete", raw)

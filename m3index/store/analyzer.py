@@ -31,17 +31,25 @@ def analyzers() -> dict[str, dict[str, object]]:
 
 
 def fold(text: str) -> str:
-    """Applies NFKC and case folding, drops combining marks, and writes unspaced scripts as spaced n-grams.
+    """Applies NFKC and case folding, drops combining marks and invisible characters, and writes unspaced
+    scripts as spaced n-grams.
 
     Han, Kana and Hangul become bigrams; Thai, Lao, Khmer and Burmese, whose letters carry less meaning,
     become trigrams. A shorter run stays whole. Letters with a precomposed accent keep it: in Vietnamese
-    it distinguishes words.
+    it distinguishes words. Soft hyphens, zero-width spaces and joiners, and marks of direction stand inside
+    words and are no part of them; only the zero-width non-joiner divides, as between the parts of a Persian
+    word.
     """
     if text.isascii():
         return text.lower()
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    text = "".join(c for c in text if c < "\u0300" or not unicodedata.category(c).startswith("M"))
+    text = "".join(c for c in text if c < "\x80" or not _is_dropped(c))
     return _RUN.sub(lambda run: f" {_ngrams(run[0], 2 if run[1] else 3)} ", text)
+
+
+def _is_dropped(character: str) -> bool:
+    category = unicodedata.category(character)
+    return category.startswith("M") or (category == "Cf" and character != "\u200c")
 
 
 def bm25_text(text: str, analyzer: str) -> str:

@@ -314,7 +314,8 @@ def test_bad_csv_rows_are_rejected_alone(tmp_path: Path) -> None:
 
 def test_tsv_has_no_quotes(tmp_path: Path) -> None:
     """The words of a cell may begin with a quotation mark; it says nothing about the lines that follow."""
-    rows = [(str(i), text) for i, text in enumerate(['"quoted', "plain", '"a" and "b', 'end"', '"', '""', "x\\"])]
+    texts = ['"quoted', "plain", '"a" and "b', 'end"', '"', '""', "x\\"]
+    rows = [(str(i), text) for i, text in enumerate(texts)]
     data = "id\ttext\n" + "".join(f"{doc_id}\t{text}\n" for doc_id, text in rows)
     documents, rejected, corpus = table(tmp_path, data, "c.tsv")
     assert [(d.doc_id, d.text) for d in documents] == rows
@@ -334,7 +335,8 @@ def test_a_stray_quote_in_csv_costs_its_own_row_only(tmp_path: Path, end: str) -
 
 def test_a_stray_quote_that_is_closed_far_below(tmp_path: Path) -> None:
     """The rows between are whole rows, so the quotes cannot be those of one cell."""
-    lines = ["id,text", "1,one", '2,"begins here', *(f"{i},row {i}" for i in range(3, 9)), '9,ends here"', "10,ten"]
+    between = [f"{i},row {i}" for i in range(3, 9)]
+    lines = ["id,text", "1,one", '2,"begins here', *between, '9,ends here"', "10,ten"]
     documents, rejected, _ = table(tmp_path, "\n".join([*lines, ""]))
     assert [d.doc_id for d in documents] == ["1", *map(str, range(3, 11))]
     assert [r.place.line for r in rejected] == [3]

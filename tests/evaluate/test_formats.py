@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from m3index.errors import UsageError
-from m3index.evaluate.formats import read_qrels, read_queries
+from m3index.evaluate.formats import MOST_RELEVANT, read_qrels, read_queries
 from m3index.types import Query
 
 TOPICS = """<top>
@@ -81,7 +81,7 @@ def test_queries_that_cannot_be_read(tmp_path: Path, content: str, says: str) ->
     [
         ("query-id\tcorpus-id\tscore\n1\td 1\t2\n1\td2\t0\n", {"1": {"d 1": 2, "d2": 0}}),
         ("1\td1\t1\r\n2\td2\t1\r\n", {"1": {"d1": 1}, "2": {"d2": 1}}),
-        ("1 0 d1 1\n1 Q0 d2 -1\n\n", {"1": {"d1": 1, "d2": -1}}),
+        ("1 0 d1 1\n1 Q0 d2 -1\n1 Q0 d3 -2\n\n", {"1": {"d1": 1, "d2": 0, "d3": 0}}),
         ("1\t0\td1\t3\n", {"1": {"d1": 3}}),
     ],
 )
@@ -117,3 +117,18 @@ def test_files_that_are_not_there_or_not_text(tmp_path: Path) -> None:
     (tmp_path / "cut.gz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UsageError, match="cannot be read"):
         read_queries(tmp_path / "cut.gz")
+
+
+def test_a_relevance_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
+    """Such as a document's number in the last column: trec_eval allocates a number for each level."""
+    assert read_qrels(written(tmp_path, f"1 0 d1 {MOST_RELEVANT}\n")) == {"1": {"d1": MOST_RELEVANT}}
+    with pytest.raises(UsageError, match=r":1: the relevance 4294967296 is too large"):
+        read_qrels(written(tmp_path, "1 0 d1 4294967296\n"))
+
+
+def test_ids_of_queries_follow_the_rule_of_corpora(tmp_path: Path) -> None:
+    """null is as if it were not there; only a line feed ends a line; a byte order mark is none of the id."""
+    content = '\ufeff{"_id": null, "id": "a\u2028b", "text": "one"}\n{"_id": 2, "text": "t\u0085wo"}\n'
+    assert read_queries(written(tmp_path, content)) == [Query("a\u2028b", "one"), Query("2", "t\u0085wo")]
+    with pytest.raises(UsageError, match="not a query"):
+        read_queries(written(tmp_path, '{"_id": true, "text": "one"}\n'))

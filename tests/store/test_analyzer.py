@@ -54,3 +54,14 @@ def test_only_the_folded_analyzer_folds() -> None:
     assert bm25_text("東京都", NGRAMS) == " 東京 京都 "
     assert bm25_text("東京都 ABC", "icu") == "東京都 ABC"
     assert set(analyzers()) == {"icu", NGRAMS}
+
+
+@pytest.mark.parametrize("hidden", ["\u00ad", "\u200b", "\u200d", "\u2060", "\ufeff", "\u200e"])
+def test_invisible_characters_inside_a_word_do_not_hide_it(hidden: str) -> None:
+    """Soft hyphens of a word processor, zero-width spaces, joiners, marks of direction."""
+    assert terms(f"Donau{hidden}dampf{hidden}schiff") == terms("Donaudampfschiff")
+    assert terms(f"信{hidden}息检索") == terms("信息检索")
+
+
+def test_the_non_joiner_divides_a_persian_word() -> None:
+    assert terms("می\u200cخواهم") == terms("می خواهم")
