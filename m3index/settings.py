@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from m3index.errors import UsageError
+from m3index.output import write_output
 from m3index.schema import check_field
 
 FILE_NAME = "m3index.toml"
@@ -179,8 +180,6 @@ def write_table(path: Path, table: str, values: Mapping[str, Any]) -> None:
         section = document.setdefault(table, tomlkit.table())
         for name, value in values.items():
             section[name] = value
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(tomlkit.dumps(document), "utf-8")
-        partial.replace(path)
     except (OSError, UnicodeDecodeError, tomlkit.exceptions.TOMLKitError) as error:
         raise UsageError(f"Cannot change {path}: {error}") from None
+    write_output(path, tomlkit.dumps(document))

@@ -18,6 +18,7 @@ from m3index.cli.session import Session, is_interactive
 from m3index.encoder.options import DEFAULT_ENCODER
 from m3index.errors import UsageError
 from m3index.options import FileName, Group, Option, group, option
+from m3index.output import write_output
 from m3index.store.options import DEFAULT_URI
 from m3index.types import DEFAULT_COLLECTION
 
@@ -88,10 +89,7 @@ def init(session: Session, new: NewFile, confirmation: Confirmation, quiet: Quie
         from m3index.index.collection import check_name
 
         check_name(answers["collection"])
-    try:
-        path.write_text(_FILE.format(**{k: json.dumps(v) for k, v in answers.items()}), "utf-8")
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}.") from None
+    write_output(path, _FILE.format(**{k: json.dumps(v) for k, v in answers.items()}))
     session.reporter.note(f"Wrote {path}. Next: m3index ingest CORPUS")
 
 

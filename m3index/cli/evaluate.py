@@ -17,6 +17,7 @@ from m3index.encoder.options import Model
 from m3index.errors import UsageError
 from m3index.evaluate.options import EvalOptions, TuneOptions
 from m3index.options import changed
+from m3index.output import write_output
 from m3index.progress import Progress
 from m3index.store.options import Connection
 from m3index.types import DEFAULT_SOURCE
@@ -146,10 +147,7 @@ def _table(result: Report) -> None:
 def _write(path: Path, rows: list[QueryDifference]) -> None:
     lines = ["query\tfirst\tlast\tgain"]
     lines += [f"{row.query_id}\t{row.a:.6f}\t{row.b:.6f}\t{row.gain:+.6f}" for row in rows]
-    try:
-        path.write_text("\n".join(lines) + "\n", "utf-8")
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}.") from None
+    write_output(path, "\n".join(lines) + "\n")
 
 
 @command(apps.app, "tune", panel=apps.QUALITY)

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
 from m3index.corpus.lines import KEPT
-from m3index.errors import StoppedError, UsageError
+from m3index.errors import StoppedError
+from m3index.output import OutputFile
 from m3index.types import Document, Rejected
 
 MARKER = "m3index_quarantine"
@@ -56,41 +58,48 @@ def unwrap(line: dict[str, Any]) -> Held | None:
 
 
 class Quarantine:
-    """Writes rejected rows. The file is created with the first one and replaces that of an earlier run.
+    """Writes rejected rows. The file is made with the first one and replaces that of an earlier run.
 
-    During the run it is `<path>.partial`, so that one run can read a quarantine and replace it; `close`
-    gives it its final name. Raises UsageError if the path is not writable, StoppedError if the disk is
-    full.
+    It gets its name when the run ends, so that one run can read a quarantine and replace it. If another run
+    has written the file meanwhile, its rows stay and these are added. Raises UsageError if the path cannot be
+    written, StoppedError if the disk is full.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self._output = OutputFile(path)
+        self.path = self._output.path
         self.count = 0
-        self._partial = self.path.with_name(self.path.name + ".partial")
         self._file: TextIO | None = None
-        folder = next(parent for parent in self.path.absolute().parents if parent.exists())
-        if self.path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-            raise UsageError(f"The quarantine file {self.path} cannot be written; choose another path.")
 
     def add(self, rejected: Rejected) -> None:
-        try:
+        with self._writing():
             if self._file is None:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = self._partial.open("w", encoding="utf-8")
+                self._output.make_folder()
+                self._file = self._output.writable.open("w", encoding="utf-8")
             self._file.write(_line(rejected) + "\n")
             self._file.flush()
-        except OSError as error:
-            raise StoppedError(
-                f"The quarantine file {self.path} cannot be written: {error.strerror}."
-            ) from None
         self.count += 1
 
     def close(self) -> None:
         """Can be called twice."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-            self._partial.replace(self.path)
+        file, self._file = self._file, None
+        if file is None:
+            return
+        with self._writing():
+            file.close()
+            if self._output.was_replaced:
+                self._output.append()
+            else:
+                self._output.commit()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoppedError(
+                f"The quarantine file {self.path} cannot be written: {error.strerror}."
+            ) from None
 
     def __enter__(self) -> Quarantine:
         return self
@@ -98,7 +107,11 @@ class Quarantine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if error is None:
+            self.close()
+            return
+        with suppress(StoppedError):  # what ended the run is said, not what its end came upon
+            self.close()
 
 
 def _line(rejected: Rejected) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from m3index.errors import UsageError
 from m3index.evaluate.report import Report
 from m3index.evaluate.tune import Tuning
+from m3index.output import output
 
 _FORMATS = (".png", ".svg", ".pdf")
 
@@ -66,7 +67,5 @@ def _figure(path: str | os.PathLike[str], width: float) -> Any:
 
 
 def _save(figure: Any, path: str | os.PathLike[str]) -> None:
-    try:
-        figure.savefig(path, dpi=150)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}.") from None
+    with output(path) as writable:
+        figure.savefig(writable, format=Path(path).suffix[1:].lower(), dpi=150)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +14,7 @@ import numpy as np
 
 from m3index.corpus.lines import text_lines
 from m3index.errors import UsageError
+from m3index.output import OutputFile, unwritable
 from m3index.progress import json_line
 from m3index.search.hits import hit_json
 from m3index.types import Hit
@@ -88,11 +88,12 @@ class RunWriter:
         self, path: str | os.PathLike[str], form: RunFormat | None = None, *, tag: str = "m3index"
     ) -> None:
         self.path = Path(path)
-        self._partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
+        form = form or run_format(self.path)
+        self._output = OutputFile(path)
         try:
-            self._sink = _sink(self._partial, form or run_format(self.path), tag)
+            self._sink = _sink(self._output.writable, form, tag)
         except OSError as error:
-            raise UsageError(f"{self.path} cannot be written: {error.strerror}.") from None
+            raise unwritable(self.path, error) from None
 
     def write(self, query_id: str, hits: Sequence[Hit]) -> None:
         self._sink.write(query_id, hits)
@@ -103,12 +104,15 @@ class RunWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._sink.close()
-        if kind is None:
-            self._partial.replace(self.path)
-        else:
-            with suppress(FileNotFoundError):
-                self._partial.unlink()
+        try:
+            self._sink.close()
+            if kind is None:
+                self._output.commit()
+        except OSError as failure:
+            raise unwritable(self.path, failure) from None
+        finally:
+            if kind is not None:
+                self._output.discard()
 
 
 class _Sink(Protocol):

@@ -9,7 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from m3index.errors import SUCCESS, Exit, UsageError
+from m3index.errors import SUCCESS, Exit
+from m3index.output import write_output
 
 _HELP = {
     "scanned": "Rows of the corpus read by the last run.",
@@ -63,19 +64,14 @@ def render(summary: Mapping[str, Any], now: float, last_success: float | None) -
 def write_metrics(path: str | os.PathLike[str], summary: Mapping[str, Any]) -> None:
     """Replaces the file atomically. A failed run keeps the time of the last success. Raises UsageError if the
     file cannot be written."""
-    target, now = Path(path), time.time()
-    last_success = now if summary.get("exit") in SUCCESS else _last_success(target)
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        partial.write_text(render(summary, now, last_success), "utf-8")
-        partial.replace(target)
-    except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
-        raise UsageError(f"Cannot write the metrics file {target}: {error.strerror}.") from None
+    now = time.time()
+    last_success = now if summary.get("exit") in SUCCESS else _last_success(Path(path))
+    write_output(path, render(summary, now, last_success))
 
 
 def _last_success(path: Path) -> float | None:
+    if not path.is_file():  # a FIFO would wait for a writer
+        return None
     with suppress(OSError, ValueError):
         for line in path.read_text("utf-8").splitlines():
             if line.startswith("m3index_last_success_timestamp_seconds{"):

@@ -167,7 +167,8 @@ def test_a_run_that_dies_leaves_what_it_wrote(tmp_path: Path) -> None:
     path = tmp_path / "q.jsonl"
     bad = Quarantine(path)
     bad.add(Rejected(Place("c.jsonl", 7), "reason", "raw"))
-    assert len(lines(tmp_path / "q.jsonl.partial")) == 1
+    [partial] = tmp_path.glob(".q.jsonl.*.partial")
+    assert len(lines(partial)) == 1
     assert bad.count == 1
     with pytest.raises(RuntimeError), bad:
         raise RuntimeError
