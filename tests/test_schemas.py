@@ -257,7 +257,10 @@ def test_the_wheel_has_the_schemas_and_a_fresh_environment_reads_them(tmp_path: 
     ]
 
 
-@pytest.mark.parametrize("name", ["in", "like", "not", "exists", "is", "null", "or", "and", "true", "False", "AND"])
+WORDS = ("in", "like", "not", "exists", "is", "null", "or", "and", "true", "False", "AND")
+
+
+@pytest.mark.parametrize("name", WORDS)
 def test_a_word_of_the_filter_language_is_no_field(name: str) -> None:
     """`true=true` would match every document, for `delete` too."""
     with pytest.raises(UsageError, match="a word of Milvus's filters"):

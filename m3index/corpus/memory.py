@@ -28,6 +28,11 @@ class Documents:
         self._items, self._mapping = items, mapping or FieldMapping()
         self.complete = False
 
+    @property
+    def repeatable(self) -> bool:
+        """Whether a second pass reads the same; not from an iterator."""
+        return not isinstance(self._items, Iterator)
+
     def __iter__(self) -> Iterator[Document | Rejected]:
         self.complete = False
         identified = True

@@ -91,6 +91,11 @@ class FileCorpus:
         return total
 
     @property
+    def repeatable(self) -> bool:
+        """Whether a second pass reads the same; not from a pipe."""
+        return self.total_bytes is not None and not self._places.stdin
+
+    @property
     def bytes_read(self) -> int:
         """How much of `total_bytes` has been read so far; compressed bytes count as they are."""
         return self._done_bytes + self._meter.bytes

@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+from m3index.corpus.hash import same_content
 from m3index.corpus.windows import PassageSize, windows
 from m3index.encoder.base import Encoder
 from m3index.index.collection import Collection
@@ -125,12 +126,13 @@ class Batcher:
         yield from self._split(content)
 
     def _read_back(self, planned: Sequence[DocumentChange]) -> Iterator[PendingDocument]:
-        """Reads stored texts and vectors. A document with missing rows gets no rows to reuse."""
+        """Reads stored texts and vectors. A document with missing rows, or with rows of another version,
+        gets none to reuse."""
         ids = {p.key: [passage_key(p.key, o) for o in range(p.stored)] for p in planned}
-        fields = ["text", *vector_fields(self.spec)]
+        fields = ["doc_hash", "text", *vector_fields(self.spec)]
         rows = self.store.get(self.name, [i for document_ids in ids.values() for i in document_ids], fields)
         for p in planned:
-            complete = all(i in rows for i in ids[p.key])
+            complete = all(i in rows and same_content(rows[i]["doc_hash"], p.doc_hash) for i in ids[p.key])
             yield PendingDocument(p, reused=[rows[i] for i in ids[p.key]] if complete else ())
 
     def _split(self, planned: Sequence[DocumentChange]) -> Iterator[PendingDocument | Window]:

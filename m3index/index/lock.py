@@ -30,6 +30,10 @@ from m3index.store.base import Store
 
 LEASE_SECONDS = 180.0
 RENEW_SECONDS = 60.0
+PROVED_SECONDS = 90.0
+"""How old a renewal may be at a write. A lease that is older is read back first: another host may take it
+LEASE_SECONDS after the renewal."""
+
 SETTLE_SECONDS = 2.0
 RETRY_SECONDS = 0.5
 FREE = "free"
@@ -99,8 +103,17 @@ def is_local(uri: str) -> bool:
     return not uri.startswith(("http://", "https://", "tcp://", "grpc://", "unix:"))
 
 
+def uptime() -> float:
+    """Seconds of a clock that goes on while the machine is suspended, where there is one."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
 class WriteLock:
-    """The lock and the lease of a writing run. `lost` is True once another run has taken the lease."""
+    """The lock and the lease of a writing run. `lost` is True once another run has taken the lease.
+
+    A lease is worth something only at the moment of a write, since the process may be stopped between any two
+    lines of code. Therefore the store calls `prove` right before each write (`Store.fence`).
+    """
 
     def __init__(self, store: Store, me: Holder, deadline: float) -> None:
         self._store = store
@@ -109,6 +122,8 @@ class WriteLock:
         self._name: str | None = None
         self._ended = threading.Event()
         self._renewer: threading.Thread | None = None
+        self._alias = ""
+        self._proved = 0.0
         self.lost = False
 
     def lease(self, open_target: Callable[[], Collection]) -> Collection:
@@ -137,6 +152,8 @@ class WriteLock:
             target=self._renew, args=(target.name,), name="m3index-lease", daemon=True
         )
         self._renewer.start()
+        self._alias = again.alias
+        self._store.fence(again.alias, self.prove)
         return again
 
     def _try(self, name: str) -> bool:
@@ -147,6 +164,7 @@ class WriteLock:
         return self._is_mine(name)
 
     def _write(self, name: str) -> None:
+        self._proved = uptime()  # of the moment before it is sent: the lease never seems younger than it is
         holder = Holder(**(asdict(self._me) | {"expires": time.time() + LEASE_SECONDS}))
         self._store.set_properties(name, {"lease": holder.to_json()})
 
@@ -157,19 +175,40 @@ class WriteLock:
     def _renew(self, name: str) -> None:
         while not self._ended.wait(RENEW_SECONDS):
             with suppress(M3IndexError):  # an unreachable store ends the run elsewhere
-                if not self._is_mine(name):
-                    self.lost = True
+                if not self._take_again(name):
                     return
-                self._write(name)
+
+    def _take_again(self, name: str) -> bool:
+        """Reads the lease back and renews it. False, and `lost`, if it is another run's.
+
+        Two threads may do so at once: to renew one's own lease twice is harmless, and `lost` stays.
+        """
+        if not self.lost and not self._is_mine(name):
+            self.lost = True
+        if not self.lost:
+            self._write(name)
+        return not self.lost
 
     def check(self) -> None:
-        """Raises LockedError if the lease is lost."""
+        """Raises LockedError if the lease is known to be lost."""
         if self.lost:
             raise LockedError(
-                f"Another run has taken the lease of {self._name!r}. Run again after it has finished."
+                f"Another run has taken the lease of {self._alias!r}. Run again after it has finished."
             )
 
+    def prove(self) -> None:
+        """Raises LockedError unless this run holds the lease now.
+
+        Either it was renewed a short while ago, by a clock that goes on while a machine is suspended, or it
+        is read back here and renewed.
+        """
+        self.check()
+        if self._name is not None and uptime() - self._proved > PROVED_SECONDS:
+            self._take_again(self._name)
+            self.check()
+
     def release(self) -> None:
+        self._store.fence(self._alias, None)
         self._stop_renewing()
         self._free()
 

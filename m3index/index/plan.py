@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 from m3index.corpus.hash import doc_hash, same_content
 from m3index.corpus.mapping import declared
 from m3index.corpus.windows import PassageSize
+from m3index.index.row_versions import StoredRows
 from m3index.index.seen import SeenKeys
 from m3index.index.tenant import Tenant
 from m3index.store.base import Store, StoredRow
@@ -50,6 +51,11 @@ class Corpus(Protocol):
 
     @property
     def total_bytes(self) -> int | None: ...
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether a second pass reads the same; not from a pipe."""
+        ...
 
 
 class Change(StrEnum):
@@ -123,9 +129,11 @@ class Planner:
         tenant_field: str | None = None,
         tenant: Tenant | None = None,
         force: bool = False,
+        stored: Mapping[str, StoredRows] | None = None,
     ) -> None:
         """name: the concrete collection; None if it does not exist yet. tenant_field: the field that every
-        document must have. tenant: limits the pass to the documents of one tenant."""
+        document must have. tenant: limits the pass to the documents of one tenant. force: every document
+        counts as changed. stored: what is known to be stored, where the first rows cannot be trusted."""
         self.store = store
         self.name = name
         self.fields = fields
@@ -133,6 +141,7 @@ class Planner:
         self.passages = passages
         self.tenant_field, self.tenant = tenant_field, tenant
         self.force = force
+        self.stored = stored or {}
         self.seen = SeenKeys()
         self.protected = SeenKeys()
         self.unidentified = 0
@@ -180,6 +189,8 @@ class Planner:
             accessible = row is None or self.tenant is None or self.tenant.has(row)
             passages: int = row["passages"] if row and accessible else 0
             rows = present.get(key, passages) if accessible else 0
+            if (known := self.stored.get(key)) and accessible:
+                passages, rows = known.ordinals, known.rows
             if reason := self._tenant_problem(document, accessible=accessible):
                 window.rejected.append(Rejected.of(document, reason))
                 window.rows += rows

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from m3index.index.options import MaxDelete
 from m3index.index.plan import Corpus, Planner
+from m3index.index.row_versions import FIELDS, RowVersions, StoredRows
 from m3index.store.base import Store
 from m3index.store.filter import Compare, Filter, combine
 
@@ -18,24 +19,29 @@ class UnseenRows:
     """The rows of a source (and tenant) whose documents a pass over the corpus did not see, at 20 bytes each.
 
     rows_seen, documents_seen: the rows and documents that it did see. rows_protected: the rows of documents
-    that the corpus contains as rejected rows.
+    that the corpus contains as rejected rows. disagreeing: the documents seen whose rows disagree.
     """
 
     def __init__(self, store: Store, name: str, planner: Planner) -> None:
         self._planner = planner
         self.rows_seen = self.documents_seen = self.rows_protected = 0
-        unseen = bytearray()
-        for row in store.scan(name, rows_of(planner), ["ordinal"]):
+        unseen, versions = bytearray(), RowVersions()
+        for row in store.scan(name, rows_of(planner), FIELDS):
             key = bytes.fromhex(row["passage_id"].partition("-")[0])
             if key in planner.seen:
                 self.rows_seen += 1
                 self.documents_seen += row["ordinal"] == 0
+                versions.add(key, row)
             elif key in planner.protected:
                 self.rows_protected += 1
             else:
                 unseen += key + int(row["ordinal"]).to_bytes(4, "big")
         self._unseen = np.sort(np.frombuffer(bytes(unseen), _RECORD), order=["high", "low", "ordinal"])
         keys = self._unseen[["high", "low"]]
+        self.disagreeing: Mapping[str, StoredRows] = {}
+        if not versions.agree:
+            again = store.scan(name, rows_of(planner), FIELDS)
+            self.disagreeing = versions.disagreeing(again, planner.seen)
         self._starts = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1]))[: len(keys)])
 
     @property

@@ -48,7 +48,8 @@ class Tally:
     """The counts of a run in progress.
 
     pending: documents that were read but not yet written. row_delta: rows added minus rows removed. rows: the
-    rows that the collection should hold of the documents read. encoding_seconds: time spent encoding.
+    rows that the collection should hold of the documents read. drifted: documents that had lost
+    rows, or whose rows disagree still. encoding_seconds: time spent encoding.
     """
 
     scanned: int = 0
@@ -65,6 +66,7 @@ class Tally:
     pending: int = 0
     row_delta: int = 0
     rows: int = 0
+    drifted: int = 0
     stopped: Exit | None = None
     started: float = field(default_factory=time.monotonic)
 
@@ -92,7 +94,7 @@ class Tally:
     def exit(self, count_ok: bool) -> Exit:
         return decide(
             stopped=self.stopped,
-            drift=not count_ok,
+            drift=not count_ok or bool(self.drifted),
             withheld=bool(self.deletes_withheld),
             quarantined=bool(self.quarantined),
         )

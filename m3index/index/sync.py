@@ -17,12 +17,13 @@ from m3index.index.options import IngestOptions, Never, Stop
 from m3index.index.plan import Corpus, Planner, Window, windows_of
 from m3index.index.prefetch import prefetch
 from m3index.index.prune import UnseenRows, rows_of
+from m3index.index.row_versions import StoredRows
 from m3index.index.summary import Summary, Tally
 from m3index.index.tenant import tenant_of
-from m3index.index.write import remove, write
+from m3index.index.write import mark, remove, write
 from m3index.progress import Progress, Reporter, Silent
 from m3index.store.base import Store
-from m3index.types import Document, Rejected
+from m3index.types import Document, Rejected, document_key
 
 RATE_TOKENS = 4_096
 """The minimum number of tokens from which a run measures the rate of the encoder."""
@@ -101,7 +102,8 @@ class Run:
         self.rows_before = 0
         self.expected: int | None = None  # rows of the source, if the listing differed from the tally
 
-    def new_planner(self) -> Planner:
+    def new_planner(self, *, stored: Mapping[str, StoredRows] | None = None) -> Planner:
+        """stored: the documents to write whatever their hashes say."""
         target, settings = self.target, self.settings
         return Planner(
             self.store,
@@ -111,7 +113,8 @@ class Run:
             self.passages,
             tenant_field=target.spec.tenant,
             tenant=self.tenant,
-            force=settings.force,
+            force=settings.force or stored is not None,
+            stored=stored,
         )
 
     def over(self, corpus: Corpus) -> Summary:
@@ -209,8 +212,56 @@ class Run:
                 self.remove(documents)
                 if self.ending():
                     break
-        if self.mode == "sync" and self.tally.stopped is None and unseen.rows_seen != self.tally.rows:
+        if self.mode != "sync" or self.tally.stopped is not None:
+            return
+        if unseen.disagreeing:
+            self._write_again(unseen.disagreeing, corpus)
+        if unseen.disagreeing or unseen.rows_seen != self.tally.rows:
             self.expected = self.tally.rows + kept_rows
+
+    def _write_again(self, documents: Mapping[str, StoredRows], corpus: Corpus) -> None:
+        """Writes the documents whose rows disagree, in a second pass over the corpus.
+
+        Those that it cannot write are marked as unfinished, for the next run. These and lost rows are drift.
+        """
+        lost = sum(stored.is_lost for stored in documents.values())
+        self.tally.drifted = lost
+        if lost:
+            self.reporter.warning(f"{lost:,} documents had lost rows. They are written again. {REPAIR}")
+        if mixed := len(documents) - lost:
+            self.reporter.warning(
+                f"{mixed:,} documents had rows of different versions, which two runs leave that write at the "
+                "same time. They are written again."
+            )
+        remaining = dict(documents)
+        for batch in self._encoded_again(documents, corpus) if corpus.repeatable else ():
+            for planned, _ in batch.documents:
+                self.tally.rows -= remaining.pop(planned.key).passages
+            self._commit(batch)
+            if self.ending():
+                return
+        if remaining:
+            ordinals = {key: stored.ordinals for key, stored in remaining.items()}
+            mark(self.store, self.target.name, self.target.spec, ordinals)
+            self.tally.drifted = len(remaining)
+            self.reporter.warning(
+                f"{len(remaining):,} of them could not be written from this corpus. Run sync again."
+            )
+
+    def _encoded_again(self, documents: Mapping[str, StoredRows], corpus: Corpus) -> Iterator[Encoded]:
+        planner, missing = self.new_planner(stored=documents), set(documents)
+
+        def again() -> Iterator[Document]:
+            for item in corpus:
+                if isinstance(item, Document):
+                    key = document_key(self.settings.source, item.doc_id)
+                    if key in missing:
+                        missing.remove(key)
+                        yield item
+
+        windows = (planner.window(part) for part in windows_of(again()))
+        with closing(pipeline(windows, self.batcher, self.ending)) as encoded:
+            yield from (item for item in encoded if isinstance(item, Encoded))
 
     def remove(self, documents: Mapping[str, Sequence[int]]) -> None:
         """Removes documents, given as a mapping of keys to stored ordinals."""

@@ -81,18 +81,27 @@ def remove(store: Store, name: str, spec: CollectionSpec, documents: Mapping[str
     Ordinal 0 is marked first and deleted last, so that after a crash the document is never taken for complete
     and no row is left behind.
     """
-    several = [key for key, ordinals in documents.items() if any(ordinals)]
-    fields = row_fields(spec)
-    for start in range(0, len(several), READ_ROWS):
-        keys = several[start : start + READ_ROWS]
-        first_rows = store.get(name, [passage_key(key, 0) for key in keys], fields)
-        marks = []
-        for passage_id, stored in first_rows.items():
-            last = max(documents[key_of_passage(passage_id)])
-            marks.append(_mark(row_of(passage_id, stored, spec), max(stored["passages"], last + 1)))
+    mark(store, name, spec, {key: max(o) + 1 for key, o in documents.items() if any(o)})
+    _delete_ordinals(store, name, documents)
+
+
+def mark(store: Store, name: str, spec: CollectionSpec, documents: Mapping[str, int]) -> None:
+    """Marks stored documents as unfinished, so that the next run takes them for changed. Raises StoreError.
+
+    documents: the number of ordinals that the store may hold, by key.
+    """
+    keys, fields = list(documents), row_fields(spec)
+    for start in range(0, len(keys), READ_ROWS):
+        first_ids = [passage_key(key, 0) for key in keys[start : start + READ_ROWS]]
+        marks = [
+            _mark(
+                row_of(passage_id, stored, spec),
+                max(stored["passages"], documents[key_of_passage(passage_id)]),
+            )
+            for passage_id, stored in store.get(name, first_ids, fields).items()
+        ]
         if marks:
             store.upsert(name, marks)
-    _delete_ordinals(store, name, documents)
 
 
 def _mark(first: Row, passages: int) -> Row:

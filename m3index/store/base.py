@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from m3index.schema import CollectionSpec
+from m3index.store.fence import Check
 from m3index.store.filter import Filter
 from m3index.types import Candidate, FloatArray, Leg, Row, SparseVector
 
@@ -19,6 +20,9 @@ StoredRow: TypeAlias = Mapping[str, Any]
 QueryVector: TypeAlias = "FloatArray | SparseVector | str"
 """The query of a leg: an array (dim,) for dense, a SparseVector for lexical, the text itself for bm25."""
 
+
+LEASE = "lease"
+"""The property that says which run may write."""
 
 MAX_LIMIT = 16_384
 """The most results that Milvus returns for one search."""
@@ -87,6 +91,11 @@ class Store(Protocol):
 
     def drop_alias(self, alias: str) -> None:
         """A missing alias is not an error."""
+        ...
+
+    def fence(self, alias: str, check: Check | None) -> None:
+        """Calls `check` right before every write to the alias and its generations: each part of a large
+        write, and each repetition. An error of it refuses the write. None ends this. Leases are exempt."""
         ...
 
     # -- rows

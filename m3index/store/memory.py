@@ -16,7 +16,8 @@ from m3index import schema
 from m3index.errors import CollectionNotFoundError, StoreError, UsageError
 from m3index.schema import CollectionSpec
 from m3index.store.analyzer import NGRAMS, terms
-from m3index.store.base import QueryVector, StoredRow
+from m3index.store.base import LEASE, QueryVector, StoredRow
+from m3index.store.fence import Check, Fences
 from m3index.store.filter import Filter, matches, render
 from m3index.store.half_precision import rounded
 from m3index.store.queries import check
@@ -50,6 +51,7 @@ class MemoryStore:
         self._collections: dict[str, _Collection] = {}
         self._aliases: dict[str, str] = {}
         self._lock = threading.RLock()
+        self._fences = Fences()
 
     @property
     def uri(self) -> str:
@@ -70,7 +72,7 @@ class MemoryStore:
         if spec.sparse == "bm25":
             spec = replace(spec, analyzer=spec.analyzer or NGRAMS)
             properties = {**properties, "analyzer": str(spec.analyzer)}
-        self._hook("before create")
+        self._begin("create", name)
         self._collections[name] = _Collection(replace(spec, fields=dict(spec.fields)), dict(properties))
         self._hook("after create")
 
@@ -81,7 +83,7 @@ class MemoryStore:
             raise StoreError(
                 f"The collection {name!r} is not dropped: it is in use by the alias {', '.join(aliases)}."
             )
-        self._hook("before drop")
+        self._begin("drop", name)
         del self._collections[name]
         self._hook("after drop")
 
@@ -93,7 +95,10 @@ class MemoryStore:
 
     def set_properties(self, name: str, properties: Mapping[str, str]) -> None:
         collection = self._collection(name)
-        self._hook("before set_properties")
+        if set(properties) == {LEASE}:
+            self._hook("before set_properties")
+        else:
+            self._begin("set_properties", name)
         collection.properties.update(properties)
         self._hook("after set_properties")
 
@@ -112,14 +117,17 @@ class MemoryStore:
             raise StoreError(f"{alias!r} is a collection; it cannot be an alias.")
         if name not in self._collections:
             raise CollectionNotFoundError(f"There is no collection {name!r} at {self.uri}.")
-        self._hook("before point")
+        self._begin("point", alias)
         self._aliases[alias] = name
         self._hook("after point")
 
     def drop_alias(self, alias: str) -> None:
-        self._hook("before drop_alias")
+        self._begin("drop_alias", alias)
         self._aliases.pop(alias, None)
         self._hook("after drop_alias")
+
+    def fence(self, alias: str, check: Check | None) -> None:
+        self._fences.set(alias, check)
 
     # -- rows
 
@@ -127,7 +135,7 @@ class MemoryStore:
         collection = self._collection(name)
         good, reasons = checked(rows, collection.spec, bm25_limit=BM25_LIMIT)
         for start in range(0, len(good), self.batch):
-            self._hook("before upsert")
+            self._begin("upsert", name)
             with self._lock:
                 for wire in good[start : start + self.batch]:
                     row = _kept(wire.row, collection.spec)
@@ -140,7 +148,7 @@ class MemoryStore:
     def delete(self, name: str, passage_ids: Sequence[str]) -> None:
         collection = self._collection(name)
         for start in range(0, len(passage_ids), self.batch):
-            self._hook("before delete")
+            self._begin("delete", name)
             with self._lock:
                 for key in passage_ids[start : start + self.batch]:
                     collection.rows.pop(key, None)
@@ -211,6 +219,10 @@ class MemoryStore:
         """There is nothing to release."""
 
     # -- pieces
+
+    def _begin(self, what: str, name: str) -> None:
+        self._hook(f"before {what}")
+        self._fences.check(name)
 
     def _hook(self, moment: str) -> None:
         if self.fail is not None:

@@ -26,7 +26,7 @@ from m3index.schema import STORAGES, CollectionSpec, IndexChoice
 from m3index.store import milvus_errors as errors
 from m3index.store import retry
 from m3index.store.analyzer import NGRAMS, analyzers, bm25_text
-from m3index.store.base import QueryVector, StoredRow
+from m3index.store.base import LEASE, QueryVector, StoredRow
 from m3index.store.definition import (
     IndexDefinition,
     bm25_limit,
@@ -36,6 +36,7 @@ from m3index.store.definition import (
     keeps_rows_on_disk,
     to_milvus,
 )
+from m3index.store.fence import Check, Fences
 from m3index.store.filter import Filter, In, render
 from m3index.store.half_precision import pack
 from m3index.store.lite import LiteFile
@@ -71,6 +72,7 @@ class MilvusStore:
         self._specs: dict[str, CollectionSpec] = {}
         self._weighing: dict[str, bool] = {}
         self._closed = False
+        self._fences = Fences()
         self._gate: AbstractContextManager[Any] = nullcontext()
         self._client = self._connect()
         self._version = str(
@@ -175,7 +177,10 @@ class MilvusStore:
             raise StoreError(
                 f"The collection {name!r} is not dropped: it is in use by the alias {', '.join(aliases)}."
             )
-        self._call(f"dropping {name!r}", lambda t: self._client.drop_collection(name, timeout=t))
+        self._call(
+            f"dropping {name!r}",
+            self._fences.guarded(name, lambda t: self._client.drop_collection(name, timeout=t)),
+        )
         self._specs.pop(name, None)
 
     def spec(self, name: str) -> CollectionSpec:
@@ -197,9 +202,13 @@ class MilvusStore:
         if not properties:
             return
         written = {PREFIX + key: value for key, value in properties.items()}
+
+        def attempt(seconds: float) -> None:
+            self._client.alter_collection_properties(name, written, timeout=seconds)
+
         self._call(
             "writing the collection's properties",
-            lambda t: self._client.alter_collection_properties(name, written, timeout=t),
+            attempt if set(properties) == {LEASE} else self._fences.guarded(name, attempt),
         )
 
     def resolve(self, alias: str) -> str | None:
@@ -218,13 +227,19 @@ class MilvusStore:
         change = self._client.create_alias if self._target(alias) is None else self._client.alter_alias
         self._once(
             f"pointing {alias!r} to {name!r}",
-            lambda t: change(name, alias, timeout=t),
+            self._fences.guarded(alias, lambda t: change(name, alias, timeout=t)),
             lambda: self._target(alias) == name,
         )
 
     def drop_alias(self, alias: str) -> None:
         if self._target(alias) is not None:
-            self._call(f"dropping the alias {alias!r}", lambda t: self._client.drop_alias(alias, timeout=t))
+            self._call(
+                f"dropping the alias {alias!r}",
+                self._fences.guarded(alias, lambda t: self._client.drop_alias(alias, timeout=t)),
+            )
+
+    def fence(self, alias: str, check: Check | None) -> None:
+        self._fences.set(alias, check)
 
     # -- rows
 
@@ -526,7 +541,10 @@ class MilvusStore:
         self._check_disk(64 * len(keys))
         where = render(In("passage_id", keys))
         self._call(
-            "deleting rows", lambda t: self._client.delete(name, filter=where, timeout=t), name, write=True
+            "deleting rows",
+            self._fences.guarded(name, lambda t: self._client.delete(name, filter=where, timeout=t)),
+            name,
+            write=True,
         )
 
     def _pages(
@@ -640,7 +658,10 @@ class MilvusStore:
         self._check_disk(sum(row.size for row in batch))
         try:
             self._raw_call(
-                lambda t: self._client.upsert(name, [dict(row.entity) for row in batch], timeout=t), name
+                self._fences.guarded(
+                    name, lambda t: self._client.upsert(name, [dict(row.entity) for row in batch], timeout=t)
+                ),
+                name,
             )
             return {}
         except (MilvusException, grpc.RpcError) as error:

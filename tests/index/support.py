@@ -33,6 +33,7 @@ class ListCorpus:
         self.complete = False
         self.bytes_read = 0
         self.total_bytes: int | None = None
+        self.repeatable = True
 
     def __iter__(self) -> Iterator[Document | Rejected]:
         self.complete = False

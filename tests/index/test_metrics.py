@@ -44,5 +44,5 @@ def test_every_metric_has_help_and_type(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="folder.prom cannot be written"):
+    with pytest.raises(UsageError, match=r"folder\.prom cannot be written"):
         write_metrics(tmp_path / "no" / "such" / "folder.prom", {"exit": 0})

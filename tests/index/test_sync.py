@@ -24,6 +24,7 @@ from m3index.errors import Exit, UnreachableError
 from m3index.index.options import SyncOptions
 from m3index.index.status import status
 from m3index.index.sync import sync
+from m3index.index.write import mark, row_fields, row_of
 from m3index.progress import Silent
 from m3index.store.memory import MemoryStore
 from m3index.types import Document, Place, Rejected, document_key
@@ -284,14 +285,80 @@ def test_first_sync_of_another_corpus_without_a_source_is_withheld() -> None:
     assert (summary.exit, summary.added, summary.deletes_withheld) == (14, 50, 100)
 
 
-def test_lost_rows_are_drift() -> None:
+def test_lost_rows_are_drift_and_written_again() -> None:
     store, recorder = MemoryStore(), Recorder()
     corpus = [doc("a", 30), doc("b", 30)]
     run(store, corpus)
+    before = rows(store)
     store.delete("docs__g1", [f"{document_key('default', 'a')}-1"])
     summary = run(store, corpus, reporter=recorder)
-    assert (summary.exit, summary.count_ok) == (Exit.DRIFT, False)
+    assert summary.exit == Exit.DRIFT
+    assert "1 documents had lost rows" in recorder.warnings[0]
     assert "verify --repair" in recorder.warnings[0]
+    assert rows(store) == before
+    assert run(store, corpus).exit == Exit.OK
+
+
+def mixed(store: MemoryStore, ordinal: int) -> None:
+    """Leaves a row of another version in the document `a`, as a second writer at the same time can."""
+    other = MemoryStore()
+    run(other, [doc("a", " ".join(f"other{i}" for i in range(30)))])
+    passage_id = f"{document_key('default', 'a')}-{ordinal}"
+    spec = other.spec("docs__g1")
+    (stored,) = other.get("docs__g1", [passage_id], row_fields(spec)).values()
+    store.upsert("docs__g1", [row_of(passage_id, stored, spec)])
+
+
+@pytest.mark.parametrize("length", [30, 9], ids=["a row between", "a row too many"])
+def test_a_document_with_rows_of_two_versions_is_written_again(length: int) -> None:
+    store, recorder = MemoryStore(), Recorder()
+    corpus = [doc("a", length), doc("b", 30)]
+    run(store, corpus)
+    before = rows(store)
+    mixed(store, 2)
+    assert rows(store) != before
+    summary = run(store, corpus, reporter=recorder)
+    assert (summary.exit, summary.unchanged, summary.count_ok) == (Exit.OK, 2, True)
+    assert recorder.warnings[0].startswith("1 documents had rows of different versions")
+    assert rows(store) == before
+    assert not run_warnings(store, corpus)
+
+
+def test_a_change_of_metadata_does_not_hide_rows_of_two_versions() -> None:
+    store, expected = MemoryStore(), MemoryStore()
+    run(store, [doc("a", 30)])
+    mixed(store, 2)
+    assert run(store, [doc("a", 30, year=2000)]).updated == 1, "its vectors are not reused"
+    run(expected, [doc("a", 30, year=2000)])
+    assert rows(store) == rows(expected)
+
+
+def test_rows_of_two_versions_and_a_corpus_that_is_read_once() -> None:
+    store, recorder = MemoryStore(), Recorder()
+    run(store, [doc("a", 30)])
+    before = rows(store)
+    mixed(store, 2)
+    corpus = ListCorpus([doc("a", 30)])
+    corpus.repeatable = False
+    summary = sync(store, FakeEncoder(), "docs", corpus, SETTINGS, reporter=recorder)
+    assert summary.exit == Exit.DRIFT
+    assert "could not be written" in recorder.warnings[-1]
+    assert (run(store, [doc("a", 30)]).exit, rows(store)) == (Exit.OK, before)
+
+
+def test_an_unfinished_document_that_is_rejected_now_is_no_drift() -> None:
+    store, recorder = MemoryStore(), Recorder()
+    settings = replace(SETTINGS, fields={"year": "int"})
+    run(store, [doc("a", 30)], settings=settings)
+    mark(store, "docs__g1", store.spec("docs__g1"), {document_key("default", "a"): 3})
+    summary = run(store, [doc("a", 30, year="no year")], settings=settings, reporter=recorder)
+    assert (summary.exit, recorder.warnings) == (Exit.QUARANTINED, [])
+
+
+def run_warnings(store: MemoryStore, corpus: list[Document]) -> list[str]:
+    recorder = Recorder()
+    run(store, corpus, reporter=recorder)
+    return recorder.warnings
 
 
 def test_warnings_of_the_database_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
