@@ -438,4 +438,6 @@ class ReindexOptions(Force, Waiting, DeleteGuard, CollectionLayout, Rejects, Inp
         default=None,
         shown="none",
     )
-    keep: int = option(Whole(0), "Number of older generations to keep for rollback.", default=1)
+    keep: int = option(
+        Whole(0), "Number of earlier generations to keep for rollback: those that served last.", default=1
+    )

@@ -21,7 +21,7 @@ from m3index.index.collection import (
     make_spec,
     settings_json,
 )
-from m3index.index.generations import BUILDING, LIVE, drop_old
+from m3index.index.generations import BUILDING, LIVE, drop_old, switch
 from m3index.index.lock import WriteLock, hold
 from m3index.index.options import CollectionLayout, MaxDelete, Never, ReindexOptions, Stop, SyncOptions
 from m3index.index.plan import Corpus, Planner
@@ -104,7 +104,7 @@ def reindex(
             count = build.verified_count()
             carried = {k: v for k, v in store.properties(old.name).items() if k in ("last_success", "rate")}
             store.set_properties(new.name, carried | {"state": LIVE})
-            store.point(alias, new.name)
+            switch(store, alias, new.name)
         drop_old(store, alias, settings.keep)
         return build.summary(count)
 

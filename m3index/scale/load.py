@@ -26,7 +26,7 @@ from m3index.index.collection import (
     now,
     settings_json,
 )
-from m3index.index.generations import BUILDING, LIVE, drop_old
+from m3index.index.generations import BUILDING, LIVE, drop_old, switch
 from m3index.index.lock import WriteLock, hold, is_local
 from m3index.index.options import Columns, Never, Stop
 from m3index.index.plan import Change
@@ -186,7 +186,7 @@ def serve(store: Store, target: Collection, shards: Shards, keep: int) -> None:
     done = {"last_success": now(), "settings": settings_json(shards.fingerprint.passages)}
     store.set_properties(target.name, done | {"state": LIVE})
     if is_building(target):
-        store.point(target.alias, target.name)
+        switch(store, target.alias, target.name)
         drop_old(store, target.alias, keep)
 
 

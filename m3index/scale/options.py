@@ -145,7 +145,11 @@ class LoadOptions(Waiting, Columns, Rejects):
         default=False,
         file=False,
     )
-    keep: int = option(Whole(0), "Number of older generations to keep for rollback, with fresh.", default=1)
+    keep: int = option(
+        Whole(0),
+        "Number of earlier generations to keep for rollback, with fresh: those that served last.",
+        default=1,
+    )
     workers: int | None = option(
         Whole(1),
         "Number of shards to write at the same time.",

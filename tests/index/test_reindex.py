@@ -312,6 +312,28 @@ def test_rollback_and_old_generations(store: MemoryStore) -> None:
         generations(store, "nothing")
 
 
+def test_the_generations_that_served_last_are_kept(store: MemoryStore) -> None:
+    """After a rollback the newer generation is the rejected one: it is not the one to keep."""
+    reindex(store, other(), "docs", REINDEX, corpora=corpora(CORPUS))
+    rollback(store, "docs")
+    run(store, CORPUS[:7])
+    reindex(store, FakeEncoder(name="third"), "docs", REINDEX, corpora=corpora(CORPUS))
+    first, third = generations(store, "docs")
+    assert (first.number, third.number) == (1, 3), "2 was rejected, 1 was serving"
+    assert first.served_until is not None
+    assert third.served_until is None
+    assert rollback(store, "docs").number == 1
+
+
+def test_a_newer_generation_that_served_is_one_of_the_kept(store: MemoryStore) -> None:
+    for name in ("second", "third"):
+        settings = replace(REINDEX, keep=2)
+        reindex(store, FakeEncoder(name=name), "docs", settings, corpora=corpora(CORPUS))
+    rollback(store, "docs", to=1)
+    rollback(store, "docs", to=2)
+    assert drop_old(store, "docs", 1) == ["docs__g3"], "1 served after it"
+
+
 def test_an_unfinished_generation_cannot_serve(store: MemoryStore) -> None:
     def refuse(_old: str, _new: str) -> None:
         raise GateError("no")
