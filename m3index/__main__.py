@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
+def _connect_streams() -> None:
+    """Connects closed standard streams to the null device, so that no file of the store gets their number."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+
+
 def main() -> None:
+    _connect_streams()
     # Ids and paths may hold what the terminal's encoding cannot: show it escaped, never crash on it.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Protocol, Self
@@ -113,23 +115,46 @@ class Logged(Silent):
 
 
 class JsonLines(Silent):
-    """JSON lines on stdout (`schemas/event.schema.json`), and nothing else there."""
+    """JSON lines on stdout (`schemas/event.schema.json`), and nothing else there.
 
-    def __init__(self, out: IO[str] | None = None, every: float = 1.0) -> None:
+    people: also gets what people must know in any case: rejected rows, warnings, errors. quiet: no progress.
+    If stdout cannot be written, because its disk is full, `people` is told once and the run goes on.
+    """
+
+    def __init__(
+        self,
+        out: IO[str] | None = None,
+        every: float = 1.0,
+        *,
+        quiet: bool = False,
+        people: Reporter | None = None,
+    ) -> None:
         self.out = out or sys.stdout
-        self.every = every
+        self.every, self.quiet = every, quiet
+        self.people = people or Silent()
         self._next = time.monotonic() + every
+        self._is_lost = False
 
     def _write(self, record: Mapping[str, Any]) -> None:
-        self.out.write(json_line(record) + "\n")
-        self.out.flush()
+        if self._is_lost:
+            return
+        try:
+            self.out.write(json_line(record) + "\n")
+            self.out.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            self._is_lost = True
+            discard(self.out)
+            self.people.warning(f"The JSON lines cannot be written: {error.strerror}. The run goes on.")
 
     def stage(self, text: str) -> None:
-        self._write({"type": "progress", "stage": text})
+        if not self.quiet:
+            self._write({"type": "progress", "stage": text})
 
     def progress(self, progress: Progress) -> None:
         now = time.monotonic()
-        if now >= self._next:
+        if now >= self._next and not self.quiet:
             self._next = now + self.every
             self._write({"type": "progress", **asdict(progress)})
 
@@ -143,15 +168,24 @@ class JsonLines(Silent):
                 "message": rejected.reason,
             }
         )
+        self.people.rejected(rejected)
 
     def warning(self, text: str) -> None:
         self._write({"type": "warning", "message": text})
+        self.people.warning(text)
 
     def error(self, message: str, code: int) -> None:
         self._write({"type": "error", "message": message, "exit": code})
+        self.people.error(message, code)
 
     def result(self, record: Mapping[str, Any]) -> None:
         self._write(record)
+
+
+def discard(stream: IO[str]) -> None:
+    """Sends a stream that cannot be written to the null device, with what is still in its buffer."""
+    with suppress(OSError, ValueError):  # a stream without a descriptor
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 _LINE_ENDS = {ord(c): f"\\u{ord(c):04x}" for c in "\x85\u2028\u2029"}
@@ -195,7 +229,12 @@ class Terminal(Silent):
         self._rejected = 0
 
     def _say(self, text: str, style: str | None = None) -> None:
-        self.console.print(printable(text), style=style, markup=False)
+        try:
+            self.console.print(printable(text), style=style, markup=False)
+        except BrokenPipeError:
+            raise
+        except OSError:  # a full disk: there is nobody left to tell
+            discard(sys.stderr)
 
     def stage(self, text: str) -> None:
         self.close()

@@ -17,7 +17,7 @@ import typer
 
 from m3index.cli.stdin import stoppable
 from m3index.errors import Exit, M3IndexError, UsageError
-from m3index.progress import JsonLines, Reporter, Terminal
+from m3index.progress import JsonLines, Reporter, Terminal, discard
 
 
 class SignalStop:
@@ -60,7 +60,7 @@ class Declined(Exception):
 
 def is_interactive() -> bool:
     """Whether standard input is a terminal."""
-    return sys.stdin.isatty()
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def confirm(question: str) -> None:
@@ -86,7 +86,8 @@ class Session:
         self.command = command
         self.explicit = frozenset(explicit)
         self.as_json = as_json
-        self.reporter: Reporter = JsonLines() if as_json else Terminal(quiet=quiet)
+        people = Terminal(quiet=quiet or as_json)
+        self.reporter: Reporter = JsonLines(quiet=quiet, people=people) if as_json else people
         self.stop = SignalStop()
         self.exit: Exit = Exit.OK
         self.summary: dict[str, Any] = {}
@@ -156,7 +157,7 @@ def session(
         run.close()
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of the pipe has closed it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard(sys.stdout)
         raise typer.Exit(128 + signal.SIGPIPE) from None
     if run.exit:
         raise typer.Exit(int(run.exit))

@@ -18,8 +18,8 @@ BUILDING, LIVE = "building", "live"
 class Generation:
     """One generation of a collection.
 
-    state: `building` or `live`; only a live one can serve. served_until: when another one took its place; None
-    for the one that serves and for one that has not served.
+    state: `building` or `live`; only a live one can serve. served_until: when another one took its place;
+    None for the one that serves and for one that has not served.
     """
 
     number: int

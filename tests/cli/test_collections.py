@@ -111,7 +111,7 @@ def test_drop_asks_and_nobody_is_there(two: Command) -> None:
     )
     assert names(two) == [*NAMES]
     as_json = two("collections", "drop", "docs", "--json")
-    assert (as_json.code, as_json.err) == (2, "")
+    assert (as_json.code, as_json.err) == (2, done.err)
     assert [line["type"] for line in as_json.lines] == ["error", "summary"]
     assert names(two) == [*NAMES]
 

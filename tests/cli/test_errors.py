@@ -335,8 +335,8 @@ def test_a_locked_database_names_its_holder(m3index_process: Command, tmp_path: 
 
 def test_errors_as_json(m3index: Command, corpus: Path) -> None:
     done = m3index("search", "fox", "--uri", "nothere.db", "--json")
-    assert (done.code, done.err) == (10, "")
     error, summary = done.lines
+    assert (done.code, done.err) == (10, f"error: {error['message']}\n"), "cron mails standard error"
     assert (error["type"], error["exit"]) == ("error", 10)
     assert "m3index ingest" in error["message"]
     assert (summary["type"], summary["command"], summary["exit"]) == ("summary", "search", 10)

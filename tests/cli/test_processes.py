@@ -218,3 +218,64 @@ def test_a_reader_that_has_left_is_no_unexpected_error(
     )
     os.close(write)
     assert (done.returncode, b"rror" in done.stderr) == (128 + signal.SIGPIPE, False)
+
+
+def test_cron_mails_warnings_and_errors_and_the_log_gets_the_json(
+    m3index: Command, dense_model: Path, corpus: Path, tmp_path: Path
+) -> None:
+    """The documented line under `env -i`, without a terminal: exit 3, 14, 2 and 10."""
+    assert m3index("ingest", corpus, "-e", dense_model).code == 0
+    bad = write_jsonl(tmp_path / "bad.jsonl", [*ROWS, {"id": "empty"}])
+    few = write_jsonl(tmp_path / "few.jsonl", ROWS[:1])
+
+    def night(*arguments: object) -> tuple[int, str]:
+        command = [sys.executable, "-m", "m3index", "sync", *map(str, arguments), "--quiet", "--json"]
+        done = subprocess.run(
+            command,
+            cwd=tmp_path,
+            env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        log = [json.loads(line) for line in done.stdout.splitlines()]
+        for line in log:
+            EVENT.validate(line)
+        assert "progress" not in {line["type"] for line in log}
+        assert (log[-1]["type"], log[-1]["exit"]) == ("summary", done.returncode)
+        return done.returncode, done.stderr
+
+    assert night(corpus) == (0, "")
+    code, mail = night(bad)
+    assert (code, mail.startswith("quarantined ")) == (3, True)
+    code, mail = night(few, "--max-delete", "0")
+    assert (code, "are missing from the corpus but are kept" in mail) == (14, True)
+    code, mail = night(tmp_path / "nothing.jsonl")
+    assert (code, mail.startswith("error: ")) == (2, True)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_under_the_log_does_not_stop_the_run(
+    m3index: Command, dense_model: Path, corpus: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "m3index", "ingest", str(corpus), "-e", str(dense_model), "--json"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command, cwd=tmp_path, env=process_environment(), stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert (done.returncode, done.stderr) == (
+        0,
+        "warning: The JSON lines cannot be written: No space left on device. The run goes on.\n",
+    )
+    assert m3index("status", "--json").lines[0]["documents"] == len(ROWS)
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams(
+    dense_model: Path, corpus: Path, tmp_path: Path, m3index: Command, closed: str
+) -> None:
+    command = f'"{sys.executable}" -m m3index ingest "{corpus}" -e "{dense_model}" --json {closed}'
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, env=process_environment(), capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert m3index("status", "--json").lines[0]["documents"] == len(ROWS)
