@@ -227,6 +227,18 @@ class Custom(Kind):
         return self._read(value)
 
 
+class NameOr(Custom):
+    """A name that is not empty, or an object with this method."""
+
+    def __init__(self, method: str, takes: str, metavar: str) -> None:
+        def read(value: object) -> object:
+            if (isinstance(value, str) and value) or hasattr(value, method):
+                return value
+            raise ValueError
+
+        super().__init__(read, takes, metavar)
+
+
 def _within(value: float, least: float | None, most: float | None) -> bool:
     return (least is None or value >= least) and (most is None or value <= most)
 

@@ -11,12 +11,14 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Protocol, Self
 
 from m3index.types import Rejected
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress as RichProgress
 
 
@@ -218,15 +220,20 @@ class Terminal(Silent):
     shown_rejections = 10
 
     def __init__(self, *, quiet: bool = False) -> None:
-        from rich.console import Console
-
-        self.console = Console(stderr=True, highlight=False)
-        self.console.soft_wrap = not self.console.is_terminal  # keeps each message on one line in a log
         self.quiet = quiet
         self._bar: RichProgress | None = None
         self._task: Any = None
         self._started = time.monotonic()
         self._rejected = 0
+
+    @cached_property
+    def console(self) -> Console:
+        """Made with the first message, because a command with --json mostly has none."""
+        from rich.console import Console
+
+        console = Console(stderr=True, highlight=False)
+        console.soft_wrap = not console.is_terminal  # keeps each message on one line in a log
+        return console
 
     def _say(self, text: str, style: str | None = None) -> None:
         try:

@@ -110,6 +110,20 @@ class IndexChoice:
         return values
 
 
+_GENERATION = re.compile(r"(.+)__g([1-9][0-9]*)")
+
+
+def generation_name(alias: str, number: int) -> str:
+    """The concrete collection behind an alias: `docs__g1`."""
+    return f"{alias}__g{number}"
+
+
+def split_generation(name: str) -> tuple[str, int] | None:
+    """The alias and the number of a concrete collection; None for any other collection."""
+    match = _GENERATION.fullmatch(name)
+    return (match[1], int(match[2])) if match else None
+
+
 _INDEX_CHANGE = re.compile(
     r"\s*((?:dense|sparse)(?:\.search)?\.[A-Za-z]\w*|rows\.mmap)\s*=\s*(\S(?:.*\S)?)\s*"
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from m3index.options import Custom, FileName, Flag, Group, OneOf, Text, Whole, group, option
+from m3index.options import Custom, FileName, Flag, Group, NameOr, OneOf, Text, Whole, group, option
 
 if TYPE_CHECKING:
     from m3index.encoder.base import Encoder
@@ -19,12 +19,6 @@ def _batch_tokens(value: object) -> int | str:
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
         raise ValueError
     return number
-
-
-def _encoder(value: object) -> object:
-    if (isinstance(value, str) and value) or hasattr(value, "encode_queries"):
-        return value
-    raise ValueError
 
 
 @group
@@ -95,7 +89,7 @@ class Model(Loading):
     panel = "Encoder"
 
     encoder: str | Encoder | None = option(
-        Custom(_encoder, "the name of a model", "MODEL"),
+        NameOr("encode_queries", "the name of a model", "MODEL"),
         "Preset, hub id or directory of the model; see m3index models list.",
         default=None,
         flags=("--encoder", "-e"),

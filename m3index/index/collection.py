@@ -15,12 +15,11 @@ from m3index.encoder.base import Encoder
 from m3index.errors import CollectionNotFoundError, MismatchError, MissingHeadError, UsageError
 from m3index.index.options import CollectionLayout, Columns
 from m3index.index.tenant import check_new_tenant
-from m3index.schema import CollectionSpec, IndexChoice, with_tenant
+from m3index.schema import CollectionSpec, IndexChoice, generation_name, split_generation, with_tenant
 from m3index.store.base import Store
 from m3index.types import EncoderInfo, SparseKind
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
-_GENERATION = re.compile(r"(.+)__g[1-9][0-9]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +59,10 @@ def check_name(alias: str) -> None:
         )
 
 
-def generation_name(alias: str, number: int) -> str:
-    return f"{alias}__g{number}"
-
-
 def generation_number(alias: str, name: str) -> int | None:
     """The number of a generation of `alias`; None for any other collection."""
-    match = re.fullmatch(re.escape(alias) + r"__g([1-9][0-9]*)", name)
-    return int(match[1]) if match else None
+    split = split_generation(name)
+    return split[1] if split and split[0] == alias else None
 
 
 def generation_names(store: Store, alias: str) -> list[str]:
@@ -78,8 +73,7 @@ def generation_names(store: Store, alias: str) -> list[str]:
 
 def collection_names(store: Store) -> list[str]:
     """The collections of a store by the names users give them, sorted."""
-    names = {match[1] for name in store.collections() if (match := _GENERATION.fullmatch(name))}
-    return sorted(names)
+    return sorted({split[0] for name in store.collections() if (split := split_generation(name))})
 
 
 def settings_json(passages: PassageSize) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from m3index.errors import UsageError
 from m3index.index.options import Filtering, TenantLimit
-from m3index.options import Custom, Flag, Group, Number, OneOf, Text, Whole, group, option
+from m3index.options import Custom, Flag, Group, NameOr, Number, OneOf, Text, Whole, group, option
 from m3index.search.fusion import METHODS, RRF_K, Method
 from m3index.search.weights import M3_WEIGHTS, read_weights
 from m3index.store.base import MAX_LIMIT
@@ -31,12 +31,6 @@ def _weights(example: str) -> Custom:
     return Custom(read_weights, f"weights such as {example}", "NAME=W,...", _WEIGHTS_SCHEMA)
 
 
-def _reranker(value: object) -> object:
-    if (isinstance(value, str) and value) or hasattr(value, "score"):
-        return value
-    raise ValueError
-
-
 @group
 class Narrowing(TenantLimit, Filtering):
     """The documents a search covers."""
@@ -55,7 +49,7 @@ class Reranking(Group):
     panel = "Rerank"
 
     rerank: str | Reranker | None = option(
-        Custom(_reranker, "the name of a reranker", "MODEL"),
+        NameOr("score", "the name of a reranker", "MODEL"),
         "Reranker for the first hits: colbert or m3 (heads of the encoder), or the name of a cross-encoder.",
         default=None,
         shown="none",

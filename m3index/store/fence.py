@@ -6,16 +6,15 @@ network. So the lease is proved right before each call that changes something, n
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import TypeAlias, TypeVar
+
+from m3index.schema import split_generation
 
 T = TypeVar("T")
 
 Check: TypeAlias = Callable[[], None]
 """Returns if the run still holds its lease; else raises, and the write is not sent."""
-
-_GENERATION = re.compile(r"(.+)__g[1-9][0-9]*")
 
 
 class Fences:
@@ -32,8 +31,8 @@ class Fences:
 
     def check(self, name: str) -> None:
         """Raises what the check of this alias, or of the alias that this generation belongs to, raises."""
-        generation = _GENERATION.fullmatch(name)
-        if (check := self._checks.get(generation[1] if generation else name)) is not None:
+        split = split_generation(name)
+        if (check := self._checks.get(split[0] if split else name)) is not None:
             check()
 
     def guarded(self, name: str, attempt: Callable[[float], T]) -> Callable[[float], T]:
