@@ -27,7 +27,7 @@ class Exit(IntEnum):
     )
     DRIFT = 15, "data or counts differ"
     GATE = 16, "quality gate failed"
-    STOPPED = 17, "stopped because of disk space or --max-errors"
+    STOPPED = 17, "failed: low disk space, nothing usable, or more bad rows than --max-errors"
     UNREACHABLE = 20, "store unreachable after retries"
     INTERRUPTED = 130, "interrupted (SIGINT)"
     TERMINATED = 143, "terminated (SIGTERM)"
@@ -140,7 +140,7 @@ class GateError(M3IndexError):
 
 
 class StoppedError(M3IndexError):
-    """The run was stopped to prevent damage: low disk space or too many errors."""
+    """The run was stopped to prevent damage: low disk space or too many bad rows."""
 
     exit_code = Exit.STOPPED
 

@@ -18,6 +18,7 @@ import dataclasses
 import inspect
 import math
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import wraps
@@ -237,6 +238,18 @@ class NameOr(Custom):
             raise ValueError
 
         super().__init__(read, takes, metavar)
+
+
+def count_or_percent(value: object) -> tuple[int | None, float | None]:
+    """Reads a count (`200`) or a percentage up to 100 (`25%`); one of the two is None. Raises ValueError."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value, None
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(%?)\s*", value) if isinstance(value, str) else None
+    if match and match[2] and float(match[1]) <= 100:
+        return None, float(match[1])
+    if match and not match[2] and "." not in match[1]:
+        return int(match[1]), None
+    raise ValueError
 
 
 def _within(value: float, least: float | None, most: float | None) -> bool:

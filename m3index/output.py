@@ -20,6 +20,15 @@ from m3index.errors import StoppedError, UsageError
 _DEVICES = ("/dev/", "/proc/")
 
 
+def state_folder() -> Path:
+    """The folder for what runs leave that nobody has named a place for: `$XDG_STATE_HOME/m3index`, or
+    `~/.local/state/m3index`. Nothing is made."""
+    if state := os.environ.get("XDG_STATE_HOME"):
+        return Path(state) / "m3index"
+    home = os.path.expanduser("~")  # stays "~" for a user without a home directory
+    return Path(home if os.path.isabs(home) else "/") / ".local/state/m3index"
+
+
 class OutputFile:
     """One such file. Write to `writable`, then `commit` or `discard`. Making it changes nothing.
 

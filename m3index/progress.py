@@ -8,9 +8,12 @@ import logging
 import os
 import sys
 import time
+import uuid
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Protocol, Self
@@ -117,7 +120,8 @@ class Logged(Silent):
 
 
 class JsonLines(Silent):
-    """JSON lines on stdout (`schemas/event.schema.json`), and nothing else there.
+    """JSON lines on stdout (`schemas/event.schema.json`), and nothing else there. Each has the time at which
+    it was written and an id of the run.
 
     people: also gets what people must know in any case: rejected rows, warnings, errors. quiet: no progress.
     If stdout cannot be written, because its disk is full, `people` is told once and the run goes on.
@@ -134,14 +138,17 @@ class JsonLines(Silent):
         self.out = out or sys.stdout
         self.every, self.quiet = every, quiet
         self.people = people or Silent()
+        self.run = uuid.uuid4().hex[:12]
         self._next = time.monotonic() + every
         self._is_lost = False
 
     def _write(self, record: Mapping[str, Any]) -> None:
         if self._is_lost:
             return
+        time_utc = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        line = {"type": record["type"], "time": time_utc, "run": self.run, **record}
         try:
-            self.out.write(json_line(record) + "\n")
+            self.out.write(json_line(line) + "\n")
             self.out.flush()
         except BrokenPipeError:
             raise
@@ -224,7 +231,7 @@ class Terminal(Silent):
         self._bar: RichProgress | None = None
         self._task: Any = None
         self._started = time.monotonic()
-        self._rejected = 0
+        self._rejected: Counter[str] = Counter()
 
     @cached_property
     def console(self) -> Console:
@@ -278,13 +285,16 @@ class Terminal(Silent):
         return bar, bar.add_task("", total=total, counted="", rate="")
 
     def rejected(self, rejected: Rejected) -> None:
-        self._rejected += 1
-        if self._rejected <= self.shown_rejections:
+        is_file = rejected.place.line is None and rejected.doc_id is None
+        what = "files that were not read" if is_file else "quarantined rows"
+        self._rejected[what] += 1
+        if self._rejected[what] <= self.shown_rejections:
             unplaced = rejected.place.line is None and rejected.doc_id is not None
             which = f", id {rejected.doc_id!r}" if unplaced else ""
-            self._say(f"quarantined {rejected.place}{which}: {rejected.reason}", "yellow")
-        elif self._rejected == self.shown_rejections + 1:
-            self._say("further quarantined rows are not shown here", "yellow")
+            verb = "could not read" if is_file else "quarantined"
+            self._say(f"{verb} {rejected.place}{which}: {rejected.reason}", "yellow")
+        elif self._rejected[what] == self.shown_rejections + 1:
+            self._say(f"further {what} are not shown here", "yellow")
 
     def note(self, text: str) -> None:
         if not self.quiet:

@@ -249,6 +249,79 @@ def field_value(name: str, kind: FieldType, value: Any) -> FieldValue:
     raise ValueError(f"field {name!r} is declared {kind}, but the value is {type(value).__name__}")
 
 
+MAX_DEPTH = 100
+"""How deep metadata may be nested."""
+
+_INTEGERS = range(-(2**63), 2**63)
+
+
+class _UnfitError(Exception):
+    """A value that JSON in a store cannot hold. path: where it is, from the inside out."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.path: list[str | int] = []
+
+
+def metadata_json(metadata: Mapping[str, Any]) -> str:
+    """The metadata as JSON that every store holds without loss.
+
+    Raises ValueError for anything else, naming the key: NaN, half a character, a whole number beyond 64 bits,
+    a key that is not a string, more than 100 levels, more than `limits.json_bytes` bytes.
+    """
+    try:
+        _check_json(metadata, 0)
+    except _UnfitError as error:
+        where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in reversed(error.path))
+        raise ValueError(f"the metadata holds {error} in {where[1:]!r}") from None
+    text = json.dumps(dict(metadata), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    if (size := len(text.encode())) > JSON_BYTES:
+        raise ValueError(f"the metadata has {size:,} bytes as JSON; the limit is {JSON_BYTES:,}")
+    return text
+
+
+def _check_json(value: Any, depth: int) -> None:
+    match value:
+        case str():
+            if not value.isascii():
+                _check_characters(value)
+        case None | bool():
+            pass
+        case int():
+            if value not in _INTEGERS:
+                raise _UnfitError("a whole number beyond 64 bits, which cannot be stored without loss,")
+        case float():
+            if value - value != 0.0:
+                raise _UnfitError("NaN or an infinite number, which is not JSON,")
+        case Mapping() | list() | tuple():
+            if depth == MAX_DEPTH:
+                raise ValueError(f"the metadata is nested more than {MAX_DEPTH} levels deep")
+            for key, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
+                try:
+                    if isinstance(value, Mapping):
+                        _check_key(key)
+                    _check_json(inner, depth + 1)
+                except _UnfitError as error:
+                    error.path.append(key)
+                    raise
+        case _:
+            raise _UnfitError(f"a {type(value).__name__}, which is not JSON,")
+
+
+def _check_key(key: object) -> None:
+    if not isinstance(key, str):
+        raise _UnfitError("a key that is not text")
+    if not key.isascii():
+        _check_characters(key)
+
+
+def _check_characters(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise _UnfitError("a lone surrogate (half a character), which cannot be stored,") from None
+
+
 def _check_utf8(name: str, value: str, limit: int) -> None:
     try:
         size = len(value.encode("utf-8"))

@@ -21,7 +21,14 @@ from m3index.corpus.quarantine import Quarantine
 from m3index.corpus.readers import read
 from m3index.encoder.base import Encoder
 from m3index.encoder.options import Model
-from m3index.errors import CollectionNotFoundError, GateError, MismatchError, NotFoundError, UsageError
+from m3index.errors import (
+    CollectionNotFoundError,
+    GateError,
+    MismatchError,
+    NotFoundError,
+    StoppedError,
+    UsageError,
+)
 from m3index.evaluate.gate import QualityGate
 from m3index.evaluate.measures import score_run
 from m3index.evaluate.runs import as_run
@@ -444,23 +451,33 @@ class IndexService:
 def quarantining(reporter: Reporter | None, rejects: Rejects) -> Iterator[Reporter]:
     """A reporter that also writes bad rows to the quarantine file, if one is named. Raises UsageError."""
     reporter = reporter or Silent()
-    if rejects.quarantine is None:
+    if rejects.quarantine_file is None:
         yield reporter
         return
-    with Quarantine(rejects.quarantine) as file:
-        yield _Quarantining(reporter, file)
+    with Quarantine(rejects.quarantine_file) as file:
+        yield Quarantining(reporter, file)
 
 
-class _Quarantining:
-    """A reporter that also writes bad rows to a quarantine file."""
+class Quarantining:
+    """A reporter that also writes bad rows to a quarantine file.
 
-    def __init__(self, reporter: Reporter, quarantine: Quarantine) -> None:
-        self._quarantine = quarantine
+    is_optional: if the file cannot be written, say so once and keep no rows, instead of raising.
+    """
+
+    def __init__(self, reporter: Reporter, quarantine: Quarantine, *, is_optional: bool = False) -> None:
+        self._quarantine, self._is_optional, self._is_lost = quarantine, is_optional, False
         self._reporter = reporter
         self.stage, self.progress = reporter.stage, reporter.progress
         self.note, self.warning, self.error = reporter.note, reporter.warning, reporter.error
         self.result, self.close = reporter.result, reporter.close
 
     def rejected(self, rejected: Rejected) -> None:
-        self._quarantine.add(rejected)
+        try:
+            if not self._is_lost:
+                self._quarantine.add(rejected)
+        except (UsageError, StoppedError) as error:
+            if not self._is_optional:
+                raise
+            self._is_lost = True
+            self.warning(f"{error} Bad rows are not kept; name a file for them with --quarantine.")
         self._reporter.rejected(rejected)

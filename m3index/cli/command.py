@@ -73,8 +73,7 @@ def command(app: typer.Typer, name: str, *, panel: str | None = None) -> Callabl
 
         def run(**values: Any) -> None:
             texts = {name: value for name, value in values.items() if value not in (None, False, [], ())}
-            as_json, quiet = bool(texts.get("json")), bool(texts.get("quiet"))
-            with session(full, as_json=as_json, quiet=quiet, explicit=texts.keys()) as current:
+            with session(full, texts, _collection(declared, texts)) as current:
                 own = {p.name: values[p.name] for p in arguments}
                 function(current, **own, **{n: read(group, texts) for n, group in groups.items()})
 
@@ -86,6 +85,12 @@ def command(app: typer.Typer, name: str, *, panel: str | None = None) -> Callabl
         return function
 
     return decorate
+
+
+def _collection(declared: Command, texts: Mapping[str, Any]) -> str | None:
+    """The collection that a command works on, known before its options are checked; None if it has none."""
+    option = declared.options.get("collection")
+    return None if option is None else str(texts.get("collection", option.default))
 
 
 def _is_group(annotation: object) -> bool:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from m3index.cli import apps
 from m3index.cli.command import command
 from m3index.cli.options import MetricsFile, Output
-from m3index.cli.service import DEFAULT_QUARANTINE, opened
+from m3index.cli.service import opened, quarantined
 from m3index.cli.session import Session
 from m3index.encoder.options import Model
 from m3index.errors import UsageError
-from m3index.index.options import IngestOptions, SyncOptions
-from m3index.options import FileName, changed, group, option
+from m3index.index.options import IngestOptions, Stop, SyncOptions
+from m3index.options import FileName, group, option
 from m3index.store.options import Connection
+
+if TYPE_CHECKING:
+    from m3index.index.summary import Summary
+    from m3index.progress import Reporter
+    from m3index.service import IndexService
 
 Paths = Annotated[
     list[str],
@@ -49,11 +54,11 @@ def ingest(
     options: IngestOptions,
     connection: Connection,
     model: Model,
-    metrics: MetricsFile,
-    output: Output,  # noqa: ARG001  (the session has it)
+    metrics: MetricsFile,  # noqa: ARG001  (the session has it, like the output)
+    output: Output,  # noqa: ARG001
 ) -> None:
     """Encode and write new and changed documents. Removes nothing."""
-    update(session, paths, None, options, connection, model, metrics)
+    update(session, paths, None, options, connection, model)
 
 
 @command(apps.app, "sync", panel=apps.EVERYDAY)
@@ -62,12 +67,12 @@ def sync(
     options: SyncCommand,
     connection: Connection,
     model: Model,
-    metrics: MetricsFile,
+    metrics: MetricsFile,  # noqa: ARG001
     output: Output,  # noqa: ARG001
     paths: Paths = [],  # noqa: B006  (typer copies it)
 ) -> None:
     """Ingest, and remove documents that are no longer in the corpus, up to a limit. For cron jobs."""
-    update(session, paths, options.changes, options, connection, model, metrics)
+    update(session, paths, options.changes, options, connection, model)
 
 
 def update(
@@ -77,23 +82,28 @@ def update(
     options: IngestOptions,
     connection: Connection,
     model: Model,
-    metrics: MetricsFile,
 ) -> None:
     """The common part of both commands."""
-    session.metrics_file = metrics.metrics_file
     if bool(paths) == (changes is not None):
         raise UsageError("Give either a corpus or a feed with --changes.")
-    quarantine = options.quarantine or DEFAULT_QUARANTINE
-    options = changed(options, {"quarantine": quarantine})
     with opened(session, connection, model, create=True) as index, session.stop.listening(session.reporter):
-        if changes is not None:
-            summary = index.apply(changes, options, reporter=session.reporter, stop=session.stop)
+        if options.dry_run:
+            summary = _run(index, paths, changes, options, session.reporter, session.stop)
         else:
-            summary = index.update(paths, options, reporter=session.reporter, stop=session.stop)
+            names = (connection.collection, options.source, options.tenant_name or "")
+            with quarantined(session, options, *names) as (options, reporter):
+                summary = _run(index, paths, changes, options, reporter, session.stop)
     session.outcome(summary)
-    if summary.quarantined and not summary.dry_run and not session.as_json:
-        is_one = summary.quarantined == 1
-        rows = "1 bad row is" if is_one else f"{summary.quarantined:,} bad rows are"
-        session.reporter.note(
-            f"{rows} in {quarantine}. Correct {'it' if is_one else 'them'} there and ingest the file."
-        )
+
+
+def _run(
+    index: IndexService,
+    paths: list[str],
+    changes: str | None,
+    options: IngestOptions,
+    reporter: Reporter,
+    stop: Stop,
+) -> Summary:
+    if changes is not None:
+        return index.apply(changes, options, reporter=reporter, stop=stop)
+    return index.update(paths, options, reporter=reporter, stop=stop)

@@ -10,12 +10,10 @@ import typer
 from m3index.cli import apps
 from m3index.cli.command import command
 from m3index.cli.options import MetricsFile, Output
-from m3index.cli.sentences import many
-from m3index.cli.service import DEFAULT_QUARANTINE, opened
+from m3index.cli.service import opened, quarantined
 from m3index.cli.session import Session
 from m3index.encoder.options import Model
 from m3index.evaluate.options import GateOptions
-from m3index.options import changed
 from m3index.store.options import Connection
 
 
@@ -25,8 +23,8 @@ def reindex(
     options: GateOptions,
     connection: Connection,
     model: Model,
-    metrics: MetricsFile,
-    output: Output,  # noqa: ARG001  (the session has it)
+    metrics: MetricsFile,  # noqa: ARG001  (the session has it, like the output)
+    output: Output,  # noqa: ARG001
     paths: Annotated[
         list[str],
         typer.Argument(
@@ -37,9 +35,6 @@ def reindex(
     ] = [],  # noqa: B006  (typer copies it)
 ) -> None:
     """Build a new generation with another model, other fields or settings, and let it serve."""
-    session.metrics_file = metrics.metrics_file
-    quarantine = options.quarantine or DEFAULT_QUARANTINE
-    options = changed(options, {"quarantine": quarantine})
     corpora: dict[str, list[str]] = {}
     for path in paths:
         name, equals, rest = path.partition("=")
@@ -51,8 +46,9 @@ def reindex(
             session.outcome(index.plan_reindex(corpora, options))
             return
         gate = options.quality_gate
-        with session.stop.listening(session.reporter):
-            summary = index.reindex(corpora, options, gate=gate, reporter=session.reporter, stop=session.stop)
+        with (
+            session.stop.listening(session.reporter),
+            quarantined(session, options, connection.collection, "reindex") as (options, reporter),
+        ):
+            summary = index.reindex(corpora, options, gate=gate, reporter=reporter, stop=session.stop)
     session.outcome(summary)
-    if summary.quarantined and not session.as_json:
-        session.reporter.note(f"{many(summary.quarantined, 'rejected document')}: see {quarantine}.")

@@ -11,7 +11,7 @@ import typer
 from m3index.cli import apps
 from m3index.cli.command import command
 from m3index.cli.options import Output
-from m3index.cli.service import opened
+from m3index.cli.service import opened, serving
 from m3index.cli.session import Session
 from m3index.encoder.options import Model
 from m3index.errors import UsageError
@@ -23,7 +23,6 @@ from m3index.store.options import Connection
 
 if TYPE_CHECKING:
     from m3index.search.searcher import SearchResult
-    from m3index.serve.client import RemoteIndex
 
 Format = Literal["table", "jsonl", "ids", "trec"]
 RUN_HITS = 100
@@ -92,7 +91,7 @@ def search(
     result = _search(session, query, options, remote, connection, model)
     for note in result.notes:
         session.reporter.note(note)
-    _show(result, "jsonl" if session.as_json else options.format, options.tag)
+    _show(session, result, options.format, options.tag)
     session.summary |= {"collection": connection.collection, "hits": len(result)}
 
 
@@ -105,7 +104,7 @@ def _search(
     model: Model,
 ) -> SearchResult:
     if remote.server is not None:
-        server = _server(session, remote, connection)
+        server = serving(session, remote, connection)
         if options.similar is not None:
             return server.similar_with(options.similar, options)
         return server.search_with(query, options)
@@ -113,16 +112,6 @@ def _search(
         if options.similar is not None:
             return index.similar(options.similar, options)
         return index.search(query, options)
-
-
-def _server(session: Session, remote: RemoteServer, connection: Connection) -> RemoteIndex:
-    """The index of the server. Raises UsageError if it serves another collection than the explicit one."""
-    from m3index.serve.client import RemoteIndex
-
-    server = RemoteIndex(remote.server or "", remote.serve_token, timeout=connection.timeout)
-    if "collection" in session.explicit and (served := server.info()["collection"]) != connection.collection:
-        raise UsageError(f"{remote.server} serves the collection {served!r}, not {connection.collection!r}.")
-    return server
 
 
 def _run(
@@ -150,7 +139,7 @@ def _run(
                 yield len(result.hits)
 
         if remote.server is not None:
-            total = sum(write(_server(session, remote, connection).search_many_with(queries, run_options)))
+            total = sum(write(serving(session, remote, connection).search_many_with(queries, run_options)))
         else:
             with opened(session, connection, model) as index:
                 total = sum(write(index.run(queries, run_options)))
@@ -165,9 +154,13 @@ def _run(
     }  # fmt: skip
 
 
-def _show(result: SearchResult, form: Format, tag: str) -> None:
+def _show(session: Session, result: SearchResult, form: Format, tag: str) -> None:
     from m3index.cli import show
 
+    if session.as_json:
+        for hit in show.hits(result):
+            session.reporter.result(hit)
+        return
     match form:
         case "table":
             show.table(result)

@@ -33,13 +33,17 @@ def _verified(record: Mapping[str, Any]) -> Iterator[str]:
         f"and {many(record['passages'], 'passage')} "
         f"compared{part} in {record['seconds']:.1f} s."
     )
+    bad = record["quarantined"]
     if not record["differing"]:
-        yield "The index matches the corpus."
+        yield "The index matches the corpus." + (f" {many(bad, 'bad row')} not compared." if bad else "")
         return
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in record["by_kind"].items())
+    stale = record["by_kind"].get("stale", 0)
     repair = (
         f"Repaired: {record['repaired']:,}."
         if record["repaired"]
+        else "Correct the bad rows of the corpus and sync."
+        if stale == record["differing"]
         else "If the corpus is correct, repair them with --repair."
     )
     differ = "differs" if record["differing"] == 1 else "differ"
@@ -88,7 +92,7 @@ def _run(record: Mapping[str, Any]) -> Iterator[str]:
 
 def _stopped(record: Mapping[str, Any]) -> Iterator[str]:
     if (stopped := record["exit"]) == Exit.STOPPED:
-        yield "Stopped early: more bad rows than --max-errors allows. Written documents are kept."
+        yield "The run failed; see the warning above. Written documents are kept."
     elif stopped in (Exit.INTERRUPTED, Exit.TERMINATED):
         yield "Stopped early. The next run continues from here."
 

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import quote
 
 from m3index.cli.session import Session
+from m3index.corpus.options import Rejects
 from m3index.encoder.options import Model
+from m3index.errors import UsageError
+from m3index.options import changed
+from m3index.serve.options import RemoteServer
 from m3index.store.options import Connection
 
 if TYPE_CHECKING:
+    from m3index.progress import Reporter
+    from m3index.serve.client import RemoteIndex
     from m3index.service import IndexService
 
-DEFAULT_QUARANTINE = "m3index-quarantine.jsonl"
+R = TypeVar("R", bound=Rejects)
 
 
 @contextmanager
@@ -35,3 +42,47 @@ def opened(
                 session.reporter.warning(
                     f"Milvus Lite reports: {warning} Rows may be lost: run m3index verify --repair."
                 )
+
+
+@contextmanager
+def quarantined(session: Session, options: R, *names: str) -> Iterator[tuple[R, Reporter]]:
+    """The options and the reporter of a run whose bad rows go to a file, by default one in the state
+    directory. Names that file at the end, if there are any.
+
+    names: what the default file is called by, such as the collection and the source. A default file that
+    cannot be written does not stop the run. Raises UsageError if the file that the user named cannot be.
+    """
+    from m3index.corpus.quarantine import Quarantine
+    from m3index.output import state_folder
+    from m3index.service import Quarantining
+
+    named = options.quarantine_file
+    if options.quarantine is not None and named is None:
+        yield options, session.reporter
+        return
+    if named is None:
+        stem = "-".join(quote(name, safe=" ") for name in names if name)
+        file = Quarantine(state_folder() / "quarantine" / f"{stem}.jsonl", is_optional=True)
+    else:
+        file = Quarantine(named)
+    try:
+        with file:
+            reporter = Quarantining(session.reporter, file, is_optional=named is None)
+            yield changed(options, {"quarantine": "none"}), reporter
+    finally:
+        if file.count:
+            session.summary["quarantine"] = str(file.path)
+            rows, them = (
+                ("1 bad row is", "it") if file.count == 1 else (f"{file.count:,} bad rows are", "them")
+            )
+            session.reporter.warning(f"{rows} in {file.path}. Correct {them} there and ingest the file.")
+
+
+def serving(session: Session, remote: RemoteServer, connection: Connection) -> RemoteIndex:
+    """The index of the server. Raises UsageError if it serves another collection than the explicit one."""
+    from m3index.serve.client import RemoteIndex
+
+    server = RemoteIndex(remote.server or "", remote.serve_token, timeout=connection.timeout)
+    if "collection" in session.explicit and (served := server.info()["collection"]) != connection.collection:
+        raise UsageError(f"{remote.server} serves the collection {served!r}, not {connection.collection!r}.")
+    return server

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -80,18 +80,23 @@ class Outcome(Protocol):
 
 class Session:
     """One run of a command. exit, summary: its result. explicit: the names of options that are set by a
-    flag, a variable or the configuration file."""
+    flag, a variable or the configuration file.
 
-    def __init__(self, command: str, *, as_json: bool, quiet: bool, explicit: Collection[str] = ()) -> None:
+    texts: the values of those options, not checked yet, so that a run with a wrong one is reported too.
+    collection: the collection that the command works on.
+    """
+
+    def __init__(self, command: str, texts: Mapping[str, Any], collection: str | None = None) -> None:
         self.command = command
-        self.explicit = frozenset(explicit)
-        self.as_json = as_json
+        self.explicit = frozenset(texts)
+        self.as_json = as_json = bool(texts.get("json"))
+        quiet = bool(texts.get("quiet"))
         people = Terminal(quiet=quiet or as_json)
         self.reporter: Reporter = JsonLines(quiet=quiet, people=people) if as_json else people
         self.stop = SignalStop()
         self.exit: Exit = Exit.OK
-        self.summary: dict[str, Any] = {}
-        self.metrics_file: str | None = None
+        self.summary: dict[str, Any] = {} if collection is None else {"collection": collection}
+        self.metrics_file: str | None = texts.get("metrics_file")
         self.started = time.perf_counter()
 
     def outcome(self, outcome: Outcome) -> None:
@@ -118,7 +123,7 @@ class Session:
         from m3index.index.metrics import write_metrics
 
         seconds = round(time.perf_counter() - self.started, 3)
-        record = {"collection": "", "seconds": seconds, **self.summary, "exit": int(self.exit)}
+        record = {"seconds": seconds, **self.summary, "exit": int(self.exit)}
         try:
             write_metrics(Path(path), {"command": self.command, **record})
         except M3IndexError as error:
@@ -127,11 +132,9 @@ class Session:
 
 
 @contextmanager
-def session(
-    command: str, *, as_json: bool = False, quiet: bool = False, explicit: Collection[str] = ()
-) -> Iterator[Session]:
+def session(command: str, texts: Mapping[str, Any], collection: str | None = None) -> Iterator[Session]:
     """Runs the body of a command, reports its errors and exits with their codes (docs/architecture.md)."""
-    run = Session(command, as_json=as_json, quiet=quiet, explicit=explicit)
+    run = Session(command, texts, collection)
     try:
         try:
             yield run

@@ -12,11 +12,10 @@ from m3index.cli.command import command, need
 from m3index.cli.ingest import Paths
 from m3index.cli.options import MetricsFile, Output
 from m3index.cli.sentences import many
-from m3index.cli.service import DEFAULT_QUARANTINE, opened
+from m3index.cli.service import opened, quarantined
 from m3index.cli.session import Session
 from m3index.encoder.options import Model
 from m3index.errors import Exit, UsageError
-from m3index.options import changed
 from m3index.scale.options import Cluster, Destination, EncodeOptions, LoadOptions, ShardOptions
 from m3index.store.options import Connection
 
@@ -37,13 +36,9 @@ def encode(
     output: Output,  # noqa: ARG001  (the session has it)
 ) -> None:
     """Encode a corpus into Parquet shards, for `m3index shards load`. Existing shards are kept."""
-    from m3index.service import quarantining
-
     worker = options.worker
-    share = "" if worker.of == 1 else f"-{worker.index}-of-{worker.of}"
-    quarantine = options.quarantine or f"m3index-quarantine{share}.jsonl"
-    options = changed(options, {"quarantine": quarantine})
-    with quarantining(session.reporter, options) as reporter:
+    share = "" if worker.of == 1 else f"{worker.index}-of-{worker.of}"
+    with quarantined(session, options, "shards", options.source, share) as (options, reporter):
         if cluster.engine == "ray":
             summary = _on_ray(paths, folder, options, cluster, model, reporter)
         else:
@@ -113,22 +108,19 @@ def load(
     ],
     options: LoadOptions,
     connection: Connection,
-    metrics: MetricsFile,
+    metrics: MetricsFile,  # noqa: ARG001
     output: Output,  # noqa: ARG001
 ) -> None:
     """Load shards into a collection. The next load continues an interrupted one."""
     from m3index import files
     from m3index.scale.bulk import bulk_load
     from m3index.scale.load import load as load_shards
-    from m3index.service import quarantining
 
-    session.metrics_file = metrics.metrics_file
-    options = changed(options, {"quarantine": options.quarantine or DEFAULT_QUARANTINE})
     shards = [files.Folder(folder) for folder in folders]
     with (
         opened(session, connection, create=True) as index,
         session.stop.listening(session.reporter),
-        quarantining(session.reporter, options) as reporter,
+        quarantined(session, options, connection.collection, "shards") as (options, reporter),
     ):
         if options.bulk is not None:
             need("minio", "azure.storage.blob", "ml_dtypes", extra="bulk")

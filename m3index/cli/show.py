@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import typer
@@ -120,14 +120,16 @@ def _ranks(ranks: Sequence[RankRange]) -> str:
     return ", ".join((parts | {ranks[-1]: f"{ranks[-1].rank} at 1"}).values())
 
 
-def jsonl(result: SearchResult) -> None:
+def hits(result: SearchResult) -> Iterator[dict[str, Any]]:
+    """The hits as JSON."""
     for position, hit in enumerate(result.hits):
         explanation = result.explanations[position] if result.explanations else None
-        record(hit_json(hit, explanation=explanation))
+        yield hit_json(hit, explanation=explanation)
 
 
-def record(line: Mapping[str, Any]) -> None:
-    sys.stdout.write(json_line(line) + "\n")
+def jsonl(result: SearchResult) -> None:
+    for hit in hits(result):
+        sys.stdout.write(json_line(hit) + "\n")
 
 
 def trec(result: SearchResult, tag: str) -> None:

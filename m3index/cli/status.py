@@ -5,16 +5,25 @@ from __future__ import annotations
 from m3index.cli import apps
 from m3index.cli.command import command
 from m3index.cli.options import Output
-from m3index.cli.service import opened
+from m3index.cli.service import opened, serving
 from m3index.cli.session import Session
+from m3index.serve.options import RemoteServer
 from m3index.store.options import Connection
 
 
 @command(apps.app, "status", panel=apps.EVERYDAY)
-def status(session: Session, connection: Connection, output: Output) -> None:  # noqa: ARG001
+def status(
+    session: Session,
+    remote: RemoteServer,
+    connection: Connection,
+    output: Output,  # noqa: ARG001  (the session has it)
+) -> None:
     """Show rows, encoder, sparse kind, schema version and last change of a collection. For monitoring."""
-    with opened(session, connection) as index:
-        record = index.status().to_json()
+    if remote.server is not None:
+        record = serving(session, remote, connection).status().to_json()
+    else:
+        with opened(session, connection) as index:
+            record = index.status().to_json()
     if session.as_json:
         session.reporter.result(record)
         return

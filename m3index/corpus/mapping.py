@@ -10,12 +10,6 @@ from typing import Any
 from m3index import schema
 from m3index.types import Document, FieldType, FieldValue, Place, Row
 
-MAX_DEPTH = 100
-"""How deep metadata may be nested."""
-
-_INTEGERS = range(-(2**63), 2**64)
-"""The integers that Milvus's JSON holds without loss."""
-
 _TYPE_NAMES = {
     "bool": "true or false",
     "float": "a decimal number",
@@ -100,26 +94,11 @@ class FieldMapping:
             if others[name] != nested[name]:
                 raise RowError(f"{name!r} is both in the row and in its {key!r}, with different values")
         metadata = nested | others
-        if metadata:
-            check_metadata(metadata)
+        try:
+            schema.metadata_json(metadata)
+        except ValueError as error:
+            raise RowError(str(error)) from None
         return metadata
-
-
-def check_metadata(metadata: Mapping[str, Any]) -> None:
-    """Raises RowError for what a JSON field cannot hold without loss."""
-    _check_value(metadata, 0)
-    try:
-        size = len(json.dumps(metadata, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode())
-    except UnicodeEncodeError:
-        raise RowError(
-            "the metadata holds a lone surrogate (half a character), which cannot be stored"
-        ) from None
-    except ValueError:
-        raise RowError("the metadata holds NaN or an infinite number, which is not JSON") from None
-    except TypeError as error:
-        raise RowError(f"the metadata is not JSON: {error}") from None
-    if size > schema.JSON_BYTES:
-        raise RowError(f"the metadata has {size:,} bytes as JSON; the limit is {schema.JSON_BYTES:,}")
 
 
 def declared(
@@ -212,18 +191,3 @@ def _object(key: str, value: Any) -> dict[str, Any]:
 
 def _kind(value: Any) -> str:
     return _TYPE_NAMES.get(type(value).__name__, type(value).__name__)
-
-
-def _check_value(value: Any, depth: int) -> None:
-    if isinstance(value, str):
-        return
-    if isinstance(value, int):
-        if value not in _INTEGERS:
-            raise RowError(
-                "the metadata holds a whole number beyond 64 bits, which cannot be stored without loss"
-            )
-    elif isinstance(value, dict | list):
-        if depth == MAX_DEPTH:
-            raise RowError(f"the metadata is nested more than {MAX_DEPTH} levels deep")
-        for inner in value.values() if isinstance(value, dict) else value:
-            _check_value(inner, depth + 1)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from m3index.corpus.listing import Listing
 from m3index.corpus.mapping import FieldMapping, RowError
 from m3index.errors import UsageError
 from m3index.types import Document, Place, Rejected
@@ -21,6 +22,7 @@ class Documents:
     """
 
     read_errors: Sequence[Rejected] = ()
+    listing = Listing()
     bytes_read = 0
     total_bytes: int | None = None
 

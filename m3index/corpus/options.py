@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from m3index.corpus.mapping import FieldMapping
-from m3index.options import Custom, FileName, Group, OneOf, Text, Whole, group, option
+from m3index.options import Custom, FileName, Group, OneOf, Text, Whole, count_or_percent, group, option
 
 if TYPE_CHECKING:
     from m3index.corpus.windows import PassageSettings
@@ -64,6 +65,50 @@ class Input(Keys):
     )
 
 
+@dataclass(frozen=True, slots=True)
+class MaxErrors:
+    """The maximum number of bad rows of a successful run: a count, or a percentage of its rows, which applies
+    from 100 rows on. A run without a good row is never successful unless 100% is given.
+
+    An unreadable file counts as a bad row.
+    """
+
+    count: int | None = None
+    percent: float = 50.0
+
+    least_rows = 100
+
+    @classmethod
+    def parse(cls, value: object) -> MaxErrors:
+        """Reads `200` or `25%`. Raises ValueError."""
+        if isinstance(value, cls):
+            return value
+        count, percent = count_or_percent(value)
+        return cls(count) if percent is None else cls(percent=percent)
+
+    def __str__(self) -> str:
+        return f"{self.percent:g}%" if self.count is None else f"{self.count:,}"
+
+    def refusal_so_far(self, bad: int) -> str:
+        """Why a run with this many bad rows must stop before it has read all; empty if it may go on."""
+        if self.count is None or bad <= self.count:
+            return ""
+        return f"There are more bad rows than --max-errors allows ({self}). {_CORRECT}"
+
+    def refusal(self, bad: int, rows: int) -> str:
+        """Why a run in which `bad` of `rows` rows cannot be indexed is not successful; empty if it is."""
+        if so_far := self.refusal_so_far(bad):
+            return so_far
+        if rows and bad == rows and (self.count is not None or self.percent < 100):
+            return f"Nothing that was read can be indexed. {_CORRECT}"
+        if self.count is None and rows >= self.least_rows and bad * 100 > rows * self.percent:
+            return f"{bad:,} of {rows:,} rows are bad, and --max-errors allows {self}. {_CORRECT}"
+        return ""
+
+
+_CORRECT = "Correct the corpus, or raise --max-errors, and run again."
+
+
 @group
 class Rejects(Group):
     """What happens to rows that cannot be indexed."""
@@ -72,16 +117,26 @@ class Rejects(Group):
 
     quarantine: str | None = option(
         FileName(),
-        "File for bad rows with file, line and reason; correct it and ingest it.",
+        "File for bad rows with file, line and reason, to correct and ingest; none for no file.",
         default=None,
-        shown="m3index-quarantine.jsonl for commands, none in Python",
+        shown="in the user's state directory for commands, none in Python",
     )
-    max_errors: int | None = option(
-        Whole(0),
-        "Maximum number of bad rows; after more, the run stops (exit 17).",
+    max_errors: int | str | MaxErrors | None = option(
+        Custom(MaxErrors.parse, "a number of rows or a percentage up to 100%", "N|P%"),
+        "Maximum number or percentage of bad rows; a run with more removes nothing and fails (exit 17).",
         default=None,
-        shown="no limit",
+        shown="50%, from 100 rows on",
     )
+
+    @property
+    def quarantine_file(self) -> str | None:
+        """The file for bad rows; None if it is not named or `none`."""
+        return None if self.quarantine == "none" else self.quarantine
+
+    @property
+    def most_errors(self) -> MaxErrors:
+        """The limit of bad rows, with its default."""
+        return MaxErrors() if self.max_errors is None else MaxErrors.parse(self.max_errors)
 
 
 def _passage_tokens(value: object) -> int | Literal["full"]:

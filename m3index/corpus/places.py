@@ -18,6 +18,7 @@ from m3index.errors import M3IndexError, UsageError
 Format: TypeAlias = Literal["jsonl", "parquet", "csv", "tsv", "text"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 STDIN = "-"
+_NO_FILE = "not a regular file"
 
 SUFFIXES: dict[str, Format] = {
     ".jsonl": "jsonl",
@@ -50,9 +51,13 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """An entry of a directory or a glob that is not read, with the reason."""
+    """An entry of a directory or a glob that is not read, with the reason.
+
+    name: as that of a File; a folder's ends in a slash.
+    """
 
     path: str
+    name: str
     reason: str
 
 
@@ -174,9 +179,12 @@ def _file(path: str, asked: Format | None) -> Iterator[Entry]:
 
 
 def _matched_file(path: str, asked: Format | None) -> Iterator[Entry]:
-    """A file that a glob matches. An unknown format is skipped, as in a directory."""
+    """A file that a glob matches. What is no file of a known format is skipped, as in a directory."""
+    name = PurePath(os.path.normpath(path)).as_posix()
     if format_of(path, asked) is None:
-        yield Skipped(path, "unknown suffix")
+        yield Skipped(path, name, "unknown suffix")
+    elif _is_pipe(path):
+        yield Skipped(path, name, _NO_FILE)
     else:
         yield from _file(path, asked)
 
@@ -195,17 +203,17 @@ def _walk(top: str, inside: str, asked: Format | None) -> Iterator[Entry]:
     for entry in children:
         name = f"{inside}{entry.name}"
         if entry.name.startswith("."):
-            yield Skipped(entry.path, "hidden")
+            yield Skipped(entry.path, f"{name}/" if entry.is_dir() else name, "hidden")
         elif _made_by_m3index(entry):
-            yield Skipped(entry.path, "made by m3index")
+            yield Skipped(entry.path, name, "made by m3index")
         elif entry.is_dir(follow_symlinks=False):
             yield from _walk(top, f"{name}/", asked)
         elif entry.is_dir():
-            yield Skipped(entry.path, "a link to a directory")
+            yield Skipped(entry.path, f"{name}/", "a link to a directory")
         elif (form := _format_in_directory(entry.name, asked)) is None:
-            yield Skipped(entry.path, _not_read(asked))
+            yield Skipped(entry.path, name, _not_read(asked))
         elif _is_pipe(entry.path):
-            yield Skipped(entry.path, "not a regular file")
+            yield Skipped(entry.path, name, _NO_FILE)
         else:
             yield File(entry.path, name, *form, _size(entry.path))
 
@@ -225,7 +233,7 @@ def _remote_file(remote: Remote, asked: Format | None) -> Iterator[Entry]:
 
 def _remote_matched_file(remote: Remote, asked: Format | None) -> Iterator[Entry]:
     if format_of(remote.key, asked) is None:
-        yield Skipped(str(remote), "unknown suffix")
+        yield Skipped(str(remote), remote.name, "unknown suffix")
     else:
         yield from _remote_file(remote, asked)
 
@@ -243,11 +251,11 @@ def _walk_remote(folder: Remote, inside: str, asked: Format | None) -> Iterator[
     for entry in children:
         name = f"{inside}{entry.base}"
         if entry.base.startswith("."):
-            yield Skipped(str(entry), "hidden")
+            yield Skipped(str(entry), f"{name}/" if entry.folder else name, "hidden")
         elif entry.folder:
             yield from _walk_remote(entry, f"{name}/", asked)
         elif (form := _format_in_directory(entry.base, asked)) is None:
-            yield Skipped(str(entry), _not_read(asked))
+            yield Skipped(str(entry), name, _not_read(asked))
         else:
             yield File(str(entry), name, *form, entry.size, entry)
 

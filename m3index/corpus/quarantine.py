@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -63,17 +64,20 @@ class Quarantine:
     It gets its name when the run ends, so that one run can read a quarantine and replace it. If another run
     has written the file meanwhile, its rows stay and these are added. Raises UsageError if the path cannot be
     written, StoppedError if the disk is full.
+
+    is_optional: whether nothing is checked before the first row. count: the number of rows written.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._output = OutputFile(path)
-        self.path = self._output.path
+    def __init__(self, path: str | os.PathLike[str], *, is_optional: bool = False) -> None:
+        self.path = Path(path)
+        self._output = None if is_optional else OutputFile(path)
         self.count = 0
         self._file: TextIO | None = None
 
     def add(self, rejected: Rejected) -> None:
         with self._writing():
             if self._file is None:
+                self._output = self._output or OutputFile(self.path)
                 self._output.make_folder()
                 self._file = self._output.writable.open("w", encoding="utf-8")
             self._file.write(_line(rejected) + "\n")
@@ -83,7 +87,7 @@ class Quarantine:
     def close(self) -> None:
         """Can be called twice."""
         file, self._file = self._file, None
-        if file is None:
+        if file is None or self._output is None:
             return
         with self._writing():
             file.close()

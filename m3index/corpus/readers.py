@@ -14,6 +14,7 @@ from typing import BinaryIO
 from m3index.corpus import formats
 from m3index.corpus.formats import Parsed, Rows
 from m3index.corpus.lines import MAX_LINE, Meter, UnreadableError, open_bytes, reading
+from m3index.corpus.listing import Listing
 from m3index.corpus.mapping import FieldMapping, RowError
 from m3index.corpus.places import STDIN, CorpusFiles, File, Skipped
 from m3index.errors import UsageError
@@ -50,6 +51,7 @@ class FileCorpus:
 
     documents, rejected: how many were yielded. read_errors: the files, with reasons. skipped: entries of
     directories and globs that are not read (the first 1,000). skipped_count: how many there are in all.
+    listing: which files gave rows, and what was not read.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class FileCorpus:
         self.documents = self.rejected = self.skipped_count = 0
         self.read_errors: list[Rejected] = []
         self.skipped: list[Skipped] = []
+        self.listing = Listing()
         self._finished, self._unidentified = False, 0
         self._done_bytes, self._meter = 0, Meter()
 
@@ -109,6 +112,7 @@ class FileCorpus:
                 yield from self._file(entry)
             elif isinstance(entry, Skipped):
                 self.skipped_count += 1
+                self.listing.add_unread(entry.name, entry.path, entry.reason)
                 if len(self.skipped) < _SKIPPED_KEPT:
                     self.skipped.append(entry)
             else:
@@ -131,6 +135,10 @@ class FileCorpus:
         except UnreadableError as error:
             after = f" (after {'row' if file.format == 'parquet' else 'line'} {last.line})" if last else ""
             self._unreadable(file.path, f"{error}{after}")
+        if last is None:
+            self.listing.add_unread(file.name, file.path, "it has no rows")
+        elif file.format != "text":
+            self.listing.gave.add(file.name)
         self._done_bytes += self._meter.bytes if file.size is None else file.size
         self._meter = Meter()
 

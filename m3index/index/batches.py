@@ -8,6 +8,8 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+import numpy as np
+
 from m3index.corpus.hash import same_content
 from m3index.corpus.windows import PassageSize, windows
 from m3index.encoder.base import Encoder
@@ -68,6 +70,9 @@ WrittenDocument: TypeAlias = tuple[DocumentChange, DocumentWrite]
 Content: TypeAlias = tuple[str, FloatArray, SparseVector | None]
 
 
+_NO_VECTOR: FloatArray = np.empty(0, np.float32)
+
+
 class Batcher:
     """Turns windows into batches, and batches into rows."""
 
@@ -120,10 +125,20 @@ class Batcher:
         for group in _groups(metadata):
             for item in self._read_back(group):
                 if item.reused:
-                    yield item
+                    yield self._checked(item)
                 else:
                     content.append(replace(item.planned, change=Change.UPDATED))
-        yield from self._split(content)
+        yield from map(self._checked, self._split(content))
+
+    def _checked(self, item: PendingDocument | Window) -> PendingDocument | Window:
+        """The document, or its rejection if the store would refuse one of its rows once it is encoded."""
+        if isinstance(item, Window):
+            return item
+        planned, texts = item.planned, [p.text for p in item.passages] or [r["text"] for r in item.reused]
+        for row in self._rows(planned, [(text, _NO_VECTOR, None) for text in texts]):
+            if reason := self.store.refusal(self.name, row):
+                return Window(rows=planned.rows, rejected=[Rejected.of(planned.document, reason)])
+        return item
 
     def _read_back(self, planned: Sequence[DocumentChange]) -> Iterator[PendingDocument]:
         """Reads stored texts and vectors. A document with missing rows, or with rows of another version,

@@ -93,6 +93,7 @@ def apply_changes(
                 _apply(run, part)
                 if run.ending():
                     break
+            run.check_rejected()
             return run.finish()
 
 

@@ -101,8 +101,12 @@ def plan(
             tally.quarantined += 1
             reporter.rejected(rejected)
         reporter.progress(Progress(tally.scanned, 0, 0, corpus.bytes_read, total))
-    tally.quarantined += len(corpus.read_errors)
-    if name is not None and removes and settings.mode != "ingest":
+    for error in corpus.read_errors:
+        tally.quarantined += 1
+        reporter.rejected(error)
+    rows = tally.scanned + len(corpus.read_errors)
+    tally.fail(settings.most_errors.refusal(tally.quarantined, rows), reporter)
+    if tally.stopped is None and name is not None and removes and settings.mode != "ingest":
         unseen = UnseenRows(store, name, planner)
         if message := unseen.withheld_message(corpus, settings.guard):
             tally.deletes_withheld = unseen.documents

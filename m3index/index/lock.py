@@ -34,6 +34,9 @@ PROVED_SECONDS = 90.0
 """How old a renewal may be at a write. A lease that is older is read back first: another host may take it
 LEASE_SECONDS after the renewal."""
 
+ENDING_SECONDS = 5.0
+"""How long a run may take to give up its lease if the store is silent. The lease then expires by itself."""
+
 SETTLE_SECONDS = 2.0
 RETRY_SECONDS = 0.5
 FREE = "free"
@@ -164,6 +167,8 @@ class WriteLock:
         return self._is_mine(name)
 
     def _write(self, name: str) -> None:
+        if self._ended.is_set():
+            return
         self._proved = uptime()  # of the moment before it is sent: the lease never seems younger than it is
         holder = Holder(**(asdict(self._me) | {"expires": time.time() + LEASE_SECONDS}))
         self._store.set_properties(name, {"lease": holder.to_json()})
@@ -209,8 +214,10 @@ class WriteLock:
 
     def release(self) -> None:
         self._store.fence(self._alias, None)
+        end = time.monotonic() + ENDING_SECONDS
         self._stop_renewing()
-        self._free()
+        with self._store.limit(end - time.monotonic()):
+            self._free()
 
     def forget(self) -> None:
         """Gives up the lease without writing to the collection, which is about to be dropped."""
@@ -220,7 +227,7 @@ class WriteLock:
     def _stop_renewing(self) -> None:
         self._ended.set()
         if self._renewer is not None:
-            self._renewer.join()
+            self._renewer.join(ENDING_SECONDS)
 
     def _free(self) -> None:
         if self._name is not None and not self.lost:
@@ -291,10 +298,14 @@ def locked(holder: Holder | None, name: str) -> LockedError:
 
 
 def lock_path(uri: str, alias: str) -> Path:
-    """The path of the lock file, in the user's runtime directory or in the temporary directory.
+    """The path of the lock file: in a local database, so that all its users have the same, else in the user's
+    runtime directory or in the temporary directory.
 
     Raises UsageError if another user owns that directory, because links in it could lead anywhere.
     """
+    local = Path(uri.removeprefix("file://")).expanduser()
+    if is_local(uri) and local.is_dir():
+        return local / f"m3index-{alias}.lock"
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     base = Path(runtime) if runtime and Path(runtime).is_dir() else Path(tempfile.gettempdir())
     folder = base / f"m3index-{os.getuid()}"
@@ -306,7 +317,7 @@ def lock_path(uri: str, alias: str) -> Path:
     if uri.startswith("memory:"):
         database = f"{uri}{os.getpid()}"
     else:
-        database = str(Path(uri).expanduser().resolve()) if is_local(uri) else uri.rstrip("/")
+        database = str(local.resolve()) if is_local(uri) else uri.rstrip("/")
     digest = hashlib.blake2b(f"{database}\0{alias}".encode(), digest_size=12).hexdigest()
     return folder / f"{alias}-{digest}.lock"
 

@@ -11,7 +11,19 @@ from typing import Any, Literal, Protocol, TypeAlias
 from m3index import schema
 from m3index.corpus.options import Input, Passages, Rejects
 from m3index.errors import Exit, UsageError
-from m3index.options import Custom, Flag, Group, OneOf, OptionError, Text, Texts, Whole, group, option
+from m3index.options import (
+    Custom,
+    Flag,
+    Group,
+    OneOf,
+    OptionError,
+    Text,
+    Texts,
+    Whole,
+    count_or_percent,
+    group,
+    option,
+)
 from m3index.schema import INDEX_CLASSES, STORAGES, IndexChoice, IndexClass
 from m3index.store.filter import TAKES, Where, check_where
 from m3index.types import DEFAULT_SOURCE, FieldType, SparseKind, Storage
@@ -73,16 +85,13 @@ class MaxDelete:
         """Reads `200` or `25%`. Raises ValueError."""
         if isinstance(value, cls):
             return value
-        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-            return cls(count=value)
-        if not isinstance(value, str):
-            raise ValueError
-        match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(%?)\s*", value)
-        if match and match[2] and float(match[1]) <= 100:
-            return cls(percent=float(match[1]))
-        if match and not match[2] and "." not in match[1]:
-            return cls(count=int(match[1]))
-        raise ValueError
+        count, percent = count_or_percent(value)
+        return cls(count) if percent is None else cls(percent=percent)
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether everything may be removed."""
+        return self.count is None and self.percent == 100
 
     def refusal(self, documents: int, total: int) -> str:
         """Why this many of `total` documents may not be removed; empty if they may."""

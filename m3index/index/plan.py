@@ -8,12 +8,15 @@ from enum import StrEnum
 from typing import Protocol, TypeVar
 
 from m3index.corpus.hash import doc_hash, same_content
+from m3index.corpus.listing import Listing
 from m3index.corpus.mapping import declared
 from m3index.corpus.windows import PassageSize
 from m3index.index.row_versions import StoredRows
 from m3index.index.seen import SeenKeys
 from m3index.index.tenant import Tenant
+from m3index.schema import metadata_json
 from m3index.store.base import Store, StoredRow
+from m3index.store.filter import Compare, Filter, combine
 from m3index.types import (
     Document,
     FieldType,
@@ -36,7 +39,8 @@ REPEATED_ID = "the id occurs more than once in this corpus; only the first docum
 
 class Corpus(Protocol):
     """The documents that a run reads. After a pass, `complete` says whether everything was read and every row
-    had an id, and `read_errors` lists the files that could not be read to the end."""
+    had an id, `read_errors` lists the files that could not be read to the end, and `listing` says which files
+    gave rows."""
 
     def __iter__(self) -> Iterator[Document | Rejected]: ...
 
@@ -45,6 +49,9 @@ class Corpus(Protocol):
 
     @property
     def read_errors(self) -> Sequence[Rejected]: ...
+
+    @property
+    def listing(self) -> Listing: ...
 
     @property
     def bytes_read(self) -> int: ...
@@ -151,6 +158,11 @@ class Planner:
         digest = bytes.fromhex(key)
         return digest in self.seen or digest in self.protected
 
+    @property
+    def rows(self) -> Filter | None:
+        """A filter for the rows that a pass covers."""
+        return combine(Compare("source", "==", self.source), self.tenant.where if self.tenant else None)
+
     def _admit(self, items: Sequence[Document | Rejected]) -> tuple[dict[str, Document], list[Rejected]]:
         """The documents seen for the first time, by key, and the rejected rows."""
         documents: dict[str, Document] = {}
@@ -195,12 +207,12 @@ class Planner:
                 window.rejected.append(Rejected.of(document, reason))
                 window.rows += rows
                 continue
-            digest = doc_hash(document, self.passages)
-            if row and row["doc_hash"] == digest and not self.force:
-                window.unchanged += 1
-                window.rows += rows
-                continue
             try:
+                digest = _hash(document, self.passages)
+                if row and row["doc_hash"] == digest and not self.force:
+                    window.unchanged += 1
+                    window.rows += rows
+                    continue
                 fields = declared(document, self.fields, self.tenant_field)
             except ValueError as error:
                 window.rejected.append(Rejected.of(document, str(error)))
@@ -235,3 +247,12 @@ class Planner:
 
     def _get(self, ids: Sequence[str], fields: Sequence[str]) -> dict[str, StoredRow]:
         return self.store.get(self.name, ids, fields) if self.name and ids else {}
+
+
+def _hash(document: Document, size: PassageSize) -> str:
+    """The hash of a document. Raises ValueError if its metadata is not JSON."""
+    try:
+        return doc_hash(document, size)
+    except (TypeError, ValueError, RecursionError):
+        metadata_json(document.metadata)
+        raise

@@ -10,6 +10,8 @@ from typing import TypeVar
 T = TypeVar("T")
 
 _POLL_SECONDS = 0.05
+JOIN_SECONDS = 10.0
+"""How long the end of a pipeline waits for its thread. A batch takes about two seconds."""
 
 
 class _Failed:
@@ -24,7 +26,8 @@ def prefetch(items: Iterable[T], depth: int) -> Generator[T, None, None]:
     """Yields the same items, produced by a thread that is at most `depth` items ahead.
 
     An exception of `items` is raised here, after the items before it. When this generator is closed, the
-    thread finishes its current item and closes `items`, and is then joined.
+    thread finishes its current item and closes `items`. It is waited for, but not forever: it may hang in a
+    call to a store that does not answer.
     """
     ready: queue.Queue[object] = queue.Queue(depth)
     closed = threading.Event()
@@ -60,4 +63,4 @@ def prefetch(items: Iterable[T], depth: int) -> Generator[T, None, None]:
             yield item  # type: ignore[misc]
     finally:
         closed.set()
-        thread.join()
+        thread.join(JOIN_SECONDS)

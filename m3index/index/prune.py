@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from m3index.index.left_unread import left_unread
 from m3index.index.options import MaxDelete
 from m3index.index.plan import Corpus, Planner
 from m3index.index.row_versions import FIELDS, RowVersions, StoredRows
 from m3index.store.base import Store
-from m3index.store.filter import Compare, Filter, combine
 
 _RECORD = np.dtype([("high", ">u8"), ("low", ">u8"), ("ordinal", ">u4")])
 
@@ -23,10 +23,10 @@ class UnseenRows:
     """
 
     def __init__(self, store: Store, name: str, planner: Planner) -> None:
-        self._planner = planner
+        self._store, self._name, self._planner = store, name, planner
         self.rows_seen = self.documents_seen = self.rows_protected = 0
         unseen, versions = bytearray(), RowVersions()
-        for row in store.scan(name, rows_of(planner), FIELDS):
+        for row in store.scan(name, planner.rows, FIELDS):
             key = bytes.fromhex(row["passage_id"].partition("-")[0])
             if key in planner.seen:
                 self.rows_seen += 1
@@ -40,7 +40,7 @@ class UnseenRows:
         keys = self._unseen[["high", "low"]]
         self.disagreeing: Mapping[str, StoredRows] = {}
         if not versions.agree:
-            again = store.scan(name, rows_of(planner), FIELDS)
+            again = store.scan(name, planner.rows, FIELDS)
             self.disagreeing = versions.disagreeing(again, planner.seen)
         self._starts = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1]))[: len(keys)])
 
@@ -73,13 +73,8 @@ class UnseenRows:
         if not self.documents:
             return ""
         before = self.documents_seen - added + self.documents
-        return withheld_message(self.documents, before, guard, _obstacle(corpus, self._planner, guard))
-
-
-def rows_of(planner: Planner) -> Filter | None:
-    """A filter for the rows that a pass over the corpus covers."""
-    tenant = planner.tenant.where if planner.tenant else None
-    return combine(Compare("source", "==", planner.source), tenant)
+        reason = obstacle(self._store, self._name, self._planner, corpus, guard)
+        return withheld_message(self.documents, before, guard, reason)
 
 
 def withheld_message(documents: int, before: int, guard: MaxDelete | None, obstacle: str = "") -> str:
@@ -91,7 +86,7 @@ def withheld_message(documents: int, before: int, guard: MaxDelete | None, obsta
     return f"{documents:,} documents are missing from the corpus but are kept: {reason}" if reason else ""
 
 
-def _obstacle(corpus: Corpus, planner: Planner, guard: MaxDelete | None) -> str:
+def obstacle(store: Store, name: str, planner: Planner, corpus: Corpus, guard: MaxDelete | None) -> str:
     """Why this pass does not prove that a document has left the corpus; empty if it does."""
     if corpus.read_errors:
         return f"{corpus.read_errors[0].place} could not be read to the end."
@@ -99,6 +94,13 @@ def _obstacle(corpus: Corpus, planner: Planner, guard: MaxDelete | None) -> str:
         return f"{planner.unidentified:,} rows of the corpus have no id and could be any of them."
     if not corpus.complete:
         return "the corpus was not read to the end."
+    if guard is not None and guard.takes_all:
+        return ""
     if guard is None and not len(planner.seen) and not len(planner.protected):
-        return "the corpus is empty. If this is intended, pass --max-delete 100%."
+        return f"the corpus is empty. {_INTENDED}"
+    if left := left_unread(store, name, planner, corpus):
+        return f"{left} gives no documents, but a file or folder of this name did before. {_INTENDED}"
     return ""
+
+
+_INTENDED = "If this is intended, pass --max-delete 100%."

@@ -10,7 +10,7 @@ from m3index import schema
 from m3index.corpus.mapping import declared
 from m3index.corpus.windows import PassageSettings
 from m3index.encoder.base import Encoder
-from m3index.errors import DeletesWithheldError, DriftError, Exit, UsageError
+from m3index.errors import DeletesWithheldError, DriftError, UsageError
 from m3index.index.collection import (
     Collection,
     create_generation,
@@ -22,10 +22,11 @@ from m3index.index.collection import (
     settings_json,
 )
 from m3index.index.generations import BUILDING, LIVE, drop_old, switch
+from m3index.index.left_unread import PROPERTY
 from m3index.index.lock import WriteLock, hold
 from m3index.index.options import CollectionLayout, MaxDelete, Never, ReindexOptions, Stop, SyncOptions
 from m3index.index.plan import Corpus, Planner
-from m3index.index.prune import UnseenRows, rows_of
+from m3index.index.prune import UnseenRows
 from m3index.index.seen import SeenKeys
 from m3index.index.summary import Summary, Tally
 from m3index.index.sync import Run
@@ -102,7 +103,9 @@ def reindex(
             if build.stopped():
                 return build.summary(None)
             count = build.verified_count()
-            carried = {k: v for k, v in store.properties(old.name).items() if k in ("last_success", "rate")}
+            carried = {
+                k: v for k, v in store.properties(old.name).items() if k in ("last_success", "rate", PROPERTY)
+            }
             store.set_properties(new.name, carried | {"state": LIVE})
             switch(store, alias, new.name)
         drop_old(store, alias, settings.keep)
@@ -292,10 +295,14 @@ class EncodeBuild(Build):
 
     def catch_up(self, lock: WriteLock | None) -> None:
         tally = self.tally
+        written_before = tally.added + tally.updated + tally.metadata_only
         tally.scanned = tally.unchanged = tally.quarantined = 0
         for source, open_corpus in self.corpora.items():
             corpus = open_corpus()
-            settings = SyncOptions(source=source, max_delete="100%", max_errors=self.settings.max_errors)
+            most = self.settings.max_errors  # without it, _check_losses decides, which knows what is lost
+            settings = SyncOptions(
+                source=source, max_delete="100%", max_errors="100%" if most is None else most
+            )
             run = Run(self.store, self.encoder, self.new, settings, self.reporter, self.stop, lock)
             summary = run.over(corpus)
             tally.scanned += summary.scanned
@@ -315,6 +322,7 @@ class EncodeBuild(Build):
                     "Run reindex again."
                 )
             self._check_losses(corpus, run)
+        tally.unchanged = max(0, tally.unchanged - written_before)
 
     def _check_losses(self, corpus: Corpus, run: Run) -> None:
         """Raises DeletesWithheldError if the swap would lose too many documents of the old generation."""
@@ -327,10 +335,10 @@ class EncodeBuild(Build):
     def _count_rejected(self, planner: Planner) -> tuple[int, int]:
         """Counts the old documents that are in the corpus but not in the new generation, and all old ones."""
         new_keys = SeenKeys()
-        for row in self.store.scan(self.new.name, rows_of(planner), ["ordinal"]):
+        for row in self.store.scan(self.new.name, planner.rows, ["ordinal"]):
             new_keys.add(bytes.fromhex(key_of_passage(row["passage_id"])))
         rejected = documents = 0
-        for row in self.store.scan(self.old.name, rows_of(planner), ["ordinal"]):
+        for row in self.store.scan(self.old.name, planner.rows, ["ordinal"]):
             key = key_of_passage(row["passage_id"])
             documents += row["ordinal"] == 0
             rejected += row["ordinal"] == 0 and key in planner and bytes.fromhex(key) not in new_keys
@@ -372,15 +380,14 @@ class CopyBuild(Build):
         if self._stopping(lock):
             return
         self._drop_surplus()
+        self.tally.unchanged = max(0, self.tally.scanned - self.tally.quarantined - self.tally.added)
         self.check_rejected(self.tally.quarantined, self.tally.scanned, self.settings.guard)
 
     def _stopping(self, lock: WriteLock | None) -> bool:
         if lock is not None:
             lock.check()
-        most = self.settings.max_errors
-        if most is not None and self.tally.quarantined > most:
-            self.tally.stopped = Exit.STOPPED
-        elif self.stop():
+        self.tally.fail(self.settings.most_errors.refusal_so_far(self.tally.quarantined), self.reporter)
+        if self.tally.stopped is None and self.stop():
             self.tally.stopped = self.stop.exit
         return self.tally.stopped is not None
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from m3index.errors import Exit, decide
 from m3index.index.plan import Change, Window
+from m3index.progress import Reporter
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,12 @@ class Tally:
                 self.updated += 1
             case Change.METADATA:
                 self.metadata_only += 1
+
+    def fail(self, reason: str, reporter: Reporter) -> None:
+        """Makes this run end as failed and says why; does nothing without a reason, or if it ends anyway."""
+        if reason and self.stopped is None:
+            self.stopped = Exit.STOPPED
+            reporter.warning(reason)
 
     def exit(self, count_ok: bool) -> Exit:
         return decide(

@@ -8,15 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 
+from m3index.corpus.listing import Listing
 from m3index.encoder.base import Encoder
 from m3index.errors import SUCCESS, Exit, M3IndexError
 from m3index.index.batches import Batcher, Encoded
 from m3index.index.collection import Collection, now, open_collection, settings_json
+from m3index.index.left_unread import remembered
 from m3index.index.lock import WriteLock, hold
 from m3index.index.options import IngestOptions, Never, Stop
 from m3index.index.plan import Corpus, Planner, Window, windows_of
 from m3index.index.prefetch import prefetch
-from m3index.index.prune import UnseenRows, rows_of
+from m3index.index.prune import UnseenRows
 from m3index.index.row_versions import StoredRows
 from m3index.index.summary import Summary, Tally
 from m3index.index.tenant import tenant_of
@@ -125,8 +127,9 @@ class Run:
                 self.progress(int(corpus.bytes_read * self.tally.finished / max(items.count, 1)), total)
             for error in corpus.read_errors:
                 self._quarantine(error)
+            self.check_rejected(len(corpus.read_errors))
             self._remove_absent(corpus)
-            return self.finish()
+            return self.finish(corpus.listing)
 
     @contextmanager
     def accounted(self) -> Iterator[None]:
@@ -179,8 +182,12 @@ class Run:
     def _quarantine(self, rejected: Rejected) -> None:
         self.tally.quarantined += 1
         self.reporter.rejected(rejected)
-        if self.settings.max_errors is not None and self.tally.quarantined > self.settings.max_errors:
-            self.tally.stopped = Exit.STOPPED
+        self.tally.fail(self.settings.most_errors.refusal_so_far(self.tally.quarantined), self.reporter)
+
+    def check_rejected(self, unreadable: int = 0) -> None:
+        """Ends the run as failed if too much of what it read is bad. unreadable: the number of files."""
+        tally, most = self.tally, self.settings.most_errors
+        tally.fail(most.refusal(tally.quarantined, tally.scanned + unreadable), self.reporter)
 
     def progress(self, bytes_read: int, total_bytes: int | None) -> None:
         tally = self.tally
@@ -269,8 +276,8 @@ class Run:
         self.tally.deleted += len(documents)
         self.tally.row_delta -= sum(map(len, documents.values()))
 
-    def finish(self) -> Summary:
-        """Flushes, counts the rows, and records a success in the collection."""
+    def finish(self, listing: Listing | None = None) -> Summary:
+        """Flushes, counts the rows, and records a success in the collection. listing: of the corpus."""
         self.store.flush(self.target.name)
         for warning in self.store.describe().get("warnings", ()):
             self.reporter.warning(f"The database reports: {warning} Rows may be lost. {REPAIR}")
@@ -282,7 +289,7 @@ class Run:
                 f"The collection has {count:,} rows, but {expected:,} were expected. {REPAIR}"
             )
         elif self.expected is not None:
-            source_rows = self.store.count(self.target.name, rows_of(self.planner))
+            source_rows = self.store.count(self.target.name, self.planner.rows)
             count_ok = source_rows == self.expected
             if not count_ok:
                 self.reporter.warning(
@@ -291,11 +298,15 @@ class Run:
                 )
         summary = self._summary(count, count_ok=count_ok)
         if summary.exit in SUCCESS:
-            self.store.set_properties(self.target.name, self._success())
+            self.store.set_properties(self.target.name, self._success(listing))
         return summary
 
-    def _success(self) -> dict[str, str]:
+    def _success(self, listing: Listing | None) -> dict[str, str]:
         properties = {"last_success": now(), "settings": settings_json(self.passages)}
+        if listing is not None:
+            all_of_it = self.mode != "ingest"
+            name, planner = self.target.name, self.planner
+            properties |= remembered(self.store, name, planner, listing, is_complete=all_of_it)
         if self.tally.tokens >= RATE_TOKENS:
             properties["rate"] = f"{self.tally.tokens / self.tally.encoding_seconds:.1f}"
         return properties

@@ -18,15 +18,16 @@ from m3index.index.batches import Batcher, Encoded
 from m3index.index.collection import Collection, check_fits, find, now
 from m3index.index.lock import hold
 from m3index.index.options import CollectionLayout, Never, Stop, VerifyOptions
-from m3index.index.plan import Change, Corpus, DocumentChange, Planner, Window, windows_of
-from m3index.index.prune import rows_of, withheld_message
+from m3index.index.plan import REPEATED_ID, Change, Corpus, DocumentChange, Planner, Window, windows_of
+from m3index.index.prune import obstacle, withheld_message
+from m3index.index.seen import SeenKeys
 from m3index.index.sync import pipeline
 from m3index.index.tenant import tenant_of
 from m3index.index.write import READ_ROWS, DocumentWrite, remove, row_fields, row_of, write
 from m3index.progress import Progress, Reporter, Silent
 from m3index.store.base import Store, StoredRow
 from m3index.store.half_precision import ROUNDOFF
-from m3index.types import Rejected, Row, SparseVector, Storage, key_of_passage, passage_key
+from m3index.types import Rejected, Row, SparseVector, Storage, document_key, key_of_passage, passage_key
 
 TOLERANCE = 1e-3
 """How far the cosine of a stored and a new vector may be from 1, in addition to the rounding error of a
@@ -41,9 +42,9 @@ MAX_DIFFERENCES = 1000
 class Difference:
     """One difference between the index and the corpus.
 
-    kind: `missing`, `ghost` (a row or a document that should not exist), `hash`, `count` (of passages),
-    `text`, `metadata` (including declared fields) or `vector`. ordinal: the passage; None for the whole
-    document.
+    kind: `missing`, `ghost` (a row or a document that should not exist), `stale` (the corpus has a bad row
+    for the document, and the index an earlier version), `hash`, `count` (of passages), `text`, `metadata`
+    (including declared fields) or `vector`. ordinal: the passage; None for the whole document.
     """
 
     kind: str
@@ -188,6 +189,7 @@ class _Verifier:
         )
         self.batcher = Batcher(store, target, encoder, settings.source, size)
         self.expected: dict[str, int] = {}  # number of passages of each document that differs
+        self.refused = SeenKeys()  # documents that the corpus contains but that cannot be indexed
         label = "" if self.of == 1 else f"{self.part}/{self.of}"
         self.result = Verification(
             target.alias,
@@ -234,6 +236,9 @@ class _Verifier:
                     self.result.scanned += item.scanned
                     for rejected in item.rejected:
                         self._quarantine(rejected)
+                        if rejected.document is not None and rejected.reason != REPEATED_ID:
+                            key = document_key(self.settings.source, rejected.document.doc_id)
+                            self.refused.add(bytes.fromhex(key))
                 else:
                     self._compare(item)
                 self.reporter.progress(
@@ -329,24 +334,30 @@ class _Verifier:
     # -- compare the index with the corpus
 
     def _find_ghosts(self, corpus: Corpus) -> None:
-        """Reports, and in a repair removes, the rows that belong to no document of the corpus."""
+        """Reports the rows that belong to no document of the corpus, which a repair removes, and those of
+        documents for which the corpus has only a bad row, which stay."""
         self.reporter.stage("looking for rows without a document")
+        self.result.ghosts_sought = corpus.complete
         if not corpus.complete:
-            self.result.ghosts_sought = False
             self.reporter.warning(
                 "The corpus could not be read completely, so rows without a document were not checked. "
                 "Fix the corpus and verify again."
             )
-            return
         ghosts: dict[str, list[int]] = {}
         names: dict[str, str] = {}
-        where = rows_of(self.planner)
+        where = self.planner.rows
         rows: list[tuple[str, int, str]] = []
         for row in self.store.scan(self.target.name, where, ["ordinal", "doc_id"]):
             key = key_of_passage(row["passage_id"])
             if not self._in_slice(key):
                 continue
-            rows.append((key, row["ordinal"], row["doc_id"]))
+            if self._is_stale(key):
+                if row["ordinal"] == 0:
+                    detail = "its row in the corpus is bad, and the index has an earlier version"
+                    self._report([Difference("stale", row["doc_id"], None, detail)])
+                continue
+            if corpus.complete:
+                rows.append((key, row["ordinal"], row["doc_id"]))
             if len(rows) == READ_ROWS:
                 self._add_ghosts(rows, ghosts, names)
                 rows = []
@@ -358,7 +369,14 @@ class _Verifier:
                 detail = "the document has fewer passages"
                 self._report([Difference("ghost", names[key], o, detail) for o in sorted(ordinals)])
         if self.repair:
-            self._remove_ghosts(ghosts)
+            self._remove_ghosts(ghosts, corpus)
+
+    def _is_stale(self, key: str) -> bool:
+        """Whether the corpus contains the document, but only in a form that cannot be indexed."""
+        digest = bytes.fromhex(key)
+        return digest in self.refused or (
+            digest in self.planner.protected and digest not in self.planner.seen
+        )
 
     def _add_ghosts(
         self, rows: Sequence[tuple[str, int, str]], ghosts: dict[str, list[int]], names: dict[str, str]
@@ -373,7 +391,7 @@ class _Verifier:
                 ghosts.setdefault(key, []).append(ordinal)
                 names[key] = doc_id
 
-    def _remove_ghosts(self, ghosts: Mapping[str, Sequence[int]]) -> None:
+    def _remove_ghosts(self, ghosts: Mapping[str, Sequence[int]], corpus: Corpus) -> None:
         """Removes surplus passages, and whole documents within the guard."""
         documents = {key: ordinals for key, ordinals in ghosts.items() if key not in self.planner}
         surplus = [passage_key(k, o) for k, ordinals in ghosts.items() if k in self.planner for o in ordinals]
@@ -381,7 +399,9 @@ class _Verifier:
             self.store.delete(self.target.name, surplus)
             self.result.repaired += len(ghosts) - len(documents)
         before = len(self.planner.seen) // self.of + len(documents)
-        if message := withheld_message(len(documents), before, self.settings.guard):
+        guard = self.settings.guard
+        reason = obstacle(self.store, self.target.name, self.planner, corpus, guard) if documents else ""
+        if message := withheld_message(len(documents), before, guard, reason):
             self.reporter.warning(message)
         elif documents:
             remove(self.store, self.target.name, self.target.spec, documents)

@@ -10,7 +10,7 @@ from typing import Any
 from m3index import schema
 from m3index.corpus.hash import doc_hash
 from m3index.corpus.windows import PassageSize
-from m3index.store.rows import metadata_json
+from m3index.schema import metadata_json
 from m3index.types import Document, Rejected, document_key
 
 _BLOCK: Any = schema.load("shard.json")["block"]

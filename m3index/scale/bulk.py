@@ -75,7 +75,7 @@ def bulk_load(
         duplicates = repeated(shards.parts)
         folder = files.sub(target.properties["uuid"])
         run = _BulkLoad(target, shards, duplicates, folder, importer, bulk, reporter, stop)
-        run.run()
+        run.run(settings)
         if run.tally.stopped is not None:
             return run.summary(None, count_ok=None)
         count = store.count(target.name)
@@ -107,8 +107,8 @@ class _BulkLoad:
         self.tally = Tally()
         self._report_lock = threading.Lock()
 
-    def run(self) -> None:
-        """Writes all files and imports them."""
+    def run(self, settings: LoadOptions) -> None:
+        """Writes all files and imports them, unless too many rows are bad."""
         self.reporter.stage(f"writing files to import into {self.files}")
         written: dict[str, int] = {}
         existing = self.files.sizes()
@@ -121,6 +121,8 @@ class _BulkLoad:
         self.tally.rows = self.tally.passages = sum(written.values())
         self.tally.scanned = self.shards.documents - len(self.duplicates)
         self.tally.added = self.tally.scanned - self.tally.quarantined
+        most = settings.most_errors
+        self.tally.fail(most.refusal(self.tally.quarantined, self.tally.scanned), self.reporter)
         if self.tally.stopped is None:
             self._import(sorted(name for name, rows in written.items() if rows))
 

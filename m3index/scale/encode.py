@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from typing import Any, TypeAlias
 
+from m3index.corpus.options import Rejects
 from m3index.corpus.windows import PassageSettings, PassageSize, Tokenizer, windows
 from m3index.encoder.base import Encoder
 from m3index.errors import Exit, M3IndexError, MismatchError, MissingHeadError, StoppedError, decide
@@ -126,6 +127,7 @@ class _Run:
             raise
         if self.stop():
             return self._finish(started, self.stop.exit)
+        check_errors(summary.quarantined, self.plan.rows + len(corpus.read_errors), self.settings)
         self.folder.conclude(self.plan.record())
         return self._finish(started, decide(quarantined=bool(summary.quarantined)))
 
@@ -172,19 +174,21 @@ class _Run:
     def _on_bad_row(self, rejected: Rejected) -> None:
         self.summary.quarantined += 1
         self.reporter.rejected(rejected)
-        check_errors(self.summary.quarantined, self.settings.max_errors)
+        check_errors(self.summary.quarantined, None, self.settings)
 
 
-def check_errors(quarantined: int, limit: int | None) -> None:
-    """Raises StoppedError if there are more bad rows than the limit."""
-    if limit is not None and quarantined > limit:
-        raise StoppedError(f"There are more than {limit:,} bad rows. Correct them or raise --max-errors.")
+def check_errors(quarantined: int, rows: int | None, settings: Rejects) -> None:
+    """Raises StoppedError if there are too many bad rows. rows: how many were read; None before the end."""
+    most = settings.most_errors
+    if reason := most.refusal_so_far(quarantined) if rows is None else most.refusal(quarantined, rows):
+        raise StoppedError(reason)
 
 
 class ShardPlan:
     """One pass over the corpus, which finds all blocks and those that this worker has to encode.
 
-    on_rejected: called with the bad rows of this worker's blocks.
+    on_rejected: called with the bad rows of this worker's blocks. documents: of all workers. rows: the
+    documents and bad rows of this worker.
     """
 
     def __init__(
@@ -198,7 +202,7 @@ class ShardPlan:
         self._digest = fingerprint.digest
         self._on_rejected = on_rejected
         self._contents: list[str] = []
-        self.documents = self.kept = 0
+        self.documents = self.kept = self.rows = 0
 
     @property
     def shards(self) -> int:
@@ -212,7 +216,7 @@ class ShardPlan:
             settings.source,
             self._fingerprint.passages,
             documents=settings.shard_documents,
-            on_rejected=lambda number, item: self._on_rejected(item) if worker.takes(number) else None,
+            on_rejected=lambda number, item: self._reject(item) if worker.takes(number) else None,
         )
         for block in all_blocks:
             shard = block.shard
@@ -220,10 +224,15 @@ class ShardPlan:
             self.documents += shard.documents
             if not worker.takes(shard.number):
                 continue
+            self.rows += shard.documents
             if self._folder.finished(shard.number, shard.content, self._digest):
                 self.kept += 1
             else:
                 yield block
+
+    def _reject(self, rejected: Rejected) -> None:
+        self.rows += 1
+        self._on_rejected(rejected)
 
     def record(self) -> CorpusRecord:
         """The record of the corpus, after the pass."""

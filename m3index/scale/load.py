@@ -217,6 +217,8 @@ class _Load:
         except M3IndexError as error:
             error.summary = self._summary(None, count_ok=None, exit_code=error.exit_code).to_json()
             raise
+        tally = self.tally
+        tally.fail(settings.most_errors.refusal(tally.quarantined, tally.scanned), self.reporter)
         if self.tally.stopped is not None:
             return self._summary(count, count_ok=None)
         expected = self.tally.rows if building else before + self.tally.row_delta

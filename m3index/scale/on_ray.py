@@ -53,7 +53,7 @@ from m3index.scale.encode import (
 from m3index.scale.manifest import ShardSink
 from m3index.scale.options import Cluster, EncodeOptions
 from m3index.scale.shards import Fingerprint
-from m3index.store.rows import metadata_json
+from m3index.schema import metadata_json
 from m3index.types import Document, Passage, Place, Rejected
 
 LoadEncoder = Callable[[], Encoder]
@@ -152,7 +152,7 @@ def encode_on_ray(
     for item in [*rejected, *corpus.read_errors]:
         reporter.rejected(item)
     summary.quarantined = len(rejected) + len(corpus.read_errors)
-    check_errors(summary.quarantined, settings.max_errors)
+    check_errors(summary.quarantined, plan.rows + len(corpus.read_errors), settings)
     if spans:
         reporter.stage(f"encoding {len(spans):,} shards on {cluster.actors} actors")
         _run(RayJob(source, settings, fingerprint, out, load), spans, cluster, reporter, summary)
@@ -189,7 +189,7 @@ def _run(
             place = Place(item["path"], item["line"])
             reporter.rejected(Rejected(place, item["reason"], doc_id=item["doc_id"]))
             summary.quarantined += 1
-        check_errors(summary.quarantined, job.settings.max_errors)
+        check_errors(summary.quarantined, None, job.settings)
         summary.written += 1
         summary.documents += row["documents"]
         summary.passages += row["rows"]

@@ -116,7 +116,7 @@ class Writer:
 
 def to_arrow(rows: Sequence[Row], tokens: Sequence[int | None], arrow: pa.Schema) -> pa.RecordBatch:
     """Rows as a record batch of `Fingerprint.arrow`. tokens: of the input of each row, or None."""
-    from m3index.store.rows import metadata_json
+    from m3index.schema import metadata_json
 
     columns: dict[str, Any] = {
         name: [getattr(row, name) for row in rows]

@@ -109,6 +109,11 @@ def _add_search(app: FastAPI, served: ServedIndex, metrics: Metrics) -> None:
         """Read the title, metadata and passages of a document."""
         return JSONResponse(document_json(served.document(document_from_url(parameters))))
 
+    @app.get("/status")
+    def status() -> JSONResponse:
+        """Describe the state of the collection: rows, encoder, last success."""
+        return JSONResponse(served.status().to_json())
+
     @app.get("/info")
     def info() -> JSONResponse:
         """Describe the collection, its fields for filters, and the values of the search options."""

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from m3index.errors import QueryError, StoreError, UnreachableError, UsageError
+from m3index.index.status import Status
 from m3index.options import Number, Text, check, options_of
 from m3index.search.explain import Crossing, Explanation, Match, RankRange
 from m3index.search.fusion import Ranking
@@ -61,6 +62,16 @@ class RemoteIndex(Searchable):
     def info(self) -> dict[str, Any]:
         """The collection, its fields, and the values of the search options. Raises StoreError."""
         return self._request("/info")
+
+    def status(self) -> Status:
+        """The state of the collection. Raises StoreError, UsageError from a server of one tenant."""
+        answer = self._request("/status")
+        try:
+            return Status(**{name: value for name, value in answer.items() if name != "type"})
+        except TypeError:
+            raise StoreError(
+                f"{self._url} runs another version of m3index. Upgrade one of the two."
+            ) from None
 
     def _search(self, query: str, options: SearchOptions) -> SearchResult:
         return _result(self._post({"query": query, **_changes(options)}))

@@ -10,6 +10,7 @@ from typing import Any
 import m3index
 from m3index.encoder.options import Model
 from m3index.errors import MismatchError, UnreachableError, UsageError
+from m3index.index.status import Status
 from m3index.search.fusion import METHODS
 from m3index.search.options import MODES
 from m3index.search.rerank import Reranker
@@ -114,6 +115,16 @@ class ServedIndex:
             count=request.count,
             tenant=self._owner(request.tenant_name),
         )
+
+    def status(self) -> Status:
+        """The state of the collection, also while the encoder is loading.
+
+        Raises UsageError on a server of one tenant, which says nothing of the others, and the errors of
+        `IndexService.status`.
+        """
+        if self._tenant is not None:
+            raise UsageError("This server is limited to a tenant, and the status covers all. Ask the store.")
+        return self._base.status()
 
     def info(self) -> dict[str, Any]:
         """The collection and the values of the search options. Raises LoadingError."""

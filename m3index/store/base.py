@@ -6,6 +6,7 @@ One conformance suite (tests/store/test_conformance.py) checks every implementat
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeAlias
 
 from m3index.schema import CollectionSpec
@@ -98,11 +99,20 @@ class Store(Protocol):
         write, and each repetition. An error of it refuses the write. None ends this. Leases are exempt."""
         ...
 
+    def limit(self, seconds: float) -> AbstractContextManager[None]:
+        """Within it, the calls of this thread take at most `seconds` together. For the end of a run, when the
+        store may have fallen silent."""
+        ...
+
     # -- rows
 
     def upsert(self, name: str, rows: Sequence[Row]) -> None:
         """Writes all rows, split into calls by bytes and count. Of rows with equal keys, the last wins.
         A row that is too large by itself is refused with RowRefusedError."""
+        ...
+
+    def refusal(self, name: str, row: Row) -> str:
+        """Why `upsert` refuses any row with this content, whatever its vectors; empty if it does not."""
         ...
 
     def delete(self, name: str, passage_ids: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Milvus Lite at a local path: opening, the process that holds it, warnings, free disk space, and release."""
+"""Milvus Lite at a local path: opening, warnings, free disk space, and release."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import logging
 import os
 import shutil
 import threading
-from collections import Counter
 from pathlib import Path
 
 from m3index.errors import CollectionNotFoundError, LockedError, StoppedError, StoreError, UsageError
+from m3index.store.lite_engine import Engine, InUseError, holder
 
 MIN_FREE = 256 * 2**20
 """The free disk space, in bytes, below which nothing is written: on a full disk Milvus Lite can lose rows
 that it has acknowledged. M3INDEX_MIN_FREE_DISK (bytes) sets another limit."""
 
-_users: Counter[Path] = Counter()
-_users_lock = threading.Lock()
+_engines: dict[Path, tuple[Engine, int]] = {}
+"""The engines of this process with the numbers of their users, by path."""
+
+_engines_lock = threading.Lock()
 
 
 class Warnings(logging.Handler):
@@ -28,54 +30,54 @@ class Warnings(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self.messages: list[str] = []
-        self.locked = False
         logging.getLogger("milvus_lite").addHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.name == "milvus_lite.server_manager":
-            cause = record.exc_info[1] if record.exc_info else None
-            self.locked = type(cause).__name__ == "DataDirLockedError"
-            self.opening = str(cause or record.getMessage())
-        elif not record.name.startswith("milvus_lite.adapter"):
+        if not record.name.startswith("milvus_lite.adapter"):
             self.messages.append(record.getMessage())
 
     def remove(self) -> None:
         logging.getLogger("milvus_lite").removeHandler(self)
 
-    opening = ""
-
 
 class LiteFile:
-    """A local database that this process holds. Its last user in the process releases it."""
+    """A local database that this process uses, alone or with other processes of this machine."""
 
     def __init__(self, uri: str, *, create: bool = True) -> None:
         self.path = check_path(uri, create=create)
         self.warnings = Warnings()
-        self.address = self._start()
-        with _users_lock:
-            _users[self.path] += 1
+        try:
+            self._engine = self._start()
+        except BaseException:
+            self.warnings.remove()
+            raise
         self._held = True
 
-    def _start(self) -> str:
-        from milvus_lite.server_manager import server_manager_instance
+    @property
+    def address(self) -> str:
+        return self._engine.address
 
-        address = server_manager_instance.start_and_get_uri(str(self.path))
-        if address is not None:
-            return str(address)
-        self.warnings.remove()
-        if self.warnings.locked:
-            raise LockedError(
-                f"{self.path} is in use by {holder(self.path)}. "
-                "Milvus Lite serves one process at a time: wait until that one ends, or use a Milvus server."
-            )
-        raise StoreError(f"{self.path} cannot be opened: {self.warnings.opening}.")
+    def _start(self) -> Engine:
+        with _engines_lock:
+            if found := _engines.get(self.path):
+                _engines[self.path] = (found[0], found[1] + 1)
+                return found[0]
+            try:
+                engine = Engine(self.path)
+            except InUseError:
+                raise LockedError(
+                    f"{self.path} is in use by {holder(self.path)}, which does not share it. Wait until that "
+                    "process ends, or use a Milvus server."
+                ) from None
+            except Exception as error:  # whatever the engine finds in its files
+                raise StoreError(f"{self.path} cannot be opened: {error}.") from error
+            _engines[self.path] = (engine, 1)
+            return engine
 
     def restart(self) -> None:
-        """Closes the database and opens it again, which replays its log."""
-        from milvus_lite.server_manager import server_manager_instance
-
-        server_manager_instance.release_server(str(self.path))
-        self.address = self._start()
+        """Closes the database and opens it again, which replays its log, if this process hosts it."""
+        if self._engine.is_host:
+            self._engine.restart()
 
     def check_disk(self, batch_bytes: int) -> None:
         """Raises StoppedError if a write could fill the disk."""
@@ -92,14 +94,13 @@ class LiteFile:
             return
         self._held = False
         self.warnings.remove()
-        with _users_lock:
-            _users[self.path] -= 1
-            if _users[self.path] > 0:
+        with _engines_lock:
+            engine, users = _engines[self.path]
+            if users > 1:
+                _engines[self.path] = (engine, users - 1)
                 return
-            del _users[self.path]
-        from milvus_lite.server_manager import server_manager_instance
-
-        server_manager_instance.release_server(str(self.path))
+            del _engines[self.path]
+            engine.close()
 
 
 def _min_free() -> int:
@@ -134,19 +135,3 @@ def check_path(uri: str, *, create: bool = True) -> Path:
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise UsageError(f"{path} cannot be written: permission denied.")
     return path
-
-
-def holder(path: Path) -> str:
-    """The process that has the database's lock file open, in words; known only on Linux."""
-    lock = str(path.resolve() / "LOCK")
-    for process in Path("/proc").glob("[0-9]*"):
-        if process.name == str(os.getpid()):
-            continue
-        try:
-            if not any(os.readlink(fd) == lock for fd in (process / "fd").iterdir()):
-                continue
-            words = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").split()
-        except OSError:
-            continue
-        return f"process {process.name} ({' '.join(words)[:120]})"
-    return "another process"

@@ -7,6 +7,7 @@ import math
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,7 +22,7 @@ from m3index.store.fence import Check, Fences
 from m3index.store.filter import Filter, matches, render
 from m3index.store.half_precision import rounded
 from m3index.store.queries import check
-from m3index.store.rows import BATCH_ROWS, checked, refused
+from m3index.store.rows import BATCH_ROWS, checked, refusal, refused
 from m3index.types import Candidate, FloatArray, Leg, Row, SparseVector, join_title
 
 Fail = Callable[[str], None]
@@ -129,6 +130,9 @@ class MemoryStore:
     def fence(self, alias: str, check: Check | None) -> None:
         self._fences.set(alias, check)
 
+    def limit(self, seconds: float) -> AbstractContextManager[None]:  # noqa: ARG002  (it is never silent)
+        return nullcontext()
+
     # -- rows
 
     def upsert(self, name: str, rows: Sequence[Row]) -> None:
@@ -144,6 +148,9 @@ class MemoryStore:
             self._hook("after upsert")
         if reasons:
             raise refused(reasons)
+
+    def refusal(self, name: str, row: Row) -> str:
+        return refusal(row, self._collection(name).spec, bm25_limit=BM25_LIMIT)
 
     def delete(self, name: str, passage_ids: Sequence[str]) -> None:
         collection = self._collection(name)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -18,6 +20,7 @@ from pymilvus.exceptions import MilvusException
 from m3index.errors import (
     CollectionNotFoundError,
     M3IndexError,
+    StoppedError,
     StoreError,
     UnreachableError,
     UsageError,
@@ -41,7 +44,7 @@ from m3index.store.filter import Filter, In, render
 from m3index.store.half_precision import pack
 from m3index.store.lite import LiteFile
 from m3index.store.queries import check
-from m3index.store.rows import WireRow, batches, checked, csr_row, from_wire, refused
+from m3index.store.rows import WireRow, batches, checked, csr_row, from_wire, refusal, refused
 from m3index.types import Candidate, Leg, Row, Storage, join_title
 
 Kind: TypeAlias = Literal["lite", "lite-server", "server"]
@@ -69,6 +72,7 @@ class MilvusStore:
     def __init__(self, uri: str, token: str, db: str, timeout: float | None, lite: LiteFile | None) -> None:
         self._uri, self._token, self._db, self._lite = uri, token, db, lite
         self._timeout = timeout or (SERVER_TIMEOUT if lite is None else LITE_TIMEOUT)
+        self._ending = threading.local()
         self._specs: dict[str, CollectionSpec] = {}
         self._weighing: dict[str, bool] = {}
         self._closed = False
@@ -241,14 +245,35 @@ class MilvusStore:
     def fence(self, alias: str, check: Check | None) -> None:
         self._fences.set(alias, check)
 
+    @contextmanager
+    def limit(self, seconds: float) -> Iterator[None]:
+        self._ending.end = time.monotonic() + seconds
+        try:
+            yield
+        finally:
+            del self._ending.end
+
+    @property
+    def _seconds(self) -> float:
+        """The time for a call that this thread begins now."""
+        end: float = getattr(self._ending, "end", math.inf)
+        return min(self._timeout, max(end - time.monotonic(), 0.0))
+
     # -- rows
 
     def upsert(self, name: str, rows: Sequence[Row]) -> None:
-        good, reasons = checked(rows, self.spec(name), bm25_limit=bm25_limit(lite=self.kind != "server"))
+        good, reasons = checked(rows, self.spec(name), bm25_limit=self._bm25_limit)
         for batch in batches(good):
             reasons |= self._write(name, batch)
         if reasons:
             raise refused(reasons)
+
+    def refusal(self, name: str, row: Row) -> str:
+        return refusal(row, self.spec(name), bm25_limit=self._bm25_limit)
+
+    @property
+    def _bm25_limit(self) -> int:
+        return bm25_limit(lite=self.kind != "server")
 
     def delete(self, name: str, passage_ids: Sequence[str]) -> None:
         for keys in _slices(list(dict.fromkeys(passage_ids)), KEYS_PER_CALL):
@@ -425,7 +450,7 @@ class MilvusStore:
             )
 
         try:
-            client = retry.call(attempt, min(self._timeout, CONNECT_TIMEOUT))
+            client = retry.call(attempt, min(self._seconds, CONNECT_TIMEOUT))
         except (MilvusException, grpc.RpcError) as error:
             raise errors.translate(error, "connecting", self._uri) from error
         GlobalCache.schema.invalidate_db(client._get_connection().server_address, self._db)
@@ -434,12 +459,12 @@ class MilvusStore:
     def _raw_call(self, attempt: Callable[[float], T], name: str | None) -> T:
         with self._gate:
             try:
-                return retry.call(attempt, self._timeout)
+                return retry.call(attempt, self._seconds)
             except MilvusException as error:
                 if name is None or not errors.is_not_loaded(error):
                     raise
             self._load(name)
-            return retry.call(attempt, self._timeout)
+            return retry.call(attempt, self._seconds)
 
     def _call(
         self,
@@ -480,12 +505,13 @@ class MilvusStore:
         """After a failed write, Lite's memory, log and files may differ. Reopening makes them agree again."""
         with self._gate:
             self._client.close()
-            lite.restart()
-            self._client = self._connect()
-        return StoreError(
-            f"Milvus Lite failed to write to {lite.path} ({errors.words(error)}). It was closed and "
-            "reopened; run the same command again to continue from there."
-        )
+            with suppress(Exception):  # a full disk may prevent it
+                lite.restart()
+                self._client = self._connect()
+        reason = f"Milvus Lite failed to write to {lite.path} ({errors.words(error)})."
+        if errors.is_full(error):
+            return StoppedError(f"{reason} Free some space and run the same command again.")
+        return StoreError(f"{reason} Run the same command again to continue from there.")
 
     def _index(self, name: str, index: IndexDefinition, spec: CollectionSpec) -> None:
         params = index_params(index, lite=self.kind != "server")

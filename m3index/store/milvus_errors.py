@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from urllib.parse import urlsplit
 
@@ -32,6 +34,7 @@ _TRANSIENT_STATUS = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEE
 _AUTH_CODES = frozenset({1400, 1401, 1402})
 _AUTH_STATUS = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
 _FULL_CODES = frozenset({3, 7, 9})
+_FULL_WORDS = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT))
 _CONTENT_CODES = frozenset({6, 1100, 1101})
 
 
@@ -104,6 +107,11 @@ def is_too_large(error: BaseException) -> bool:
     return bool(code(error) == grpc.StatusCode.RESOURCE_EXHAUSTED)
 
 
+def is_full(error: BaseException) -> bool:
+    """The server's disk, memory or quota is exhausted, or the disk of a local database."""
+    return code(error) in _FULL_CODES or any(reason in words(error) for reason in _FULL_WORDS)
+
+
 def translate(error: BaseException, doing: str, uri: str, *, filtered: bool = False) -> M3IndexError:
     """The error that a caller sees. filtered: the call has a filter, which may be the cause."""
     status, reason, place = code(error), words(error), redacted(uri)
@@ -119,7 +127,7 @@ def translate(error: BaseException, doing: str, uri: str, *, filtered: bool = Fa
         return NotFoundError(f"{place}: {reason}. Check --db.")
     if status == NOT_FOUND:
         return CollectionNotFoundError(f"{place}: {reason}.")
-    if status in _FULL_CODES:
+    if is_full(error):
         return StoppedError(
             f"{place} accepts no more data ({reason}). Free memory, disk or quota, then run again."
         )

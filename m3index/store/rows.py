@@ -64,11 +64,33 @@ def refused(reasons: Mapping[str, str]) -> RowRefusedError:
     return RowRefusedError(f"The store refuses {shown}{more}.", reasons)
 
 
+def refusal(row: Row, spec: CollectionSpec, *, bm25_limit: int) -> str:
+    """Why no row with this content can be stored, whatever its vectors; empty if it can."""
+    try:
+        _content(row, spec, bm25_limit)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def to_wire(row: Row, spec: CollectionSpec, *, bm25_limit: int) -> WireRow:
     """Raises ValueError with the reason if no engine can store the row.
 
     bm25_limit: the limit of the text for BM25, as stored, in bytes.
     """
+    entity, size = _content(row, spec, bm25_limit)
+    entity["dense"] = _dense(row, spec)
+    size += (4 if spec.storage == "fp32" else 2) * spec.dim
+    if spec.sparse == "lexical":
+        entity["lexical"] = _lexical(row.sparse)
+        size += 8 * entity["lexical"].nnz
+    elif row.sparse is not None:
+        raise ValueError("it has lexical weights, but the collection has no lexical field")
+    return WireRow(row, entity, size)
+
+
+def _content(row: Row, spec: CollectionSpec, bm25_limit: int) -> tuple[dict[str, Any], int]:
+    """Everything but the vectors, with its size: the only place of the bounds of a row. Raises ValueError."""
     if not _KEY.fullmatch(row.passage_id):
         raise ValueError(f"the key {row.passage_id!r} must be 1 to 64 letters, digits, - or _")
     entity: dict[str, Any] = {"passage_id": row.passage_id}
@@ -79,7 +101,7 @@ def to_wire(row: Row, spec: CollectionSpec, *, bm25_limit: int) -> WireRow:
         entity[name] = value
     for name in ("ordinal", "passages"):
         entity[name] = _whole(name, getattr(row, name))
-    entity["metadata"] = metadata_json(row.metadata)
+    entity["metadata"] = schema.metadata_json(row.metadata)
     size += len(entity["metadata"].encode("utf-8"))
     if unknown := row.fields.keys() - spec.fields.keys():
         raise ValueError(f"the field {sorted(unknown)[0]!r} is not declared")
@@ -89,18 +111,11 @@ def to_wire(row: Row, spec: CollectionSpec, *, bm25_limit: int) -> WireRow:
         size += len(json.dumps(entity[name], ensure_ascii=False).encode("utf-8"))
     if spec.tenant is not None and entity[spec.tenant] is None:
         raise ValueError(f"no value for the tenant field {spec.tenant!r}")
-    entity["dense"] = _dense(row, spec)
-    size += (4 if spec.storage == "fp32" else 2) * spec.dim
-    if spec.sparse == "lexical":
-        entity["lexical"] = _lexical(row.sparse)
-        size += 8 * entity["lexical"].nnz
-    elif row.sparse is not None:
-        raise ValueError("it has lexical weights, but the collection has no lexical field")
-    elif spec.sparse == "bm25":
+    if spec.sparse == "bm25":
         text = bm25_text(join_title(row.title, row.text), spec.analyzer or "")
         size += _utf8("the title and text for BM25", text, bm25_limit)
         entity["bm25_input"] = text
-    return WireRow(row, entity, size)
+    return entity, size
 
 
 def batches(rows: Iterable[WireRow]) -> Iterator[list[WireRow]]:
@@ -145,32 +160,6 @@ def csr_row(vector: SparseVector) -> sparse.csr_matrix:
     """One row in CSR form, which pymilvus packs faster than a dict."""
     indices, values = vector.indices, vector.values
     return sparse.csr_matrix((values, indices, np.array([0, len(indices)])), shape=(1, EMPTY_DIMENSION + 1))
-
-
-def metadata_json(metadata: Mapping[str, Any]) -> str:
-    """JSON that every reader accepts: no NaN, no lone surrogate, no number beyond 64 bits."""
-    try:
-        text = json.dumps(dict(metadata), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"metadata: not valid JSON ({error})") from None
-    _utf8("metadata", text, schema.JSON_BYTES)
-    _check_json(metadata)
-    return text
-
-
-def _check_json(value: Any, depth: int = 0) -> None:
-    if depth > 100:
-        raise ValueError("metadata: nested deeper than 100 levels")
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            if not isinstance(key, str):
-                raise ValueError(f"metadata: the key {key!r} is not text")
-            _check_json(inner, depth + 1)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            _check_json(inner, depth + 1)
-    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise ValueError(f"metadata: {value} does not fit in 64 bits; write it as text")
 
 
 def _utf8(name: str, value: str, limit: int) -> int:

@@ -170,11 +170,13 @@ def test_bad_rows_go_to_the_quarantine_and_the_run_goes_on(
         '{"id": "e", "text": "good", "year": 2}\n'
     )
     options = ("-e", dense_model, "--field", "year:int")
-    done = m3index("ingest", "c.jsonl", *options)
+    state = tmp_path / "state"
+    done = m3index("ingest", "c.jsonl", *options, XDG_STATE_HOME=str(state))
     assert done.code == 3
     assert "c.jsonl:2" in done.err
-    assert "5 bad rows are in m3index-quarantine.jsonl" in " ".join(done.err.split())
-    held = [json.loads(line) for line in (tmp_path / "m3index-quarantine.jsonl").read_text().splitlines()]
+    quarantine = state / "m3index" / "quarantine" / "docs-default.jsonl"
+    assert f"warning: 5 bad rows are in {quarantine}. Correct them there and ingest the file." in done.err
+    held = [json.loads(line) for line in quarantine.read_text().splitlines()]
     assert sorted((row["path"], row["line"]) for row in held) == [("c.jsonl", n) for n in (2, 3, 4, 5, 6)]
     assert all(row["reason"] for row in held)
     assert sorted(m3index("search", "one good", "--format", "ids", "--mode", "dense").out.split()) == [
@@ -188,9 +190,36 @@ def test_bad_rows_go_to_the_quarantine_and_the_run_goes_on(
 
 
 def test_a_quarantine_with_a_name(m3index: Command, dense_model: Path, tmp_path: Path) -> None:
-    done = m3index("ingest", "-", "-e", dense_model, "--quarantine", "bad/rows.jsonl", stdin="{}\n")
-    assert done.code == 3
+    lines = '{"id": "a", "text": "fox"}\n{}\n'
+    named = ("--quarantine", "bad/rows.jsonl", "--json")
+    done = m3index("ingest", "-", "-e", dense_model, *named, stdin=lines)
+    assert (done.code, done.summary["quarantine"]) == (3, "bad/rows.jsonl")
     assert "no id" in (tmp_path / "bad" / "rows.jsonl").read_text()
+
+
+def test_no_quarantine(m3index: Command, dense_model: Path, tmp_path: Path) -> None:
+    lines, state = '{"id": "a", "text": "fox"}\n{}\n', tmp_path / "state"
+    none = ("--quarantine", "none", "--json")
+    done = m3index("ingest", "-", "-e", dense_model, *none, stdin=lines, XDG_STATE_HOME=str(state))
+    assert (done.code, done.summary["quarantined"]) == (3, 1)
+    assert "quarantine" not in done.summary
+    assert not state.exists()
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_quarantine_that_nobody_named_is_no_reason_to_stop(
+    m3index: Command, dense_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    lines = '{"id": "a", "text": "fox"}\n{}\n{}\n'
+    state = str(tmp_path / "file" / "state")
+    done = m3index("ingest", "-", "-e", dense_model, "--json", stdin=lines, XDG_STATE_HOME=state)
+    assert (done.code, done.summary["added"], done.summary["quarantined"]) == (3, 1, 2)
+    warnings = [line["message"] for line in done.lines if line["type"] == "warning"]
+    assert len(warnings) == 1
+    assert warnings[0].endswith("Bad rows are not kept; name a file for them with --quarantine.")
+    named = m3index("ingest", "-", "--quarantine", f"{state}/q.jsonl", stdin=lines)
+    assert named.code == 2, "a file that the user named is checked before anything is read"
 
 
 def test_too_many_errors_stop_the_run_and_it_says_so(
@@ -266,15 +295,21 @@ def test_a_user_without_a_name_or_a_home(
 
 def test_json_is_only_json_and_follows_the_schema(m3index: Command, dense_model: Path) -> None:
     lines = '{"id": "1", "text": "fox"}\nnonsense\n{"id": "2"}\n{"id": "3\\ud800", "text": "x"}\n'
-    done = m3index("ingest", "-", "-e", dense_model, "--json", stdin=lines)
+    done = m3index("ingest", "-", "-e", dense_model, "--json", "--max-errors", "90%", stdin=lines)
     assert done.code == 3
-    assert [line[:15] for line in done.err.splitlines()] == [f"quarantined -:{n}" for n in (2, 3, 4)]
+    *rejected, quarantine = done.err.splitlines()
+    assert [line[:15] for line in rejected] == [f"quarantined -:{n}" for n in (2, 3, 4)]
+    assert quarantine.startswith("warning: 3 bad rows are in ")
     event = Draft202012Validator(schema.load("event.schema.json"))
     for line in done.lines:
         event.validate(line)
     assert [line["line"] for line in done.lines if line["type"] == "error"] == [2, 3, 4]
     assert list(done.summary) == [
-        "type", "command", "seconds", "collection", "encoder", "scanned", "added", "updated", "metadata_only",
-        "unchanged", "deleted", "quarantined", "deletes_withheld", "passages", "tokens", "generation",
-        "store_count", "count_ok", "dry_run", "exit",
+        "type", "time", "run", "command", "seconds", "collection", "encoder", "scanned", "added", "updated",
+        "metadata_only", "unchanged", "deleted", "quarantined", "deletes_withheld", "passages", "tokens",
+        "generation", "store_count", "count_ok", "dry_run", "exit", "quarantine",
     ]  # fmt: skip
+    assert len({line["run"] for line in done.lines}) == 1
+    times = [line["time"] for line in done.lines]
+    assert times == sorted(times)
+    assert m3index("status", "--json").lines[0]["run"] != done.summary["run"]

@@ -86,9 +86,54 @@ def test_a_dry_run_tells_of_deletions_that_would_be_withheld(indexed: Command, c
 
 
 def test_a_dry_run_leaves_no_quarantine(indexed: Command, tmp_path: Path) -> None:
-    done = indexed("ingest", "-", "--dry-run", "--json", stdin="nonsense\n")
+    state = tmp_path / "state"
+    lines = '{"id": "a", "text": "fox"}\nnonsense\n'
+    done = indexed("ingest", "-", "--dry-run", "--json", stdin=lines, XDG_STATE_HOME=str(state))
     assert (done.code, done.summary["quarantined"]) == (3, 1)
-    assert not (tmp_path / "m3index-quarantine.jsonl").exists()
+    assert not state.exists()
+
+
+def test_a_run_without_a_good_row_is_a_failure_that_everybody_sees(
+    indexed: Command, corpus: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "not.jsonl.gz").write_text("this is no gzip")
+    renamed = write_jsonl(
+        tmp_path / "renamed.jsonl", ({"id": row["id"], "body": row["text"]} for row in ROWS)
+    )
+    before = indexed("status", "--json").lines[0]["last_success"]
+    metrics = tmp_path / "m.prom"
+    for command, path in (("sync", renamed), ("ingest", renamed), ("ingest", "not.jsonl.gz")):
+        done = indexed(command, path, "--quiet", "--metrics-file", metrics)
+        assert done.code == 17
+        assert "warning: Nothing that was read can be indexed. Correct the corpus" in done.err
+        assert "last_success" not in metrics.read_text()
+        assert indexed("status", "--json").lines[0]["last_success"] == before
+        assert indexed(command, path, "--dry-run").code == 17
+    assert indexed("ingest", renamed, "--max-errors", "100%").code == 3
+    assert indexed("sync", corpus).code == 0
+
+
+def test_a_run_with_too_large_a_share_of_bad_rows_removes_nothing(indexed: Command, tmp_path: Path) -> None:
+    rows = [{"id": f"n{i}", "text": "fox"} if i % 3 == 0 else {"id": f"n{i}"} for i in range(120)]
+    path = write_jsonl(tmp_path / "bad.jsonl", rows)
+    done = indexed("sync", path, "--max-delete", "100%")
+    assert done.code == 17
+    assert "warning: 80 of 120 rows are bad, and --max-errors allows 50%." in done.err
+    assert FIRST in stored(indexed)
+    assert indexed("sync", path, "--max-delete", "100%", "--max-errors", "70%").code == 3
+    assert FIRST not in stored(indexed)
+
+
+def test_the_metrics_of_a_run_that_failed_early_name_its_collection(
+    m3index: Command, corpus: Path, tmp_path: Path
+) -> None:
+    metrics = tmp_path / "m.prom"
+    for wrong in (("--max-delete", "x"), ("--uri", "http://127.0.0.1:1", "--timeout", 1)):
+        metrics.unlink(missing_ok=True)
+        done = m3index("sync", corpus, "-c", "news", "--metrics-file", metrics, "--json", *wrong)
+        assert done.code in (2, 20)
+        assert f'm3index_exit{{collection="news",command="sync"}} {done.code}' in metrics.read_text()
+        assert done.summary["collection"] == "news"
 
 
 def test_removals_only(indexed: Command, corpus: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from fakes import FakeEncoder, token_id
 
+from m3index.corpus.listing import Listing
 from m3index.index.options import IngestOptions, MaxDelete, ReindexOptions, SyncOptions, VerifyOptions
 from m3index.index.summary import Summary
 from m3index.index.sync import sync
@@ -17,8 +18,8 @@ from m3index.store.base import Store
 from m3index.types import Document, EncodedBatch, IntArray, Place, Rejected, key_of_passage
 
 ALL = MaxDelete(percent=100.0)
-SETTINGS = SyncOptions(passage_tokens=10, overlap=2, max_delete=ALL)
-INGEST = IngestOptions(passage_tokens=10, overlap=2)
+SETTINGS = SyncOptions(passage_tokens=10, overlap=2, max_delete=ALL, max_errors="100%")
+INGEST = IngestOptions(passage_tokens=10, overlap=2, max_errors="100%")
 PRUNE = replace(SETTINGS, removals_only=True)
 REINDEX = ReindexOptions(passage_tokens=10, overlap=2, max_delete=ALL)
 VERIFY = VerifyOptions(max_delete=ALL)
@@ -34,6 +35,7 @@ class ListCorpus:
         self.bytes_read = 0
         self.total_bytes: int | None = None
         self.repeatable = True
+        self.listing = Listing()
 
     def __iter__(self) -> Iterator[Document | Rejected]:
         self.complete = False

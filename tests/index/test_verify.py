@@ -176,8 +176,21 @@ def test_ghosts_are_sought_only_in_a_complete_corpus(store: MemoryStore) -> None
     assert proof(store).exit == 0
 
 
-def test_a_bad_row_with_an_id_is_not_a_ghost(store: MemoryStore) -> None:
-    assert proof(store, corpus=[*CORPUS[:-1], bad("d5")]).differing == 0
+def test_a_document_whose_row_is_bad_now_is_stale(store: MemoryStore) -> None:
+    result = proof(store, corpus=[*CORPUS[:-1], bad("d5"), bad("never indexed")], repair=True)
+    assert (result.exit, result.by_kind, result.repaired) == (Exit.DRIFT, {"stale": 1}, 0)
+    assert [d.doc_id for d in result] == ["d5"]
+    unidentified = proof(store, corpus=[*CORPUS[:-1], bad("d5"), bad()])
+    assert (unidentified.by_kind, unidentified.ghosts_sought) == ({"stale": 1}, False)
+
+
+def test_a_document_that_does_not_fit_its_field_any_more_is_stale() -> None:
+    store, typed = MemoryStore(), replace(SETTINGS, fields={"year": "int"})
+    run(store, [doc("a", 3, year=1), doc("b", 3, year=2)], settings=typed)
+    changed = [doc("a", 3, year=1), doc("b", 5, year="two"), doc("c", 3, year="three"), doc("a", 9, year=1)]
+    assert run(store, changed, settings=typed).quarantined == 3
+    result = proof(store, corpus=changed)
+    assert (result.exit, result.by_kind, result.quarantined) == (Exit.DRIFT, {"stale": 1}, 3)
 
 
 def test_repair_respects_the_guard(store: MemoryStore) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from threading import Event
 
 import pytest
 from index.support import check_invariant
@@ -14,6 +15,7 @@ from integration.engines import Engine
 from integration.proxy import Fault, Proxy, first, proxied, seeded
 
 from m3index.errors import M3IndexError, UnreachableError
+from m3index.index import lock
 from m3index.index.summary import Summary
 
 pytestmark = pytest.mark.integration
@@ -141,6 +143,36 @@ def test_a_missing_response_times_out(engine: Engine, new_index: NewIndex, way: 
     way.plan = None
     assert index.ingest(documents(6), **how).exit == 0, "rows written before a lost response are recognised"
     assert held(index) == held(in_memory(documents(6), how))
+
+
+@pytest.mark.parametrize("method", ["Upsert", "Query", "AlterCollection"])
+def test_a_run_ends_soon_after_the_server_falls_silent(
+    engine: Engine, new_index: NewIndex, way: Proxy, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """Nothing answers from the first call of `method` on: the run gives up once, not for each of its ends."""
+    timeout = 8.0
+    monkeypatch.setattr(lock, "RENEW_SECONDS", 1.0)  # so that a renewal is under way, too
+    how = layout(engine)
+    made = new_index()
+    made.ingest(documents(3), **how)
+    index = new_index(made.collection, uri=way.uri, timeout=timeout)
+    is_silent = Event()
+
+    def plan(name: str, _: int) -> Fault | None:
+        if name == method and (method != "AlterCollection" or made_rows.is_set()):
+            is_silent.set()
+        if name == "Upsert":
+            made_rows.set()
+        return Fault.SILENT if is_silent.is_set() else None
+
+    made_rows = Event()
+    way.plan = plan
+    began = time.monotonic()
+    with pytest.raises(UnreachableError, match="did not answer"):
+        index.ingest(documents(6), **how)
+    assert time.monotonic() - began < timeout + lock.ENDING_SECONDS + 6
+    way.plan = None
+    assert until_done(lambda: index.ingest(documents(6), retry_lock=10, **how)).exit == 0
 
 
 def test_searches_are_retried(engine: Engine, new_index: NewIndex, way: Proxy) -> None:

@@ -290,3 +290,7 @@ def test_another_server_is_not_believed_and_redirections_not_followed() -> None:
             other.shutdown()
             thread.join()
     assert "/stolen" not in Elsewhere.seen
+
+
+def test_the_status_is_that_of_the_index(server: Server) -> None:
+    assert server.client().status() == server.warm.index.status()

@@ -266,6 +266,10 @@ def test_a_bad_row_is_named_and_costs_no_neighbour(
     assert refusal.value.passage_ids == (culprit.passage_id,)
     assert list(refusal.value.reasons) == [culprit.passage_id]
     assert set(store.get(name, keys(rows), [])) == set(keys(rows)) - {culprit.passage_id}
+    foreseen = store.refusal(name, culprit)
+    assert bool(foreseen) == bad.keys().isdisjoint({"dense", "sparse"}), "before it is encoded"
+    assert foreseen in str(refusal.value)
+    assert not store.refusal(name, rows[0])
 
 
 def test_a_key_that_could_break_a_filter_is_refused(store: Store, fresh: Fresh) -> None:

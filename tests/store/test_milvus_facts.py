@@ -439,13 +439,47 @@ def test_after_a_failed_write_the_database_is_opened_again(
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(Collection, "upsert", broken)
-    with pytest.raises(StoreError, match=r"reopened; run the same command again"):
+    with pytest.raises(StoreError, match=r"Input/output error.* Run the same command again"):
         store.upsert("x", rows(9))
     monkeypatch.undo()
     assert store.count("x") == 3
     store.upsert("x", rows(9))
     assert store.count("x") == 9
     store.close()
+
+
+FILL = """
+import os, sys
+sys.path[:0] = ["tests"]
+from store.material import DENSE, row
+from m3index.errors import M3IndexError
+from m3index.store.lite import LiteFile
+from m3index.store.open import open_store
+from m3index.store.options import Connection
+LiteFile.check_disk = lambda self, batch_bytes: None  # another program fills the disk after the check
+store = open_store(Connection(uri=sys.argv[1]))
+store.create("x", DENSE, {})
+try:
+    for i in range(40):
+        store.upsert("x", [row(f"d{i}-{j}", spec=DENSE, text=os.urandom(5_000).hex()) for j in range(100)])
+except M3IndexError as error:
+    print(type(error).__name__, int(error.exit_code), error)
+store.close()
+"""
+
+
+def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
+    disk, root = tmp_path / "disk", Path(__file__).parents[2]
+    disk.mkdir()
+    mount = f"mount -t tmpfs -o size=8m none {disk}"
+    if subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True, check=False).returncode:
+        pytest.skip("needs to mount a small disk")
+    filled = subprocess.run(
+        ["unshare", "-m", "sh", "-c", f'{mount} && exec "$0" -c "$1" {disk}/x.db', sys.executable, FILL],
+        cwd=root, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert filled.stdout.startswith("StoppedError 17 "), filled.stdout + filled.stderr
+    assert "No space left on device" in filled.stdout
 
 
 WRITE = """

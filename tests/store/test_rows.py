@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from store.material import BM25, DENSE, LEXICAL, row, sparse
 
+from m3index import schema
 from m3index.store import rows
 from m3index.store.rows import batches, checked, from_wire, refused, sparse_vector, to_wire
 
@@ -68,7 +69,7 @@ json_values = st.recursive(
 @given(st.dictionaries(texts, json_values, max_size=4))
 @settings(max_examples=80, deadline=None)
 def test_metadata_keep_every_value(metadata: dict[str, object]) -> None:
-    text = rows.metadata_json(metadata)
+    text = schema.metadata_json(metadata)
     assert json.dumps(json.loads(text)) == json.dumps(metadata)
 
 
@@ -100,4 +101,4 @@ def test_deep_metadata_are_refused() -> None:
     for _ in range(2_000):
         deep = {"a": deep}
     with pytest.raises(ValueError, match="metadata"):
-        rows.metadata_json(deep)
+        schema.metadata_json(deep)
