@@ -27,6 +27,7 @@ from uuid import uuid4
 from m3index.errors import LockedError, M3IndexError, UsageError
 from m3index.index.collection import Collection
 from m3index.store.base import Store
+from m3index.store.options import is_server
 
 LEASE_SECONDS = 180.0
 RENEW_SECONDS = 60.0
@@ -100,7 +101,7 @@ def _alive(pid: int) -> bool:
 
 def is_local(uri: str) -> bool:
     """Whether the URI is a local database, which only one process can open, so it needs no lease."""
-    return not uri.startswith(("http://", "https://", "tcp://", "grpc://", "unix:"))
+    return not is_server(uri)
 
 
 def uptime() -> float:

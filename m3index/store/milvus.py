@@ -15,6 +15,7 @@ from pymilvus import AnnSearchRequest, Function, FunctionType, MilvusClient
 from pymilvus.client.cache import GlobalCache
 from pymilvus.exceptions import MilvusException
 
+from m3index.addresses import is_own, redacted
 from m3index.errors import (
     CollectionNotFoundError,
     M3IndexError,
@@ -40,6 +41,7 @@ from m3index.store.fence import Check, Fences
 from m3index.store.filter import Filter, In, render
 from m3index.store.half_precision import pack
 from m3index.store.lite import LiteFile
+from m3index.store.options import check_uri, is_server
 from m3index.store.queries import check
 from m3index.store.rows import WireRow, batches, checked, csr_row, from_wire, refused
 from m3index.types import Candidate, Leg, Row, Storage, join_title
@@ -56,7 +58,6 @@ QUERIES_PER_CALL = 1_000
 PAGE_OF_KEYS, PAGE_OF_ROWS = 10_000, 500
 _HEAVY = frozenset({"text", "title", "metadata", "dense", "lexical"})
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
-_SERVER = re.compile(r"(https?|tcp)://|unix:", re.IGNORECASE)
 
 
 class MilvusStore:
@@ -100,12 +101,9 @@ class MilvusStore:
         file; if not, a missing file is a CollectionNotFoundError.
         """
         _quieten()
-        if _SERVER.match(uri):
+        check_uri(uri)
+        if is_server(uri):
             return cls(uri, token or "", db or "", timeout, None)
-        if "://" in uri and not uri.startswith("file://"):
-            raise UsageError(
-                f"{errors.redacted(uri)!r} is not an address of Milvus: use a path ending in .db, or http://."
-            )
         lite = LiteFile(uri, create=create)
         try:
             return cls(uri, token or "", db or "", timeout, lite)
@@ -115,7 +113,7 @@ class MilvusStore:
 
     @property
     def uri(self) -> str:
-        return errors.redacted(self._uri)
+        return redacted(self._uri)
 
     @property
     def warnings(self) -> list[str]:
@@ -417,7 +415,9 @@ class MilvusStore:
         if self._lite is not None:
             address = self._lite.address
             # Lite's own server rejects the pings that pymilvus sends over an idle connection.
-            options["grpc_options"] = {"grpc.enable_http_proxy": 0, "grpc.keepalive_time_ms": 2**31 - 1}
+            options["grpc_options"] = {"grpc.keepalive_time_ms": 2**31 - 1}
+        if self._lite is not None or is_own(self._uri):
+            options.setdefault("grpc_options", {})["grpc.enable_http_proxy"] = 0
 
         def attempt(seconds: float) -> MilvusClient:
             return MilvusClient(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import urlsplit
 
 import grpc
 from pymilvus.exceptions import (
@@ -12,6 +11,7 @@ from pymilvus.exceptions import (
     ParamError,
 )
 
+from m3index.addresses import redacted
 from m3index.errors import (
     CollectionNotFoundError,
     FilterError,
@@ -33,15 +33,6 @@ _AUTH_CODES = frozenset({1400, 1401, 1402})
 _AUTH_STATUS = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
 _FULL_CODES = frozenset({3, 7, 9})
 _CONTENT_CODES = frozenset({6, 1100, 1101})
-
-
-def redacted(uri: str) -> str:
-    """The URI without user name and password."""
-    parts = urlsplit(uri)
-    if parts.username is None and parts.password is None:
-        return uri
-    host = parts.netloc.rpartition("@")[2]
-    return parts._replace(netloc=host).geturl()
 
 
 def code(error: BaseException) -> int | grpc.StatusCode | None:
