@@ -10,13 +10,13 @@ import typer
 from m3index.cli import apps
 from m3index.cli.command import command
 from m3index.cli.options import MetricsFile, Output
-from m3index.cli.sentences import many
 from m3index.cli.service import DEFAULT_QUARANTINE, opened
 from m3index.cli.session import Session
 from m3index.encoder.options import Model
 from m3index.evaluate.options import GateOptions
 from m3index.options import changed
 from m3index.store.options import Connection
+from m3index.wording import many
 
 
 @command(apps.app, "reindex", panel=apps.EVERYDAY)

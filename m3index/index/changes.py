@@ -18,8 +18,8 @@ from m3index.corpus.places import COMPRESSIONS
 from m3index.corpus.remote import Remote, is_remote
 from m3index.encoder.base import Encoder
 from m3index.errors import UsageError
-from m3index.index.collection import open_collection
 from m3index.index.delete import stored_ordinals
+from m3index.index.first_run import opened
 from m3index.index.forecast import plan
 from m3index.index.lock import hold
 from m3index.index.options import IngestOptions, Never, Stop
@@ -86,14 +86,15 @@ def apply_changes(
     same errors as `sync`.
     """
     with hold(store, alias, settings.lock_seconds, f"m3index {settings.command} --changes") as lock:
-        target = lock.lease(lambda: open_collection(store, alias, encoder, settings, settings.tenant_name))
-        run = Run(store, encoder, target, settings, reporter or Silent(), stop or Never(), lock)
-        with run.accounted():
-            for part in windows_of(changes):
-                _apply(run, part)
-                if run.ending():
-                    break
-            return run.finish()
+        reporter = reporter or Silent()
+        with opened(store, alias, encoder, settings, lock, reporter) as target:
+            run = Run(store, encoder, target, settings, reporter, stop or Never(), lock)
+            with run.accounted():
+                for part in windows_of(changes):
+                    _apply(run, part)
+                    if run.ending():
+                        break
+                return run.finish()
 
 
 def plan_changes(

@@ -6,7 +6,7 @@ import json
 import re
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
 from m3index import schema
@@ -24,12 +24,13 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """A concrete collection. properties: as read when it was opened."""
+    """A concrete collection. properties: as read when it was opened. is_new: opening it has created it."""
 
     alias: str
     name: str
     spec: CollectionSpec
     properties: Mapping[str, str]
+    is_new: bool = False
 
     @property
     def generation(self) -> int:
@@ -81,7 +82,8 @@ def settings_json(passages: PassageSize) -> str:
 
 
 def load_target(store: Store, alias: str, name: str) -> Collection:
-    return Collection(alias, name, store.spec(name), store.properties(name))
+    properties = store.properties(name)  # before the specification, which a store may remember
+    return Collection(alias, name, store.spec(name), properties)
 
 
 def find(store: Store, alias: str) -> Collection:
@@ -165,7 +167,7 @@ def new_generation(
     store.create(name, spec, properties)
     if point:
         store.point(alias, name)
-    return load_target(store, alias, name)
+    return replace(load_target(store, alias, name), is_new=True)
 
 
 def make_spec(info: EncoderInfo, layout: Columns) -> CollectionSpec:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO
 from uuid import uuid4
 
-from m3index.errors import LockedError, M3IndexError, UsageError
+from m3index.errors import CollectionNotFoundError, LockedError, M3IndexError, UsageError
 from m3index.index.collection import Collection
 from m3index.store.base import Store
 from m3index.store.options import is_server
@@ -137,7 +137,12 @@ class WriteLock:
         if is_local(self._store.uri):
             return target
         while True:
-            if self._try(target.name):
+            try:
+                mine = self._try(target.name)
+            except CollectionNotFoundError:  # a first run that wrote nothing has removed it
+                target = open_target()
+                continue
+            if mine:
                 self._name = target.name
                 again = open_target()
                 if again.name == target.name:

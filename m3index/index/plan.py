@@ -11,7 +11,7 @@ from m3index.corpus.hash import doc_hash, same_content
 from m3index.corpus.mapping import declared
 from m3index.corpus.windows import PassageSize
 from m3index.index.row_versions import StoredRows
-from m3index.index.seen import SeenKeys
+from m3index.index.seen import SeenKeys, Spellings
 from m3index.index.tenant import Tenant
 from m3index.store.base import Store, StoredRow
 from m3index.types import (
@@ -144,7 +144,11 @@ class Planner:
         self.stored = stored or {}
         self.seen = SeenKeys()
         self.protected = SeenKeys()
+        self.spellings = Spellings(self.seen, self._digest)
         self.unidentified = 0
+
+    def _digest(self, doc_id: str) -> bytes:
+        return bytes.fromhex(document_key(self.source, doc_id))
 
     def __contains__(self, key: str) -> bool:
         """Whether the corpus contains this document, valid or rejected."""
@@ -161,11 +165,12 @@ class Planner:
                 if item.doc_id is None:
                     self.unidentified += 1
                 else:
-                    self.protected.add(bytes.fromhex(document_key(self.source, item.doc_id)))
+                    self.protected.add(self._digest(item.doc_id))
                 continue
             key = document_key(self.source, item.doc_id)
             if self.seen.add(bytes.fromhex(key)):
                 documents[key] = item
+                self.spellings.note(item.doc_id)
             else:
                 rejected.append(Rejected.of(item, REPEATED_ID))
         return documents, rejected

@@ -11,7 +11,8 @@ from contextlib import closing, contextmanager
 from m3index.encoder.base import Encoder
 from m3index.errors import SUCCESS, Exit, M3IndexError
 from m3index.index.batches import Batcher, Encoded
-from m3index.index.collection import Collection, now, open_collection, settings_json
+from m3index.index.collection import Collection, now, settings_json
+from m3index.index.first_run import opened
 from m3index.index.lock import WriteLock, hold
 from m3index.index.options import IngestOptions, Never, Stop
 from m3index.index.plan import Corpus, Planner, Window, windows_of
@@ -48,9 +49,10 @@ def sync(
     during the run says what was done before it.
     """
     with hold(store, alias, settings.lock_seconds, f"m3index {settings.command}") as lock:
-        target = lock.lease(lambda: open_collection(store, alias, encoder, settings, settings.tenant_name))
-        run = Run(store, encoder, target, settings, reporter or Silent(), stop or Never(), lock)
-        return run.over(corpus)
+        reporter = reporter or Silent()
+        with opened(store, alias, encoder, settings, lock, reporter) as target:
+            run = Run(store, encoder, target, settings, reporter, stop or Never(), lock)
+            return run.over(corpus)
 
 
 def pipeline(
@@ -123,6 +125,8 @@ class Run:
             total, items = corpus.total_bytes, CountingCorpus(corpus)
             for _ in self.write_changes(items):
                 self.progress(int(corpus.bytes_read * self.tally.finished / max(items.count, 1)), total)
+            if warning := self.planner.spellings.warning:
+                self.reporter.warning(warning)
             for error in corpus.read_errors:
                 self._quarantine(error)
             self._remove_absent(corpus)

@@ -72,6 +72,7 @@ class MilvusStore:
         self._timeout = timeout or (SERVER_TIMEOUT if lite is None else LITE_TIMEOUT)
         self._specs: dict[str, CollectionSpec] = {}
         self._weighing: dict[str, bool] = {}
+        self._uuids: dict[str, str | None] = {}
         self._closed = False
         self._fences = Fences()
         self._gate: AbstractContextManager[Any] = nullcontext()
@@ -179,7 +180,7 @@ class MilvusStore:
             f"dropping {name!r}",
             self._fences.guarded(name, lambda t: self._client.drop_collection(name, timeout=t)),
         )
-        self._specs.pop(name, None)
+        self._forget(name)
 
     def spec(self, name: str) -> CollectionSpec:
         if name not in self._specs:
@@ -515,10 +516,26 @@ class MilvusStore:
         self._call(f"loading {name!r}", lambda t: self._client.load_collection(name, timeout=t))
 
     def _describe(self, name: str) -> Mapping[str, Any]:
-        described: Mapping[str, Any] = self._call(
-            f"reading the definition of {name!r}", lambda t: self._client.describe_collection(name, timeout=t)
-        )
+        try:
+            described: Mapping[str, Any] = self._call(
+                f"reading the definition of {name!r}",
+                lambda t: self._client.describe_collection(name, timeout=t),
+            )
+        except CollectionNotFoundError:
+            self._forget(name)
+            raise
+        uuid = (described.get("properties") or {}).get(f"{PREFIX}uuid")
+        if self._uuids.get(name, uuid) != uuid:
+            self._forget(name)
+        self._uuids[name] = uuid
         return described
+
+    def _forget(self, name: str) -> None:
+        """Drops what is remembered of a collection that is gone or was replaced by another of its name."""
+        self._uuids.pop(name, None)
+        self._specs.pop(name, None)
+        self._weighing.pop(name, None)
+        GlobalCache.schema.invalidate_db(self._client._get_connection().server_address, self._db)
 
     def _target(self, alias: str) -> str | None:
         try:
