@@ -279,7 +279,8 @@ class Terminal(Silent):
 
     def rejected(self, rejected: Rejected) -> None:
         self._rejected += 1
-        if self._rejected <= self.shown_rejections:
+        is_file = rejected.place.line is None and rejected.doc_id is None  # the rows behind it are unknown
+        if self._rejected <= self.shown_rejections or is_file:
             unplaced = rejected.place.line is None and rejected.doc_id is not None
             which = f", id {rejected.doc_id!r}" if unplaced else ""
             self._say(f"quarantined {rejected.place}{which}: {rejected.reason}", "yellow")

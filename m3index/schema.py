@@ -195,7 +195,10 @@ def parse_field(declaration: str) -> tuple[str, FieldType]:
 
 def check_field(name: str, kind: str) -> tuple[str, FieldType]:
     if not (name.isascii() and name.isidentifier()) or name.startswith("_") or len(name) > 255:
-        raise UsageError(f"A field's name must consist of letters, digits and _: {name!r} does not.")
+        raise UsageError(
+            f"{name!r} is not a valid field name. Use up to 255 letters, digits and _; the first character "
+            "is a letter."
+        )
     if name in BASE_FIELDS:
         raise UsageError(f"{name!r} is a field of every collection; choose another name for yours.")
     for part, keys in ROW_KEYS.items():

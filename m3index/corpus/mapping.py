@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,9 @@ from m3index.types import Document, FieldType, FieldValue, Place, Row
 
 MAX_DEPTH = 100
 """How deep metadata may be nested."""
+
+EMBEDDING = 64
+"""From how many decimal numbers on a list is an embedding, which is not metadata unless asked for."""
 
 _INTEGERS = range(-(2**63), 2**64)
 """The integers that Milvus's JSON holds without loss."""
@@ -37,13 +41,16 @@ class RowError(ValueError):
 class FieldMapping:
     """Which keys of a row hold what. Of several keys, the first that is present and not null counts.
 
-    Every other key goes into the document's metadata, next to the contents of the `metadata` object.
+    Every other key goes into the document's metadata, next to the contents of the `metadata` object. exclude:
+    keys of a row that count as absent. include: keys that are kept although they hold an embedding.
     """
 
     id: tuple[str, ...] = schema.ROW_KEYS["id"]
     text: tuple[str, ...] = schema.ROW_KEYS["text"]
     title: tuple[str, ...] = schema.ROW_KEYS["title"]
     metadata: tuple[str, ...] = schema.ROW_KEYS["metadata"]
+    exclude: frozenset[str] = frozenset()
+    include: frozenset[str] = frozenset()
 
     @classmethod
     def named(
@@ -53,21 +60,25 @@ class FieldMapping:
         text: str | None = None,
         title: str | None = None,
         metadata: str | None = None,
+        exclude: Collection[str] = (),
+        include: Collection[str] = (),
     ) -> FieldMapping:
         """A key that the user names replaces the default keys of that part."""
         keys = {"id": id, "text": text, "title": title, "metadata": metadata}
-        return cls(**{part: (key,) for part, key in keys.items() if key})
+        named: dict[str, Any] = {part: (key,) for part, key in keys.items() if key}
+        return cls(**named, exclude=frozenset(exclude), include=frozenset(include))
 
     def missing(self, names: list[str]) -> str:
         """Why a table with these columns cannot hold documents; empty if it can."""
         for what, keys in (("id", self.id), ("text", self.text)):
-            if not any(key in names for key in keys):
+            if not any(key in names and key not in self.exclude for key in keys):
                 shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
                 return f"no column {_either(keys)} for the {what}; its columns are: {shown}"
         return ""
 
     def row_id(self, row: Mapping[str, Any]) -> str:
         """The id of a row: of a document, of a deletion, in a list of ids. Raises RowError."""
+        row = self._kept(row)
         id_key = _first(row, self.id)
         if id_key is None:
             raise RowError(f"no id: the row has no {_either(self.id)}")
@@ -75,6 +86,7 @@ class FieldMapping:
 
     def document(self, row: Mapping[str, Any], place: Place | None = None) -> Document:
         """Raises RowError."""
+        row = self._kept(row)
         id_key, doc_id = _first(row, self.id), self.row_id(row)
         try:
             text_key, title_key = _first(row, self.text), _first(row, self.title)
@@ -90,11 +102,29 @@ class FieldMapping:
         except RowError as error:
             raise RowError(error.reason, doc_id) from None
 
+    def embeddings(self, row: Mapping[str, Any]) -> list[str]:
+        """The keys of a row that are left out of the metadata because they hold an embedding."""
+        return [
+            key
+            for key, value in row.items()
+            if _is_embedding(value) and not self.has_role(key) and key not in self.exclude | self.include
+        ]
+
+    def has_role(self, key: str) -> bool:
+        """Whether this key of a row can hold the id, text, title or metadata."""
+        return key in (*self.id, *self.text, *self.title, *self.metadata)
+
+    def _kept(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        if self.exclude.isdisjoint(row):
+            return row
+        return {key: value for key, value in row.items() if key not in self.exclude}
+
     def _metadata(self, row: Mapping[str, Any], *used: str | None) -> dict[str, Any]:
         key = _first(row, self.metadata)
         nested = {} if key is None else _object(key, row[key])
         mapped = {*used, key}
         absent = {k for k in (*self.id, *self.text, *self.title, *self.metadata) if row.get(k) is None}
+        absent.update(self.embeddings(row))
         others = {k: v for k, v in row.items() if k not in mapped and k not in absent}
         for name in others.keys() & nested.keys():
             if others[name] != nested[name]:
@@ -107,17 +137,16 @@ class FieldMapping:
 
 def check_metadata(metadata: Mapping[str, Any]) -> None:
     """Raises RowError for what a JSON field cannot hold without loss."""
-    _check_value(metadata, 0)
+    for name, value in metadata.items():
+        _check_value(name, value, 1)
     try:
         size = len(json.dumps(metadata, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode())
     except UnicodeEncodeError:
         raise RowError(
-            "the metadata holds a lone surrogate (half a character), which cannot be stored"
+            f"{_culprit(metadata)} holds a lone surrogate (half a character), which cannot be stored"
         ) from None
-    except ValueError:
-        raise RowError("the metadata holds NaN or an infinite number, which is not JSON") from None
     except TypeError as error:
-        raise RowError(f"the metadata is not JSON: {error}") from None
+        raise RowError(f"{_culprit(metadata)} is not JSON: {error}") from None
     if size > schema.JSON_BYTES:
         raise RowError(f"the metadata has {size:,} bytes as JSON; the limit is {schema.JSON_BYTES:,}")
 
@@ -160,6 +189,15 @@ def _first(row: Mapping[str, Any], keys: tuple[str, ...]) -> str | None:
         if row.get(key) is not None:
             return key
     return None
+
+
+def _is_embedding(value: Any) -> bool:
+    return (
+        isinstance(value, list | tuple)
+        and len(value) >= EMBEDDING
+        and all(isinstance(number, float | int) for number in value)
+        and any(isinstance(number, float) for number in value)
+    )
 
 
 def _either(keys: tuple[str, ...]) -> str:
@@ -214,16 +252,30 @@ def _kind(value: Any) -> str:
     return _TYPE_NAMES.get(type(value).__name__, type(value).__name__)
 
 
-def _check_value(value: Any, depth: int) -> None:
+def _check_value(name: str, value: Any, depth: int) -> None:
+    """name: the key of the metadata that holds the value."""
     if isinstance(value, str):
         return
     if isinstance(value, int):
         if value not in _INTEGERS:
             raise RowError(
-                "the metadata holds a whole number beyond 64 bits, which cannot be stored without loss"
+                f"{name!r} holds a whole number beyond 64 bits, which cannot be stored without loss"
             )
-    elif isinstance(value, dict | list):
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise RowError(f"{name!r} holds NaN or an infinite number, which is not JSON")
+    elif isinstance(value, dict | list | tuple):
         if depth == MAX_DEPTH:
-            raise RowError(f"the metadata is nested more than {MAX_DEPTH} levels deep")
+            raise RowError(f"{name!r} is nested more than {MAX_DEPTH} levels deep")
         for inner in value.values() if isinstance(value, dict) else value:
-            _check_value(inner, depth + 1)
+            _check_value(name, inner, depth + 1)
+
+
+def _culprit(metadata: Mapping[str, Any]) -> str:
+    """The key of the metadata that JSON or UTF-8 cannot hold."""
+    for name, value in metadata.items():
+        try:
+            json.dumps({name: value}, ensure_ascii=False).encode()
+        except (TypeError, ValueError):
+            return repr(name)
+    return "the metadata"

@@ -7,6 +7,7 @@ import json
 import os
 import stat
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import BinaryIO
@@ -15,6 +16,7 @@ from m3index.corpus import formats
 from m3index.corpus.formats import Parsed, Rows
 from m3index.corpus.lines import MAX_LINE, Meter, UnreadableError, open_bytes, reading
 from m3index.corpus.mapping import FieldMapping, RowError
+from m3index.corpus.notes import SkippedFiles, embedding_notes
 from m3index.corpus.places import STDIN, CorpusFiles, File, Skipped
 from m3index.errors import UsageError
 from m3index.types import Document, FieldType, Place, Rejected
@@ -71,6 +73,8 @@ class FileCorpus:
         self.skipped: list[Skipped] = []
         self._finished, self._unidentified = False, 0
         self._done_bytes, self._meter = 0, Meter()
+        self._skips = SkippedFiles()
+        self._embeddings = Counter[str]()
 
     @property
     def complete(self) -> bool:
@@ -91,6 +95,11 @@ class FileCorpus:
         return total
 
     @property
+    def notes(self) -> list[str]:
+        """What people should know of the pass so far: what it skipped and left out."""
+        return [*self._skips.sentences(), *embedding_notes(self._embeddings)]
+
+    @property
     def repeatable(self) -> bool:
         """Whether a second pass reads the same; not from a pipe."""
         return self.total_bytes is not None and not self._places.stdin
@@ -109,6 +118,7 @@ class FileCorpus:
                 yield from self._file(entry)
             elif isinstance(entry, Skipped):
                 self.skipped_count += 1
+                self._skips.add(entry)
                 if len(self.skipped) < _SKIPPED_KEPT:
                     self.skipped.append(entry)
             else:
@@ -140,7 +150,9 @@ class FileCorpus:
     def _document(self, parsed: Parsed) -> Document | Rejected:
         mapping = _STANDARD if parsed.standard else self._mapping
         try:
-            return mapping.document(parsed.row, parsed.place)
+            document = mapping.document(parsed.row, parsed.place)
+            self._embeddings.update(mapping.embeddings(parsed.row))
+            return document
         except RowError as error:
             raw = json.dumps(parsed.row, ensure_ascii=False) if parsed.raw is None else parsed.raw
             return formats.reject(parsed.place, error.reason, raw, error.doc_id)

@@ -4,6 +4,7 @@ missing) and `{"op": "delete", "id": ...}`."""
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -44,12 +45,17 @@ ChangeItem: TypeAlias = Document | Deletion | Rejected
 
 
 def read_changes(
-    path: str | os.PathLike[str], mapping: FieldMapping | None = None, *, stdin: BinaryIO | None = None
+    path: str | os.PathLike[str],
+    mapping: FieldMapping | None = None,
+    *,
+    embeddings: Counter[str] | None = None,
+    stdin: BinaryIO | None = None,
 ) -> Iterator[ChangeItem]:
     """Yields the changes from a JSON Lines file (plain, gzip or zstd; local or in an object store) or, for
     `-`, from stdin.
 
-    Raises UsageError if the file cannot be read to the end; the changes before the error have been yielded.
+    embeddings: counts the rows whose embedding is left out of the metadata, by key. Raises UsageError if the
+    file cannot be read to the end; the changes before the error have been yielded.
     """
     mapping = mapping or FieldMapping()
     name = os.fspath(path)
@@ -65,6 +71,8 @@ def read_changes(
             compression = suffix if suffix in COMPRESSIONS else ""
             stream = stack.enter_context(open_bytes(source, Meter(), compression))
             for row in jsonl(stream, name, MAX_LINE):
+                if isinstance(row, Parsed) and embeddings is not None:
+                    embeddings.update(mapping.embeddings(row.row))
                 yield row if isinstance(row, Rejected) else _change(row, mapping)
     except UnreadableError as error:
         raise UsageError(f"Cannot read {name}: {error}.") from None

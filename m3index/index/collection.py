@@ -18,6 +18,7 @@ from m3index.index.tenant import check_new_tenant
 from m3index.schema import CollectionSpec, IndexChoice, generation_name, split_generation, with_tenant
 from m3index.store.base import Store
 from m3index.types import EncoderInfo, SparseKind
+from m3index.wording import many
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
 
@@ -116,7 +117,7 @@ def open_collection(
     existing = generation_names(store, alias)
     if len(existing) > 1:
         raise UsageError(
-            f"Collection {alias!r} has {len(existing)} generations but no alias. "
+            f"Collection {alias!r} has {many(len(existing), 'generation')} but no alias. "
             f"Choose a generation with `m3index generations rollback -c {alias} --to N`."
         )
     if not existing:
@@ -173,7 +174,7 @@ def new_generation(
 def make_spec(info: EncoderInfo, layout: Columns) -> CollectionSpec:
     """The specification of a new collection. Raises UsageError, MissingHeadError."""
     sparse = layout.sparse or ("lexical" if info.lexical else "bm25")
-    _check_head(info, sparse)
+    _check_head(info, sparse, "Use --sparse bm25 or a model with a lexical head.")
     if layout.analyzer and sparse != "bm25":
         raise UsageError(f"--analyzer applies only to --sparse bm25, but this collection uses {sparse}.")
     fields, tenant = with_tenant(layout.declared or {}, layout.tenant_field)
@@ -202,8 +203,7 @@ def check_fits(target: Collection, info: EncoderInfo, layout: Columns) -> None:
         raise MismatchError(
             f"Collection {alias!r} holds vectors of {properties.get('encoder') or 'another encoder'} "
             f"({target.spec.dim} dimensions), which cannot be compared with those of {info.name} "
-            f"({info.dim} dimensions). "
-            f"{remedy}"
+            f"({info.dim} dimensions). {remedy}"
         )
     if layout.sparse is not None and layout.sparse != target.spec.sparse:
         raise MismatchError(
@@ -235,7 +235,7 @@ def check_fits(target: Collection, info: EncoderInfo, layout: Columns) -> None:
             f"Collection {alias!r} declares other fields ({declared}). "
             f"Change them with `m3index reindex -c {alias} --field ...`; nothing is encoded again."
         )
-    _check_head(info, target.spec.sparse)
+    _check_head(info, target.spec.sparse, f"The collection {alias!r} needs one. {remedy}")
 
 
 def _check_tenant(target: Collection, declaration: str) -> None:
@@ -255,8 +255,6 @@ def _check_tenant(target: Collection, declaration: str) -> None:
     with_tenant({name: target.spec.fields[name]}, declaration)  # rejects another type
 
 
-def _check_head(info: EncoderInfo, sparse: SparseKind) -> None:
+def _check_head(info: EncoderInfo, sparse: SparseKind, remedy: str) -> None:
     if sparse == "lexical" and not info.lexical:
-        raise MissingHeadError(
-            f"{info.name} has no lexical head. Use --sparse bm25 or a model with a lexical head."
-        )
+        raise MissingHeadError(f"{info.name} has no lexical head. {remedy}")

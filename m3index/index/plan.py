@@ -53,6 +53,11 @@ class Corpus(Protocol):
     def total_bytes(self) -> int | None: ...
 
     @property
+    def notes(self) -> Sequence[str]:
+        """What people should know of the pass: what it skipped and left out."""
+        ...
+
+    @property
     def repeatable(self) -> bool:
         """Whether a second pass reads the same; not from a pipe."""
         ...

@@ -45,6 +45,7 @@ from m3index.store.options import check_uri, is_server
 from m3index.store.queries import check
 from m3index.store.rows import WireRow, batches, checked, csr_row, from_wire, refused
 from m3index.types import Candidate, Leg, Row, Storage, join_title
+from m3index.wording import many
 
 Kind: TypeAlias = Literal["lite", "lite-server", "server"]
 T = TypeVar("T")
@@ -274,7 +275,9 @@ class MilvusStore:
             for entity in page:
                 yield from_wire(entity, fields, self._storage(name, fields))
         if self.kind == "server" and seen < min(before, self.count(name, where)):
-            raise StoreError(f"{self.uri} listed {seen} of at least {before} rows of {name!r}. Run again.")
+            raise StoreError(
+                f"{self.uri} listed {seen} of at least {many(before, 'row')} of {name!r}. Run again."
+            )
 
     def count(self, name: str, where: Filter | None = None) -> int:
         if where is not None and self.kind != "server":
@@ -727,7 +730,10 @@ def _check_for_lite(spec: CollectionSpec) -> None:
 
 def _check_name(name: str) -> None:
     if not _NAME.fullmatch(name):
-        raise UsageError(f"A collection's name must consist of letters, digits and _: {name!r} does not.")
+        raise UsageError(
+            f"{name!r} is not a valid collection name. Use up to 255 letters, digits and _; "
+            "the first character is not a digit."
+        )
 
 
 def _slices(items: Sequence[T], size: int) -> Iterator[list[T]]:

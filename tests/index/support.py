@@ -34,6 +34,7 @@ class ListCorpus:
         self.bytes_read = 0
         self.total_bytes: int | None = None
         self.repeatable = True
+        self.notes: list[str] = []
 
     def __iter__(self) -> Iterator[Document | Rejected]:
         self.complete = False

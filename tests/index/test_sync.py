@@ -294,7 +294,7 @@ def test_lost_rows_are_drift_and_written_again() -> None:
     store.delete("docs__g1", [f"{document_key('default', 'a')}-1"])
     summary = run(store, corpus, reporter=recorder)
     assert summary.exit == Exit.DRIFT
-    assert "1 documents had lost rows" in recorder.warnings[0]
+    assert "Rows of 1 document were lost" in recorder.warnings[0]
     assert "verify --repair" in recorder.warnings[0]
     assert rows(store) == before
     assert run(store, corpus).exit == Exit.OK
