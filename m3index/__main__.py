@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+from m3index.addresses import exempt_loopback
+
 
 def _connect_streams() -> None:
     """Connects closed standard streams to the null device, so that no file of the store gets their number."""
@@ -23,6 +25,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    exempt_loopback(os.environ)
     from m3index.cli import app
 
     app(prog_name="m3index")

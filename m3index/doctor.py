@@ -18,6 +18,7 @@ from m3index.errors import CollectionNotFoundError, Exit, M3IndexError
 from m3index.index.collection import Collection
 from m3index.search.server_fusion import FusingStore
 from m3index.service import IndexService
+from m3index.wording import many
 
 Level: TypeAlias = Literal["ok", "note", "problem"]
 
@@ -128,14 +129,14 @@ def _collection(index: IndexService) -> Iterator[Finding]:
     yield Finding(
         "collection",
         "ok",
-        f"{target.name}: {status.documents:,} documents, {status.rows:,} passages, "
+        f"{target.name}: {many(status.documents, 'document')}, {many(status.rows, 'passage')}, "
         f"sparse vectors: {status.sparse}, encoder: {status.encoder}",
     )
     if status.unfinished:
         yield Finding(
             "collection",
             "note",
-            f"{status.unfinished:,} documents were left half-written by an interrupted run.",
+            f"An interrupted run left {many(status.unfinished, 'document')} half-written.",
             "The next sync repairs them.",
         )
     if status.locked_by:
@@ -150,7 +151,8 @@ def _collection(index: IndexService) -> Iterator[Finding]:
         yield Finding(
             "size",
             "note",
-            f"{status.rows:,} passages are many for Milvus Lite: every process rebuilds the sparse index.",
+            f"{many(status.rows, 'passage')} are many for Milvus Lite: "
+            "every process rebuilds the sparse index.",
             "Search through m3index serve, or use a Milvus server.",
         )
     yield _fusion(index, target)

@@ -195,7 +195,10 @@ def parse_field(declaration: str) -> tuple[str, FieldType]:
 
 def check_field(name: str, kind: str) -> tuple[str, FieldType]:
     if not (name.isascii() and name.isidentifier()) or name.startswith("_") or len(name) > 255:
-        raise UsageError(f"A field's name must consist of letters, digits and _: {name!r} does not.")
+        raise UsageError(
+            f"{name!r} is not a valid field name. Use up to 255 letters, digits and _; the first character "
+            "is a letter."
+        )
     if name in BASE_FIELDS:
         raise UsageError(f"{name!r} is a field of every collection; choose another name for yours.")
     for part, keys in ROW_KEYS.items():
@@ -273,7 +276,7 @@ def metadata_json(metadata: Mapping[str, Any]) -> str:
         _check_json(metadata, 0)
     except _UnfitError as error:
         where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in reversed(error.path))
-        raise ValueError(f"the metadata holds {error} in {where[1:]!r}") from None
+        raise ValueError(f"{where[1:]!r} holds {error}") from None
     text = json.dumps(dict(metadata), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     if (size := len(text.encode())) > JSON_BYTES:
         raise ValueError(f"the metadata has {size:,} bytes as JSON; the limit is {JSON_BYTES:,}")
@@ -289,10 +292,10 @@ def _check_json(value: Any, depth: int) -> None:
             pass
         case int():
             if value not in _INTEGERS:
-                raise _UnfitError("a whole number beyond 64 bits, which cannot be stored without loss,")
+                raise _UnfitError("a whole number beyond 64 bits, which cannot be stored without loss")
         case float():
             if value - value != 0.0:
-                raise _UnfitError("NaN or an infinite number, which is not JSON,")
+                raise _UnfitError("NaN or an infinite number, which is not JSON")
         case Mapping() | list() | tuple():
             if depth == MAX_DEPTH:
                 raise ValueError(f"the metadata is nested more than {MAX_DEPTH} levels deep")
@@ -305,7 +308,7 @@ def _check_json(value: Any, depth: int) -> None:
                     error.path.append(key)
                     raise
         case _:
-            raise _UnfitError(f"a {type(value).__name__}, which is not JSON,")
+            raise _UnfitError(f"a {type(value).__name__}, which is not JSON")
 
 
 def _check_key(key: object) -> None:
@@ -319,7 +322,7 @@ def _check_characters(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise _UnfitError("a lone surrogate (half a character), which cannot be stored,") from None
+        raise _UnfitError("a lone surrogate (half a character), which cannot be stored") from None
 
 
 def _check_utf8(name: str, value: str, limit: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -16,6 +17,7 @@ from types import TracebackType
 from typing import Self, TypeAlias
 
 from m3index.corpus.memory import Documents, Item
+from m3index.corpus.notes import embedding_notes
 from m3index.corpus.options import Input, Rejects
 from m3index.corpus.quarantine import Quarantine
 from m3index.corpus.readers import read
@@ -199,20 +201,25 @@ class IndexService:
     ) -> Summary:
         """Applies a feed of documents and deletions (`{"op": "delete", "id": ...}`) in order; with `dry_run`,
         nothing is written. Raises the same errors as `update`."""
-        feed = read_changes(changes, options.mapping)
+        embeddings = Counter[str]()
+        feed = read_changes(changes, options.mapping, embeddings=embeddings)
         if options.dry_run:
             encoder = self.encoder()
-            return plan_changes(self.store, encoder, self.collection, feed, options, reporter=reporter)
-        with quarantining(reporter, options) as with_quarantine:
-            return apply_changes(
-                self.store,
-                self.encoder(),
-                self.collection,
-                feed,
-                options,
-                reporter=with_quarantine,
-                stop=stop,
-            )
+            summary = plan_changes(self.store, encoder, self.collection, feed, options, reporter=reporter)
+        else:
+            with quarantining(reporter, options) as with_quarantine:
+                summary = apply_changes(
+                    self.store,
+                    self.encoder(),
+                    self.collection,
+                    feed,
+                    options,
+                    reporter=with_quarantine,
+                    stop=stop,
+                )
+        for note in embedding_notes(embeddings):
+            (reporter or Silent()).note(note)
+        return summary
 
     def delete(
         self, options: DeleteOptions, *, reporter: Reporter | None = None, stop: Stop | None = None

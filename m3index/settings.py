@@ -87,10 +87,12 @@ def read(path: Path | None, profile: str | None, commands: Collection[str]) -> C
             raise UsageError(f"--profile {profile} needs a {FILE_NAME}. Name the file with --config.")
         return ConfigFile()
     try:
-        document = tomllib.loads(path.read_text("utf-8"))
+        document = tomllib.loads(path.read_text("utf-8-sig"))
     except FileNotFoundError:
         raise UsageError(f"There is no configuration file {path}.") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not UTF-8 text.") from None
+    except (OSError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{path}: {error}") from None
     profiles = document.pop("profile", {})
     if not isinstance(profiles, dict) or not all(isinstance(p, dict) for p in profiles.values()):
@@ -176,7 +178,7 @@ def write_table(path: Path, table: str, values: Mapping[str, Any]) -> None:
             "Writing the configuration file needs tomlkit. Install it with: pip install 'm3index[eval]'"
         ) from None
     try:
-        document = tomlkit.parse(path.read_text("utf-8")) if path.exists() else tomlkit.document()
+        document = tomlkit.parse(path.read_text("utf-8-sig")) if path.exists() else tomlkit.document()
         section = document.setdefault(table, tomlkit.table())
         for name, value in values.items():
             section[name] = value

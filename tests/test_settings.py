@@ -224,3 +224,12 @@ def test_a_bad_file_does_not_prevent_help(m3index: Command, tmp_path: Path) -> N
     (tmp_path / "m3index.toml").write_text("colour = true")
     assert m3index("--help").code == 0
     assert m3index("--version").code == 0
+
+
+def test_a_byte_order_mark_and_another_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "m3index.toml"
+    path.write_bytes(b"\xef\xbb\xbf[search]\nk = 3\n")
+    assert settings.read(path, None, COMMANDS).commands["search"] == {"k": 3}
+    path.write_bytes("[search]\nk = 3\n".encode("utf-16"))
+    with pytest.raises(UsageError, match=r"m3index\.toml is not UTF-8 text\."):
+        settings.read(path, None, COMMANDS)

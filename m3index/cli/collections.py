@@ -10,11 +10,11 @@ import typer
 from m3index.cli import apps
 from m3index.cli.command import command
 from m3index.cli.options import Confirmation, DryRun, Output
-from m3index.cli.sentences import many
 from m3index.cli.service import opened
 from m3index.cli.session import Session, confirm
 from m3index.index.options import Waiting
 from m3index.store.options import Address, Connection
+from m3index.wording import many
 
 
 @command(apps.collections, "list")

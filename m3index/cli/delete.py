@@ -12,7 +12,6 @@ import typer
 from m3index.cli import apps
 from m3index.cli.command import command
 from m3index.cli.options import Confirmation, Output
-from m3index.cli.sentences import many
 from m3index.cli.service import opened
 from m3index.cli.session import Session, confirm
 from m3index.corpus.lines import text_lines
@@ -21,6 +20,7 @@ from m3index.errors import UsageError
 from m3index.index.options import DeleteOptions
 from m3index.options import FileName, changed, group, option
 from m3index.store.options import Connection
+from m3index.wording import many
 
 
 @group

@@ -21,6 +21,7 @@ from m3index.output import write_output
 from m3index.progress import Progress
 from m3index.store.options import Connection
 from m3index.types import DEFAULT_SOURCE
+from m3index.wording import many
 
 if TYPE_CHECKING:
     from m3index.evaluate.report import QueryDifference, Report
@@ -83,7 +84,7 @@ def _search(
     runs: dict[str, Run] = {}
     with opened(session, connection, model) as index:
         for name, search_options in _variants(options, index.current().spec.sparse).items():
-            session.reporter.stage(f"{name}: {len(queries):,} queries")
+            session.reporter.stage(f"{name}: {many(len(queries), 'query', 'queries')}")
             results: dict[str, Sequence[Hit]] = {}
             for done, result in enumerate(index.run(queries, search_options), 1):
                 results[result.query.query_id] = result.hits
@@ -120,7 +121,7 @@ def _table(result: Report) -> None:
     from m3index.cli.show import block
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(f"{result.queries:,} queries")
+    table.add_column(f"{many(result.queries, 'query', 'queries')}")
     for measure in result.measures:
         table.add_column(measure, justify="right")
     for name, values in result.estimates.items():
@@ -171,7 +172,8 @@ def tune(
     with opened(session, connection, model) as index:
         index.current()
         session.reporter.stage(
-            f"searching for {len(queries):,} queries, {options.depth} documents from each leg"
+            f"searching for {many(len(queries), 'query', 'queries')}, {many(options.depth, 'document')} "
+            "from each leg"
         )
         results = list(index.run(queries, options.searched))
     depths = sorted({*(depth for depth in tuning.DEPTHS if depth < options.depth), options.depth})
@@ -213,7 +215,7 @@ def _show(result: Tuning) -> None:
     values = _search_values(result)
     pairs(
         [
-            (result.measure, f"on {result.queries:,} queries, with {kind}"),
+            (result.measure, f"on {many(result.queries, 'query', 'queries')}, with {kind}"),
             ("equal weights", described(result.baseline_value, result.baseline)),
             ("best on all", described(result.best_value, result.best)),
             (

@@ -10,6 +10,7 @@ from m3index.cli.session import Session
 from m3index.index.options import Waiting
 from m3index.options import Group, Whole, group, option
 from m3index.store.options import Connection
+from m3index.wording import many
 
 
 @group
@@ -68,7 +69,7 @@ def rollback(
         else:
             generation, verb = index.rollback(target.to, wait=waiting.lock_seconds), "is now"
     name = connection.collection
-    session.reporter.note(f"{name!r} {verb} generation {generation.number} ({generation.rows:,} rows).")
+    session.reporter.note(f"{name!r} {verb} generation {generation.number} ({many(generation.rows, 'row')}).")
     session.summary |= {
         "collection": name, "generation": generation.number, "dry_run": dry_run.dry_run
     }  # fmt: skip

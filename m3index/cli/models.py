@@ -19,6 +19,7 @@ from m3index.encoder.options import Device, Model
 from m3index.options import Group, Number, changed, group, option
 from m3index.progress import Progress
 from m3index.store.options import Connection
+from m3index.wording import many
 
 
 def _rows(name: str) -> list[dict[str, Any]]:
@@ -167,7 +168,7 @@ def drift(
         expected = drifting.expected(locate(current.properties["encoder"]).directory)
         name = options.teacher or expected.teacher or DEFAULT
         teacher = load(name, device=device.device, precision=device.precision)
-        session.reporter.stage(f"encoding {options.sample:,} passages with {teacher.info.name}")
+        session.reporter.stage(f"encoding {many(options.sample, 'passage')} with {teacher.info.name}")
         agreement = drifting.measure(
             index.store, current.name, teacher, sample=options.sample, seed=options.seed
         )
@@ -175,7 +176,7 @@ def drift(
     if not session.as_json:
         overlap = "" if agreement.token_overlap is None else f", token overlap {agreement.token_overlap:.4f}"
         session.reporter.note(
-            f"{agreement.passages:,} passages: mean cosine {agreement.mean_cosine:.4f}, lowest "
+            f"{many(agreement.passages, 'passage')}: mean cosine {agreement.mean_cosine:.4f}, lowest "
             f"{agreement.lowest_cosine:.4f}{overlap}"
         )
     least = expected.cosine if options.min_cosine is None else options.min_cosine

@@ -20,6 +20,7 @@ from m3index.progress import Progress
 from m3index.search.options import SearchOptions
 from m3index.serve.options import RemoteServer
 from m3index.store.options import Connection
+from m3index.wording import many
 
 if TYPE_CHECKING:
     from m3index.search.searcher import SearchResult
@@ -145,7 +146,7 @@ def _run(
                 total = sum(write(index.run(queries, run_options)))
     seconds = time.perf_counter() - started
     session.reporter.note(
-        f"{len(queries):,} queries, {total:,} hits, {seconds:.1f} s "
+        f"{many(len(queries), 'query', 'queries')}, {many(total, 'hit')}, {seconds:.1f} s "
         f"({len(queries) / seconds:.1f} queries/s): {options.output}"
     )
     session.summary |= {

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from m3index.errors import Exit
+from m3index.wording import many
 
 _COUNTS = ("added", "updated", "metadata_only", "unchanged", "deleted", "quarantined")
 
@@ -95,8 +96,3 @@ def _stopped(record: Mapping[str, Any]) -> Iterator[str]:
         yield "The run failed; see the warning above. Written documents are kept."
     elif stopped in (Exit.INTERRUPTED, Exit.TERMINATED):
         yield "Stopped early. The next run continues from here."
-
-
-def many(count: int, noun: str) -> str:
-    """`1 row`, `2,000 rows`."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

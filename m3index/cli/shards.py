@@ -11,13 +11,13 @@ from m3index.cli import apps
 from m3index.cli.command import command, need
 from m3index.cli.ingest import Paths
 from m3index.cli.options import MetricsFile, Output
-from m3index.cli.sentences import many
 from m3index.cli.service import opened, quarantined
 from m3index.cli.session import Session
 from m3index.encoder.options import Model
 from m3index.errors import Exit, UsageError
 from m3index.scale.options import Cluster, Destination, EncodeOptions, LoadOptions, ShardOptions
 from m3index.store.options import Connection
+from m3index.wording import many
 
 if TYPE_CHECKING:
     from m3index.progress import Reporter

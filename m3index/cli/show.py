@@ -14,7 +14,6 @@ from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from m3index.cli.sentences import many
 from m3index.errors import UsageError
 from m3index.evaluate.runs import trec_lines
 from m3index.progress import json_line, printable
@@ -23,6 +22,7 @@ from m3index.search.hits import hit_json
 from m3index.search.searcher import SearchResult
 from m3index.search.snippet import snippet
 from m3index.types import Hit
+from m3index.wording import many
 
 _LINES = 3
 

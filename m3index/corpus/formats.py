@@ -16,7 +16,7 @@ from pathlib import PurePath
 from typing import Any, TypeAlias
 
 from m3index.corpus.lines import KEPT, Line, UnreadableError, lines, reading
-from m3index.corpus.mapping import FieldMapping, typed_cell
+from m3index.corpus.mapping import FieldMapping, RowError, typed_cell
 from m3index.corpus.places import COMPRESSIONS, File
 from m3index.corpus.quarantine import LostRowError, unwrap
 from m3index.types import FieldType, Place, Rejected
@@ -262,14 +262,16 @@ def parquet(of: File, mapping: FieldMapping, advance: Callable[[float], None]) -
             if missing := mapping.missing(names):
                 raise UnreadableError(missing)
             _check_unique(names)
+            columns = [name for name in names if name not in mapping.exclude]
             rows, number = file.metadata.num_rows, 0
             for group in range(file.num_row_groups):
-                for batch in file.iter_batches(_batch_rows(file.metadata.row_group(group)), [group]):
+                size = _batch_rows(file.metadata.row_group(group))
+                for batch in file.iter_batches(size, [group], columns):
                     for row in _batch(batch):
                         number += 1
                         place = Place(path, number)
-                        if isinstance(row, str):
-                            yield reject(place, row, "")
+                        if isinstance(row, UnreadableRow):
+                            yield row.rejected(place, mapping)
                         else:
                             yield Parsed(place, row)
                     advance(number / rows)
@@ -282,22 +284,53 @@ def _batch_rows(group: Any) -> int:
     return int(min(_BATCH_ROWS, max(1, _BATCH_BYTES // max(row_bytes, 1))))
 
 
-def _batch(batch: Any) -> Iterator[dict[str, Any] | str]:
-    """Rows as dicts, or the reason for each row that Python or JSON cannot express."""
+@dataclass(frozen=True, slots=True)
+class UnreadableRow:
+    """A row with a value that JSON cannot hold. row: the row with null in place of such values."""
+
+    column: str
+    problem: str
+    row: Mapping[str, Any]
+
+    def rejected(self, place: Place, mapping: FieldMapping) -> Rejected:
+        try:
+            doc_id = mapping.row_id(self.row)
+        except RowError:
+            doc_id = None
+        remedy = "" if mapping.has_role(self.column) else f"; leave it out with --exclude-field {self.column}"
+        return reject(place, self.problem + remedy, json.dumps(self.row, ensure_ascii=False), doc_id)
+
+
+_INEXPRESSIBLE = (ValueError, KeyError, TypeError, OverflowError)  # overflow: a date Python cannot hold
+
+
+def _batch(batch: Any) -> Iterator[dict[str, Any] | UnreadableRow]:
+    """Rows as dicts, and those that Python or JSON cannot express."""
     try:
-        rows = [_plain_row(row) for row in batch.to_pylist(maps_as_pydicts="strict")]
-    except (ValueError, KeyError, TypeError, OverflowError) as error:  # overflow: a date Python cannot hold
-        if batch.num_rows == 1:
-            yield f"a value that JSON cannot hold: {error}"
-            return
-        rows = []
+        rows = [
+            {name: _plain(value) for name, value in row.items() if value is not None}
+            for row in batch.to_pylist(maps_as_pydicts="strict")
+        ]
+    except _INEXPRESSIBLE:
         for i in range(batch.num_rows):
-            yield from _batch(batch.slice(i, 1))
+            yield _single_row(batch.slice(i, 1))
+        return
     yield from rows
 
 
-def _plain_row(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: _plain(value) for name, value in row.items() if value is not None}
+def _single_row(batch: Any) -> dict[str, Any] | UnreadableRow:
+    row: dict[str, Any] = {}
+    bad: tuple[str, str] | None = None
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            [value] = column.to_pylist(maps_as_pydicts="strict")
+            if value is not None:
+                row[name] = _plain(value)
+        except _INEXPRESSIBLE as error:
+            row[name] = None
+            problem = f"column {name!r} ({column.type}) has a value that JSON cannot hold: {error}"
+            bad = bad or (name, problem)
+    return UnreadableRow(*bad, row) if bad else row
 
 
 def _plain(value: Any) -> Any:

@@ -24,6 +24,7 @@ _PIECE = 32 * 1024
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _BOM = b"\xef\xbb\xbf"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_UTF32 = (b"\xff\xfe\0\0", b"\0\0\xfe\xff")
 
 
 class UnreadableError(Exception):
@@ -104,10 +105,20 @@ def open_bytes(source: BinaryIO, meter: Meter, compression: str = "") -> Iterato
     elif compression:
         what = "gzip" if compression == ".gz" else "zstd"
         raise UnreadableError(f"its name ends in {compression}, but it does not hold {what} data")
-    elif raw.head.startswith(_UTF16):
-        raise UnreadableError("it is UTF-16; convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)")
+    elif encoding := _other_encoding(raw.head):
+        raise UnreadableError(f"it is {encoding}; convert it to UTF-8 (iconv -f {encoding} -t UTF-8)")
     else:
         yield plain
+
+
+def _other_encoding(head: bytes) -> str:
+    """The encoding that the first four bytes show; empty if they may be UTF-8, whose texts hold no NUL."""
+    if head in _UTF32:
+        return "UTF-32"
+    if head.startswith(_UTF16):
+        return "UTF-16"
+    where = "".join("0" if byte == 0 else "x" for byte in head)
+    return {"x000": "UTF-32LE", "000x": "UTF-32BE", "x0x0": "UTF-16LE", "0x0x": "UTF-16BE"}.get(where, "")
 
 
 @contextmanager

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from m3index import schema
 from m3index.types import Document, FieldType, FieldValue, Place, Row
+
+EMBEDDING = 64
+"""From how many decimal numbers on a list is an embedding, which is not metadata unless asked for."""
 
 _TYPE_NAMES = {
     "bool": "true or false",
@@ -31,13 +34,16 @@ class RowError(ValueError):
 class FieldMapping:
     """Which keys of a row hold what. Of several keys, the first that is present and not null counts.
 
-    Every other key goes into the document's metadata, next to the contents of the `metadata` object.
+    Every other key goes into the document's metadata, next to the contents of the `metadata` object. exclude:
+    keys of a row that count as absent. include: keys that are kept although they hold an embedding.
     """
 
     id: tuple[str, ...] = schema.ROW_KEYS["id"]
     text: tuple[str, ...] = schema.ROW_KEYS["text"]
     title: tuple[str, ...] = schema.ROW_KEYS["title"]
     metadata: tuple[str, ...] = schema.ROW_KEYS["metadata"]
+    exclude: frozenset[str] = frozenset()
+    include: frozenset[str] = frozenset()
 
     @classmethod
     def named(
@@ -47,21 +53,25 @@ class FieldMapping:
         text: str | None = None,
         title: str | None = None,
         metadata: str | None = None,
+        exclude: Collection[str] = (),
+        include: Collection[str] = (),
     ) -> FieldMapping:
         """A key that the user names replaces the default keys of that part."""
         keys = {"id": id, "text": text, "title": title, "metadata": metadata}
-        return cls(**{part: (key,) for part, key in keys.items() if key})
+        named: dict[str, Any] = {part: (key,) for part, key in keys.items() if key}
+        return cls(**named, exclude=frozenset(exclude), include=frozenset(include))
 
     def missing(self, names: list[str]) -> str:
         """Why a table with these columns cannot hold documents; empty if it can."""
         for what, keys in (("id", self.id), ("text", self.text)):
-            if not any(key in names for key in keys):
+            if not any(key in names and key not in self.exclude for key in keys):
                 shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
                 return f"no column {_either(keys)} for the {what}; its columns are: {shown}"
         return ""
 
     def row_id(self, row: Mapping[str, Any]) -> str:
         """The id of a row: of a document, of a deletion, in a list of ids. Raises RowError."""
+        row = self._kept(row)
         id_key = _first(row, self.id)
         if id_key is None:
             raise RowError(f"no id: the row has no {_either(self.id)}")
@@ -69,6 +79,7 @@ class FieldMapping:
 
     def document(self, row: Mapping[str, Any], place: Place | None = None) -> Document:
         """Raises RowError."""
+        row = self._kept(row)
         id_key, doc_id = _first(row, self.id), self.row_id(row)
         try:
             text_key, title_key = _first(row, self.text), _first(row, self.title)
@@ -84,11 +95,29 @@ class FieldMapping:
         except RowError as error:
             raise RowError(error.reason, doc_id) from None
 
+    def embeddings(self, row: Mapping[str, Any]) -> list[str]:
+        """The keys of a row that are left out of the metadata because they hold an embedding."""
+        return [
+            key
+            for key, value in row.items()
+            if _is_embedding(value) and not self.has_role(key) and key not in self.exclude | self.include
+        ]
+
+    def has_role(self, key: str) -> bool:
+        """Whether this key of a row can hold the id, text, title or metadata."""
+        return key in (*self.id, *self.text, *self.title, *self.metadata)
+
+    def _kept(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        if self.exclude.isdisjoint(row):
+            return row
+        return {key: value for key, value in row.items() if key not in self.exclude}
+
     def _metadata(self, row: Mapping[str, Any], *used: str | None) -> dict[str, Any]:
         key = _first(row, self.metadata)
         nested = {} if key is None else _object(key, row[key])
         mapped = {*used, key}
         absent = {k for k in (*self.id, *self.text, *self.title, *self.metadata) if row.get(k) is None}
+        absent.update(self.embeddings(row))
         others = {k: v for k, v in row.items() if k not in mapped and k not in absent}
         for name in others.keys() & nested.keys():
             if others[name] != nested[name]:
@@ -139,6 +168,15 @@ def _first(row: Mapping[str, Any], keys: tuple[str, ...]) -> str | None:
         if row.get(key) is not None:
             return key
     return None
+
+
+def _is_embedding(value: Any) -> bool:
+    return (
+        isinstance(value, list | tuple)
+        and len(value) >= EMBEDDING
+        and all(isinstance(number, float | int) for number in value)
+        and any(isinstance(number, float) for number in value)
+    )
 
 
 def _either(keys: tuple[str, ...]) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from m3index.corpus.listing import Listing
 from m3index.corpus.mapping import FieldMapping, RowError
+from m3index.corpus.notes import embedding_notes
 from m3index.errors import UsageError
 from m3index.types import Document, Place, Rejected
 
@@ -28,7 +30,13 @@ class Documents:
 
     def __init__(self, items: Iterable[Item], mapping: FieldMapping | None = None) -> None:
         self._items, self._mapping = items, mapping or FieldMapping()
+        self._embeddings = Counter[str]()
         self.complete = False
+
+    @property
+    def notes(self) -> list[str]:
+        """What the pass left out."""
+        return list(embedding_notes(self._embeddings))
 
     @property
     def repeatable(self) -> bool:
@@ -37,6 +45,7 @@ class Documents:
 
     def __iter__(self) -> Iterator[Document | Rejected]:
         self.complete = False
+        self._embeddings.clear()
         identified = True
         for number, item in enumerate(self._items, 1):
             document = self._read(item, number)
@@ -51,7 +60,9 @@ class Documents:
             case Mapping():
                 place = Place("<memory>", number)
                 try:
-                    return self._mapping.document(item, place)
+                    document = self._mapping.document(item, place)
+                    self._embeddings.update(self._mapping.embeddings(item))
+                    return document
                 except RowError as error:
                     raw = json.dumps(item, ensure_ascii=False, default=repr)
                     return Rejected(place, error.reason, raw, error.doc_id)

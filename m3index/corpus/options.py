@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from m3index.corpus.mapping import FieldMapping
-from m3index.options import Custom, FileName, Group, OneOf, Text, Whole, count_or_percent, group, option
+from m3index.corpus.mapping import EMBEDDING, FieldMapping
+from m3index.options import (
+    Custom,
+    FileName,
+    Group,
+    OneOf,
+    Text,
+    Texts,
+    Whole,
+    count_or_percent,
+    group,
+    option,
+)
 
 if TYPE_CHECKING:
     from m3index.corpus.windows import PassageSettings
@@ -43,11 +55,30 @@ class Keys(Group):
         shown="metadata",
     )
 
+    exclude_field: Sequence[str] | None = option(
+        Texts("NAME"),
+        "Key of a row to leave out, such as a column of images; repeatable.",
+        default=None,
+        shown="none",
+    )
+    include_field: Sequence[str] | None = option(
+        Texts("NAME"),
+        f"Key of a row to keep as metadata although it holds an embedding, {EMBEDDING} or more decimal "
+        "numbers; repeatable.",
+        default=None,
+        shown="none",
+    )
+
     @property
     def mapping(self) -> FieldMapping:
         """The keys as a mapping, with the defaults for omitted options."""
         return FieldMapping.named(
-            id=self.id_field, text=self.text_field, title=self.title_field, metadata=self.metadata_field
+            id=self.id_field,
+            text=self.text_field,
+            title=self.title_field,
+            metadata=self.metadata_field,
+            exclude=self.exclude_field or (),
+            include=self.include_field or (),
         )
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import stat
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import BinaryIO
@@ -16,6 +17,7 @@ from m3index.corpus.formats import Parsed, Rows
 from m3index.corpus.lines import MAX_LINE, Meter, UnreadableError, open_bytes, reading
 from m3index.corpus.listing import Listing
 from m3index.corpus.mapping import FieldMapping, RowError
+from m3index.corpus.notes import SkippedFiles, embedding_notes
 from m3index.corpus.places import STDIN, CorpusFiles, File, Skipped
 from m3index.errors import UsageError
 from m3index.types import Document, FieldType, Place, Rejected
@@ -74,6 +76,8 @@ class FileCorpus:
         self.listing = Listing()
         self._finished, self._unidentified = False, 0
         self._done_bytes, self._meter = 0, Meter()
+        self._skips = SkippedFiles()
+        self._embeddings = Counter[str]()
 
     @property
     def complete(self) -> bool:
@@ -92,6 +96,11 @@ class FileCorpus:
                     return None
                 total += size
         return total
+
+    @property
+    def notes(self) -> list[str]:
+        """What people should know of the pass so far: what it skipped and left out."""
+        return [*self._skips.sentences(), *embedding_notes(self._embeddings)]
 
     @property
     def repeatable(self) -> bool:
@@ -113,6 +122,7 @@ class FileCorpus:
             elif isinstance(entry, Skipped):
                 self.skipped_count += 1
                 self.listing.add_unread(entry.name, entry.path, entry.reason)
+                self._skips.add(entry)
                 if len(self.skipped) < _SKIPPED_KEPT:
                     self.skipped.append(entry)
             else:
@@ -148,7 +158,9 @@ class FileCorpus:
     def _document(self, parsed: Parsed) -> Document | Rejected:
         mapping = _STANDARD if parsed.standard else self._mapping
         try:
-            return mapping.document(parsed.row, parsed.place)
+            document = mapping.document(parsed.row, parsed.place)
+            self._embeddings.update(mapping.embeddings(parsed.row))
+            return document
         except RowError as error:
             raw = json.dumps(parsed.row, ensure_ascii=False) if parsed.raw is None else parsed.raw
             return formats.reject(parsed.place, error.reason, raw, error.doc_id)

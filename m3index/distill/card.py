@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from m3index.wording import many
+
 _ROWS = (
     ("mean cosine", "mean_cosine"),
     ("negative MSE x 100", "negative_mse_x100"),
@@ -65,7 +67,7 @@ def _what(
         f"heads: {', '.join(student['heads'])}",
         f"- trained for {training['steps']:,} steps on {training['tokens']:,} tokens, inputs of at most "
         f"{training['trained_length']} tokens; loss: {terms}",
-        f"- {data['inputs']:,} inputs from {data['documents']:,} documents ({data['duplicates']:,} "
+        f"- {data['inputs']:,} inputs from {many(data['documents'], 'document')} ({data['duplicates']:,} "
         f"duplicates and {data['excluded']:,} excluded texts omitted), digest `{data['digest']}`",
     ]
     if training["layers"] is not None:
@@ -109,8 +111,8 @@ def _retrieval(retrieval: Mapping[str, Any] | None) -> str:
         if any(way in retrieval[mode] for mode in modes)
     ]
     title = (
-        f"## nDCG@10 on {retrieval['collection']} ({retrieval['queries']:,} queries, "
-        f"first {retrieval['document_tokens']} tokens of {retrieval['documents']:,} documents)\n"
+        f"## nDCG@10 on {retrieval['collection']} ({many(retrieval['queries'], 'query', 'queries')}, "
+        f"first {retrieval['document_tokens']} tokens of {many(retrieval['documents'], 'document')})\n"
     )
     return f"{title}\n{_table(('', *modes), rows)}"
 

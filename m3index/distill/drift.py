@@ -16,6 +16,7 @@ from m3index.encoder.model import ModelEncoder
 from m3index.errors import GateError, MismatchError, UsageError
 from m3index.store.base import Store, StoredRow
 from m3index.types import SparseRows, join_title
+from m3index.wording import many
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,8 @@ def check(found: Agreement, *, cosine: float, overlap: float | None = None) -> N
     """Raises GateError if the agreement is below the given minimums."""
     if found.mean_cosine < cosine:
         raise GateError(
-            f"The mean cosine with the teacher over {found.passages} passages is {found.mean_cosine:.4f}, "
+            f"The mean cosine with the teacher over {many(found.passages, 'passage')} is "
+            f"{found.mean_cosine:.4f}, "
             f"but must be at least {cosine:.4f}. Encode the corpus again (m3index reindex), or distil on "
             "similar texts."
         )

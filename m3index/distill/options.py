@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
-from m3index.corpus.options import Keys
+from m3index.corpus.options import Input
 from m3index.distill.layers import LayerChoice
 from m3index.encoder.options import DEFAULT_ENCODER
 from m3index.options import (
@@ -314,7 +314,7 @@ class Judging(Group):
 
 
 @group
-class DistillOptions(Judging, Keys, TrainingData, Learning, Loss, Student):
+class DistillOptions(Judging, Input, TrainingData, Learning, Loss, Student):
     """A distillation."""
 
     def check(self) -> None:

@@ -36,6 +36,7 @@ from m3index.encoder.tokens import ModelTokenizer
 from m3index.errors import MismatchError, MissingHeadError, UsageError
 from m3index.progress import Reporter, Silent
 from m3index.types import Document, join_title
+from m3index.wording import many
 
 _SCORED_TEXTS = 500
 _FIT_TOKENS = 200_000
@@ -142,7 +143,7 @@ class _Job:
         if self.world.first and not (self.options.resume and (folder / "data.json").is_file()):
             self.reporter.stage("reading the corpus")
             tokenizers = [self.tokenizer, *[self.teacher_tokenizer] * (not self.same_tokens)]
-            corpus = read(list(self.options.corpus), self.options.mapping)
+            corpus = read(list(self.options.corpus), self.options.mapping, format=self.options.input_format)
             dataset = prepare(
                 corpus, folder, tokenizers, self.options,
                 exclude=self._excluded(), rejected=self.reporter.rejected, replaced=self._replaced(),
@@ -151,9 +152,11 @@ class _Job:
                 raise UsageError(
                     f"{corpus.read_errors[0].place} cannot be read: {corpus.read_errors[0].reason}."
                 )
+            for note in corpus.notes:
+                self.reporter.note(note)
             counts = dataset.prepared
             self.reporter.note(
-                f"{counts.documents:,} documents ({counts.duplicates:,} duplicates, "
+                f"{many(counts.documents, 'document')} ({counts.duplicates:,} duplicates, "
                 f"{counts.excluded:,} excluded, {counts.rejected:,} rejected): "
                 f"{counts.inputs:,} inputs of {counts.tokens:,} tokens, {counts.held_out:,} held out"
             )

@@ -59,7 +59,7 @@ def load_model(
         try:
             model, info = auto.from_pretrained(str(layout.backbone), **options)
         except (OSError, ValueError, RuntimeError, ImportError, KeyError) as e:
-            hint = "" if trust_remote_code else " If the model ships its own code, pass --trust-remote-code."
+            hint = "" if trust_remote_code else " Code that a model ships runs only with trust_remote_code."
             raise MismatchError(f"{layout.backbone} cannot be loaded: {_first_line(e)}{hint}") from e
     # No embedding depends on the pooler of BERT-like models, and many checkpoints omit it.
     unused = () if classifier else ("pooler.",)

@@ -110,7 +110,7 @@ class CrossEncoder:
                 hidden = self._backbone(ids, positions, kinds, Spans.of(pack, bounds))
                 scores[places] = self._head(hidden[bounds[:-1].long()]).float().cpu().numpy()
         if not np.isfinite(scores).all():
-            raise MismatchError(f"{self.name}: a score is not finite. Try --precision fp32.")
+            raise MismatchError(f"{self.name}: a score is not finite. Use another reranker.")
         return scores
 
 

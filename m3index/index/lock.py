@@ -24,9 +24,10 @@ from pathlib import Path
 from typing import IO
 from uuid import uuid4
 
-from m3index.errors import LockedError, M3IndexError, UsageError
+from m3index.errors import CollectionNotFoundError, LockedError, M3IndexError, UsageError
 from m3index.index.collection import Collection
 from m3index.store.base import Store
+from m3index.store.options import is_server
 
 LEASE_SECONDS = 180.0
 RENEW_SECONDS = 60.0
@@ -103,7 +104,7 @@ def _alive(pid: int) -> bool:
 
 def is_local(uri: str) -> bool:
     """Whether the URI is a local database, which only one process can open, so it needs no lease."""
-    return not uri.startswith(("http://", "https://", "tcp://", "grpc://", "unix:"))
+    return not is_server(uri)
 
 
 def uptime() -> float:
@@ -118,7 +119,7 @@ class WriteLock:
     lines of code. Therefore the store calls `prove` right before each write (`Store.fence`).
     """
 
-    def __init__(self, store: Store, me: Holder, deadline: float) -> None:
+    def __init__(self, store: Store, me: Holder, deadline: float | None) -> None:
         self._store = store
         self._me = me
         self._deadline = deadline
@@ -139,14 +140,19 @@ class WriteLock:
         if is_local(self._store.uri):
             return target
         while True:
-            if self._try(target.name):
+            try:
+                mine = self._try(target.name)
+            except CollectionNotFoundError:  # a first run that wrote nothing has removed it
+                target = open_target()
+                continue
+            if mine:
                 self._name = target.name
                 again = open_target()
                 if again.name == target.name:
                     break
                 self._free()
                 target = again
-            elif time.monotonic() >= self._deadline:
+            elif self._deadline is None or time.monotonic() >= self._deadline:
                 raise locked(current_lease(self._store, target.name), target.alias)
             else:
                 time.sleep(RETRY_SECONDS)
@@ -246,10 +252,11 @@ def _user() -> str:
 
 
 @contextmanager
-def hold(store: Store, alias: str, retry: float, command: str) -> Iterator[WriteLock]:
+def hold(store: Store, alias: str, retry: float | None, command: str) -> Iterator[WriteLock]:
     """Holds the file lock of (uri, alias) on this host during a run; call `lease` on the result.
 
-    Waits up to `retry` seconds, then raises a LockedError that names the holder. Raises UsageError if the
+    Waits up to `retry` seconds, then raises a LockedError that names the holder; None for a command that
+    never waits. Raises UsageError if the
     directory of the lock file belongs to another user.
     """
     me = Holder(
@@ -261,7 +268,7 @@ def hold(store: Store, alias: str, retry: float, command: str) -> Iterator[Write
         command=command,
         since=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    deadline = time.monotonic() + retry
+    deadline = None if retry is None else time.monotonic() + retry
     with lock_path(store.uri, alias).open("a+") as file:
         _flock(file, alias, deadline)
         file.truncate(0)
@@ -277,24 +284,23 @@ def hold(store: Store, alias: str, retry: float, command: str) -> Iterator[Write
             file.truncate(0)
 
 
-def _flock(file: IO[str], alias: str, deadline: float) -> None:
+def _flock(file: IO[str], alias: str, deadline: float | None) -> None:
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         except BlockingIOError:
-            if time.monotonic() >= deadline:
+            if deadline is None or time.monotonic() >= deadline:
                 file.seek(0)
-                raise locked(Holder.from_json(file.read()), alias) from None
+                raise locked(Holder.from_json(file.read()), alias, can_wait=deadline is not None) from None
         time.sleep(RETRY_SECONDS)
 
 
-def locked(holder: Holder | None, name: str) -> LockedError:
-    """The error for a collection that another run writes to."""
+def locked(holder: Holder | None, name: str, *, can_wait: bool = True) -> LockedError:
+    """The error for a collection that another run writes to. can_wait: the command can be told to wait."""
     writer = str(holder) if holder else "another run"
-    return LockedError(
-        f"{name!r} is being written by {writer}. Wait with --retry-lock 5m, or try again later."
-    )
+    remedy = "Wait with --retry-lock 5m, or try again later." if can_wait else "Try again after it has ended."
+    return LockedError(f"{name!r} is being written by {writer}. {remedy}")
 
 
 def lock_path(uri: str, alias: str) -> Path:
@@ -333,7 +339,7 @@ def unlock(store: Store, alias: str) -> Holder | None:
 
     Raises LockedError while a process on this host holds the file lock, which is freed when it ends.
     """
-    with hold(store, alias, 0.0, "m3index collections unlock"):
+    with hold(store, alias, None, "m3index collections unlock"):
         holder = plan_unlock(store, alias)
         if holder and (name := store.resolve(alias)):
             store.set_properties(name, {"lease": FREE})

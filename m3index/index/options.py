@@ -27,6 +27,7 @@ from m3index.options import (
 from m3index.schema import INDEX_CLASSES, STORAGES, IndexChoice, IndexClass
 from m3index.store.filter import TAKES, Where, check_where
 from m3index.types import DEFAULT_SOURCE, FieldType, SparseKind, Storage
+from m3index.wording import many
 
 Mode: TypeAlias = Literal["ingest", "sync", "prune"]
 Fields: TypeAlias = Mapping[str, str | type] | Sequence[str]
@@ -99,7 +100,7 @@ class MaxDelete:
         if documents <= limit:
             return ""
         return (
-            f"one run may remove at most {limit:,} of {total:,} documents. "
+            f"one run may remove at most {limit:,} of {many(total, 'document')}. "
             f"To remove them, pass --max-delete {documents}."
         )
 

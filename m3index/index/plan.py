@@ -12,7 +12,7 @@ from m3index.corpus.listing import Listing
 from m3index.corpus.mapping import declared
 from m3index.corpus.windows import PassageSize
 from m3index.index.row_versions import StoredRows
-from m3index.index.seen import SeenKeys
+from m3index.index.seen import SeenKeys, Spellings
 from m3index.index.tenant import Tenant
 from m3index.schema import metadata_json
 from m3index.store.base import Store, StoredRow
@@ -58,6 +58,11 @@ class Corpus(Protocol):
 
     @property
     def total_bytes(self) -> int | None: ...
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What people should know of the pass: what it skipped and left out."""
+        ...
 
     @property
     def repeatable(self) -> bool:
@@ -151,7 +156,11 @@ class Planner:
         self.stored = stored or {}
         self.seen = SeenKeys()
         self.protected = SeenKeys()
+        self.spellings = Spellings(self.seen, self._digest)
         self.unidentified = 0
+
+    def _digest(self, doc_id: str) -> bytes:
+        return bytes.fromhex(document_key(self.source, doc_id))
 
     def __contains__(self, key: str) -> bool:
         """Whether the corpus contains this document, valid or rejected."""
@@ -173,11 +182,12 @@ class Planner:
                 if item.doc_id is None:
                     self.unidentified += 1
                 else:
-                    self.protected.add(bytes.fromhex(document_key(self.source, item.doc_id)))
+                    self.protected.add(self._digest(item.doc_id))
                 continue
             key = document_key(self.source, item.doc_id)
             if self.seen.add(bytes.fromhex(key)):
                 documents[key] = item
+                self.spellings.note(item.doc_id)
             else:
                 rejected.append(Rejected.of(item, REPEATED_ID))
         return documents, rejected

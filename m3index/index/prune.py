@@ -11,6 +11,7 @@ from m3index.index.options import MaxDelete
 from m3index.index.plan import Corpus, Planner
 from m3index.index.row_versions import FIELDS, RowVersions, StoredRows
 from m3index.store.base import Store
+from m3index.wording import many
 
 _RECORD = np.dtype([("high", ">u8"), ("low", ">u8"), ("ordinal", ">u4")])
 
@@ -83,7 +84,10 @@ def withheld_message(documents: int, before: int, guard: MaxDelete | None, obsta
     before: the number of documents in the collection. obstacle: a reason other than the guard.
     """
     reason = obstacle or (guard or MaxDelete()).refusal(documents, before)
-    return f"{documents:,} documents are missing from the corpus but are kept: {reason}" if reason else ""
+    if not reason:
+        return ""
+    missing = many(documents, "document is", "documents are")
+    return f"{missing} missing from the corpus but {'is' if documents == 1 else 'are'} kept: {reason}"
 
 
 def obstacle(store: Store, name: str, planner: Planner, corpus: Corpus, guard: MaxDelete | None) -> str:
@@ -91,7 +95,8 @@ def obstacle(store: Store, name: str, planner: Planner, corpus: Corpus, guard: M
     if corpus.read_errors:
         return f"{corpus.read_errors[0].place} could not be read to the end."
     if planner.unidentified:
-        return f"{planner.unidentified:,} rows of the corpus have no id and could be any of them."
+        rows = many(planner.unidentified, "row of the corpus has", "rows of the corpus have")
+        return f"{rows} no id and could be any of them."
     if not corpus.complete:
         return "the corpus was not read to the end."
     if guard is not None and guard.takes_all:

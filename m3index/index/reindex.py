@@ -35,6 +35,7 @@ from m3index.progress import Progress, Reporter, Silent
 from m3index.store.base import Store
 from m3index.store.filter import Compare
 from m3index.types import Place, Rejected, Row, key_of_passage
+from m3index.wording import many
 
 SWAP_WAIT = 600.0
 """The minimum number of seconds to wait for the lock before the swap, so that a running sync can finish."""
@@ -196,8 +197,8 @@ def _check_sources(store: Store, old: Collection, corpora: Corpora | None) -> No
     others = store.count(old.name) - named
     if others > 0:
         raise UsageError(
-            f"{others:,} rows of {old.alias!r} belong to sources other than {', '.join(sorted(corpora))} "
-            "and would be lost. Name the corpus of each source."
+            f"{old.alias!r} has {many(others, 'row')} of sources other than {', '.join(sorted(corpora))}, "
+            "which would be lost. Name the corpus of each source."
         )
 
 
@@ -257,7 +258,8 @@ class Build:
         if guard is None and rejected == total:
             guard = MaxDelete(count=0)
         if reason := (guard or MaxDelete()).refusal(rejected, total):
-            self.refuse(rejected, f"{rejected:,} documents of the current generation were rejected: {reason}")
+            documents = many(rejected, "document was", "documents were")
+            self.refuse(rejected, f"{documents} rejected that the current generation has: {reason}")
 
     def refuse(self, documents: int, reason: str) -> NoReturn:
         self.tally.deletes_withheld = documents
@@ -448,7 +450,7 @@ class CopyBuild(Build):
         count = self.store.count(self.new.name)
         if count != self.expected:
             raise DriftError(
-                f"Generation {self.new.generation} has {count:,} rows, but {self.expected:,} were expected; "
-                "the alias was not moved. Run reindex again."
+                f"Generation {self.new.generation} has {many(count, 'row')}, but {self.expected:,} were "
+                "expected; the alias was not moved. Run reindex again."
             )
         return count

@@ -1,8 +1,11 @@
-"""The 128-bit keys of the documents seen in a pass over the corpus."""
+"""The 128-bit keys of the documents seen in a pass over the corpus, and ids spelt in several ways."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Callable, Iterator
+
+from m3index.wording import many
 
 _WIDTH = 16
 _EMPTY = bytes(_WIDTH)
@@ -68,3 +71,59 @@ class SeenKeys:
             if key != _EMPTY:
                 at = self._find(key)
                 self._table[at : at + _WIDTH] = key
+
+
+def normal_form(doc_id: str) -> str:
+    """The id as people read it: Unicode NFC, without surrounding white space and a leading `./`."""
+    return unicodedata.normalize("NFC", doc_id).strip().removeprefix("./")
+
+
+class Spellings:
+    """Finds documents whose ids differ only in spelling: they are separate documents, but look like one.
+
+    Most ids are in normal form and cost nothing but a look-up in `seen`, where they are kept anyway; of the
+    others, the digest of the normal form is kept, and a bounded number of spellings as examples.
+    """
+
+    EXAMPLES = 2
+    KEPT = 1000
+
+    def __init__(self, seen: SeenKeys, digest: Callable[[str], bytes]) -> None:
+        """seen: the digests of all ids of the pass, added before `note`."""
+        self._seen, self._digest = seen, digest
+        self._unusual = SeenKeys()
+        self._spelt: dict[str, str] = {}
+        self.count = 0
+        self.examples: list[tuple[str, str]] = []
+
+    def note(self, doc_id: str) -> None:
+        """Takes the id of a new document."""
+        normal = normal_form(doc_id)
+        if normal == doc_id:
+            if len(self._unusual) and self._digest(doc_id) in self._unusual:
+                self._found(doc_id, self._spelt.get(doc_id))
+            return
+        digest = self._digest(normal)
+        if not self._unusual.add(digest):
+            self._found(doc_id, self._spelt.get(normal))
+        elif digest in self._seen:
+            self._found(doc_id, normal)
+        if len(self._spelt) < self.KEPT:
+            self._spelt.setdefault(normal, doc_id)
+
+    def _found(self, doc_id: str, other: str | None) -> None:
+        self.count += 1
+        if other is not None and len(self.examples) < self.EXAMPLES:
+            self.examples.append((other, doc_id))
+
+    @property
+    def warning(self) -> str | None:
+        """What people must know; None if there is nothing."""
+        if not self.count:
+            return None
+        examples = ", ".join(f"{one!a} and {other!a}" for one, other in self.examples)
+        return (
+            f"{many(self.count, 'document has an id that differs', 'documents have ids that differ')} from "
+            f"another one only in spelling: {examples}. Each counts as a separate document. Write an id the "
+            "same way everywhere."
+        )

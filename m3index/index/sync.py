@@ -12,7 +12,8 @@ from m3index.corpus.listing import Listing
 from m3index.encoder.base import Encoder
 from m3index.errors import SUCCESS, Exit, M3IndexError
 from m3index.index.batches import Batcher, Encoded
-from m3index.index.collection import Collection, now, open_collection, settings_json
+from m3index.index.collection import Collection, now, settings_json
+from m3index.index.first_run import opened
 from m3index.index.left_unread import remembered
 from m3index.index.lock import WriteLock, hold
 from m3index.index.options import IngestOptions, Never, Stop
@@ -26,6 +27,7 @@ from m3index.index.write import mark, remove, write
 from m3index.progress import Progress, Reporter, Silent
 from m3index.store.base import Store
 from m3index.types import Document, Rejected, document_key
+from m3index.wording import many
 
 RATE_TOKENS = 4_096
 """The minimum number of tokens from which a run measures the rate of the encoder."""
@@ -50,9 +52,10 @@ def sync(
     during the run says what was done before it.
     """
     with hold(store, alias, settings.lock_seconds, f"m3index {settings.command}") as lock:
-        target = lock.lease(lambda: open_collection(store, alias, encoder, settings, settings.tenant_name))
-        run = Run(store, encoder, target, settings, reporter or Silent(), stop or Never(), lock)
-        return run.over(corpus)
+        reporter = reporter or Silent()
+        with opened(store, alias, encoder, settings, lock, reporter) as target:
+            run = Run(store, encoder, target, settings, reporter, stop or Never(), lock)
+            return run.over(corpus)
 
 
 def pipeline(
@@ -125,6 +128,10 @@ class Run:
             total, items = corpus.total_bytes, CountingCorpus(corpus)
             for _ in self.write_changes(items):
                 self.progress(int(corpus.bytes_read * self.tally.finished / max(items.count, 1)), total)
+            for note in corpus.notes:
+                self.reporter.note(note)
+            if warning := self.planner.spellings.warning:
+                self.reporter.warning(warning)
             for error in corpus.read_errors:
                 self._quarantine(error)
             self.check_rejected(len(corpus.read_errors))
@@ -234,11 +241,13 @@ class Run:
         lost = sum(stored.is_lost for stored in documents.values())
         self.tally.drifted = lost
         if lost:
-            self.reporter.warning(f"{lost:,} documents had lost rows. They are written again. {REPAIR}")
+            self.reporter.warning(
+                f"Rows of {many(lost, 'document')} were lost. They are written again. {REPAIR}"
+            )
         if mixed := len(documents) - lost:
             self.reporter.warning(
-                f"{mixed:,} documents had rows of different versions, which two runs leave that write at the "
-                "same time. They are written again."
+                f"{many(mixed, 'document')} had rows of different versions, which two runs leave that "
+                "write at the same time. They are written again."
             )
         remaining = dict(documents)
         for batch in self._encoded_again(documents, corpus) if corpus.repeatable else ():
@@ -252,7 +261,8 @@ class Run:
             mark(self.store, self.target.name, self.target.spec, ordinals)
             self.tally.drifted = len(remaining)
             self.reporter.warning(
-                f"{len(remaining):,} of them could not be written from this corpus. Run sync again."
+                f"{many(len(remaining), 'document')} of these could not be written from this corpus. Run "
+                "sync again."
             )
 
     def _encoded_again(self, documents: Mapping[str, StoredRows], corpus: Corpus) -> Iterator[Encoded]:
@@ -286,15 +296,15 @@ class Run:
         count_ok = count == expected
         if not count_ok:
             self.reporter.warning(
-                f"The collection has {count:,} rows, but {expected:,} were expected. {REPAIR}"
+                f"The collection has {many(count, 'row')}, but {expected:,} were expected. {REPAIR}"
             )
         elif self.expected is not None:
             source_rows = self.store.count(self.target.name, self.planner.rows)
             count_ok = source_rows == self.expected
             if not count_ok:
                 self.reporter.warning(
-                    f"The collection has {source_rows:,} rows of source {self.settings.source!r}, but the "
-                    f"corpus yields {self.expected:,}. {REPAIR}"
+                    f"The collection has {many(source_rows, 'row')} of source {self.settings.source!r}, "
+                    f"but the corpus yields {self.expected:,}. {REPAIR}"
                 )
         summary = self._summary(count, count_ok=count_ok)
         if summary.exit in SUCCESS:

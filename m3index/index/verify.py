@@ -28,6 +28,7 @@ from m3index.progress import Progress, Reporter, Silent
 from m3index.store.base import Store, StoredRow
 from m3index.store.half_precision import ROUNDOFF
 from m3index.types import Rejected, Row, SparseVector, Storage, document_key, key_of_passage, passage_key
+from m3index.wording import many
 
 TOLERANCE = 1e-3
 """How far the cosine of a stored and a new vector may be from 1, in addition to the rounding error of a
@@ -101,9 +102,10 @@ class Verification:
         """Raises DriftError if unrepaired differences remain."""
         if self.differing > self.repaired:
             kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.by_kind.items())
+            differing = many(self.differing - self.repaired, "document differs", "documents differ")
             raise DriftError(
-                f"{self.differing - self.repaired:,} documents of {self.collection!r} differ from the corpus "
-                f"({kinds}). If the corpus is correct, verify with repair=True."
+                f"In {self.collection!r}, {differing} from the corpus ({kinds}). If the corpus is correct, "
+                "verify with repair=True."
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -246,6 +248,8 @@ class _Verifier:
                 )
                 if self.stop():
                     return
+        for note in corpus.notes:
+            self.reporter.note(note)
         for error in corpus.read_errors:
             self._quarantine(error)
 
@@ -298,7 +302,9 @@ class _Verifier:
                 yield from self._row_differences(row, row_of(row.passage_id, stored_row, self.target.spec))
         for ordinal in range(len(expected.rows), planned.stored):
             if passage_key(planned.key, ordinal) in stored:
-                yield Difference("ghost", doc_id, ordinal, f"the document has {len(expected.rows)} passages")
+                yield Difference(
+                    "ghost", doc_id, ordinal, f"the document has {many(len(expected.rows), 'passage')}"
+                )
 
     def _row_differences(self, expected: Row, stored: Row) -> Iterator[Difference]:
         def difference(kind: str, detail: str) -> Difference:
@@ -308,7 +314,7 @@ class _Verifier:
             detail = f"{stored.doc_hash or 'none (half-written)'}, should be {expected.doc_hash}"
             yield difference("hash", detail)
         if stored.passages != expected.passages:
-            yield difference("count", f"{stored.passages} passages, should be {expected.passages}")
+            yield difference("count", f"{many(stored.passages, 'passage')}, should be {expected.passages}")
         if (stored.title, stored.text) != (expected.title, expected.text):
             yield difference("text", "title or text differs from the corpus")
         if _description(stored) != _description(expected):

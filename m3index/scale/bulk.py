@@ -29,6 +29,7 @@ from m3index.scale.shards import reading, rows_of
 from m3index.store.base import Store
 from m3index.store.bulk import BulkFile, Importer
 from m3index.types import Rejected, Row
+from m3index.wording import many
 
 FILE_BYTES = 900_000_000
 """Uncompressed bytes after which a file ends; servers accept files of several GB."""
@@ -81,7 +82,8 @@ def bulk_load(
         count = store.count(target.name)
         if count != run.tally.rows:
             reporter.warning(
-                f"Generation {target.generation} has {count:,} rows, but {run.tally.rows:,} were imported. "
+                f"Generation {target.generation} has {many(count, 'row')}, but {run.tally.rows:,} were "
+                "imported. "
                 "It does not serve. Its indexes may still be building: load again; nothing is imported twice."
             )
             return run.summary(count, count_ok=False)
@@ -180,7 +182,7 @@ class _BulkLoad:
         journal = _Journal(self.files, self.importer, self.target.name)
         waiting = [list(names[i : i + JOB_FILES]) for i in range(0, len(names), JOB_FILES)]
         total, finished = len(waiting), 0
-        self.reporter.stage(f"importing {len(names):,} files in {total:,} jobs")
+        self.reporter.stage(f"importing {many(len(names), 'file')} in {many(total, 'job')}")
         running: list[str] = []
         while waiting or running:
             while waiting and len(running) < JOBS_AT_ONCE and not self.stop():

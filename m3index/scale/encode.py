@@ -145,6 +145,8 @@ class _Run:
                 if entry is not None:
                     self.summary.written += 1
                     self.summary.documents += entry.documents
+        for note in corpus.notes:
+            self.reporter.note(note)
         for error in corpus.read_errors:
             self._on_bad_row(error)
 

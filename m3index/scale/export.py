@@ -30,6 +30,7 @@ from m3index.scale.shards import Fingerprint
 from m3index.store.base import Store
 from m3index.store.filter import Compare
 from m3index.types import EncoderInfo, Row, key_of_passage, passage_key
+from m3index.wording import many
 
 _DOCUMENT = np.dtype([("key", "S32"), ("passages", np.int32), ("hash", "S65")])
 _CHUNK = 100_000
@@ -78,11 +79,11 @@ def export(
     rows, count = int(documents["passages"].sum()), store.count(target.name)
     if rows != count:
         raise DriftError(
-            f"{alias!r} has {count:,} rows, but its documents have {rows:,} passages. If no other run is "
-            f"writing, repair it with `m3index verify --repair -c {alias}`."
+            f"{alias!r} has {many(count, 'row')}, but its documents have {many(rows, 'passage')}. If no "
+            f"other run is writing, repair it with `m3index verify --repair -c {alias}`."
         )
     contents, written, done = [], 0, 0
-    reporter.stage(f"exporting {len(documents):,} documents")
+    reporter.stage(f"exporting {many(len(documents), 'document')}")
     for number, first in enumerate(range(0, len(documents), block)):
         part = documents[first : first + block]
         shard = ShardKey(number, _content(part), len(part))
@@ -150,7 +151,7 @@ def _documents(store: Store, target: Collection) -> NDArray[np.void]:
             documents = []
     if unfinished:
         raise DriftError(
-            f"{unfinished:,} documents of {target.alias!r} are half-written: a run is in progress or was "
+            f"{target.alias!r} has {many(unfinished, 'half-written document')}: a run is in progress or was "
             "interrupted. Complete the sync of their corpus first."
         )
     parts.append(np.array(documents, _DOCUMENT))
@@ -177,7 +178,7 @@ def _rows(store: Store, target: Collection, ids: Sequence[str]) -> list[Row]:
     stored = store.get(target.name, ids, row_fields(target.spec))
     if len(stored) != len(ids):
         raise DriftError(
-            f"{len(ids) - len(stored):,} rows of {target.alias!r} were removed during the export: another "
-            "run is writing. Export again when it has ended."
+            f"{many(len(ids) - len(stored), 'row')} of {target.alias!r} disappeared during the export: "
+            "another run is writing. Export again when it has ended."
         )
     return [row_of(passage_id, stored[passage_id], target.spec) for passage_id in ids]

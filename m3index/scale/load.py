@@ -49,6 +49,7 @@ from m3index.types import (
     key_of_passage,
     passage_key,
 )
+from m3index.wording import many
 
 WINDOW_ROWS = 500
 SERVER_WORKERS = 4
@@ -119,9 +120,12 @@ def load(
         reporter.stage("looking for repeated documents")
         duplicates = repeated(shards.parts)
         if len(duplicates):
-            reporter.note(f"{len(duplicates):,} repeated documents are left out; the first of each counts.")
+            reporter.note(
+                f"{many(len(duplicates), 'repeated document is', 'repeated documents are')} left out; the "
+                "first of each counts."
+            )
         run = _Load(store, target, shards, duplicates, reporter, stop, lock)
-        reporter.stage(f"loading {len(shards.parts):,} shards into generation {target.generation}")
+        reporter.stage(f"loading {many(len(shards.parts), 'shard')} into generation {target.generation}")
         return run.run(settings)
 
 
@@ -139,7 +143,8 @@ def open_target(
         target = _building(store, alias, shards, settings)
     if target.spec.sparse == "lexical" and fingerprint.sparse != "lexical":
         raise MissingHeadError(
-            f"The shards have no lexical weights, which {alias!r} needs. Encode with --sparse lexical."
+            f"The shards have no lexical weights, which {alias!r} needs. "
+            "Encode them with `m3index shards encode --sparse lexical`."
         )
     return target
 
@@ -224,7 +229,7 @@ class _Load:
         expected = self.tally.rows if building else before + self.tally.row_delta
         if count != expected:
             self.reporter.warning(
-                f"{self.target.alias!r} has {count:,} rows, but {expected:,} were expected. "
+                f"{self.target.alias!r} has {many(count, 'row')}, but {expected:,} were expected. "
                 + ("It does not serve. Load again." if building else "Check it with `m3index verify`.")
             )
             return self._summary(count, count_ok=False)

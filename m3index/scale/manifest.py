@@ -18,6 +18,7 @@ from m3index.errors import DriftError, MismatchError, NotFoundError
 from m3index.files import Folder
 from m3index.scale.shards import Fingerprint
 from m3index.types import FieldType, Storage
+from m3index.wording import many
 
 CORPUS = "corpus.json"
 _READERS = 16
@@ -174,7 +175,7 @@ class ShardFolder(ShardSink):
         entries = [self.entries[n] for n in range(record.shards) if n in self.entries]
         if missing or digest_of_digests(e.content for e in entries) != record.content:
             which = (
-                f"{len(missing):,} of {record.shards:,} shards are missing"
+                f"{len(missing):,} of {many(record.shards, 'shard is', 'shards are')} missing"
                 if missing
                 else "its shards are outdated"
             )

@@ -55,6 +55,7 @@ from m3index.scale.options import Cluster, EncodeOptions
 from m3index.scale.shards import Fingerprint
 from m3index.schema import metadata_json
 from m3index.types import Document, Passage, Place, Rejected
+from m3index.wording import many
 
 LoadEncoder = Callable[[], Encoder]
 _BLOCK_BYTES = 1
@@ -149,17 +150,21 @@ def encode_on_ray(
     corpus = source.open()
     spans = list(_spans(corpus, plan))
     summary = EncodeSummary(str(out), fingerprint.encoder.name, "ray", shards=plan.shards, kept=plan.kept)
+    for note in corpus.notes:
+        reporter.note(note)
     for item in [*rejected, *corpus.read_errors]:
         reporter.rejected(item)
     summary.quarantined = len(rejected) + len(corpus.read_errors)
     check_errors(summary.quarantined, plan.rows + len(corpus.read_errors), settings)
     if spans:
-        reporter.stage(f"encoding {len(spans):,} shards on {cluster.actors} actors")
+        reporter.stage(f"encoding {many(len(spans), 'shard')} on {many(cluster.actors, 'actor')}")
         _run(RayJob(source, settings, fingerprint, out, load), spans, cluster, reporter, summary)
     folder = open_for(out, fingerprint)
     lost = sum(not folder.finished(s.shard.number, s.shard.content, fingerprint.digest) for s in spans)
     if lost:
-        raise DriftError(f"Ray did not write {lost:,} shards. Run it again: only missing shards are encoded.")
+        raise DriftError(
+            f"Ray did not write {many(lost, 'shard')}. Run it again: only missing shards are encoded."
+        )
     folder.conclude(plan.record())
     summary.exit = int(decide(quarantined=bool(summary.quarantined)))
     return replace(summary, seconds=round(time.monotonic() - started, 3))
@@ -225,8 +230,8 @@ def _connect(cluster: Cluster, reporter: Reporter) -> None:
     available = int(ray.cluster_resources().get("CPU", 0))
     if available < cluster.cpus:
         reporter.warning(
-            f"The cluster has {available} CPUs; {cluster.actors} actors and a reader need {cluster.cpus}. "
-            "The run waits until there are more. Use fewer --actors to start now."
+            f"The cluster has {available} CPUs; {many(cluster.actors, 'actor')} and a reader need "
+            f"{cluster.cpus}. The run waits until there are more. Use fewer --actors to start now."
         )
     context = DataContext.get_current()
     context.enable_progress_bars = False

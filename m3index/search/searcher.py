@@ -22,6 +22,7 @@ from m3index.search.server_fusion import fuse_on_server, obstacle
 from m3index.search.threads import Clock, run_together, start
 from m3index.store.base import QueryVector, StoredRow
 from m3index.types import Hit, Leg, Query, document_key, join_title, passage_key
+from m3index.wording import many
 
 __all__ = ["Rerankers", "SearchResult", "SearchTarget", "Searcher"]
 
@@ -347,7 +348,8 @@ def _stored_passages(
     step = max(1.0, count / LIKE_PASSAGES)
     keys = [passage_key(key, int(i * step)) for i in range(min(count, LIKE_PASSAGES))]
     rows = first | target.store.get(target.collection, keys[1:], fields)
-    notes = [f"The document has {count} passages; {len(keys)} of them were compared."] * (count > len(keys))
+    compared = f"The document has {many(count, 'passage')}; {len(keys)} of them were compared."
+    notes = [compared] * (count > len(keys))
     return [rows[key] for key in keys if key in rows], tuple(notes)
 
 

@@ -160,17 +160,18 @@ def _add_error_handlers(app: FastAPI) -> None:
         return JSONResponse(http_errors.body_of(error), code, headers)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query"))
-        message = f"{where}: {first['msg']}." if where else f"The request cannot be parsed: {first['msg']}."
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        message = http_errors.unreadable(error.errors()[0], request.headers.get("content-type"))
         return JSONResponse(http_errors.body(message, Exit.USAGE), 400)
 
     @app.exception_handler(HTTPException)
-    async def http_error(_: Request, error: HTTPException) -> JSONResponse:
-        return JSONResponse(
-            http_errors.body(f"{error.detail}.", Exit.USAGE), error.status_code, error.headers
-        )
+    async def http_error(request: Request, error: HTTPException) -> JSONResponse:
+        message = {
+            400: f"The body cannot be read. {http_errors.EXPECTED}",  # it is not UTF-8
+            404: f"There is nothing at {request.url.path}. GET /openapi.json lists the paths.",
+            405: f"{request.url.path} does not take {request.method}.",
+        }.get(error.status_code, f"{error.detail}.")
+        return JSONResponse(http_errors.body(message, Exit.USAGE), error.status_code, error.headers)
 
     @app.exception_handler(Exception)
     async def unexpected(_: Request, error: Exception) -> JSONResponse:

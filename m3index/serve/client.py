@@ -9,8 +9,9 @@ import urllib.request
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
+from m3index.addresses import is_own
 from m3index.errors import QueryError, StoreError, UnreachableError, UsageError
 from m3index.index.status import Status
 from m3index.options import Number, Text, check, options_of
@@ -20,6 +21,7 @@ from m3index.search.options import SearchOptions
 from m3index.search.searcher import SearchResult
 from m3index.searchable import ReadOptions, Searchable
 from m3index.serve.http_errors import MAX_BODY, error_of
+from m3index.serve.options import ServerUrl
 from m3index.service import MAX_PASSAGES
 from m3index.types import Hit, LegRank, Query, StoredDocument, StoredPassage
 
@@ -45,16 +47,14 @@ class RemoteIndex(Searchable):
     """
 
     def __init__(self, url: str, token: str | None = None, *, timeout: float = 60.0) -> None:
-        parts = urlsplit(url) if isinstance(url, str) else None
-        if parts is None or parts.scheme not in ("http", "https") or not parts.netloc:
-            raise UsageError(f"The URL of a server must look like http://127.0.0.1:8080, not {url!r}.")
-        self._url = url.rstrip("/")
+        self._url: str = check("url", ServerUrl(), url).rstrip("/")
         self._token: str | None = None if token is None else check("token", Text(), token)
         if token is not None and not (token.isascii() and token.isprintable()):
             raise UsageError("A token must consist of printable ASCII characters.")
         self._timeout: float = check("timeout", Number(0.1), timeout)
         # A redirect could send the token to another server.
-        self._opener = urllib.request.build_opener(_NoRedirects)
+        proxies = urllib.request.ProxyHandler({} if is_own(self._url) else None)
+        self._opener = urllib.request.build_opener(_NoRedirects, proxies)
 
     def __repr__(self) -> str:
         return f"m3index.connect({self._url!r})"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from m3index.addresses import is_loopback
 from m3index.errors import Exit, UsageError
 from m3index.serve import http_errors
 from m3index.serve.http_errors import MAX_BODY
@@ -48,15 +48,6 @@ def access(host: str, token: str | None) -> Access:
     if is_loopback(host):
         return Access(None, hosts=frozenset({"localhost", "127.0.0.1", "[::1]", host}))
     return Access(secrets.token_urlsafe(32), hosts=None, generated=True)
-
-
-def is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class Guard:

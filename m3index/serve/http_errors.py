@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from m3index import errors
 from m3index.errors import (
     Exit,
@@ -56,6 +59,26 @@ def body_of(error: M3IndexError) -> dict[str, object]:
     """The same for an error of m3index, with its class, so that a client can raise the same error."""
     public = next(kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
     return {**body(str(error), error.exit_code), "kind": public.__name__}
+
+
+EXPECTED = 'Send a JSON object such as {"query": "..."} with the header content-type: application/json.'
+
+
+def unreadable(problem: Mapping[str, Any], content_type: str | None) -> str:
+    """The message for a request whose body is no JSON object, from the description by pydantic. Everything
+    else is checked by the options themselves."""
+    match problem["type"]:
+        case "json_invalid":
+            reason = problem.get("ctx", {}).get("error", "it cannot be parsed")
+            return f"The body is not JSON: {reason} at character {problem['loc'][-1]}. {EXPECTED}"
+        case "missing" if problem["loc"] == ("body",):
+            return f"The request has no body. {EXPECTED}"
+        case "model_attributes_type" | "dict_type" if content_type is None or "json" not in content_type:
+            return f"The content type is {content_type or 'missing'}. {EXPECTED}"
+        case "model_attributes_type" | "dict_type":
+            return f"The body is not a JSON object. {EXPECTED}"
+    where = ".".join(str(part) for part in problem["loc"] if part not in ("body", "query"))
+    return f"{where or 'The request'}: {problem['msg']}."
 
 
 def error_of(message: str, exit_code: int, kind: object = None) -> M3IndexError:

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from m3index.addresses import check_server
 from m3index.index.options import TenantLimit
 from m3index.options import Flag, Group, Text, Whole, group, option
 
 PORT, MCP_PORT = 8080, 8081
+
+
+class ServerUrl(Text):
+    """The URL of a server of m3index."""
+
+    takes = "a URL such as http://127.0.0.1:8080"
+
+    def check(self, value: object) -> str:
+        url = super().check(value)
+        if not url.lower().startswith(("http://", "https://")):
+            raise ValueError
+        check_server(url)
+        return url
 
 
 @group
@@ -32,7 +46,7 @@ class RemoteServer(ServeToken):
     panel = "Server"
 
     server: str | None = option(
-        Text("URL"),
+        ServerUrl("URL"),
         "URL of a running m3index serve to query, which has the model loaded.",
         default=None,
         shown="none",

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pymilvus import DataType
 
+from m3index.addresses import is_own
 from m3index.errors import StoreError, UnreachableError
 from m3index.schema import CollectionSpec
 from m3index.store.definition import bm25_limit, to_milvus
@@ -121,7 +122,14 @@ class ServerImporter:
     """The import jobs of a Milvus server, through pymilvus's bulk_import (extra: bulk)."""
 
     def __init__(self, uri: str, token: str = "", db: str = "", timeout: int = 60) -> None:
-        self._common = {"url": uri.rstrip("/"), "api_key": token, "db_name": db, "timeout": timeout}
+        self._common: dict[str, Any] = {
+            "url": uri.rstrip("/"),
+            "api_key": token,
+            "db_name": db,
+            "timeout": timeout,
+        }
+        if is_own(uri):
+            self._common["proxies"] = {"http": "", "https": "", "all": ""}
 
     def submit(self, collection: str, files: Sequence[str]) -> str:
         from pymilvus.bulk_writer import bulk_import

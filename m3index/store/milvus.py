@@ -17,6 +17,7 @@ from pymilvus import AnnSearchRequest, Function, FunctionType, MilvusClient
 from pymilvus.client.cache import GlobalCache
 from pymilvus.exceptions import MilvusException
 
+from m3index.addresses import is_own, redacted
 from m3index.errors import (
     CollectionNotFoundError,
     M3IndexError,
@@ -43,9 +44,11 @@ from m3index.store.fence import Check, Fences
 from m3index.store.filter import Filter, In, render
 from m3index.store.half_precision import pack
 from m3index.store.lite import LiteFile
+from m3index.store.options import check_uri, is_server
 from m3index.store.queries import check
 from m3index.store.rows import WireRow, batches, checked, csr_row, from_wire, refusal, refused
 from m3index.types import Candidate, Leg, Row, Storage, join_title
+from m3index.wording import many
 
 Kind: TypeAlias = Literal["lite", "lite-server", "server"]
 T = TypeVar("T")
@@ -59,7 +62,6 @@ QUERIES_PER_CALL = 1_000
 PAGE_OF_KEYS, PAGE_OF_ROWS = 10_000, 500
 _HEAVY = frozenset({"text", "title", "metadata", "dense", "lexical"})
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
-_SERVER = re.compile(r"(https?|tcp)://|unix:", re.IGNORECASE)
 
 
 class MilvusStore:
@@ -75,6 +77,7 @@ class MilvusStore:
         self._ending = threading.local()
         self._specs: dict[str, CollectionSpec] = {}
         self._weighing: dict[str, bool] = {}
+        self._uuids: dict[str, str | None] = {}
         self._closed = False
         self._fences = Fences()
         self._gate: AbstractContextManager[Any] = nullcontext()
@@ -104,12 +107,9 @@ class MilvusStore:
         file; if not, a missing file is a CollectionNotFoundError.
         """
         _quieten()
-        if _SERVER.match(uri):
+        check_uri(uri)
+        if is_server(uri):
             return cls(uri, token or "", db or "", timeout, None)
-        if "://" in uri and not uri.startswith("file://"):
-            raise UsageError(
-                f"{errors.redacted(uri)!r} is not an address of Milvus: use a path ending in .db, or http://."
-            )
         lite = LiteFile(uri, create=create)
         try:
             return cls(uri, token or "", db or "", timeout, lite)
@@ -119,7 +119,7 @@ class MilvusStore:
 
     @property
     def uri(self) -> str:
-        return errors.redacted(self._uri)
+        return redacted(self._uri)
 
     @property
     def warnings(self) -> list[str]:
@@ -185,7 +185,7 @@ class MilvusStore:
             f"dropping {name!r}",
             self._fences.guarded(name, lambda t: self._client.drop_collection(name, timeout=t)),
         )
-        self._specs.pop(name, None)
+        self._forget(name)
 
     def spec(self, name: str) -> CollectionSpec:
         if name not in self._specs:
@@ -300,7 +300,9 @@ class MilvusStore:
             for entity in page:
                 yield from_wire(entity, fields, self._storage(name, fields))
         if self.kind == "server" and seen < min(before, self.count(name, where)):
-            raise StoreError(f"{self.uri} listed {seen} of at least {before} rows of {name!r}. Run again.")
+            raise StoreError(
+                f"{self.uri} listed {seen} of at least {many(before, 'row')} of {name!r}. Run again."
+            )
 
     def count(self, name: str, where: Filter | None = None) -> int:
         if where is not None and self.kind != "server":
@@ -442,7 +444,9 @@ class MilvusStore:
         if self._lite is not None:
             address = self._lite.address
             # Lite's own server rejects the pings that pymilvus sends over an idle connection.
-            options["grpc_options"] = {"grpc.enable_http_proxy": 0, "grpc.keepalive_time_ms": 2**31 - 1}
+            options["grpc_options"] = {"grpc.keepalive_time_ms": 2**31 - 1}
+        if self._lite is not None or is_own(self._uri):
+            options.setdefault("grpc_options", {})["grpc.enable_http_proxy"] = 0
 
         def attempt(seconds: float) -> MilvusClient:
             return MilvusClient(
@@ -541,10 +545,26 @@ class MilvusStore:
         self._call(f"loading {name!r}", lambda t: self._client.load_collection(name, timeout=t))
 
     def _describe(self, name: str) -> Mapping[str, Any]:
-        described: Mapping[str, Any] = self._call(
-            f"reading the definition of {name!r}", lambda t: self._client.describe_collection(name, timeout=t)
-        )
+        try:
+            described: Mapping[str, Any] = self._call(
+                f"reading the definition of {name!r}",
+                lambda t: self._client.describe_collection(name, timeout=t),
+            )
+        except CollectionNotFoundError:
+            self._forget(name)
+            raise
+        uuid = (described.get("properties") or {}).get(f"{PREFIX}uuid")
+        if self._uuids.get(name, uuid) != uuid:
+            self._forget(name)
+        self._uuids[name] = uuid
         return described
+
+    def _forget(self, name: str) -> None:
+        """Drops what is remembered of a collection that is gone or was replaced by another of its name."""
+        self._uuids.pop(name, None)
+        self._specs.pop(name, None)
+        self._weighing.pop(name, None)
+        GlobalCache.schema.invalidate_db(self._client._get_connection().server_address, self._db)
 
     def _target(self, alias: str) -> str | None:
         try:
@@ -736,7 +756,10 @@ def _check_for_lite(spec: CollectionSpec) -> None:
 
 def _check_name(name: str) -> None:
     if not _NAME.fullmatch(name):
-        raise UsageError(f"A collection's name must consist of letters, digits and _: {name!r} does not.")
+        raise UsageError(
+            f"{name!r} is not a valid collection name. Use up to 255 letters, digits and _; "
+            "the first character is not a digit."
+        )
 
 
 def _slices(items: Sequence[T], size: int) -> Iterator[list[T]]:

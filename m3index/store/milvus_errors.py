@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-from urllib.parse import urlsplit
 
 import grpc
 from pymilvus.exceptions import (
@@ -14,6 +13,7 @@ from pymilvus.exceptions import (
     ParamError,
 )
 
+from m3index.addresses import redacted
 from m3index.errors import (
     CollectionNotFoundError,
     FilterError,
@@ -36,15 +36,6 @@ _AUTH_STATUS = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENI
 _FULL_CODES = frozenset({3, 7, 9})
 _FULL_WORDS = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT))
 _CONTENT_CODES = frozenset({6, 1100, 1101})
-
-
-def redacted(uri: str) -> str:
-    """The URI without user name and password."""
-    parts = urlsplit(uri)
-    if parts.username is None and parts.password is None:
-        return uri
-    host = parts.netloc.rpartition("@")[2]
-    return parts._replace(netloc=host).geturl()
 
 
 def code(error: BaseException) -> int | grpc.StatusCode | None:

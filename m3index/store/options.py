@@ -2,10 +2,44 @@
 
 from __future__ import annotations
 
+import re
+
+from m3index.addresses import check_server, redacted
+from m3index.errors import UsageError
 from m3index.options import FileName, Group, Number, Text, group, option
 from m3index.types import DEFAULT_COLLECTION
 
 DEFAULT_URI = "m3index.db"
+
+_SERVER = re.compile(r"(https?|tcp)://|unix:", re.IGNORECASE)
+_WITHOUT_SCHEME = re.compile(r"([\w-]+(\.[\w-]+)*|\[[0-9a-f:.]+\]):\d+", re.IGNORECASE)
+
+
+def is_server(uri: str) -> bool:
+    """Whether a URI is that of a server, not a path."""
+    return _SERVER.match(uri) is not None
+
+
+def check_uri(uri: str) -> None:
+    """Raises UsageError for what can be neither a server nor a path."""
+    if is_server(uri):
+        if not uri.lower().startswith("unix:"):
+            check_server(uri)
+    elif "://" in uri and not uri.startswith("file://"):
+        raise UsageError(
+            f"{redacted(uri)!r} is not an address of Milvus: use a path ending in .db, or http://HOST:PORT."
+        )
+    elif _WITHOUT_SCHEME.fullmatch(uri):
+        raise UsageError(f"{uri!r} has no scheme. For a server, write 'http://{uri}'.")
+
+
+class StoreUri(FileName):
+    """A path or the URI of a server."""
+
+    def check(self, value: object) -> str:
+        uri = super().check(value)
+        check_uri(uri)
+        return uri
 
 
 @group
@@ -15,7 +49,7 @@ class Address(Group):
     panel = "Store"
 
     uri: str = option(
-        FileName("URI", "a path such as m3index.db or the URI of a server"),
+        StoreUri("URI", "a path such as m3index.db or the URI of a server"),
         "Path of a local Milvus Lite database, or URI of a Milvus server.",
         default=DEFAULT_URI,
         variable=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import socket
@@ -356,3 +357,22 @@ def test_an_unexpected_error_is_one_line(
     assert "Traceback" not in done.err
     assert "Traceback" in m3index("status", "--uri", database, M3INDEX_TRACEBACK="1").err
     assert json.loads(m3index("status", "--uri", database, "--json").out.splitlines()[0])["exit"] == 1
+
+
+def test_a_file_that_breaks_off_is_named_behind_many_bad_rows(
+    m3index_process: Command, tmp_path: Path
+) -> None:
+    rows = "".join(f'{{"id": "{i}", "text": ""}}\n' for i in range(12))
+    packed = gzip.compress((rows + '{"id": "z", "text": "good"}\n').encode())
+    (tmp_path / "t.jsonl.gz").write_bytes(packed[:-12])
+    done = m3index_process("sync", "t.jsonl.gz", "-e", "offline", "--quarantine", "q.jsonl")
+    assert "further quarantined rows are not shown here" in done.err
+    assert "quarantined t.jsonl.gz: the gzip data ends too early" in done.err
+
+
+def test_addresses_without_a_scheme_or_with_a_wrong_port(m3index_process: Command) -> None:
+    done = m3index_process("search", "x", "--uri", "localhost:19530")
+    assert "write 'http://localhost:19530'" in said(done, 2)
+    for option in ("--uri", "--server"):
+        done = m3index_process("search", "x", option, "http://localhost:99999")
+        assert "The port in 'http://localhost:99999' is not valid." in said(done, 2)

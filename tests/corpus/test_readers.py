@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tracemalloc
 from collections.abc import Iterable, Iterator
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -205,6 +205,7 @@ def test_deep_nesting_and_huge_numbers(tmp_path: Path) -> None:
     lines += ['{"id": "1", "text": "x", "k": NaN}', '{"id": "1", "text": "x", "k": 1e999}']
     _, rejected, _ = jsonl(tmp_path, "\n".join(lines))
     assert [r.reason for r in rejected][:1] == ["not JSON: nested too deep"]
+    assert [r.reason for r in rejected][2:] == ["'k' holds NaN or an infinite number, which is not JSON"] * 2
     assert len(rejected) == 4
 
 
@@ -430,9 +431,85 @@ def test_bad_parquet_rows_are_rejected_alone(tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": ["1", "2", "3", "4"], "text": text, "extra": extra}), path)
     documents, rejected = split(read([path]))
     assert [d.doc_id for d in documents] == ["1"]
-    assert [(r.place.line, r.doc_id) for r in rejected] == [(2, None), (3, "3"), (4, None)]
+    assert [(r.place.line, r.doc_id) for r in rejected] == [(2, "2"), (3, "3"), (4, "4")]
+    assert rejected[0].reason.startswith("column 'text' (string) has a value that JSON cannot hold")
+    assert "--exclude-field" not in rejected[0].reason
     assert "no text" in rejected[1].reason
-    assert "bytes" in rejected[2].reason
+    assert json.loads(rejected[2].raw) == {"id": "4", "text": "four", "extra": None}
+
+
+@pytest.mark.parametrize(
+    ("column", "name"),
+    [
+        (pa.array([b"\xff\xd8", None], pa.binary()), "binary"),
+        (pa.array([timedelta(seconds=5), None]), "duration[us]"),
+        (pa.array([[{"a": b"x"}], None]), "list<element: struct<a: binary>>"),
+        (pa.array([2**60, None], pa.timestamp("us")), "timestamp[us]"),
+    ],
+)
+def test_a_parquet_column_that_json_cannot_hold(tmp_path: Path, column: pa.Array, name: str) -> None:
+    path = tmp_path / "c.parquet"
+    pq.write_table(pa.table({"pk": [7, 8], "body": ["cats", "dogs"], "img": column}), path)
+    documents, rejected = split(read([path], FieldMapping.named(id="pk", text="body")))
+    assert [d.doc_id for d in documents] == ["8"]
+    assert [r.doc_id for r in rejected] == ["7"]
+    assert rejected[0].reason.startswith(f"column 'img' ({name}) has a value that JSON cannot hold: ")
+    assert rejected[0].reason.endswith("; leave it out with --exclude-field img")
+    assert json.loads(rejected[0].raw) == {"pk": 7, "body": "cats", "img": None}
+    left_out = FieldMapping.named(id="pk", text="body", exclude=["img"])
+    documents, rejected = split(read([path], left_out))
+    assert bare(documents) == [Document("7", "cats"), Document("8", "dogs")]
+    assert rejected == []
+
+
+def test_excluded_fields_in_every_format(tmp_path: Path) -> None:
+    row = {"id": "a", "text": "x", "drop": "1", "keep": "2"}
+    pq.write_table(pa.table({k: [v] for k, v in row.items()}), tmp_path / "a.parquet")
+    (tmp_path / "b.jsonl").write_text(json.dumps(row))
+    (tmp_path / "c.csv").write_text("id,text,drop,keep\na,x,1,2\n")
+    documents, _ = split(read([tmp_path], FieldMapping.named(exclude=["drop"])))
+    assert bare(documents) == [Document("a", "x", metadata={"keep": "2"})] * 3
+
+
+def test_an_embedding_is_left_out_with_a_note_unless_it_is_asked_for(tmp_path: Path) -> None:
+    vectors = [[0.5] * 64, [0.25] * 64]
+    pq.write_table(
+        pa.table({"id": ["a", "b"], "text": ["x", "y"], "v": pa.array(vectors, pa.list_(pa.float32()))}),
+        tmp_path / "a.parquet",
+    )
+    (tmp_path / "b.jsonl").write_text(json.dumps({"id": "c", "text": "z", "v": [*vectors[0][1:], 1]}))
+    corpus = read([tmp_path])
+    documents, _ = split(corpus)
+    assert bare(documents) == [Document("a", "x"), Document("b", "y"), Document("c", "z")]
+    assert corpus.notes == [
+        "'v' holds an embedding in 3 rows (64 or more decimal numbers), which is left out of the metadata. "
+        "Keep it with --include-field v."
+    ]
+    corpus = read([tmp_path], FieldMapping.named(include=["v"]))
+    documents, _ = split(corpus)
+    assert [d.metadata["v"] for d in documents[:2]] == vectors
+    assert corpus.notes == []
+    corpus = read([tmp_path], FieldMapping.named(exclude=["v"]))
+    assert [d.metadata for d in split(corpus)[0]] == [{}] * 3
+    assert corpus.notes == []
+
+
+def test_skipped_entries_are_counted_and_named_by_reason(tmp_path: Path) -> None:
+    corp, real = tmp_path / "corp", tmp_path / "real"
+    corp.mkdir()
+    real.mkdir()
+    (corp / "x.md").write_text("text")
+    (corp / "current").symlink_to(real)
+    for name in "abcde":
+        (corp / f"{name}.html").write_text("<p>")
+    corpus = read([corp])
+    assert corpus.notes == []
+    for _ in range(2):
+        assert len(list(corpus)) == 1
+        assert corpus.notes == [
+            f"6 entries were skipped: {corp}/a.html, {corp}/b.html, {corp}/c.html and 2 others (unknown "
+            f"suffix); {corp}/current (a link to a directory)."
+        ]
 
 
 def test_parquet_without_the_columns(tmp_path: Path) -> None:
@@ -516,7 +593,13 @@ ZST = pa.compress(MANY, codec="zstd", asbytes=True)
         ("b.jsonl.zst", b"\x28\xb5\x2f\xfd", ""),
         ("b.parquet", b"PAR1 no parquet PAR1", "cannot be read as Parquet"),
         ("b.parquet", b"", "cannot be read as Parquet"),
-        ("b.jsonl", TWO.encode("utf-16"), "UTF-16"),
+        ("b.jsonl", TWO.encode("utf-16"), "iconv -f UTF-16 "),
+        ("b.jsonl", TWO.encode("utf-16-le"), "iconv -f UTF-16LE "),
+        ("b.jsonl", TWO.encode("utf-16-be"), "iconv -f UTF-16BE "),
+        ("b.jsonl", TWO.encode("utf-32"), "iconv -f UTF-32 "),
+        ("b.jsonl", b"\0\0\xfe\xff" + TWO.encode("utf-32-be"), "iconv -f UTF-32 "),
+        ("b.jsonl", TWO.encode("utf-32-le"), "iconv -f UTF-32LE "),
+        ("b.jsonl", TWO.encode("utf-32-be"), "iconv -f UTF-32BE "),
         ("b.csv", b"a,b\n", "for the id"),
     ],
 )

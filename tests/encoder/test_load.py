@@ -158,7 +158,7 @@ def test_remote_code_is_not_run_unasked(tmp_path: Path) -> None:
     config |= {"model_type": "mine", "auto_map": {"AutoConfig": "c.C", "AutoModel": "c.M"}}
     (path / "config.json").write_text(json.dumps(config))
     (path / "c.py").write_text("raise SystemExit('ran')")
-    with pytest.raises(MismatchError, match="--trust-remote-code"):
+    with pytest.raises(MismatchError, match="trust_remote_code"):
         load(str(path)).encode_documents(TEXTS)
 
 

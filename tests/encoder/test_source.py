@@ -38,12 +38,15 @@ def test_neither_a_directory_nor_a_hub_id(name: str) -> None:
 
 SCRIPT = """
 import sys
+from m3index.encoder.cross import CrossEncoder
 from m3index.encoder.load import load
+from m3index.encoder.options import Model
 from m3index.errors import ModelNotFoundError
-try:
-    load(sys.argv[1])
-except ModelNotFoundError as e:
-    print(e)
+for door in (lambda name: Model(encoder=name).load(), load, CrossEncoder.load):
+    try:
+        door(sys.argv[1])
+    except ModelNotFoundError as e:
+        print(e)
 """
 
 
@@ -62,8 +65,11 @@ def test_a_hub_that_refuses_connections_fails_fast_and_offers_the_offline_model(
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     said, seconds = ask("teacher", tmp_path, HF_ENDPOINT=f"http://127.0.0.1:{port}")
-    assert "BAAI/bge-m3" in said
-    assert "--encoder offline" in said
+    index, *others = said.splitlines()
+    assert "BAAI/bge-m3" in index
+    assert "--encoder offline" in index
+    assert len(others) == 2
+    assert "--encoder" not in "".join(others), "teachers and rerankers are not chosen by --encoder"
     assert seconds < 20
 
 

@@ -180,7 +180,7 @@ def test_queries_without_relevant_documents_are_left_out() -> None:
 
 def test_both_legs_are_needed() -> None:
     one = SearchResult(Query("a", "x"), legs={"dense": ranking(["d01"])})
-    with pytest.raises(UsageError, match="search with --mode hybrid"):
+    with pytest.raises(UsageError, match="the searches must be hybrid"):
         hold([one], {"a": {"d01": 1}})
 
 

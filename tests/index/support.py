@@ -36,6 +36,7 @@ class ListCorpus:
         self.total_bytes: int | None = None
         self.repeatable = True
         self.listing = Listing()
+        self.notes: list[str] = []
 
     def __iter__(self) -> Iterator[Document | Rejected]:
         self.complete = False

@@ -126,7 +126,7 @@ def test_fields_that_few_documents_match_do_not_empty_the_collection(store: Memo
     wrong = replace(REINDEX, fields={"lang": "int"}, max_delete=None, force=force)
     rejections = Rejections()
     with pytest.raises(
-        DeletesWithheldError, match=r"8 documents of the current generation were rejected"
+        DeletesWithheldError, match=r"8 documents were rejected that the current generation has"
     ) as caught:
         reindex(store, FakeEncoder(), "docs", wrong, corpora=corpora(CORPUS), reporter=rejections)
     assert caught.value.summary is not None

@@ -21,6 +21,7 @@ from index.support import (
 )
 
 from m3index.errors import Exit, UnreachableError
+from m3index.index.forecast import plan
 from m3index.index.options import SyncOptions
 from m3index.index.status import status
 from m3index.index.sync import sync
@@ -293,7 +294,7 @@ def test_lost_rows_are_drift_and_written_again() -> None:
     store.delete("docs__g1", [f"{document_key('default', 'a')}-1"])
     summary = run(store, corpus, reporter=recorder)
     assert summary.exit == Exit.DRIFT
-    assert "1 documents had lost rows" in recorder.warnings[0]
+    assert "Rows of 1 document were lost" in recorder.warnings[0]
     assert "verify --repair" in recorder.warnings[0]
     assert rows(store) == before
     assert run(store, corpus).exit == Exit.OK
@@ -454,3 +455,18 @@ def test_documents_larger_than_a_batch_stay_whole() -> None:
     run(store, [doc("long", 20_000), doc("short", 3)])
     documents = by_document(rows(store))
     assert all(d[0]["passages"] == len(d) for d in documents.values())
+
+
+def test_ids_that_differ_only_in_spelling_are_warned_of() -> None:
+    store, reporter = MemoryStore(), Recorder()
+    corpus = [doc("é"), doc("b"), doc("e\u0301")]
+    for _ in range(2):
+        summary = run(store, corpus, reporter=reporter)
+        assert summary.exit == Exit.OK
+        assert summary.scanned == 3
+        assert [w.partition(". ")[0] for w in reporter.warnings] == [
+            "1 document has an id that differs from another one only in spelling: '\\xe9' and 'e\\u0301'"
+        ]
+        reporter.warnings.clear()
+    plan(store, FakeEncoder(), "docs", ListCorpus(corpus), SETTINGS, reporter=reporter)
+    assert len(reporter.warnings) == 1

@@ -208,7 +208,7 @@ def test_another_space_is_refused(store: MemoryStore) -> None:
 def test_raise_for_differences(store: MemoryStore) -> None:
     proof(store).raise_for_differences()
     turned(store)
-    with pytest.raises(DriftError, match="1 documents of 'docs' differ from the corpus"):
+    with pytest.raises(DriftError, match="In 'docs', 1 document differs from the corpus"):
         proof(store).raise_for_differences()
     assert [difference.doc_id for difference in proof(store)] == ["d2"]
     proof(store, repair=True).raise_for_differences()

@@ -143,7 +143,7 @@ def test_bad_requests_of_documents(server: Server, url: str, says: str) -> None:
         ({"query": "\ud800"}, 400, "Unicode"),
         ({"similar": "nobody"}, 404, "nobody"),
         ({"query": "sea", "pool": 10_000}, 400, "pool takes a whole number from 0 to 500, not 10000."),
-        ([], 400, "cannot be parsed"),
+        ([], 400, "The body is not a JSON object. Send a JSON object"),
         (b"{", 400, "JSON"),
     ],
 )  # fmt: skip
@@ -213,7 +213,10 @@ def test_a_refusal_names_its_class(server: Server) -> None:
 
 
 def test_unknown_paths_methods_and_sizes(server: Server) -> None:
-    assert ask(server, "/nowhere")[:2] == (404, {"error": "Not Found.", "exit": 2})
+    assert ask(server, "/nowhere")[:2] == (
+        404,
+        {"error": "There is nothing at /nowhere. GET /openapi.json lists the paths.", "exit": 2},
+    )
     assert ask(server, "/health", {})[0] == 405
 
 
@@ -395,3 +398,33 @@ def test_an_unexpected_error_tells_no_secrets(monkeypatch: pytest.MonkeyPatch) -
         code, answer, _ = ask(server, "/search?query=sea")
         assert (code, answer["exit"]) == (500, 1)
         assert "hunter2" not in answer["error"]
+
+
+JSON = {"content-type": "application/json"}
+SEND = 'Send a JSON object such as {"query": "..."} with the header content-type: application/json.'
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "message"),
+    [
+        (b'{"query": "sea"}', {"content-type": "text/plain"}, f"The content type is text/plain. {SEND}"),
+        (b"query=sea", {"content-type": "application/x-www-form-urlencoded"}, f"urlencoded. {SEND}"),
+        (b'{"query": "sea"}', {"content-type": ""}, f"The content type is missing. {SEND}"),
+        (b'{"query": "sea"', JSON, "The body is not JSON: Expecting ',' delimiter at character 15. Send"),
+        (b'"sea"', JSON, f"The body is not a JSON object. {SEND}"),
+        (b"", JSON, f"The request has no body. {SEND}"),
+        (b"\xff", JSON, f"The body cannot be read. {SEND}"),
+        (b'{"query": "sea", "k": "ten"}', JSON, "k takes a whole number from 1 to 16,384, not 'ten'."),
+    ],
+)
+def test_a_wrong_body_is_named_with_the_content_type(
+    server: Server, body: bytes, headers: dict[str, str], message: str
+) -> None:
+    code, answer, _ = ask(server, "/search", body, headers)
+    assert (code, answer["exit"]) == (400, 2)
+    assert message in answer["error"]
+
+
+def test_a_wrong_method(server: Server) -> None:
+    code, answer, _ = ask(server, "/info", {})
+    assert (code, answer["error"]) == (405, "/info does not take POST.")

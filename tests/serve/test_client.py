@@ -244,7 +244,7 @@ def test_nobody_there_and_somebody_else() -> None:
         port = unused.getsockname()[1]
     with pytest.raises(UnreachableError, match="m3index serve"):
         RemoteIndex(f"http://127.0.0.1:{port}").search("sea")
-    for bad in ("127.0.0.1:8080", "file:///etc/passwd", "http://", ""):
+    for bad in ("127.0.0.1:8080", "file:///etc/passwd", "http://", "http://127.0.0.1:many", ""):
         with pytest.raises(UsageError):
             RemoteIndex(bad)
     for token in ("", "ü" * 20, "0123456789abcde\n", 5):
@@ -253,8 +253,6 @@ def test_nobody_there_and_somebody_else() -> None:
     for timeout in (0, -1, "soon", None, float("nan")):
         with pytest.raises(UsageError, match=r"timeout takes a number from 0\.1 up"):
             RemoteIndex("http://127.0.0.1:8080", timeout=timeout)
-    with pytest.raises(UnreachableError):
-        RemoteIndex("http://127.0.0.1:many").search("sea")
 
 
 class Elsewhere(BaseHTTPRequestHandler):
