@@ -359,7 +359,6 @@ def test_a_collection_without_sparse_vectors() -> None:
         ({"k": 16_385}, "k takes a whole number from 1 to 16,384, not 16385."),
         ({"k": True}, "k takes a whole number from 1 to 16,384, not True."),
         ({"k": "3"}, "k takes a whole number from 1 to 16,384, not '3'."),
-        ({"k": None}, "k takes a whole number from 1 to 16,384, not None."),
         ({"depth": 5}, "depth is 5, which is less than k (10). Raise depth to at least 10."),
         ({"depth": 20_000}, "depth takes a whole number from 1 to 16,384, not 20000."),
         (
