@@ -20,7 +20,7 @@ m3index tune -c scifact --queries "$DATA/scifact/queries.jsonl" --qrels "$DATA/s
     --plot "$OUT/tune.png"
 say "SciFact, test queries"
 m3index eval -c scifact --queries "$DATA/scifact/queries.jsonl" --qrels "$DATA/scifact/qrels/test.tsv" \
-    -m nDCG@10 -m Recall@100 --plot "$OUT/scifact.png"
+    --depth 1000 -m nDCG@10 -m Recall@100 --plot "$OUT/scifact.png"
 
 for lang in ar de el en es hi ro ru th tr vi zh; do
     say "XQuAD $lang"

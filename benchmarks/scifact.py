@@ -78,7 +78,7 @@ def main() -> None:
                 f"{time.perf_counter() - started:.0f} s"
             )
             for mode in ("dense", "sparse", "hybrid"):
-                results = index.run(queries, SearchOptions(mode=mode, k=100))
+                results = index.run(queries, SearchOptions(mode=mode, k=100, depth=1000))
                 run = as_run({result.query.query_id: result.hits for result in results})
                 rows.append((f"m3index {mode}", measured(qrels, run)))
             stored = list(index.store.scan(index.current().name, None, ["doc_id", "title", "text"]))

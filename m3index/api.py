@@ -132,9 +132,10 @@ class Index(Searchable):
         CollectionNotFoundError, LockedError, MissingHeadError, ModelNotFoundError, UsageError, StoreError.
         """
         by_source = corpora if corpora is None or isinstance(corpora, Mapping) else {options.source: corpora}
+        gate = options.quality_gate
         if options.dry_run:
             return self._service.plan_reindex(by_source, options)
-        return self._service.reindex(by_source, options, gate=options.quality_gate, reporter=Logged())
+        return self._service.reindex(by_source, options, gate=gate, reporter=Logged())
 
     # -- inspect
 

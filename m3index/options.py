@@ -9,7 +9,8 @@ Every interface is derived from the same declaration:
 - `docs/reference.md`.
 
 A group checks its values when it is created, so an invalid value raises an error before anything is loaded or
-sent. If a group has several bases, the options of the last base come first.
+sent. None stands for an optional one that is left out. If a group has several bases, the options of the last
+base come first.
 """
 
 from __future__ import annotations
@@ -382,7 +383,9 @@ class Group:
     def __post_init__(self) -> None:
         for declared in options_of(type(self)):
             value = getattr(self, declared.name)
-            if value is not declared.default:
+            if value is None and not declared.is_required:  # left out, as null in JSON
+                object.__setattr__(self, declared.name, declared.default)
+            elif value is not declared.default:
                 object.__setattr__(self, declared.name, declared.check(value))
         self.check()
 
@@ -418,6 +421,12 @@ def changed(options: GroupT, changes: Mapping[str, object]) -> GroupT:
     """Returns the group with some options changed. Raises UsageError for an unknown name."""
     check_names(changes, [declared.name for declared in options_of(type(options))])
     return dataclasses.replace(options, **changes)  # type: ignore[type-var]  # every group is a dataclass
+
+
+def overridden(options: GroupT, said: Mapping[str, object]) -> GroupT:
+    """Like `changed`, with what a caller says: None leaves an option as it is. Raises UsageError."""
+    check_names(said, [declared.name for declared in options_of(type(options))])
+    return changed(options, {name: value for name, value in said.items() if value is not None})
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(option,))

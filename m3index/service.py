@@ -31,6 +31,7 @@ from m3index.errors import (
     StoppedError,
     UsageError,
 )
+from m3index.evaluate.coverage import find_relevant
 from m3index.evaluate.gate import QualityGate
 from m3index.evaluate.measures import score_run
 from m3index.evaluate.runs import as_run
@@ -275,6 +276,8 @@ class IndexService:
         """
         passes = self._passes(corpora, options)
         with quarantining(reporter, options) as with_quarantine:
+            if gate is not None:
+                self._check_gate(gate, with_quarantine)
             return reindex(
                 self.store,
                 self.encoder(),
@@ -304,25 +307,40 @@ class IndexService:
             passes[source] = partial(self._corpus, paths, options, options)
         return passes
 
+    def _check_gate(self, gate: QualityGate, reporter: Reporter) -> None:
+        """Says before the new generation is built what the gate leaves out. Raises UsageError if it compares
+        with a generation that has none of the judged documents."""
+        for warning in gate.coverage.warnings:
+            reporter.warning(warning)
+        if gate.gate.relative:
+            find_relevant(self.store, self.current().name, gate.qrels, gate.coverage.queries)
+
     def _gate(self, gate: QualityGate, reporter: Reporter, old: str, new: str) -> None:
-        """Evaluates both generations with the queries. Raises GateError if the new one does not pass."""
+        """Evaluates both generations with the same queries. Raises GateError if the new one does not pass."""
+        unmoved = f"The alias {self.collection!r} was not moved."
+        for name in (old, new) if gate.gate.relative else (new,):
+            try:
+                relevant = find_relevant(self.store, name, gate.qrels, gate.coverage.queries)
+            except UsageError as error:
+                raise GateError(f"{name}: {error} {unmoved}") from None
+            for warning in relevant.warnings:
+                reporter.warning(f"{name}: {warning}")
         before = self._evaluate(old, gate) if gate.gate.relative else None
         passed, sentence = gate.gate.check(self._evaluate(new, gate), before)
         if not passed:
-            raise GateError(f"{sentence} The alias {self.collection!r} was not moved.")
+            raise GateError(f"{sentence} {unmoved}")
         reporter.note(sentence)
 
     def _evaluate(self, name: str, gate: QualityGate) -> float:
-        """The mean of the measure over the judged queries, searched with the encoder of the generation."""
+        """The mean of the measure over the queries of the gate, with the encoder of the generation."""
         target = collections.load_target(self.store, self.collection, name)
         encoder = self.encoder()
         if not target.has_space_of(encoder.info):
             encoder = Model(encoder=target.properties.get("encoder")).load()
         searcher = Searcher(SearchTarget(self.store, name, target.spec, lambda: encoder))
-        queries = [query for query in gate.queries if query.query_id in gate.qrels]
-        results = searcher.run(queries, SearchOptions(k=100, texts=False))
+        results = searcher.run(gate.queries, SearchOptions(k=gate.hits, texts=False))
         run = as_run({result.query.query_id: result.hits for result in results})
-        return float(score_run(run, gate.qrels, [gate.gate.measure]).values[gate.gate.measure].mean())
+        return score_run(run, gate.qrels, [gate.gate.measure], gate.coverage.queries).mean(gate.gate.measure)
 
     def _corpus(self, paths: Paths, options: Input, layout: CollectionLayout | None) -> Corpus:
         """Opens a corpus. layout: declares the fields, for CSV files; None for those of the collection."""

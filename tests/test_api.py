@@ -359,7 +359,7 @@ WRONG = [
     (name, declared.name, value)
     for name, (group, _) in METHODS.items()
     for declared in options_of(group)
-    for value in (*WRONG_OF_ALL, *([] if declared.default is None else [None]))
+    for value in (*WRONG_OF_ALL, *([None] if declared.is_required else []))
 ]
 
 
@@ -372,6 +372,22 @@ def test_a_wrong_type_of_every_option(index: Index, method: str, option: str, va
         getattr(index, method)(*METHODS[method][1], **{option: value})
     assert service.store.count("docs__g1") == len(DOCUMENTS)
     assert service.store.collections() == ["docs__g1"]
+
+
+@pytest.mark.parametrize("method", ["ingest", "sync", "verify", "search", "similar", "search_many", "get"])
+def test_none_is_an_option_left_out(index: Index, method: str) -> None:
+    group, arguments = METHODS[method]
+    nothing: dict[str, Any] = dict.fromkeys(declared.name for declared in options_of(group))
+
+    def comparable(answer: Any) -> Any:
+        if method == "search_many":
+            [answer] = answer
+        if method in ("search", "similar", "search_many"):
+            return [(hit.doc_id, hit.score, hit.text) for hit in answer]
+        return answer if method == "get" else {**answer.to_json(), "seconds": 0}
+
+    call = getattr(index, method)
+    assert comparable(call(*arguments, **nothing)) == comparable(call(*arguments))
 
 
 @pytest.mark.parametrize("option", [declared.name for declared in options_of(OpenOptions)])

@@ -29,6 +29,7 @@ from m3index import Index
 from m3index.encoder.options import Model
 from m3index.errors import M3IndexError, UsageError
 from m3index.index.options import IngestOptions
+from m3index.options import options_of
 from m3index.search.options import SearchOptions
 from m3index.serve.request import SearchRequest
 from m3index.serve.served import ServedIndex
@@ -216,14 +217,14 @@ def door_langchain(index: Index, **said: Any) -> set[str]:
     found = M3Retriever(index, k=50).invoke("the sea", **said)
     made = M3Retriever(index, k=50, **said).invoke("the sea")
     assert [d.id for d in found] == [d.id for d in made]
-    return {document.metadata["doc_id"] for document in found}
+    return {document.metadata["m3index_doc_id"] for document in found}
 
 
 def door_llamaindex(index: Index, **said: Any) -> set[str]:
     pytest.importorskip("llama_index.core", reason="llama-index-core is not installed")
     from m3index.integrations.llamaindex import M3Retriever
 
-    return {n.node.metadata["doc_id"] for n in M3Retriever(index, k=50, **said).retrieve("the sea")}
+    return {n.node.metadata["m3index_doc_id"] for n in M3Retriever(index, k=50, **said).retrieve("the sea")}
 
 
 def door_haystack(index: Index, **said: Any) -> set[str]:
@@ -233,7 +234,7 @@ def door_haystack(index: Index, **said: Any) -> set[str]:
     retriever = M3Retriever("docs", search={"k": 50})
     retriever._index = index
     documents = retriever.run("the sea", search=said)["documents"]
-    return {document.meta["doc_id"] for document in documents}
+    return {document.meta["m3index_doc_id"] for document in documents}
 
 
 HERE: list[Door] = [
@@ -271,6 +272,30 @@ def test_every_spelling_means_the_same_at_a_server(server: Server, door: Door, c
     if door is door_url and not sayable_in_a_url(said):
         pytest.skip("a URL has no mappings")
     assert door(server, **said) == expected
+
+
+@pytest.mark.parametrize("door", [*HERE, *THERE], ids=lambda d: d.__name__)
+def test_null_is_an_option_left_out(index: Index, server: Server, door: Door) -> None:
+    if door is door_url:
+        pytest.skip("a URL has no null")
+    names = [declared.name for declared in options_of(SearchOptions)]
+    said = dict.fromkeys({*names} - {"k", "passages", "fusion"})
+    if door is door_tool:
+        said = {name: None for name in said if name not in ("explain", "texts")}
+    assert door(server if door in THERE else index, **said) == ALL
+
+
+@pytest.mark.parametrize("door", [*HERE, *THERE], ids=lambda d: d.__name__)
+@pytest.mark.parametrize(
+    "unknown", [{"expr": 'org == "acme"'}, {"limit": 3}, {"top_k": 3}, {"expr": None}], ids=str
+)
+def test_an_unknown_option_is_refused_with_the_names_of_the_known(
+    index: Index, server: Server, door: Door, unknown: dict[str, Any]
+) -> None:
+    if door is door_url and None in unknown.values():
+        pytest.skip("a URL has no null")
+    with pytest.raises((UsageError, TypeError), match=f"no option '{min(unknown)}'.* options are .*where"):
+        door(server if door in THERE else index, **unknown)
 
 
 @pytest.mark.parametrize("door", [*HERE, *THERE], ids=lambda d: d.__name__)

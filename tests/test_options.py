@@ -33,6 +33,7 @@ from m3index.options import (
     only_keywords,
     option,
     options_of,
+    overridden,
 )
 
 
@@ -100,7 +101,6 @@ def test_options_know_their_names_flags_and_variables() -> None:
         ({"count": "3"}, "count takes a whole number from 1 to 9, not '3'."),
         ({"count": True}, "count takes a whole number from 1 to 9, not True."),
         ({"count": 3.0}, "count takes a whole number from 1 to 9, not 3.0."),
-        ({"count": None}, "count takes a whole number from 1 to 9, not None."),
         ({"share": 1.5}, "share takes a number from 0 to 1, not 1.5."),
         ({"share": float("nan")}, "share takes a number from 0 to 1, not nan."),
         ({"words": 5}, "words takes a list of texts, not 5."),
@@ -140,6 +140,16 @@ def test_a_required_option() -> None:
         Needy()  # type: ignore[call-arg]
     with pytest.raises(OptionError, match=r"out is required\."):
         Needy.from_texts({})
+
+
+def test_none_is_an_option_left_out() -> None:
+    nothing: dict[str, Any] = dict.fromkeys(["count", "share", "loud", "words", "name"])
+    assert Verb(**nothing) == Verb()
+    assert Speaker(**nothing).options.count == 7
+    made = Verb(name="she", count=8)
+    assert overridden(made, {"count": None, "loud": True}) == Verb(name="she", count=8, loud=True)
+    with pytest.raises(UsageError, match="There is no option 'cuont'"):
+        overridden(made, {"cuont": None})
 
 
 def test_rules_of_several_options() -> None:

@@ -29,7 +29,7 @@ def main(corpus: Path = CORPUS) -> list[str]:
         retriever.close()
     for document in documents:
         print(document.meta["title"], "|", document.content[:60])
-    return [document.meta["doc_id"] for document in documents]
+    return [document.meta["m3index_doc_id"] for document in documents]
 
 
 if __name__ == "__main__":

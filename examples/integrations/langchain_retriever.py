@@ -24,7 +24,7 @@ def main(corpus: Path = CORPUS) -> list[str]:
         documents = retriever.invoke("how do bees tell each other where the flowers are")
     for document in documents:
         print(document.metadata["title"], "|", document.page_content[:60])
-    return [document.metadata["doc_id"] for document in documents]
+    return [document.metadata["m3index_doc_id"] for document in documents]
 
 
 if __name__ == "__main__":

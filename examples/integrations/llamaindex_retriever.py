@@ -24,7 +24,7 @@ def main(corpus: Path = CORPUS) -> list[str]:
         nodes = retriever.retrieve("how do bees tell each other where the flowers are")
     for found in nodes:
         print(found.node.metadata["title"], "|", found.node.text[:60])
-    return [found.node.metadata["doc_id"] for found in nodes]
+    return [found.node.metadata["m3index_doc_id"] for found in nodes]
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,15 +20,17 @@ from m3index.options import changed
 from m3index.output import write_output
 from m3index.progress import Progress
 from m3index.store.options import Connection
-from m3index.types import DEFAULT_SOURCE
 from m3index.wording import many
 
 if TYPE_CHECKING:
+    from m3index.evaluate.coverage import Coverage
+    from m3index.evaluate.formats import Qrels
     from m3index.evaluate.report import QueryDifference, Report
     from m3index.evaluate.runs import Run
     from m3index.evaluate.tune import Setting, Tuning
     from m3index.search.options import SearchOptions
-    from m3index.types import Hit
+    from m3index.search.searcher import SearchResult
+    from m3index.types import Hit, Query
 
 
 @command(apps.app, "eval", panel=apps.QUALITY)
@@ -40,58 +42,112 @@ def evaluate(
     output: Output,  # noqa: ARG001  (the session has it)
 ) -> None:
     """Compare dense, sparse, hybrid and reranked search, with confidence intervals and paired tests."""
-    from m3index.evaluate.formats import read_qrels
-    from m3index.evaluate.measures import check_measures, score_run
+    from m3index.evaluate.coverage import cover
+    from m3index.evaluate.formats import read_qrels, read_queries
+    from m3index.evaluate.measures import at_most, check_measures, score_run
     from m3index.evaluate.report import query_differences, report, report_json
     from m3index.evaluate.runs import read_run
 
     check_measures(options.measures)
+    measures = options.measures if options.queries is None else at_most(options.measures, options.k)
     qrels = read_qrels(options.qrels)
     runs: dict[str, Run] = {Path(path).stem: read_run(path) for path in options.run}
     if len(runs) < len(options.run):
         raise UsageError("Two run files have the same name. Rename one to distinguish them.")
-    if options.queries is not None:
-        runs |= _search(session, options.queries, options, qrels, connection, model)
-    scores = {name: score_run(run, qrels, options.measures) for name, run in runs.items()}
+    queries = read_queries(options.queries) if options.queries is not None else []
+    coverage = cover(
+        {query.query_id for query in queries} or {query_id for run in runs.values() for query_id in run},
+        qrels,
+        options.queries or ", ".join(options.run),
+        complete=options.complete,
+    )
+    _warn(session, coverage.warnings)
+    _warn(session, _gaps(runs, qrels, measures, coverage.queries))
+    if queries:
+        runs |= _search(session, coverage, queries, options, qrels, connection, model)
+    scores = {name: score_run(run, qrels, measures, coverage.queries) for name, run in runs.items()}
     result = report(scores, test=options.test)
     first, *_, last = [*scores.values()] * 2
     if options.differences is not None:
-        _write(Path(options.differences), query_differences(first, last, options.measures[0]))
+        _write(Path(options.differences), query_differences(first, last, measures[0]))
     if options.plot is not None:
         from m3index.evaluate.plots import plot_report
 
         plot_report(result, Path(options.plot))
-    session.reporter.result(report_json(result))
+    searched = {} if options.queries is None else {"k": options.k, "depth": options.leg_depth}
+    counts = {"not_asked": coverage.not_asked, "not_judged": coverage.not_judged}
+    session.reporter.result({**report_json(result), **counts, **searched})
     if not session.as_json:
-        _table(result)
+        _table(result, options if searched else None)
+
+
+def _warn(session: Session, warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        session.reporter.warning(warning)
+
+
+def _gaps(
+    runs: Mapping[str, Run], qrels: Qrels, measures: Sequence[str], queries: Sequence[str]
+) -> Iterator[str]:
+    """Sentences on what run files lack of the evaluated queries, of the hits and of the judged documents."""
+    from m3index.evaluate.measures import hits_needed
+
+    for name, run in runs.items():
+        empty = sum(not run.get(query_id) for query_id in queries)
+        if empty:
+            yield (
+                f"{name} has no documents for {empty:,} of the {len(queries):,} queries; "
+                "the mean counts them as 0."
+            )
+        longest = max((len(run.get(query_id, ())) for query_id in queries), default=0)
+        for measure in measures:
+            if longest < (cut := hits_needed(measure, 0)):
+                yield (
+                    f"{name} has at most {longest:,} documents for a query, "
+                    f"fewer than the {cut:,} of {measure}."
+                )
+        if not any(qrels[query_id].get(id_) for query_id in queries for id_ in run.get(query_id, ())):
+            yield f"{name} has no document that is judged relevant. Are the judgements for the same corpus?"
 
 
 def _search(
     session: Session,
-    file: str,
+    coverage: Coverage,
+    queries: Sequence[Query],
     options: EvalOptions,
-    qrels: Mapping[str, object],
+    qrels: Qrels,
     connection: Connection,
     model: Model,
 ) -> dict[str, Run]:
-    """A run of the judged queries for each mode, and one more with a reranker. Raises UsageError."""
-    from m3index.evaluate.formats import read_queries
+    """A run of the evaluated queries for each mode, and one more with a reranker. Raises UsageError."""
+    from m3index.evaluate.coverage import find_relevant
     from m3index.evaluate.runs import as_run
 
-    queries = [query for query in read_queries(file) if query.query_id in qrels]
-    if not queries:
-        raise UsageError(f"{options.qrels} has no judgements for the queries of {file}.")
+    asked = coverage.select(queries)
     runs: dict[str, Run] = {}
     with opened(session, connection, model) as index:
-        for name, search_options in _variants(options, index.current().spec.sparse).items():
-            session.reporter.stage(f"{name}: {many(len(queries), 'query', 'queries')}")
+        current = index.current()
+        relevant = find_relevant(index.store, current.name, qrels, coverage.queries, options.source)
+        _warn(session, relevant.warnings)
+        refused: dict[str, None] = {}
+        for name, search_options in _variants(options, current.spec.sparse).items():
+            session.reporter.stage(f"{name}: {many(len(asked), 'query', 'queries')}")
             results: dict[str, Sequence[Hit]] = {}
-            for done, result in enumerate(index.run(queries, search_options), 1):
+            for done, result in enumerate(index.run(asked, search_options), 1):
                 results[result.query.query_id] = result.hits
-                session.reporter.progress(Progress(documents=done, total=len(queries), unit="queries"))
+                refused |= dict.fromkeys(_refusals(result))
+                session.reporter.progress(Progress(documents=done, total=len(asked), unit="queries"))
             runs[name] = as_run(results)
+        _warn(session, refused)
     session.reporter.close()
     return runs
+
+
+def _refusals(result: SearchResult) -> list[str]:
+    """A sentence on a query that could not be searched."""
+    return (
+        [f"query {result.query.query_id} counts as 0. {' '.join(result.notes)}"] if result.is_refused else []
+    )
 
 
 def _variants(options: EvalOptions, sparse: str) -> dict[str, SearchOptions]:
@@ -108,14 +164,15 @@ def _variants(options: EvalOptions, sparse: str) -> dict[str, SearchOptions]:
             last,
             {
                 "rerank": options.rerank,
-                "rerank_depth": options.rerank_depth or options.k,
+                "rerank_depth": options.rerank_depth,
                 "rerank_weights": options.rerank_weights,
             },
         )
     return variants
 
 
-def _table(result: Report) -> None:
+def _table(result: Report, searched: EvalOptions | None) -> None:
+    """searched: the options of the searches; None if only run files are evaluated."""
     from rich.table import Table
 
     from m3index.cli.show import block
@@ -128,6 +185,11 @@ def _table(result: Report) -> None:
         cells = [f"{e.mean:.4f} [{e.low:.3f}, {e.high:.3f}]" for e in values.values()]
         table.add_row(name, *cells)
     block(table)
+    if searched is not None:
+        reranked = f", {searched.rerank_count:,} hits reranked" if searched.rerank is not None else ""
+        typer.echo(
+            f"Each query: {searched.k:,} hits, {searched.leg_depth:,} documents from each leg{reranked}."
+        )
     if result.comparisons:
         typer.echo()
         table = Table(box=None, pad_edge=False, header_style="bold")
@@ -162,27 +224,41 @@ def tune(
     """Choose weights, k and depth of the fusion, and measure the gain on held-out queries."""
     from m3index import settings
     from m3index.evaluate import tune as tuning
+    from m3index.evaluate.coverage import cover, find_relevant
     from m3index.evaluate.formats import read_qrels, read_queries
     from m3index.evaluate.held import hold, silver_qrels
+    from m3index.evaluate.positional import with_cut
 
+    measure = with_cut(options.measure, options.depth)
     queries = read_queries(options.queries)
     qrels = read_qrels(options.qrels) if options.qrels is not None else {}
-    if qrels:
-        queries = [query for query in queries if query.query_id in qrels]
+    coverage = cover({query.query_id for query in queries}, qrels, options.queries) if qrels else None
+    if coverage is not None:
+        _warn(session, coverage.warnings)
+        queries = coverage.select(queries)
     with opened(session, connection, model) as index:
-        index.current()
+        current, relevant = index.current(), None
+        if coverage is not None:
+            relevant = find_relevant(index.store, current.name, qrels, coverage.queries, options.source)
+            _warn(session, relevant.warnings)
         session.reporter.stage(
             f"searching for {many(len(queries), 'query', 'queries')}, {many(options.depth, 'document')} "
             "from each leg"
         )
         results = list(index.run(queries, options.searched))
+    sources = (
+        {hit.source for result in results for hit in result.hits} if relevant is None else relevant.sources
+    )
+    _warn(session, [warning for result in results for warning in _refusals(result)])
+    held = hold(results, qrels or silver_qrels(results), sorted(sources))
+    if len(held) < len(queries):
+        session.reporter.warning(
+            f"No document is relevant for {len(queries) - len(held):,} of the {len(queries):,} queries; "
+            "the tuning is without them."
+        )
     depths = sorted({*(depth for depth in tuning.DEPTHS if depth < options.depth), options.depth})
     tuned = tuning.tune(
-        hold(results, qrels or silver_qrels(results), (options.source or DEFAULT_SOURCE,)),
-        options.measure,
-        depths=depths,
-        folds=options.folds,
-        labels="qrels" if qrels else "silver",
+        held, measure, depths=depths, folds=options.folds, labels="qrels" if qrels else "silver"
     )
     if options.plot is not None:
         from m3index.evaluate.plots import plot_tuning

@@ -42,10 +42,10 @@ def reindex(
         source, location = (options.source, path) if is_path else (name, rest)
         corpora.setdefault(source, []).append(location)
     with opened(session, connection, model) as index:
+        gate = options.quality_gate
         if options.dry_run:
             session.outcome(index.plan_reindex(corpora, options))
             return
-        gate = options.quality_gate
         with (
             session.stop.listening(session.reporter),
             quarantined(session, options, connection.collection, "reindex") as (options, reporter),

@@ -17,7 +17,7 @@ from m3index.encoder.options import Model
 from m3index.errors import UsageError
 from m3index.options import FileName, OneOf, Text, changed, group, option
 from m3index.progress import Progress
-from m3index.search.options import SearchOptions
+from m3index.search.options import RUN_HITS, SearchOptions
 from m3index.serve.options import RemoteServer
 from m3index.store.options import Connection
 from m3index.wording import many
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from m3index.search.searcher import SearchResult
 
 Format = Literal["table", "jsonl", "ids", "trec"]
-RUN_HITS = 100
 
 
 @group

@@ -20,9 +20,10 @@ from m3index.evaluate.formats import read_qrels, read_queries
 from m3index.evaluate.measures import score_run
 from m3index.evaluate.statistics import estimate
 from m3index.search.fusion import Ranking, fuse
+from m3index.search.options import RUN_HITS
 from m3index.types import Document, EncodedBatch, Query, SparseRows
 
-DEPTH = 100
+DEPTH = RUN_HITS
 MEASURE = "nDCG@10"
 
 WAYS: Mapping[str, tuple[str, str]] = {

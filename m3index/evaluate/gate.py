@@ -6,10 +6,13 @@ import math
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from m3index.errors import UsageError
+from m3index.evaluate.coverage import Coverage, cover
+from m3index.evaluate.formats import Qrels
+from m3index.search.options import RUN_HITS
 from m3index.types import Query
 
 _OPERATORS: Mapping[str, Callable[[float, float], bool]] = {">=": operator.ge, ">": operator.gt}
@@ -65,8 +68,25 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class QualityGate:
-    """What a new generation must reach on judged queries before it serves."""
+    """What a new generation must reach on judged queries before it serves.
+
+    queries: those that are asked of both generations. hits: the number of hits for each of them.
+    """
 
     gate: Gate
     queries: Sequence[Query]
-    qrels: Mapping[str, Mapping[str, int]]
+    qrels: Qrels
+    coverage: Coverage
+    hits: int
+
+    @classmethod
+    def over(cls, text: str, queries: Sequence[Query], qrels: Qrels, name: str = "the queries") -> Self:
+        """The gate on those of the queries that have judgements. name: where the queries are from. Raises
+        UsageError for a text that is no gate, an unknown measure, and queries without judgements."""
+        from m3index.evaluate.measures import at_most, hits_needed  # numpy, which `--help` does not load
+
+        gate = Gate.parse(text)
+        hits = hits_needed(gate.measure, RUN_HITS)
+        [measure] = at_most([gate.measure], hits)
+        coverage = cover([query.query_id for query in queries], qrels, name)
+        return cls(replace(gate, measure=measure), coverage.select(queries), qrels, coverage, hits)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from m3index.errors import UsageError
 from m3index.evaluate.formats import Qrels
 from m3index.evaluate.measures import Values
+from m3index.search.fusion import Ranking
 from m3index.search.searcher import SearchResult
 from m3index.types import DEFAULT_SOURCE, document_key
 
@@ -41,14 +42,14 @@ class HeldQuery:
 def hold(
     results: Iterable[SearchResult], qrels: Qrels, sources: Sequence[str] = (DEFAULT_SOURCE,)
 ) -> list[HeldQuery]:
-    """The legs of judged queries. results: hybrid searches over documents, as deep as the greatest depth
-    to try. sources: where the judged documents are. Raises UsageError if a result lacks a leg, or no
-    query has judgements."""
+    """The legs of judged queries; a query that could not be searched found nothing. results: hybrid searches
+    over documents, as deep as the greatest depth to try. sources: where the judged documents are. Raises
+    UsageError if a result lacks a leg, or no query has judgements."""
     held: list[HeldQuery] = []
     for result in results:
         judged = {d: level for d, level in qrels.get(result.query.query_id, {}).items() if level > 0}
-        if judged and result.legs:
-            if set(result.legs) != set(LEGS):
+        if judged:
+            if not result.is_refused and set(result.legs) != set(LEGS):
                 raise UsageError(
                     "Tuning weights the dense leg against the sparse leg, so the collection needs sparse "
                     "vectors, and the searches must be hybrid."
@@ -61,7 +62,7 @@ def hold(
 
 
 def _held_query(result: SearchResult, levels: Mapping[str, int], ideal: Sequence[int]) -> HeldQuery:
-    legs = [result.legs[name] for name in LEGS]
+    legs = [result.legs.get(name, Ranking()) for name in LEGS]
     ids = sorted({id_ for leg in legs for id_ in leg.ids})
     number = {id_: i for i, id_ in enumerate(ids)}
     ranks = np.zeros((len(ids), len(LEGS)), np.int64)

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m3index.errors import UsageError
+from m3index.evaluate.coverage import cover
 from m3index.evaluate.formats import Qrels
 from m3index.evaluate.runs import Run
 
 Values: TypeAlias = NDArray[np.float64]
 
 DEFAULT_MEASURES = ("nDCG@10", "Recall@100", "MRR@10")
-_MANY = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,27 +38,28 @@ class Scores:
         return {measure: self.mean(measure) for measure in self.values}
 
 
-def score_run(run: Run, qrels: Qrels, measures: Sequence[str] = DEFAULT_MEASURES) -> Scores:
-    """The value of each measure for each query with judgements; a query without an answer counts 0.
+def score_run(
+    run: Run,
+    qrels: Qrels,
+    measures: Sequence[str] = DEFAULT_MEASURES,
+    queries: Sequence[str] | None = None,
+) -> Scores:
+    """The value of each measure for each query; one for which the run has no documents counts as 0.
 
     A measure is any name in ir-measures ("nDCG@10", "AP(rel=2)", "Success@5"), in upper or lower case.
-    Raises UsageError for an unknown measure, or if run and judgements share no query.
+    queries: judged queries (see `cover`); by default those of the run, as in trec_eval without -c. Raises
+    UsageError for an unknown measure, or if run and judgements share no query.
     """
     library = _ir_measures()
     parsed = {name: _parse(library, name) for name in measures}
-    query_ids = tuple(sorted(qrels))
-    if not query_ids or not any(query_id in run for query_id in query_ids):
-        raise UsageError(
-            "No query of the run has judgements: "
-            f"the run has {_some(run)}, the judgements {_some(qrels)}. Are they for the same queries?"
-        )
+    query_ids = tuple(queries if queries is not None else cover(run, qrels, "the run").queries)
     number = {query_id: i for i, query_id in enumerate(query_ids)}
     values = {name: np.zeros(len(query_ids)) for name in measures}
     names: dict[Any, list[str]] = {}
     for name, measure in parsed.items():
         names.setdefault(measure, []).append(name)
     try:
-        for metric in library.iter_calc(list(names), _plain(qrels), _plain(run)):
+        for metric in library.iter_calc(list(names), _plain(qrels, query_ids), _plain(run, query_ids)):
             for name in names[metric.measure]:
                 values[name][number[metric.query_id]] = metric.value
     except (RuntimeError, ValueError) as error:
@@ -71,6 +72,36 @@ def check_measures(measures: Sequence[str]) -> None:
     library = _ir_measures()
     for name in measures:
         _parse(library, name)
+
+
+def at_most(measures: Sequence[str], hits: int) -> tuple[str, ...]:
+    """The measures of rankings that end after `hits` documents: one without a cut-off gets this one, so that
+    its name says what it counts. Raises UsageError for a greater cut-off, and for an unknown measure."""
+    library = _ir_measures()
+    named: dict[str, None] = {}
+    for name in measures:
+        measure = _parse(library, name)
+        cut = _cut(measure)
+        if cut is not None and cut > hits:
+            raise UsageError(
+                f"{name} needs {cut:,} hits for each query, but k is {hits:,}. "
+                f"Raise k to at least {cut:,}, or choose another measure."
+            )
+        has_cut = cut is not None or "cutoff" not in measure.SUPPORTED_PARAMS
+        named[name if has_cut else f"{name}@{hits}"] = None
+    return tuple(named)
+
+
+def hits_needed(measure: str, least: int) -> int:
+    """The number of hits for each query that the measure needs, at least `least`. Raises UsageError for an
+    unknown measure."""
+    return max(least, _cut(_parse(_ir_measures(), measure)) or 0)
+
+
+def _cut(measure: Any) -> int | None:
+    """The cut-off of a measure; None without one."""
+    cut: int | None = measure.params.get("cutoff")
+    return cut
 
 
 def _parse(library: ModuleType, name: str) -> Any:
@@ -94,11 +125,5 @@ def _ir_measures() -> ModuleType:
     return module
 
 
-def _plain(table: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    return {query_id: dict(row) for query_id, row in table.items()}
-
-
-def _some(table: Mapping[str, object]) -> str:
-    ids = sorted(table)
-    shown = ", ".join(map(repr, ids[:_MANY]))
-    return f"{shown} and {len(ids) - _MANY} more" if len(ids) > _MANY else shown or "none"
+def _plain(table: Mapping[str, Mapping[str, Any]], query_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    return {query_id: dict(table.get(query_id, {})) for query_id in query_ids}

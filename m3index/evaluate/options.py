@@ -9,7 +9,7 @@ from m3index.errors import UsageError
 from m3index.evaluate.gate import Gate, QualityGate
 from m3index.index.options import ReindexOptions
 from m3index.options import Custom, FileName, Flag, OneOf, Text, Texts, Whole, group, option
-from m3index.search.options import MODES, Mode, Narrowing, Reranking, SearchOptions
+from m3index.search.options import MODES, RUN_HITS, Mode, Narrowing, Reranking, SearchOptions
 from m3index.store.base import MAX_LIMIT
 
 QUERIES_HELP = "File of queries: BEIR queries.jsonl, TSV (id, text) or TREC topics."
@@ -57,7 +57,7 @@ class GateOptions(ReindexOptions):
             return None
         from m3index.evaluate.formats import read_qrels, read_queries
 
-        return QualityGate(Gate.parse(self.gate), read_queries(self.queries), read_qrels(self.qrels))
+        return QualityGate.over(self.gate, read_queries(self.queries), read_qrels(self.qrels), self.queries)
 
 
 @group
@@ -83,9 +83,16 @@ class EvalOptions(SearchOptions):
     )
     measures: Sequence[str] = option(
         Texts("NAME"),
-        "Measure, such as nDCG@10, Recall@100, MRR@10, AP or Success@5 (any of ir-measures); repeatable.",
+        "Measure, such as nDCG@10, Recall@100, MRR@10, AP or Success@5 (any of ir-measures); repeatable. "
+        "Without a cut-off, a search is measured at k.",
         default=("nDCG@10", "Recall@100", "MRR@10"),
         flags=("--measure", "-m"),
+    )
+    complete: bool = option(
+        Flag(),
+        "Average over all judged queries, as trec_eval -c does: one that was not asked, or that no run file "
+        "has, counts as 0. By default, it is left out.",
+        default=False,
     )
     test: Literal["randomisation", "t"] = option(
         OneOf(("randomisation", "t"), "TEST"),
@@ -101,7 +108,10 @@ class EvalOptions(SearchOptions):
     plot: str | None = option(
         FileName(), "File for a plot of the results: .png or .svg.", default=None, shown="none"
     )
-    k: int = option(Whole(1, MAX_LIMIT), "Maximum number of hits per query.", default=100, flags=("-k",))
+    k: int = option(Whole(1, MAX_LIMIT), "Maximum number of hits per query.", default=RUN_HITS, flags=("-k",))
+    offset: int = option(
+        Whole(0), "Not used: rankings are evaluated from the top.", default=0, flag=False, file=False
+    )
     mode: Mode = option(OneOf(MODES, "MODE"), "Search mode; see modes.", default="hybrid", flag=False)
     passages: bool = option(Flag(), "Not used: documents are evaluated.", default=False, flag=False)
     group_by: str | None = option(Text(), "Not used: documents are evaluated.", default=None, flag=False)
@@ -122,8 +132,17 @@ class TuneOptions(Reranking, Narrowing):
 
     queries: str = option(FileName(), QUERIES_HELP)
     qrels: str | None = option(FileName(), QRELS_HELP, default=None, shown="silver labels from --rerank")
-    measure: str = option(Text("NAME"), "Measure to maximise.", default="nDCG@10", flags=("--measure", "-m"))
-    depth: int = option(Whole(10, MAX_LIMIT), "Number of documents to retrieve from each leg.", default=200)
+    measure: str = option(
+        Text("NAME"),
+        f"Measure to maximise; without a cut-off, at {RUN_HITS}.",
+        default="nDCG@10",
+        flags=("--measure", "-m"),
+    )
+    depth: int = option(
+        Whole(10, MAX_LIMIT),
+        "Greatest depth to try: number of documents to retrieve from each leg.",
+        default=200,
+    )
     folds: int = option(Whole(2), "Number of folds of the cross-validation.", default=5)
     write: bool = option(
         Flag(),

@@ -16,6 +16,7 @@ import numpy as np
 from m3index.errors import UsageError
 from m3index.evaluate.held import HeldQuery, Positions
 from m3index.evaluate.measures import Values
+from m3index.search.options import RUN_HITS
 
 PositionalMeasure: TypeAlias = Callable[[HeldQuery, Positions], Values]
 
@@ -27,6 +28,19 @@ def positional_measure(name: str) -> PositionalMeasure:
     if match is None or measure is None:
         raise UsageError(f"Tuning supports nDCG, Recall, MRR, AP or Success with a cut-off, not {name!r}.")
     return partial(measure, cut=float(match[2] or math.inf))
+
+
+def with_cut(name: str, depth: int) -> str:
+    """The name of the measure with its cut-off, by default that of evaluations. Raises UsageError for an
+    unknown measure, and for a cut-off beyond the documents that are retrieved from each leg."""
+    named = name if "@" in name else f"{name}@{RUN_HITS}"
+    positional_measure(named)
+    cut = int(named.partition("@")[2])
+    if "@" in name and cut > depth:
+        raise UsageError(
+            f"{name} needs {cut:,} documents, but depth is {depth:,}. Raise depth to at least {cut:,}."
+        )
+    return named
 
 
 def _ndcg(query: HeldQuery, positions: Positions, cut: float) -> Values:

@@ -7,8 +7,9 @@ from typing import Any
 from haystack import Document, component
 
 from m3index.api import Index
+from m3index.evaluate.runs import order_score
 from m3index.integrations.answers import metadata
-from m3index.options import changed
+from m3index.options import overridden
 from m3index.search.options import SearchOptions
 from m3index.store.options import DEFAULT_URI
 from m3index.types import DEFAULT_COLLECTION
@@ -20,7 +21,10 @@ class M3Retriever:
 
     The arguments are plain values, so that pipelines can be saved; `warm_up` or the first run opens the
     collection. search: options of `Index.search`, such as `{"k": 5, "where": {"lang": "en"}}`. Raises
-    UsageError for an invalid option.
+    UsageError for an invalid or unknown option.
+
+    The `meta` of a document are those of the corpus, with `title` and, under names that begin with
+    `m3index_`, `doc_id`, `source`, `ordinal`, `title` and `score`.
     """
 
     def __init__(
@@ -34,7 +38,7 @@ class M3Retriever:
         self.uri = uri
         self.encoder = encoder
         self.search = search
-        self._options = changed(SearchOptions(), search or {})
+        self._options = overridden(SearchOptions(), search or {})
         self._index: Index | None = None
 
     def warm_up(self) -> None:
@@ -51,10 +55,10 @@ class M3Retriever:
     def run(self, query: str, search: dict[str, Any] | None = None) -> dict[str, Any]:
         """Searches for a query. search: options that override those of the component. Raises the errors of
         `Index.search`."""
-        result = self._opened().search_with(query, changed(self._options, search or {}))
+        result = self._opened().search_with(query, overridden(self._options, search or {}))
         return {
             "documents": [
-                Document(id=hit.passage_id, content=hit.text, meta=metadata(hit), score=hit.score)
+                Document(id=hit.passage_id, content=hit.text, meta=metadata(hit), score=order_score(hit))
                 for hit in result
             ]
         }

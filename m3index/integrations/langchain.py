@@ -14,7 +14,7 @@ from pydantic import ConfigDict, InstanceOf
 from m3index.encoder.load import load
 from m3index.encoder.model import ModelEncoder
 from m3index.integrations.answers import metadata
-from m3index.options import changed, keywords
+from m3index.options import keywords, overridden
 from m3index.search.options import SearchOptions
 from m3index.searchable import Searchable
 
@@ -39,8 +39,11 @@ class M3Retriever(BaseRetriever):
     """Searches both legs of a collection, fused by weighted reciprocal rank: `M3Retriever(index, k=5)`.
 
     index: an `Index`, or the result of `connect`. The options are those of `Index.search`; `invoke` takes
-    them too, for one query: `retriever.invoke("bees", where={"lang": "en"})`. Raises UsageError for an
-    invalid option.
+    them too, for one query: `retriever.invoke("bees", where={"lang": "en"})`; None leaves an option as it is.
+    Raises UsageError for an invalid or unknown option.
+
+    The metadata of a document are those of the corpus, with `title` and, under names that begin with
+    `m3index_`, `doc_id`, `source`, `ordinal`, `title` and `score`.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -60,7 +63,8 @@ class M3Retriever(BaseRetriever):
         **changes: Any,
     ) -> list[Document]:
         """changes: options for this query. Raises UsageError for an unknown one."""
-        result = self.index.search_with(query, changed(self.options, changes))
+        changes.pop("verbose", None)  # LangChain's own argument of `invoke`, which it passes on
+        result = self.index.search_with(query, overridden(self.options, changes))
         return [Document(id=hit.passage_id, page_content=hit.text, metadata=metadata(hit)) for hit in result]
 
     async def _aget_relevant_documents(

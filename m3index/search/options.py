@@ -22,6 +22,13 @@ Fusion: TypeAlias = Method | Literal["server"]
 FUSIONS: tuple[Fusion, ...] = (*METHODS, "server")
 Weights: TypeAlias = Mapping[str, float]
 
+DEFAULT_DEPTH = 100
+"""The number of documents that each leg retrieves, unless `depth` is given or more hits are wanted. It does
+not grow with k, so that a search, its further pages, an evaluation and a tuning fuse the same documents."""
+
+RUN_HITS = 100
+"""The number of hits of a query in a run file, an evaluation and a quality gate."""
+
 _WEIGHTS_SCHEMA = {
     "anyOf": [{"type": "object", "additionalProperties": {"type": "number"}}, {"type": "string"}]
 }
@@ -100,7 +107,7 @@ class SearchOptions(Reranking, Narrowing):
         Whole(1, MAX_LIMIT),
         "Number of documents that each leg retrieves before fusion.",
         default=None,
-        shown="max(100, 10 (offset + k))",
+        shown=f"max({DEFAULT_DEPTH}, offset + k)",
     )
     passages: bool = option(
         Flag(), "Return passages as hits, instead of documents with their best passage.", default=False
@@ -159,7 +166,7 @@ class SearchOptions(Reranking, Narrowing):
     @property
     def leg_depth(self) -> int:
         """The number of documents that each leg retrieves."""
-        return self.depth if self.depth is not None else min(MAX_LIMIT, max(100, 10 * self.last_rank))
+        return self.depth if self.depth is not None else max(DEFAULT_DEPTH, self.last_rank)
 
     @property
     def rerank_count(self) -> int:

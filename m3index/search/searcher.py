@@ -60,6 +60,11 @@ class SearchResult:
     def __getitem__(self, position: int) -> Hit:
         return self.hits[position]
 
+    @property
+    def is_refused(self) -> bool:
+        """Whether the query could not be searched, as an empty text; the notes say why."""
+        return not self.weights and not self.legs
+
 
 @dataclass(frozen=True, slots=True)
 class _Retrieved:

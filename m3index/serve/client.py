@@ -25,8 +25,11 @@ from m3index.serve.options import ServerUrl
 from m3index.service import MAX_PASSAGES
 from m3index.types import Hit, LegRank, Query, StoredDocument, StoredPassage
 
+TIMEOUT = 60.0
+"""Seconds to wait for a response of a server."""
 
-def connect(url: str, token: str | None = None, *, timeout: float = 60.0) -> RemoteIndex:
+
+def connect(url: str, token: str | None = None, *, timeout: float | None = None) -> RemoteIndex:
     """An index behind `m3index serve`, to search and read like a local one.
 
         remote = m3index.connect("http://127.0.0.1:8080")
@@ -34,7 +37,8 @@ def connect(url: str, token: str | None = None, *, timeout: float = 60.0) -> Rem
             print(hit.rank, hit.doc_id)
 
     url: `http://host:port`, with the path prefix if there is one. token: that of the server. timeout:
-    seconds to wait for a response. Connects on the first call. Raises UsageError for an invalid argument.
+    seconds to wait for a response, by default 60. Connects on the first call. Raises UsageError for an
+    invalid argument.
     """
     return RemoteIndex(url, token, timeout=timeout)
 
@@ -46,12 +50,12 @@ class RemoteIndex(Searchable):
     token, and the errors that the search on the server raised.
     """
 
-    def __init__(self, url: str, token: str | None = None, *, timeout: float = 60.0) -> None:
+    def __init__(self, url: str, token: str | None = None, *, timeout: float | None = None) -> None:
         self._url: str = check("url", ServerUrl(), url).rstrip("/")
         self._token: str | None = None if token is None else check("token", Text(), token)
         if token is not None and not (token.isascii() and token.isprintable()):
             raise UsageError("A token must consist of printable ASCII characters.")
-        self._timeout: float = check("timeout", Number(0.1), timeout)
+        self._timeout: float = check("timeout", Number(0.1), TIMEOUT if timeout is None else timeout)
         # A redirect could send the token to another server.
         proxies = urllib.request.ProxyHandler({} if is_own(self._url) else None)
         self._opener = urllib.request.build_opener(_NoRedirects, proxies)

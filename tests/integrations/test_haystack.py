@@ -5,6 +5,7 @@ import pytest
 pytest.importorskip("haystack", reason="the extra `haystack` is not installed")
 
 import haystack
+from integrations.conftest import check_metadata
 
 from m3index import Index, UsageError
 from m3index.integrations.haystack import M3Retriever
@@ -24,6 +25,20 @@ def test_documents_in_a_pipeline(index: Index) -> None:
         assert [d.meta["lang"] for d in german] == ["de", "de"]
     again = retriever.run("the sea rises")["documents"]  # those of one run stay there
     assert [d.id for d in again] == [hit.passage_id for hit in expected]
+
+
+def test_meta_are_the_documents_own(cited: Index) -> None:
+    retriever = M3Retriever()
+    retriever._index = cited
+    found = retriever.run("sea moon")["documents"]
+    check_metadata({d.meta["m3index_doc_id"]: d.meta for d in found}, cited)
+
+
+def test_none_is_an_option_left_out(index: Index) -> None:
+    retriever = M3Retriever(uri=None, encoder=None, search={"k": 2, "where": "lang=de", "mode": None})
+    retriever._index = index
+    found = retriever.run("sea", search={"k": None, "where": None})["documents"]
+    assert [d.meta["lang"] for d in found] == ["de", "de"]
 
 
 def test_what_is_wrong_is_said_when_it_is_made_or_run(index: Index) -> None:

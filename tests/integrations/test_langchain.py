@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -12,6 +13,8 @@ pytest.importorskip("langchain_tests", reason="langchain-tests is not installed"
 
 import langchain_tests.integration_tests as standard
 import langchain_tests.unit_tests as unit
+from integrations.conftest import OWN, check_metadata
+from langchain_core.callbacks import BaseCallbackHandler
 
 from m3index import Index, UsageError, connect
 from m3index.encoder.model import ModelEncoder
@@ -69,10 +72,16 @@ def test_documents_carry_their_metadata_and_order(index: Index) -> None:
     expected = index.search("the sea rises", k=4, weights={"dense": 0.8, "sparse": 0.2}).hits
     retriever = M3Retriever(index=index, k=4, weights={"dense": 0.8, "sparse": 0.2})
     found = retriever.invoke("the sea rises")
-    assert [d.metadata["doc_id"] for d in found] == [hit.doc_id for hit in expected]
+    assert [d.metadata["m3index_doc_id"] for d in found] == [hit.doc_id for hit in expected]
     assert [d.page_content for d in found] == [hit.text for hit in expected]
     assert found[0].metadata["lang"] == "en"
     assert found[0].id == expected[0].passage_id
+
+
+def test_metadata_are_the_documents_own(cited: Index) -> None:
+    found = M3Retriever(cited).invoke("sea moon")
+    check_metadata({d.metadata["m3index_doc_id"]: d.metadata for d in found}, cited)
+    assert {d.metadata.get("source") for d in found} == {OWN["source"], None}
 
 
 def test_filters_in_the_retriever_or_the_call(index: Index) -> None:
@@ -81,7 +90,7 @@ def test_filters_in_the_retriever_or_the_call(index: Index) -> None:
     for where in ("lang=en", ["lang=en"], {"lang": "en"}):
         assert {d.metadata["lang"] for d in retriever.invoke("sea", where=where)} == {"en"}
     assert len(retriever.invoke("sea", k=2)) == 2
-    assert {d.metadata["lang"] for d in retriever.invoke("sea", where=None, k=20)} == {"en", "de"}
+    assert {d.metadata["lang"] for d in retriever.invoke("sea", where=None, k=20)} == {"de"}  # left out
 
 
 async def test_without_blocking(index: Index) -> None:
@@ -94,8 +103,28 @@ def test_what_is_wrong_is_said_when_it_is_made_or_asked(index: Index) -> None:
         M3Retriever(index, k=0)
     with pytest.raises(TypeError, match="has no option 'top_k'"):
         M3Retriever(index, top_k=3)
-    with pytest.raises(UsageError, match="There is no option 'wheer'"):
-        M3Retriever(index).invoke("sea", wheer="lang=de")
+    for said in ({"wheer": "lang=de"}, {"expr": 'lang == "de"'}, {"limit": 3}, {"search_kwargs": {"k": 3}}):
+        with pytest.raises(UsageError, match=f"There is no option '{min(said)}'. The options are .*where"):
+            M3Retriever(index).invoke("sea", **said)
+    with pytest.raises(UsageError, match="filter takes"):
+        M3Retriever(index).invoke("sea", filter={"lang": "de"})
+
+
+async def test_what_langchain_passes_itself(index: Index) -> None:
+    seen: list[str] = []
+
+    class Listener(BaseCallbackHandler):
+        def on_retriever_start(self, *_: Any, **__: Any) -> None:
+            seen.append("start")
+
+    retriever = M3Retriever(index, k=2)
+    config = {"callbacks": [Listener()], "tags": ["t"], "metadata": {"m": 1}, "run_name": "n"}
+    assert len(retriever.invoke("sea", config, verbose=True, run_id=uuid4())) == 2
+    assert len(await retriever.ainvoke("sea", config, verbose=True)) == 2
+    assert [len(found) for found in retriever.batch(["sea", "Meer"], config)] == [2, 2]
+    assert len(retriever.bind(k=3).invoke("sea")) == 3
+    assert len((retriever | len).invoke("sea").__str__()) == 1
+    assert seen == ["start"] * 4
 
 
 def test_an_index_behind_a_server_is_a_retriever_too() -> None:

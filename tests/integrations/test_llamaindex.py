@@ -6,6 +6,9 @@ import pytest
 
 pytest.importorskip("llama_index.core", reason="the extra `llamaindex` is not installed")
 
+from integrations.conftest import check_metadata
+from llama_index.core.schema import MetadataMode
+
 from m3index import Index, UsageError
 from m3index.integrations.llamaindex import M3Retriever
 
@@ -16,7 +19,17 @@ def test_nodes_are_the_hits(index: Index) -> None:
     assert [node.node.id_ for node in nodes] == [hit.passage_id for hit in expected]
     assert [node.score for node in nodes] == [hit.score for hit in expected]
     assert nodes[0].node.text == expected[0].text
-    assert nodes[0].node.metadata["doc_id"] == expected[0].doc_id
+    assert nodes[0].node.metadata["m3index_doc_id"] == expected[0].doc_id
+
+
+def test_metadata_are_the_documents_own(cited: Index) -> None:
+    nodes = [found.node for found in M3Retriever(cited).retrieve("sea moon")]
+    check_metadata({n.metadata["m3index_doc_id"]: n.metadata for n in nodes}, cited)
+    for node in nodes:
+        for mode in (MetadataMode.LLM, MetadataMode.EMBED):
+            prompt = node.get_content(mode)
+            assert "m3index_" not in prompt
+            assert ("source: https://example.com" in prompt) is ("source" in node.metadata)
 
 
 def test_filters_and_mode(index: Index) -> None:

@@ -82,7 +82,7 @@ def test_pages_are_parts_of_one_list(more: dict[str, Any]) -> None:
 
 
 def test_depths_cover_the_offset() -> None:
-    assert (options(offset=90).leg_depth, options(offset=90).rerank_count) == (1_000, 100)
+    assert (options(offset=95).leg_depth, options(offset=95).rerank_count) == (105, 105)
     with pytest.raises(UsageError, match=re.escape("depth is 20, which is less than offset + k (15 + 10).")):
         options(offset=15, depth=20)
     with pytest.raises(UsageError, match="at most 16,384 hits can be reached"):
@@ -359,7 +359,6 @@ def test_a_collection_without_sparse_vectors() -> None:
         ({"k": 16_385}, "k takes a whole number from 1 to 16,384, not 16385."),
         ({"k": True}, "k takes a whole number from 1 to 16,384, not True."),
         ({"k": "3"}, "k takes a whole number from 1 to 16,384, not '3'."),
-        ({"k": None}, "k takes a whole number from 1 to 16,384, not None."),
         ({"depth": 5}, "depth is 5, which is less than k (10). Raise depth to at least 10."),
         ({"depth": 20_000}, "depth takes a whole number from 1 to 16,384, not 20000."),
         (
@@ -413,7 +412,8 @@ def test_weights_that_cannot_be(weights: Any, says: str) -> None:
 
 def test_the_depth_of_the_legs() -> None:
     assert SearchOptions().leg_depth == 100
-    assert SearchOptions(k=50).leg_depth == 500
+    assert SearchOptions(k=50).leg_depth == SearchOptions(k=50, offset=50).leg_depth == 100
+    assert SearchOptions(k=50, offset=51).leg_depth == 101
     assert SearchOptions(k=16_384).leg_depth == 16_384
     assert SearchOptions(k=5, depth=7).leg_depth == 7
     result = Searcher(collection(TIDES)).search("the sea", options(k=1, depth=2))

@@ -250,7 +250,7 @@ def test_nobody_there_and_somebody_else() -> None:
     for token in ("", "ü" * 20, "0123456789abcde\n", 5):
         with pytest.raises(UsageError, match="token"):
             RemoteIndex("http://127.0.0.1:8080", token)
-    for timeout in (0, -1, "soon", None, float("nan")):
+    for timeout in (0, -1, "soon", float("nan")):
         with pytest.raises(UsageError, match=r"timeout takes a number from 0\.1 up"):
             RemoteIndex("http://127.0.0.1:8080", timeout=timeout)
 
