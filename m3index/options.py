@@ -95,17 +95,22 @@ class Flag(Kind):
 
 
 class Text(Kind):
-    """A non-empty string."""
+    """A non-empty string. most: its maximum size in UTF-8 bytes; None for no limit."""
 
-    takes = "a non-empty text"
-
-    def __init__(self, metavar: str = "TEXT") -> None:
+    def __init__(self, metavar: str = "TEXT", *, most: int | None = None) -> None:
         self.metavar = metavar
+        self._most = most
+
+    @property
+    def takes(self) -> str:
+        return "a non-empty text" + ("" if self._most is None else f" of at most {self._most:,} bytes")
 
     def check(self, value: object) -> str:
-        if isinstance(value, str) and value:
-            return value
-        raise ValueError
+        if not isinstance(value, str) or not value:
+            raise ValueError
+        if self._most is not None and len(value.encode("utf-8", "surrogatepass")) > self._most:
+            raise ValueError
+        return value
 
 
 class FileName(Kind):

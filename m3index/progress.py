@@ -110,7 +110,8 @@ class Logged(Silent):
         self._log.debug(text)
 
     def rejected(self, rejected: Rejected) -> None:
-        self._log.warning("quarantined %s: %s", rejected.place, rejected.reason)
+        verb = "could not read" if rejected.is_file else "quarantined"
+        self._log.warning("%s %s: %s", verb, rejected.place, rejected.reason)
 
     def note(self, text: str) -> None:
         self._log.info(text)
@@ -285,13 +286,12 @@ class Terminal(Silent):
         return bar, bar.add_task("", total=total, counted="", rate="")
 
     def rejected(self, rejected: Rejected) -> None:
-        is_file = rejected.place.line is None and rejected.doc_id is None
-        what = "files that were not read" if is_file else "quarantined rows"
+        what = "files that could not be read" if rejected.is_file else "quarantined rows"
         self._rejected[what] += 1
         if self._rejected[what] <= self.shown_rejections:
             unplaced = rejected.place.line is None and rejected.doc_id is not None
             which = f", id {rejected.doc_id!r}" if unplaced else ""
-            verb = "could not read" if is_file else "quarantined"
+            verb = "could not read" if rejected.is_file else "quarantined"
             self._say(f"{verb} {rejected.place}{which}: {rejected.reason}", "yellow")
         elif self._rejected[what] == self.shown_rejections + 1:
             self._say(f"further {what} are not shown here", "yellow")

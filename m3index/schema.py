@@ -37,6 +37,7 @@ def version() -> int:
     return int(collection()["version"])
 
 
+SOURCE_BYTES: int = next(f["max_length"] for f in collection()["fields"] if f["name"] == "source")
 VARCHAR_BYTES: int = collection()["limits"]["varchar_bytes"]
 JSON_BYTES: int = collection()["limits"]["json_bytes"]
 FIELD_TYPES: tuple[FieldType, ...] = tuple(collection()["declared_field"]["types"])

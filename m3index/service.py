@@ -10,7 +10,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
@@ -18,8 +18,8 @@ from typing import Self, TypeAlias
 
 from m3index.corpus.memory import Documents, Item
 from m3index.corpus.notes import embedding_notes
-from m3index.corpus.options import Input, Rejects
-from m3index.corpus.quarantine import Quarantine
+from m3index.corpus.options import Input
+from m3index.corpus.quarantine import quarantining
 from m3index.corpus.readers import read
 from m3index.encoder.base import Encoder
 from m3index.encoder.options import Model
@@ -28,7 +28,6 @@ from m3index.errors import (
     GateError,
     MismatchError,
     NotFoundError,
-    StoppedError,
     UsageError,
 )
 from m3index.evaluate.coverage import find_relevant
@@ -67,7 +66,6 @@ from m3index.store.options import Connection
 from m3index.types import (
     FieldType,
     Query,
-    Rejected,
     StoredDocument,
     StoredPassage,
     document_key,
@@ -470,39 +468,3 @@ class IndexService:
             return loaded
 
         return encoder
-
-
-@contextmanager
-def quarantining(reporter: Reporter | None, rejects: Rejects) -> Iterator[Reporter]:
-    """A reporter that also writes bad rows to the quarantine file, if one is named. Raises UsageError."""
-    reporter = reporter or Silent()
-    if rejects.quarantine_file is None:
-        yield reporter
-        return
-    with Quarantine(rejects.quarantine_file) as file:
-        yield Quarantining(reporter, file)
-
-
-class Quarantining:
-    """A reporter that also writes bad rows to a quarantine file.
-
-    is_optional: if the file cannot be written, say so once and keep no rows, instead of raising.
-    """
-
-    def __init__(self, reporter: Reporter, quarantine: Quarantine, *, is_optional: bool = False) -> None:
-        self._quarantine, self._is_optional, self._is_lost = quarantine, is_optional, False
-        self._reporter = reporter
-        self.stage, self.progress = reporter.stage, reporter.progress
-        self.note, self.warning, self.error = reporter.note, reporter.warning, reporter.error
-        self.result, self.close = reporter.result, reporter.close
-
-    def rejected(self, rejected: Rejected) -> None:
-        try:
-            if not self._is_lost:
-                self._quarantine.add(rejected)
-        except (UsageError, StoppedError) as error:
-            if not self._is_optional:
-                raise
-            self._is_lost = True
-            self.warning(f"{error} Bad rows are not kept; name a file for them with --quarantine.")
-        self._reporter.rejected(rejected)

@@ -86,6 +86,11 @@ class Rejected:
         return cls(place, reason, doc_id=document.doc_id, document=document)
 
     @property
+    def is_file(self) -> bool:
+        """Whether this is a file that could not be read, or not to its end, and no row of it."""
+        return self.place.line is None and self.doc_id is None and not self.raw
+
+    @property
     def identified(self) -> bool:
         """Whether the row has a usable id; its document must not be taken for one that left the corpus."""
         return self.doc_id is not None

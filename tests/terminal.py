@@ -35,7 +35,12 @@ class Done:
 
     @property
     def hits(self) -> list[dict[str, Any]]:
-        return [line for line in self.lines if line["type"] == "hit"]
+        return [without_stamp(line) for line in self.lines if line["type"] == "hit"]
+
+
+def without_stamp(line: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON line without its time and its run, which differ each time."""
+    return {name: value for name, value in line.items() if name not in ("time", "run")}
 
 
 Command = Callable[..., Done]

@@ -138,7 +138,7 @@ def test_verify_and_reindex(index: Index) -> None:
     index.delete(["fox-en"])
     found = index.verify(DOCUMENTS)
     assert [difference.doc_id for difference in found] == ["fox-en"]
-    with pytest.raises(DriftError, match="1 documents of 'docs' differ"):
+    with pytest.raises(DriftError, match="In 'docs', 1 document differs"):
         found.raise_for_differences()
     index.verify(DOCUMENTS, repair=True).raise_for_differences()
     plan = index.reindex(None, fields={"lang": "str"}, dry_run=True)

@@ -10,7 +10,7 @@ from messages import literals
 
 import m3index.cli  # noqa: F401  (declares the commands)
 from m3index.cli.command import COMMANDS
-from m3index.corpus.options import Input, Keys
+from m3index.corpus.options import Input, Keys, Rejects
 from m3index.encoder.options import Device, Loading, Model
 from m3index.index.options import Columns, DeleteGuard, IngestOptions, ReindexOptions, Waiting
 from m3index.options import Group
@@ -28,7 +28,9 @@ EVERY = set().union(*FLAGS.values())
 RAISED_BY: dict[str, type[Group] | str] = {
     "corpus/formats.py": Keys,
     "corpus/notes.py": Keys,
+    "corpus/options.py": Rejects,
     "corpus/places.py": Input,
+    "corpus/quarantine.py": Rejects,
     "distill/": "models distill",
     "doctor.py": "doctor",
     "encoder/engine.py": Device,

@@ -28,7 +28,8 @@ def test_the_schemas_are_valid(path: Path) -> None:
     assert loaded["title"]
 
 
-COLLECTION = {
+STAMP = {"time": "2026-01-01T00:00:00.000Z", "run": "0123456789ab"}
+COLLECTION = STAMP | {
     "type": "collection",
     "name": "docs",
     "serving": 1,
@@ -38,8 +39,8 @@ COLLECTION = {
     "rows": 3,
     "last_success": None,
 }
-SETTING = {"type": "setting", "name": "k", "value": 5, "from": "m3index.toml", "commands": ["search"]}
-SUMMARY = {"type": "summary", "command": "sync", "seconds": None, "exit": 0}
+SETTING = STAMP | {"type": "setting", "name": "k", "value": 5, "from": "m3index.toml", "commands": ["search"]}
+SUMMARY = STAMP | {"type": "summary", "command": "sync", "seconds": None, "exit": 0}
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,7 @@ SUMMARY = {"type": "summary", "command": "sync", "seconds": None, "exit": 0}
         SETTING | {"value": ["lang:str"], "from": "default"},
         SUMMARY | {"dry_run": True, "generation": None},
         SUMMARY | {"dry_run": False, "generation": 2},
-        {"type": "generation", "name": "docs__g1"},
+        STAMP | {"type": "generation", "name": "docs__g1"},
     ],
 )
 def test_valid_event_lines(line: dict[str, object]) -> None:
@@ -68,8 +69,10 @@ def test_valid_event_lines(line: dict[str, object]) -> None:
         {name: value for name, value in SETTING.items() if name != "commands"},
         SUMMARY | {"dry_run": None},
         SUMMARY | {"generation": "1"},
-        {"type": "summary", "command": "sync"},
-        {"name": "docs"},
+        STAMP | {"type": "summary", "command": "sync"},
+        STAMP | {"name": "docs"},
+        {name: value for name, value in SUMMARY.items() if name != "run"},
+        SUMMARY | {"time": "yesterday"},
     ],
 )
 def test_invalid_event_lines(line: dict[str, object]) -> None:

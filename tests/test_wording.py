@@ -15,7 +15,7 @@ NOUNS = (
     "document|row|passage|file|generation|shard|deletion|query|querie|hit|collection|job|task|actor|entry|"
     "entrie|difference"
 )
-COUNTED = re.compile(rf"(?<!of )(?<!most )(?<!than )\{{}} ({NOUNS})s\b(?!/s)")
+COUNTED = re.compile(rf"(?<!of )(?<!of the )(?<!most )(?<!than )\{{}} ({NOUNS})s\b(?!/s)")
 
 
 def test_many() -> None:

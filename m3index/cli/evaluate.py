@@ -103,7 +103,7 @@ def _gaps(
         for measure in measures:
             if longest < (cut := hits_needed(measure, 0)):
                 yield (
-                    f"{name} has at most {longest:,} documents for a query, "
+                    f"{name} has at most {many(longest, 'document')} for a query, "
                     f"fewer than the {cut:,} of {measure}."
                 )
         if not any(qrels[query_id].get(id_) for query_id in queries for id_ in run.get(query_id, ())):
@@ -186,9 +186,10 @@ def _table(result: Report, searched: EvalOptions | None) -> None:
         table.add_row(name, *cells)
     block(table)
     if searched is not None:
-        reranked = f", {searched.rerank_count:,} hits reranked" if searched.rerank is not None else ""
+        reranked = f", {many(searched.rerank_count, 'hit')} reranked" if searched.rerank is not None else ""
         typer.echo(
-            f"Each query: {searched.k:,} hits, {searched.leg_depth:,} documents from each leg{reranked}."
+            f"Each query: {many(searched.k, 'hit')}, {many(searched.leg_depth, 'document')} from each leg"
+            f"{reranked}."
         )
     if result.comparisons:
         typer.echo()

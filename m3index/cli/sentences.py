@@ -72,7 +72,7 @@ def _run(record: Mapping[str, Any]) -> Iterator[str]:
     yield f"{record['collection']}: {many(record['scanned'], 'document')} read{would}{counts}."
     tokens, passages, seconds = record["tokens"], record["passages"], record["seconds"]
     if not record["scanned"]:
-        yield "The corpus is empty."
+        yield "No document was read." if record["quarantined"] else "The corpus is empty."
     elif pruning:
         pass
     elif planned and tokens:

@@ -52,9 +52,8 @@ def quarantined(session: Session, options: R, *names: str) -> Iterator[tuple[R, 
     names: what the default file is called by, such as the collection and the source. A default file that
     cannot be written does not stop the run. Raises UsageError if the file that the user named cannot be.
     """
-    from m3index.corpus.quarantine import Quarantine
+    from m3index.corpus.quarantine import Quarantine, Quarantining
     from m3index.output import state_folder
-    from m3index.service import Quarantining
 
     named = options.quarantine_file
     if options.quarantine is not None and named is None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -19,9 +20,13 @@ from m3index.cli.stdin import stoppable
 from m3index.errors import Exit, M3IndexError, UsageError
 from m3index.progress import JsonLines, Reporter, Terminal, discard
 
+LEAVE_SECONDS = 5.0
+"""How long a run may take to end after a second signal. A call to a silent store cannot be interrupted."""
+
 
 class SignalStop:
-    """True after SIGINT or SIGTERM: the run completes the current batch. A second signal interrupts it."""
+    """True after SIGINT or SIGTERM: the run completes the current batch. A second signal interrupts it, and
+    ends the process if that does not help."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -32,10 +37,12 @@ class SignalStop:
     @contextmanager
     def listening(self, reporter: Reporter) -> Iterator[None]:
         numbers = (signal.SIGINT, signal.SIGTERM)
+        leave = _Leaving(reporter, lambda: self.exit)
         with stoppable() as stdin:
 
             def on_signal(number: int, _frame: FrameType | None) -> None:
                 if self.signal is not None:
+                    leave.start()
                     raise KeyboardInterrupt
                 self.signal = number
                 reporter.note("Stopping after the current batch. Press Ctrl-C again to stop immediately.")
@@ -52,6 +59,26 @@ class SignalStop:
     @property
     def exit(self) -> Exit:
         return Exit.TERMINATED if self.signal == signal.SIGTERM else Exit.INTERRUPTED
+
+
+class _Leaving:
+    """Ends the process after a while, whatever it does; the next run puts in order what that leaves."""
+
+    def __init__(self, reporter: Reporter, code: Callable[[], Exit]) -> None:
+        self._reporter, self._code = reporter, code
+        self._timer: threading.Timer | None = None
+
+    def start(self) -> None:
+        if self._timer is None:
+            self._timer = threading.Timer(LEAVE_SECONDS, self._leave)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _leave(self) -> None:
+        code = self._code()
+        self._reporter.error("interrupted", int(code))
+        sys.stdout.flush()
+        os._exit(int(code))
 
 
 class Declined(Exception):

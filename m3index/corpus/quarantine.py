@@ -17,8 +17,10 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from m3index.corpus.lines import KEPT
-from m3index.errors import StoppedError
+from m3index.corpus.options import Rejects
+from m3index.errors import StoppedError, UsageError
 from m3index.output import OutputFile
+from m3index.progress import Reporter, Silent
 from m3index.types import Document, Rejected
 
 MARKER = "m3index_quarantine"
@@ -116,6 +118,42 @@ class Quarantine:
             return
         with suppress(StoppedError):  # what ended the run is said, not what its end came upon
             self.close()
+
+
+@contextmanager
+def quarantining(reporter: Reporter | None, rejects: Rejects) -> Iterator[Reporter]:
+    """A reporter that also writes bad rows to the quarantine file, if one is named. Raises UsageError."""
+    reporter = reporter or Silent()
+    if rejects.quarantine_file is None:
+        yield reporter
+        return
+    with Quarantine(rejects.quarantine_file) as file:
+        yield Quarantining(reporter, file)
+
+
+class Quarantining:
+    """A reporter that also writes bad rows to a quarantine file, but not files that could not be read.
+
+    is_optional: if the file cannot be written, say so once and keep no rows, instead of raising.
+    """
+
+    def __init__(self, reporter: Reporter, quarantine: Quarantine, *, is_optional: bool = False) -> None:
+        self._quarantine, self._is_optional, self._is_lost = quarantine, is_optional, False
+        self._reporter = reporter
+        self.stage, self.progress = reporter.stage, reporter.progress
+        self.note, self.warning, self.error = reporter.note, reporter.warning, reporter.error
+        self.result, self.close = reporter.result, reporter.close
+
+    def rejected(self, rejected: Rejected) -> None:
+        try:
+            if not self._is_lost and not rejected.is_file:
+                self._quarantine.add(rejected)
+        except (UsageError, StoppedError) as error:
+            if not self._is_optional:
+                raise
+            self._is_lost = True
+            self.warning(f"{error} Bad rows are not kept; name a file for them with --quarantine.")
+        self._reporter.rejected(rejected)
 
 
 def _line(rejected: Rejected) -> str:

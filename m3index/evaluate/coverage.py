@@ -110,7 +110,7 @@ def find_relevant(
     if len(missing) == len(wanted):
         where = f" of source {source!r}" if source else ""
         raise UsageError(
-            f"None of the {len(wanted):,} documents that are judged relevant is in the collection{where}: "
+            f"No document that is judged relevant ({len(wanted):,} in all) is in the collection{where}: "
             f"{_some(wanted)}. Are the judgements for this corpus?"
         )
     return Relevant(len(wanted), tuple(missing), tuple(sorted(sources)))

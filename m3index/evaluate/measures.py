@@ -14,6 +14,7 @@ from m3index.errors import UsageError
 from m3index.evaluate.coverage import cover
 from m3index.evaluate.formats import Qrels
 from m3index.evaluate.runs import Run
+from m3index.wording import many
 
 Values: TypeAlias = NDArray[np.float64]
 
@@ -84,7 +85,7 @@ def at_most(measures: Sequence[str], hits: int) -> tuple[str, ...]:
         cut = _cut(measure)
         if cut is not None and cut > hits:
             raise UsageError(
-                f"{name} needs {cut:,} hits for each query, but k is {hits:,}. "
+                f"{name} needs {many(cut, 'hit')} for each query, but k is {hits:,}. "
                 f"Raise k to at least {cut:,}, or choose another measure."
             )
         has_cut = cut is not None or "cutoff" not in measure.SUPPORTED_PARAMS

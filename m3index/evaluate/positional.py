@@ -17,6 +17,7 @@ from m3index.errors import UsageError
 from m3index.evaluate.held import HeldQuery, Positions
 from m3index.evaluate.measures import Values
 from m3index.search.options import RUN_HITS
+from m3index.wording import many
 
 PositionalMeasure: TypeAlias = Callable[[HeldQuery, Positions], Values]
 
@@ -38,7 +39,7 @@ def with_cut(name: str, depth: int) -> str:
     cut = int(named.partition("@")[2])
     if "@" in name and cut > depth:
         raise UsageError(
-            f"{name} needs {cut:,} documents, but depth is {depth:,}. Raise depth to at least {cut:,}."
+            f"{name} needs {many(cut, 'document')}, but depth is {depth:,}. Raise depth to at least {cut:,}."
         )
     return named
 

@@ -315,7 +315,13 @@ def lock_path(uri: str, alias: str) -> Path:
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     base = Path(runtime) if runtime and Path(runtime).is_dir() else Path(tempfile.gettempdir())
     folder = base / f"m3index-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"{folder}, for the lock file, cannot be made: {error.strerror}. Set XDG_RUNTIME_DIR to a folder "
+            "that can be written."
+        ) from None
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
         raise UsageError(
             f"{folder} belongs to another user. Have it removed or set XDG_RUNTIME_DIR to your own directory."

@@ -284,7 +284,7 @@ class CorpusName(Group):
     panel = "Input"
 
     source: str = option(
-        Text("NAME"),
+        Text("NAME", most=schema.SOURCE_BYTES),
         "Name of the corpus; several can share a collection, and a run affects only the documents of one.",
         default=DEFAULT_SOURCE,
     )

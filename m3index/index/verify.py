@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from m3index.corpus.options import MaxErrors
 from m3index.encoder.base import Encoder
-from m3index.errors import SUCCESS, DriftError, decide
+from m3index.errors import SUCCESS, DriftError, Exit, decide
 from m3index.index.batches import Batcher, Encoded
 from m3index.index.collection import Collection, check_fits, find, now
 from m3index.index.lock import hold
@@ -213,8 +214,13 @@ class _Verifier:
             self.store.flush(self.target.name)
         result.store_count = self.store.count(self.target.name)
         result.seconds = round(time.monotonic() - started, 3)
+        ended = self.stop.exit if stopped else None
+        reason = MaxErrors().refusal(result.quarantined, result.scanned + len(corpus.read_errors))
+        if reason and ended is None:
+            self.reporter.warning(reason)
+            ended = Exit.STOPPED
         code = decide(
-            stopped=self.stop.exit if stopped else None,
+            stopped=ended,
             drift=result.differing > result.repaired,
             quarantined=bool(result.quarantined),
         )

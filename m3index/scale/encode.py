@@ -127,7 +127,7 @@ class _Run:
             raise
         if self.stop():
             return self._finish(started, self.stop.exit)
-        check_errors(summary.quarantined, self.plan.rows + len(corpus.read_errors), self.settings)
+        check_complete(summary.quarantined, self.plan.rows, corpus, self.settings)
         self.folder.conclude(self.plan.record())
         return self._finish(started, decide(quarantined=bool(summary.quarantined)))
 
@@ -184,6 +184,17 @@ def check_errors(quarantined: int, rows: int | None, settings: Rejects) -> None:
     most = settings.most_errors
     if reason := most.refusal_so_far(quarantined) if rows is None else most.refusal(quarantined, rows):
         raise StoppedError(reason)
+
+
+def check_complete(quarantined: int, rows: int, corpus: Corpus, settings: Rejects) -> None:
+    """Raises StoppedError if the shards must not pass for the corpus: a file could not be read, or too many
+    of the rows that were read are bad."""
+    check_errors(quarantined, rows + len(corpus.read_errors), settings)
+    if corpus.read_errors:
+        raise StoppedError(
+            f"{corpus.read_errors[0].place} could not be read to the end, so the shards are not the whole "
+            "corpus, and `shards load` does not take them. Correct the corpus and run again."
+        )
 
 
 class ShardPlan:

@@ -42,6 +42,7 @@ from m3index.scale.encode import (
     CutPassage,
     EncodeSummary,
     ShardPlan,
+    check_complete,
     check_errors,
     encode_piece,
     fingerprint_of,
@@ -155,7 +156,7 @@ def encode_on_ray(
     for item in [*rejected, *corpus.read_errors]:
         reporter.rejected(item)
     summary.quarantined = len(rejected) + len(corpus.read_errors)
-    check_errors(summary.quarantined, plan.rows + len(corpus.read_errors), settings)
+    check_complete(summary.quarantined, plan.rows, corpus, settings)
     if spans:
         reporter.stage(f"encoding {many(len(spans), 'shard')} on {many(cluster.actors, 'actor')}")
         _run(RayJob(source, settings, fingerprint, out, load), spans, cluster, reporter, summary)

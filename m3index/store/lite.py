@@ -9,13 +9,13 @@ import threading
 from pathlib import Path
 
 from m3index.errors import CollectionNotFoundError, LockedError, StoppedError, StoreError, UsageError
-from m3index.store.lite_engine import Engine, InUseError, holder
+from m3index.store.lite_engine import InUseError, SharedEngine, holder
 
 MIN_FREE = 256 * 2**20
 """The free disk space, in bytes, below which nothing is written: on a full disk Milvus Lite can lose rows
 that it has acknowledged. M3INDEX_MIN_FREE_DISK (bytes) sets another limit."""
 
-_engines: dict[Path, tuple[Engine, int]] = {}
+_engines: dict[Path, tuple[SharedEngine, int]] = {}
 """The engines of this process with the numbers of their users, by path."""
 
 _engines_lock = threading.Lock()
@@ -57,13 +57,13 @@ class LiteFile:
     def address(self) -> str:
         return self._engine.address
 
-    def _start(self) -> Engine:
+    def _start(self) -> SharedEngine:
         with _engines_lock:
             if found := _engines.get(self.path):
                 _engines[self.path] = (found[0], found[1] + 1)
                 return found[0]
             try:
-                engine = Engine(self.path)
+                engine = SharedEngine(self.path)
             except InUseError:
                 raise LockedError(
                     f"{self.path} is in use by {holder(self.path)}, which does not share it. Wait until that "

@@ -33,7 +33,7 @@ class InUseError(Exception):
     """Another process has the database and is not an m3index process on this machine."""
 
 
-class Engine:
+class SharedEngine:
     """The engine of a database, here or in another process. Raises InUseError, and whatever Milvus Lite
     raises for a database that it cannot open."""
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import math
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -16,6 +14,7 @@ import grpc
 from pymilvus import AnnSearchRequest, Function, FunctionType, MilvusClient
 from pymilvus.client.cache import GlobalCache
 from pymilvus.exceptions import MilvusException
+from pymilvus.grpc_gen import milvus_pb2_grpc
 
 from m3index.addresses import is_own, redacted
 from m3index.errors import (
@@ -31,6 +30,7 @@ from m3index.store import milvus_errors as errors
 from m3index.store import retry
 from m3index.store.analyzer import NGRAMS, analyzers, bm25_text
 from m3index.store.base import LEASE, QueryVector, StoredRow
+from m3index.store.deadline import Deadline
 from m3index.store.definition import (
     IndexDefinition,
     bm25_limit,
@@ -74,13 +74,13 @@ class MilvusStore:
     def __init__(self, uri: str, token: str, db: str, timeout: float | None, lite: LiteFile | None) -> None:
         self._uri, self._token, self._db, self._lite = uri, token, db, lite
         self._timeout = timeout or (SERVER_TIMEOUT if lite is None else LITE_TIMEOUT)
-        self._ending = threading.local()
+        self._deadline = Deadline()
         self._specs: dict[str, CollectionSpec] = {}
         self._weighing: dict[str, bool] = {}
         self._uuids: dict[str, str | None] = {}
         self._closed = False
         self._fences = Fences()
-        self._gate: AbstractContextManager[Any] = nullcontext()
+        self._gate: threading.RLock | None = None
         self._client = self._connect()
         self._version = str(
             self._call("asking for the version", lambda t: self._client.get_server_version(timeout=t))
@@ -245,19 +245,8 @@ class MilvusStore:
     def fence(self, alias: str, check: Check | None) -> None:
         self._fences.set(alias, check)
 
-    @contextmanager
-    def limit(self, seconds: float) -> Iterator[None]:
-        self._ending.end = time.monotonic() + seconds
-        try:
-            yield
-        finally:
-            del self._ending.end
-
-    @property
-    def _seconds(self) -> float:
-        """The time for a call that this thread begins now."""
-        end: float = getattr(self._ending, "end", math.inf)
-        return min(self._timeout, max(end - time.monotonic(), 0.0))
+    def limit(self, seconds: float) -> AbstractContextManager[None]:
+        return self._deadline.within(seconds)
 
     # -- rows
 
@@ -454,21 +443,41 @@ class MilvusStore:
             )
 
         try:
-            client = retry.call(attempt, min(self._seconds, CONNECT_TIMEOUT))
+            client = retry.call(attempt, min(self._timeout, self._deadline.left, CONNECT_TIMEOUT))
         except (MilvusException, grpc.RpcError) as error:
             raise errors.translate(error, "connecting", self._uri) from error
-        GlobalCache.schema.invalidate_db(client._get_connection().server_address, self._db)
+        connection = client._get_connection()
+        GlobalCache.schema.invalidate_db(connection.server_address, self._db)
+        connection._final_channel = grpc.intercept_channel(connection._final_channel, self._deadline)
+        connection._stub = milvus_pb2_grpc.MilvusServiceStub(connection._final_channel)
         return client
 
     def _raw_call(self, attempt: Callable[[float], T], name: str | None) -> T:
-        with self._gate:
+        with self._turn():
             try:
-                return retry.call(attempt, self._seconds)
+                return self._repeated(attempt)
             except MilvusException as error:
                 if name is None or not errors.is_not_loaded(error):
                     raise
             self._load(name)
-            return retry.call(attempt, self._seconds)
+            return self._repeated(attempt)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Waits on Milvus Lite until the call of another thread is over."""
+        if self._gate is None:
+            yield
+            return
+        if not self._gate.acquire(timeout=min(self._timeout, self._deadline.left)):
+            raise UnreachableError(f"{self.uri} does not answer the call of another thread.")
+        try:
+            yield
+        finally:
+            self._gate.release()
+
+    def _repeated(self, attempt: Callable[[float], T]) -> T:
+        with self._deadline.within(self._timeout):
+            return retry.call(attempt, self._deadline.left)
 
     def _call(
         self,
@@ -507,7 +516,7 @@ class MilvusStore:
 
     def _reopen(self, lite: LiteFile, error: BaseException) -> M3IndexError:
         """After a failed write, Lite's memory, log and files may differ. Reopening makes them agree again."""
-        with self._gate:
+        with self._turn():
             self._client.close()
             with suppress(Exception):  # a full disk may prevent it
                 lite.restart()

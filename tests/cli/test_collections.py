@@ -132,7 +132,7 @@ def test_a_no_is_not_an_error(two: Command, monkeypatch: pytest.MonkeyPatch) -> 
     declined = two("collections", "drop", "notes", "--json", stdin="n\n")
     assert declined.code == 0
     summary = json.loads(declined.out.splitlines()[-1])  # typer's test runner echoes the answer
-    assert summary.keys() == {"type", "command", "seconds", "exit"}
+    assert summary.keys() == {"type", "time", "run", "command", "seconds", "exit"}
     assert (summary["type"], summary["command"], summary["exit"]) == ("summary", "collections drop", 0)
     document = ROWS[0]["id"]
     declined = two("delete", document, "-c", "notes", stdin="n\n")

@@ -307,18 +307,17 @@ def test_passwords_are_not_shown(fails: Fails) -> None:
     assert "secret" not in message
 
 
-HOLD = """
+FOREIGN = """
 import sys
-from m3index.store.open import open_store
-from m3index.store.options import Connection
-store = open_store(Connection(uri=sys.argv[1]))
+from milvus_lite.db import MilvusLite
+database = MilvusLite(sys.argv[1])
 print(1, flush=True)
 sys.stdin.read()
 """
 
 
 def test_a_locked_database_names_its_holder(m3index_process: Command, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", HOLD, str(tmp_path / "x.db")]
+    command = [sys.executable, "-c", FOREIGN, str(tmp_path / "x.db")]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=process_environment()
     ) as holder:
@@ -367,7 +366,7 @@ def test_a_file_that_breaks_off_is_named_behind_many_bad_rows(
     (tmp_path / "t.jsonl.gz").write_bytes(packed[:-12])
     done = m3index_process("sync", "t.jsonl.gz", "-e", "offline", "--quarantine", "q.jsonl")
     assert "further quarantined rows are not shown here" in done.err
-    assert "quarantined t.jsonl.gz: the gzip data ends too early" in done.err
+    assert "could not read t.jsonl.gz: the gzip data ends too early" in done.err
 
 
 def test_addresses_without_a_scheme_or_with_a_wrong_port(m3index_process: Command) -> None:

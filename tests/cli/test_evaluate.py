@@ -80,7 +80,7 @@ def test_a_run_file_is_measured_as_by_trec_eval(docs: Command) -> None:
     report = done.lines[-2]
     assert (report["queries"], report["runs"]["r"]["AP"]["mean"]) == (2, 0.5)
     assert "r.trec lacks 5 of the 7 judged queries; the mean is without them." in words(done.err)
-    assert "r has at most 1 documents for a query, fewer than the 5 of Recall@5." in words(done.err)
+    assert "r has at most 1 document for a query, fewer than the 5 of Recall@5." in words(done.err)
     done = docs(*asked, "--complete")
     report = done.lines[-2]
     assert (report["queries"], report["runs"]["r"]["AP"]["mean"]) == (7, pytest.approx(1 / 7))
@@ -104,7 +104,7 @@ def test_judgements_of_another_corpus(docs: Command) -> None:
     for command in (["eval"], ["tune"]):
         done = docs(*command, *asked, "other.tsv")
         assert done.code == 2
-        assert "None of the 2 documents that are judged relevant is in the collection" in words(done.err)
+        assert "No document that is judged relevant (2 in all) is in the collection" in words(done.err)
     Path("r.trec").write_text("q0 Q0 fox-en 1 1.0 r\n", "utf-8")
     done = docs("eval", "--run", "r.trec", "--qrels", "other.tsv")
     assert "r has no document that is judged relevant." in words(done.err)
@@ -157,7 +157,7 @@ def test_a_gate_measures_only_what_it_asks(docs: Command) -> None:
     judge("other.tsv", {"q0": ["nowhere"]})
     done = docs(*asked, "--qrels", "other.tsv", "--gate", "nDCG@10>=old-0.02")
     assert done.code == 2
-    assert "None of the 1 documents that are judged relevant is in the collection" in words(done.err)
+    assert "No document that is judged relevant (1 in all) is in the collection" in words(done.err)
     done = docs(*asked, "--qrels", "other.tsv", "--gate", "nDCG@10>=0")
     assert done.code == 16
     assert "The alias 'docs' was not moved." in words(done.err)

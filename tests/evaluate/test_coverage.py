@@ -83,8 +83,9 @@ def test_relevant_documents_that_the_collection_does_not_have(service: IndexServ
     ]
     assert find_relevant(service.store, name, relevant("a", "d"), ["q"], "other").missing == ("a",)
     with pytest.raises(
-        UsageError, match=r"None of the 1 documents .* is in the collection of source 'other': 'a'"
+        UsageError,
+        match=r"relevant \(1 in all\) is in the collection of source 'other': 'a'",
     ):
         find_relevant(service.store, name, relevant("a"), ["q"], "other")
-    with pytest.raises(UsageError, match=r"None of the 2 documents .* is in the collection: 'x', 'y'"):
+    with pytest.raises(UsageError, match=r"relevant \(2 in all\) is in the collection: 'x', 'y'"):
         find_relevant(service.store, name, relevant("x", "y"), ["q"])

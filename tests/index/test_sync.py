@@ -320,7 +320,7 @@ def test_a_document_with_rows_of_two_versions_is_written_again(length: int) -> N
     assert rows(store) != before
     summary = run(store, corpus, reporter=recorder)
     assert (summary.exit, summary.unchanged, summary.count_ok) == (Exit.OK, 2, True)
-    assert recorder.warnings[0].startswith("1 documents had rows of different versions")
+    assert recorder.warnings[0].startswith("1 document had rows of different versions")
     assert rows(store) == before
     assert not run_warnings(store, corpus)
 

@@ -159,7 +159,7 @@ def test_verify_finds_and_repairs_differences(engine: Engine, new_index: NewInde
     proof = index.verify(items)
     assert proof.exit == Exit.DRIFT
     assert {d.doc_id for d in proof} == {lost.doc_id}
-    with pytest.raises(DriftError, match="1 documents"):
+    with pytest.raises(DriftError, match="1 document"):
         proof.raise_for_differences()
 
     assert index.verify(items, repair=True).repaired == 1

@@ -97,7 +97,7 @@ def test_similar_and_documents(server: Server) -> None:
         ("doc_id=long&count=some", "count takes a whole number from 1 to 100, not 'some'."),
         ("doc_id=long&start=-1", "start takes a whole number from 0 up, not '-1'."),
         ("doc_id=", "doc_id takes a non-empty text, not ''."),
-        ("doc_id=long&source=", "source takes a non-empty text, not ''."),
+        ("doc_id=long&source=", "source takes a non-empty text of at most 1,024 bytes, not ''."),
         ("start=1", "doc_id is required."),
         ("doc_id=long&tenant=acme", "Collection 'notes' has no tenant field"),
         (
@@ -292,7 +292,9 @@ def test_metrics_count_by_code_and_know_the_steps(server: Server) -> None:
 def test_openapi_names_the_words_and_the_contract(server: Server) -> None:
     code, api, _ = ask(server, "/openapi.json")
     assert code == 200
-    assert {"/search", "/document", "/info", "/health", "/health/live", "/metrics"} == set(api["paths"])
+    assert {"/search", "/document", "/info", "/health", "/status", "/health/live", "/metrics"} == set(
+        api["paths"]
+    )
     parameters = {p["name"]: p for p in api["paths"]["/search"]["get"]["parameters"]}
     properties = api["components"]["schemas"]["Body"]["properties"]
     body = api["paths"]["/search"]["post"]["requestBody"]["content"]["application/json"]["schema"]

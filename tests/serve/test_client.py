@@ -157,7 +157,7 @@ def test_similar_to_a_long_document(long_documents: Server) -> None:
     [
         ({"start": -1}, "start takes a whole number from 0 up, not -1."),
         ({"count": 0}, "count takes a whole number from 1 up, not 0."),
-        ({"source": ""}, "source takes a non-empty text, not ''."),
+        ({"source": ""}, "source takes a non-empty text of at most 1,024 bytes, not ''."),
         ({"tenant": "acme"}, "no tenant field"),
     ],
 )

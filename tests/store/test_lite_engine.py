@@ -17,7 +17,7 @@ from terminal import process_environment
 
 from m3index import Document, Index
 from m3index.errors import LockedError
-from m3index.store.lite_engine import HOST_FILE, Engine
+from m3index.store.lite_engine import HOST_FILE, SharedEngine
 from m3index.store.open import open_store
 from m3index.store.options import Connection
 
@@ -106,7 +106,7 @@ def test_a_guest_takes_over_in_the_middle_of_a_run(
 def test_two_guests_agree_who_takes_over(tmp_path: Path) -> None:
     path = tmp_path / "x.db"
     with process(HOST, path) as host:
-        first, second = Engine(path), Engine(path)
+        first, second = SharedEngine(path), SharedEngine(path)
         try:
             assert not first.is_host
             assert not second.is_host
@@ -129,7 +129,7 @@ def test_the_port_of_a_crashed_host_is_not_used(tmp_path: Path) -> None:
         os.kill(host.pid, signal.SIGKILL)
         host.wait(30)
     assert (path / HOST_FILE).read_text() == port
-    engine = Engine(path)
+    engine = SharedEngine(path)
     assert engine.is_host
     engine.close()
 

@@ -23,7 +23,6 @@ from store.material import BM25, DENSE, LEXICAL, keys, row, sparse, vector
 
 from m3index.errors import (
     FilterError,
-    LockedError,
     NotAuthorisedError,
     RowRefusedError,
     StoppedError,
@@ -365,22 +364,6 @@ print("open", flush=True)
 sys.stdin.read()
 store.close()
 """
-
-
-def test_the_process_that_holds_a_database_is_named(tmp_path: Path) -> None:
-    path = str(tmp_path / "x.db")
-    other = subprocess.Popen(
-        [sys.executable, "-c", HOLD, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    try:
-        assert other.stdout is not None
-        assert other.stdout.readline() == b"open\n"
-        with pytest.raises(LockedError, match=rf"process {other.pid} ") as error:
-            MilvusStore.open(path)
-        assert "one process at a time" in str(error.value)
-    finally:
-        other.communicate(timeout=20)
-    MilvusStore.open(path).close()
 
 
 def test_closing_lets_another_process_in(tmp_path: Path) -> None:
