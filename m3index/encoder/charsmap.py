@@ -32,12 +32,12 @@ def with_compositions(replacements: Mapping[str, str]) -> dict[str, str]:
     for code in (*range(0xD800), *range(0xE000, 0x10000)):
         character = chr(code)
         parts = unicodedata.normalize("NFD", character)
-        if len(parts) == 1:
-            continue
         composed = "".join(replacements.get(c, c) for c in unicodedata.normalize("NFKC", character))
+        if len(parts) == 1 or composed == parts:
+            continue
         written = [parts, *(parts.replace(mark, old) for mark, old in _DEPRECATED_MARKS.items())]
         for sequence in written:
-            if sequence != composed and len(sequence.encode()) <= LONGEST:
+            if len(sequence.encode()) <= LONGEST:
                 rules[sequence] = composed
     return rules
 

@@ -103,7 +103,7 @@ _ALL = (
         dim=384,
         limit=512,
         pooling="mean",
-        parameters=117_506_688,
+        parameters=117_505_920,
         query_prompt="query: ",
         document_prompt="passage: ",
     ),

@@ -93,12 +93,19 @@ class Q4Model:
         stored = self._tensors.get(name)
         if stored is None or stored.elements != math.prod(shape):
             self._refuse(f"it has no tensor {name} of {' x '.join(map(str, shape))} weights")
+        if stored.type == Q4_0 and shape[-1] % BLOCK:
+            self._refuse(f"the rows of {name} do not consist of whole blocks")
+        for part in self._parts(stored):
+            if not np.isfinite(part).all():
+                self._refuse(f"a weight of {name} is no finite number")
+            yield part
+
+    def _parts(self, stored: _Stored) -> Iterator[HalfArray]:
         data = self._data[stored.offset : stored.offset + stored.bytes]
         if stored.type == FP32:
-            yield data.view("<f4").astype(np.float16)
+            with np.errstate(over="ignore"):
+                yield data.view("<f4").astype(np.float16)
             return
-        if shape[-1] % BLOCK:
-            self._refuse(f"the rows of {name} do not consist of whole blocks")
         blocks = data.view(_BLOCK_TYPE)
         for start in range(0, len(blocks), _BLOCKS_AT_ONCE):
             yield _unpacked(blocks[start : start + _BLOCKS_AT_ONCE])
