@@ -289,6 +289,19 @@ def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, ensure_ascii=False, default=str), "utf-8")
 
 
+def needs_offline() -> None:
+    """Skips the test where the package of `offline` is not installed."""
+    import pytest
+
+    from m3index.encoder import e5
+    from m3index.errors import ModelNotFoundError
+
+    try:
+        e5.data_file()
+    except ModelNotFoundError as e:
+        pytest.skip(str(e))
+
+
 E5S1_SIZES = (32, 2, 4, 64, 64, 2)  # hidden, layers, heads, inner, positions, types
 E5S1_SPARE_ROWS = 5
 E5S1_REPLACEMENTS = {"\t": " ", "\u200d": " ", "\u0001": "", "Ａ": "A", "ﬁ": "fi"}
