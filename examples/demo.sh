@@ -1,3 +1,11 @@
+#!/bin/sh
+# The main job on a small corpus: no model hub, no server, no GPU. Called by `make demo`.
+set -eu
+export M3INDEX_URI="$DEMO/m3index.db" M3INDEX_COLLECTION=almanac COLUMNS="${COLUMNS:-80}"
+m3index() { "$BIN/m3index" "$@"; }
+say() { printf '\n$ m3index'; for word in "$@"; do case $word in *[\ \"]*) printf " '%s'" "$word" ;; *) printf ' %s' "$word" ;; esac; done; printf '\n'; }
+show() { say "$@"; m3index "$@"; }
+
 # The model is multilingual: a German and a Japanese question find notes that are only there in English or Russian. Across
 # languages the words of question and note differ, hence --mode dense.
 show ingest examples/corpus.jsonl --encoder offline --field lang:str --field year:int

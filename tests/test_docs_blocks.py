@@ -185,6 +185,27 @@ def test_indented_commands_parse(example: tuple[str, list[str]]) -> None:
     parse(example[1])
 
 
+def test_the_demo_calls_commands_that_parse(tmp_path: Path) -> None:
+    """With a program in place of m3index that only tells its arguments."""
+    stub = tmp_path / "m3index"
+    stub.write_text("#!/bin/sh\nprintf 'called'; printf '\\037%s' \"$@\"; echo\n", "utf-8")
+    stub.chmod(0o755)
+    environment = process_environment(BIN=str(tmp_path), DEMO=str(tmp_path))
+    done = subprocess.run(
+        ["sh", "examples/demo.sh"],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    calls = [line.split("\037")[1:] for line in done.stdout.splitlines() if line.startswith("called")]
+    assert [words[0] for words in calls] == ["ingest", *["search"] * 5]
+    for words in calls:
+        parse(words)
+
+
 BEFORE = {"evaluate.md": ["m3index ingest examples/corpus.jsonl -c docs --encoder offline"]}
 CONSOLE = sorted({block[0].split(":")[0] for block in blocks() if block[1] == "console"})
 
