@@ -108,6 +108,8 @@ def clean(session: Session, dry_run: DryRun, output: Output) -> None:  # noqa: A
             prepared.remove(form)
         done = "would be removed" if dry_run.dry_run else "removed"
         session.reporter.note(f"{form.name}: {done} from {prepared.cache_folder()} ({total / 1e6:,.0f} MB).")
+    if not dry_run.dry_run:
+        prepared.clear()
     if not forms:
         session.reporter.note(f"There are no converted models in {prepared.cache_folder()}.")
     session.summary |= {"models": len(forms), "bytes": sum(sizes), "dry_run": dry_run.dry_run}

@@ -22,6 +22,7 @@ from m3index.errors import StoppedError, UsageError
 
 _log = logging.getLogger(__name__)
 _FORM = re.compile(r"(?P<name>[\w.-]*\w)-(?P<key>[0-9a-f]{16})")
+_PARTIAL = re.compile(r"\.(?P<name>[\w.-]*\w)\.[0-9a-f]{32}\.partial")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ def prepare(form: PreparedModel, build: Callable[[Path], None], announcement: st
         if not form.directory.is_dir():
             _clear_partials(form.name)
             _log.info(announcement)
-            partial = form.directory.with_name(f".{form.name}.{uuid.uuid4().hex}.partial")
+            partial = _partial(form)
             partial.mkdir()
             try:
                 build(partial)
@@ -79,8 +80,7 @@ def prepare(form: PreparedModel, build: Callable[[Path], None], announcement: st
 
 def prepared() -> list[PreparedModel]:
     """The forms in the cache, by name."""
-    folder = cache_folder()
-    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    names = sorted(path.name for path in _entries())
     return [PreparedModel(found["name"], found["key"]) for n in names if (found := _FORM.fullmatch(n))]
 
 
@@ -88,10 +88,17 @@ def remove(form: PreparedModel) -> None:
     """Removes a form. A process that has its files open keeps them. Raises UsageError."""
     with _writing(), _locked(form.name):
         _clear_partials(form.name)
-        partial = form.directory.with_name(f".{form.name}.{uuid.uuid4().hex}.partial")
         if form.directory.is_dir():
+            partial = _partial(form)
             form.directory.rename(partial)  # a form that is half removed must not be in its place
             shutil.rmtree(partial)
+
+
+def clear() -> None:
+    """Removes what killed processes left half made. Waits for those that are at work. Raises UsageError."""
+    for name in sorted({name for name, _ in _partials()}):
+        with _writing(), _locked(name):
+            _clear_partials(name)
 
 
 @contextmanager
@@ -121,10 +128,25 @@ def _locked(name: str) -> Iterator[None]:
         yield
 
 
+def _entries() -> list[Path]:
+    folder = cache_folder()
+    return list(folder.iterdir()) if folder.is_dir() else []
+
+
+def _partial(form: PreparedModel) -> Path:
+    return form.directory.with_name(f".{form.name}.{uuid.uuid4().hex}.partial")
+
+
+def _partials() -> list[tuple[str, Path]]:
+    """The name of the model, and the directory, of each form that is not, or no longer, in its place."""
+    return [(found["name"], path) for path in _entries() if (found := _PARTIAL.fullmatch(path.name))]
+
+
 def _clear_partials(name: str) -> None:
     """Removes what killed processes left. Only the holder of the lock has a partial form of this name."""
-    for partial in cache_folder().glob(f".{name}.*.partial"):
-        shutil.rmtree(partial)
+    for owner, partial in _partials():
+        if owner == name:
+            shutil.rmtree(partial)
 
 
 def _sync(folder: Path) -> None:

@@ -120,12 +120,24 @@ def test_remove(cache: Path) -> None:
     other = PreparedModel("other", "0" * 16)
     prepare(FORM, build, "")
     prepare(other, build, "")
-    (cache / ".small.dead.partial/sub").mkdir(parents=True)
+    (cache / f".small.{'a' * 32}.partial/sub").mkdir(parents=True)
     remove(FORM)
     assert prepared.prepared() == [other]
     assert not list(cache.glob("small*"))
     assert not list(cache.glob("*.partial"))
     remove(FORM)
+
+
+def test_clear_removes_what_killed_processes_left(cache: Path) -> None:
+    prepare(FORM, build, "")
+    for name in ("small", "other", "small.other"):
+        (cache / f".{name}.{'a' * 32}.partial/sub").mkdir(parents=True)
+    with prepared._locked("small"):
+        prepared._clear_partials("small")
+    assert sorted(name for name, _ in prepared._partials()) == ["other", "small.other"]
+    prepared.clear()
+    assert prepared._partials() == []
+    assert is_whole(FORM.directory)
 
 
 def test_a_removal_that_is_interrupted_leaves_nothing_half_there(monkeypatch: pytest.MonkeyPatch) -> None:
