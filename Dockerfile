@@ -29,6 +29,7 @@ COPY --chmod=755 deploy/nightly.sh /usr/local/bin/nightly
 USER 10001
 WORKDIR /data
 ENV HF_HOME=/data/.cache/huggingface \
+    XDG_CACHE_HOME=/data/.cache \
     PYTHONUNBUFFERED=1
 
 ENTRYPOINT ["m3index"]

@@ -40,7 +40,7 @@ lock: $(TOOLS)/.installed ## write the locks in requirements/ anew from pyprojec
 	$(LOCK) requirements/docs.in --output-file requirements/docs.txt
 	$(LOCK) requirements/fuzz.in --output-file requirements/fuzz.txt
 
-demo: $(STAMP) ## index examples/corpus.jsonl into Milvus Lite and search it three ways
+demo: $(STAMP) ## index examples/corpus.jsonl into Milvus Lite and search it, also across languages
 	@mkdir -p $(DEMO)
 	@BIN=$(BIN) DEMO=$(DEMO) sh examples/demo.sh
 

@@ -172,7 +172,7 @@ def main() -> int:
             began = time.process_time()
             distill(
                 DistillOptions(
-                    out=str(work / "teacher"), student="offline", heads_only=True,
+                    out=str(work / "teacher"), student="offline-en", heads_only=True,
                     corpus=[str(work / "head.jsonl")],
                     steps=40, learning_rate=1e-3, batch_tokens=4096, **data,
                 ),

@@ -1,6 +1,6 @@
 """How near int8 and bf16 are to fp32 on a model and a collection of its users.
 
-    python benchmarks/precision.py ../shared/data/scifact --encoder offline
+    python benchmarks/precision.py ../shared/data/scifact --encoder offline-en
 
 The folder has `corpus.jsonl.gz` and `queries.jsonl` (`_id`, `title`, `text`). A document is its title and its
 first 110 words; one over the model's limit is left out. Cosines are of documents; the ten nearest documents

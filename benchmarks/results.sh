@@ -1,15 +1,17 @@
 #!/bin/sh
 # The retrieval figures of docs/results.md, by the commands that users have.
 #
-#     sh benchmarks/results.sh [DATA] [OUT]
+#     sh benchmarks/results.sh [DATA] [OUT] [ENCODER]
 #
 # DATA: the folder with scifact/, xquad/, longdocs/ (default ../shared/data). OUT: where the database, the
-# runs and the plots go (default results/). Encodes about 12 million tokens with the offline encoder.
+# runs and the plots go (default results/). ENCODER: default offline.
+# Encodes about 12 million tokens.
 set -eu
 DATA=${1:-../shared/data}
 OUT=${2:-results}
+ENCODER=${3:-offline}
 mkdir -p "$OUT"
-export M3INDEX_URI="$OUT/results.db" M3INDEX_ENCODER=offline M3INDEX_QUIET=1 COLUMNS=100
+export M3INDEX_URI="$OUT/results.db" M3INDEX_ENCODER="$ENCODER" M3INDEX_QUIET=1 COLUMNS=100
 
 say() { printf '\n## %s\n' "$*"; }
 

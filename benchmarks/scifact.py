@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Retrieval quality on SciFact with the offline encoder, beside sentence-transformers on the same texts.
+"""Retrieval quality on SciFact with a model of PyPI, beside sentence-transformers on the same texts.
 
-    python benchmarks/scifact.py [--data ../shared/data/scifact] [--threads 2]
+    python benchmarks/scifact.py [--data ../shared/data/scifact] [--encoder offline] [--threads 2]
 
 Ingests the 5,183 abstracts into Milvus Lite, runs the 300 test queries by each mode, and prints nDCG@10
 and Recall@100. The reference: sentence-transformers encodes the same passages, exact search by a matrix
@@ -59,6 +59,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, default=Path("../shared/data/scifact"))
+    parser.add_argument("--encoder", default="offline", help="a model in sentence-transformers' layout")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     import torch
@@ -69,7 +70,7 @@ def main() -> None:
     rows: list[tuple[str, list[float]]] = []
     with tempfile.TemporaryDirectory() as folder:
         connection = Connection(collection="scifact", uri=f"{folder}/scifact.db")
-        with IndexService.open(connection, Model(encoder=load("offline"))) as index:
+        with IndexService.open(connection, Model(encoder=load(options.encoder))) as index:
             corpus = next(p for p in options.data.glob("corpus.jsonl*"))
             started = time.perf_counter()
             summary = index.update(corpus, IngestOptions())
@@ -82,25 +83,28 @@ def main() -> None:
                 run = as_run({result.query.query_id: result.hits for result in results})
                 rows.append((f"m3index {mode}", measured(qrels, run)))
             stored = list(index.store.scan(index.current().name, None, ["doc_id", "title", "text"]))
-        rows += reference(queries, qrels, stored, corpus)
+        rows += reference(options.encoder, queries, qrels, stored, corpus)
     print(f"\n{'':40} {'  '.join(f'{name:>8}' for name in MEASURES)}")
     for name, values in rows:
         print(f"{name:40} {'  '.join(f'{value:8.4f}' for value in values)}")
 
 
 def reference(
-    queries: list[Query], qrels: dict[str, dict[str, int]], stored: list[dict], corpus: Path
+    encoder: str, queries: list[Query], qrels: dict[str, dict[str, int]], stored: list[dict], corpus: Path
 ) -> list[tuple[str, list[float]]]:
     from sentence_transformers import SentenceTransformer
 
     from m3index.encoder.source import locate
 
-    model = SentenceTransformer(str(locate("offline").directory), device="cpu")
+    model = SentenceTransformer(str(locate(encoder).directory), device="cpu")
 
-    def encoded(texts: list[str]) -> np.ndarray:
-        return model.encode(texts, batch_size=32, normalize_embeddings=True, show_progress_bar=False)
+    def encoded(texts: list[str], role: str = "document") -> np.ndarray:
+        return model.encode(
+            texts, prompt=model.prompts.get(role, ""), batch_size=32, normalize_embeddings=True,
+            show_progress_bar=False,
+        )  # fmt: skip
 
-    asked = encoded([query.text for query in queries])
+    asked = encoded([query.text for query in queries], "query")
     texts = [join_title(row["title"], row["text"]) for row in stored]
     same = exact(queries, asked, [row["doc_id"] for row in stored], encoded(texts))
     documents = [item for item in read([corpus]) if isinstance(item, Document)]

@@ -3,7 +3,7 @@
 
     python benchmarks/serve.py [--seconds 10] [--rounds 3] [--clients 1 4 16]
 
-Indexes examples/corpus.jsonl with the offline encoder into Milvus Lite, starts `m3index serve` as a
+Indexes examples/corpus.jsonl with the encoder offline-en into Milvus Lite, starts `m3index serve` as a
 process, and asks it the queries of examples/queries.jsonl over HTTP. Prints searches/s and latency, the
 median over rounds in which the numbers of clients take turns.
 """
@@ -82,7 +82,7 @@ def main() -> None:
     queries = [json.loads(line)["text"] for line in (EXAMPLES / "queries.jsonl").open(encoding="utf-8")]
     with tempfile.TemporaryDirectory() as folder:
         uri = f"{folder}/serve.db"
-        with Index("almanac", uri=uri, encoder="offline") as index:
+        with Index("almanac", uri=uri, encoder="offline-en") as index:
             index.ingest(EXAMPLES / "corpus.jsonl")
         command = [sys.executable, "-m", "m3index", "serve", "--uri", uri, "-c", "almanac"]
         process = subprocess.Popen([*command, "--port", str(options.port)])

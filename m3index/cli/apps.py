@@ -35,7 +35,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings=_SETTINGS,
 )
-models = _group("models", "Models: list, measure and distill them, and check them for drift.", MODELS)
+models = _group(
+    "models", "Models: list, prepare, measure and distill them, and check them for drift.", MODELS
+)
 shards = _group(
     "shards", "Parquet shards of vectors: encode a corpus, load shards, export a collection.", OPERATIONS
 )

@@ -32,8 +32,8 @@ uri = {uri}
 # The name of the collection.
 collection = {collection}
 
-# The model of a new collection: teacher (BGE-M3), student, ko, e5-small, e5-mistral, offline, a hub id or
-# a directory. An existing collection always uses its own model.
+# The model of a new collection: teacher (BGE-M3), student, ko, e5-small, e5-mistral, offline, offline-en, a
+# hub id or a directory. An existing collection always uses its own model.
 encoder = {encoder}
 
 # The layout of a new collection (docs/scale.md): tenant field, indexes and storage of vectors on a server.
@@ -82,7 +82,7 @@ def init(session: Session, new: NewFile, confirmation: Confirmation, quiet: Quie
         questions = {
             "uri": "Where is the store (a local file, or the URI of a server)?",
             "collection": "What is the name of the collection?",
-            "encoder": "Which model (teacher, student, ko, e5-small, e5-mistral, offline)?",
+            "encoder": "Which model (teacher, student, ko, e5-small, e5-mistral, offline, offline-en)?",
         }
         for name, question in questions.items():
             answers[name] = typer.prompt(question, default=answers[name])

@@ -1,4 +1,4 @@
-"""m3index models list, bench, distill and drift."""
+"""m3index models list, prepare, clean, bench, distill and drift."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from m3index.cli import apps
 from m3index.cli.command import command
-from m3index.cli.options import Output
+from m3index.cli.options import DryRun, Output
 from m3index.cli.service import opened
 from m3index.cli.session import Session
 from m3index.corpus.options import Input, Passages
@@ -71,6 +71,49 @@ def list_models(
             prompts = f"query {row['query_prompt']!r}, document {row['document_prompt']!r}"
             lines.append(("  prompts", prompts))
         show.pairs(lines)
+
+
+@command(apps.models, "prepare")
+def prepare(
+    session: Session,
+    output: Output,  # noqa: ARG001
+    names: Annotated[
+        list[str],
+        typer.Argument(metavar="MODEL...", help="Presets or hub ids.", show_default=False),
+    ],
+) -> None:
+    """Download or convert models now instead of at their first use."""
+    from m3index.encoder.prepared import size
+    from m3index.encoder.source import locate
+
+    for name in names:
+        directory = locate(name).directory
+        total = size(directory)
+        session.reporter.result(
+            {"type": "prepared", "name": name, "directory": str(directory), "bytes": total}
+        )
+        if not session.as_json:
+            session.reporter.note(f"{name}: ready in {directory} ({total / 1e6:,.0f} MB).")
+    session.summary |= {"models": len(names)}
+
+
+@command(apps.models, "clean")
+def clean(session: Session, dry_run: DryRun, output: Output) -> None:  # noqa: ARG001
+    """Remove the models that were converted on this machine; their next use converts them again."""
+    from m3index.encoder import prepared
+
+    forms = prepared.prepared()
+    sizes = [form.size for form in forms]
+    for form, total in zip(forms, sizes, strict=True):
+        if not dry_run.dry_run:
+            prepared.remove(form)
+        done = "would be removed" if dry_run.dry_run else "removed"
+        session.reporter.note(f"{form.name}: {done} from {prepared.cache_folder()} ({total / 1e6:,.0f} MB).")
+    if not dry_run.dry_run:
+        prepared.clear()
+    if not forms:
+        session.reporter.note(f"There are no converted models in {prepared.cache_folder()}.")
+    session.summary |= {"models": len(forms), "bytes": sum(sizes), "dry_run": dry_run.dry_run}
 
 
 @group

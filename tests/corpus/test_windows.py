@@ -60,7 +60,7 @@ class BlindTokenizer(NastyTokenizer):
 
 
 class RealTokenizer:
-    """The tokenizer of the offline model, by the tokenizers library."""
+    """The tokenizer of `offline-en`, by the tokenizers library."""
 
     def __init__(self, path: Path, limit: int = 256) -> None:
         from tokenizers import Tokenizer as Backend

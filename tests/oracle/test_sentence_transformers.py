@@ -82,15 +82,16 @@ def test_activations_of_dense(tmp_path: Path, activation: str) -> None:
     agrees(models.write_sentence_bert(tmp_path, dense=9, activation=f"torch.nn.{activation}"))
 
 
-def test_the_offline_model_on_real_texts() -> None:
+@pytest.mark.parametrize("name", ["offline", "offline-en"])
+def test_the_offline_models_on_real_texts(name: str) -> None:
     if not (DATA / "scifact").is_dir():
         pytest.skip("M3INDEX_DATA has no scifact")
     with gzip.open(DATA / "scifact/corpus.jsonl.gz", "rt", encoding="utf-8") as f:
         texts = [json.loads(line)["text"][:600] for line, _ in zip(f, range(40), strict=False)]
-    mine = load("offline", precision="fp32")
+    mine = load(name, precision="fp32")
     kept = [t for t in texts if len(mine.tokenizer.document_ids([t])[0]) <= mine.info.limit]
     model = theirs(Path(mine._layout.root))
-    expected = model.encode(kept, normalize_embeddings=True)
+    expected = model.encode([mine.tokenizer.document_prompt + t for t in kept], normalize_embeddings=True)
     np.testing.assert_allclose(mine.encode_documents(kept).dense, expected, atol=1e-5)
 
 

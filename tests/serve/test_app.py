@@ -294,8 +294,6 @@ def test_openapi_names_the_words_and_the_contract(server: Server) -> None:
     assert code == 200
     paths = {"/search", "/document", "/info", "/health", "/status", "/health/live", "/metrics"}
     assert paths == set(api["paths"])
-        api["paths"]
-    )
     parameters = {p["name"]: p for p in api["paths"]["/search"]["get"]["parameters"]}
     properties = api["components"]["schemas"]["Body"]["properties"]
     body = api["paths"]["/search"]["post"]["requestBody"]["content"]["application/json"]["schema"]

@@ -1,0 +1,163 @@
+"""The cache of prepared models: forms of a model that are made on this machine, once, out of its files.
+
+A form appears whole or not at all: it is built beside its place and renamed when all of it is on the disk.
+Of several processes one builds it, and the others wait.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from m3index.errors import StoppedError, UsageError
+
+_log = logging.getLogger(__name__)
+_FORM = re.compile(r"(?P<name>[\w.-]*\w)-(?P<key>[0-9a-f]{16})")
+_PARTIAL = re.compile(r"\.(?P<name>[\w.-]*\w)\.[0-9a-f]{32}\.partial")
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedModel:
+    """One form of a model. name: the model. key: 16 hexadecimal digits of everything that determines the
+    form: the digests of the source files, the version of the code that makes it."""
+
+    name: str
+    key: str
+
+    @property
+    def directory(self) -> Path:
+        return cache_folder() / f"{self.name}-{self.key}"
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return size(self.directory)
+
+
+def size(directory: Path) -> int:
+    """The bytes of all files of a directory."""
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+
+
+def cache_folder() -> Path:
+    """`m3index/models` in the user's cache directory: $XDG_CACHE_HOME, else ~/.cache."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "m3index" / "models"
+
+
+def prepare(form: PreparedModel, build: Callable[[Path], None], announcement: str) -> Path:
+    """The directory of the form; if it is not there yet, `build` fills one that becomes it.
+
+    announcement: what is logged before building. Raises UsageError if the cache cannot be written,
+    StoppedError if its disk is full, and the errors of `build`.
+    """
+    if form.directory.is_dir():
+        return form.directory
+    with _writing(), _locked(form.name):
+        if not form.directory.is_dir():
+            _clear_partials(form.name)
+            _log.info(announcement)
+            partial = _partial(form)
+            partial.mkdir()
+            try:
+                build(partial)
+                _sync(partial)
+                partial.rename(form.directory)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+            _sync_entry(form.directory.parent)
+    return form.directory
+
+
+def prepared() -> list[PreparedModel]:
+    """The forms in the cache, by name."""
+    names = sorted(path.name for path in _entries())
+    return [PreparedModel(found["name"], found["key"]) for n in names if (found := _FORM.fullmatch(n))]
+
+
+def remove(form: PreparedModel) -> None:
+    """Removes a form. A process that has its files open keeps them. Raises UsageError."""
+    with _writing(), _locked(form.name):
+        _clear_partials(form.name)
+        if form.directory.is_dir():
+            partial = _partial(form)
+            form.directory.rename(partial)  # a form that is half removed must not be in its place
+            shutil.rmtree(partial)
+
+
+def clear() -> None:
+    """Removes what killed processes left half made. Waits for those that are at work. Raises UsageError."""
+    for name in sorted({name for name, _ in _partials()}):
+        with _writing(), _locked(name):
+            _clear_partials(name)
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except OSError as e:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoppedError(f"{cache_folder()}: the disk is full. Free some space and run again.") from e
+        raise UsageError(
+            f"{cache_folder()} cannot be written: {e.strerror}. Set XDG_CACHE_HOME to a directory that can."
+        ) from e
+
+
+@contextmanager
+def _locked(name: str) -> Iterator[None]:
+    """Holds the lock of this name among all processes. Its file stays, because one that is removed can be
+    held by two: by one through the old file, and by another through the new."""
+    folder = cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f".{name}.lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _log.info("Another process is preparing the model %s; waiting for it.", name)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _entries() -> list[Path]:
+    folder = cache_folder()
+    return list(folder.iterdir()) if folder.is_dir() else []
+
+
+def _partial(form: PreparedModel) -> Path:
+    return form.directory.with_name(f".{form.name}.{uuid.uuid4().hex}.partial")
+
+
+def _partials() -> list[tuple[str, Path]]:
+    """The name of the model, and the directory, of each form that is not, or no longer, in its place."""
+    return [(found["name"], path) for path in _entries() if (found := _PARTIAL.fullmatch(path.name))]
+
+
+def _clear_partials(name: str) -> None:
+    """Removes what killed processes left. Only the holder of the lock has a partial form of this name."""
+    for owner, partial in _partials():
+        if owner == name:
+            shutil.rmtree(partial)
+
+
+def _sync(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        _sync_entry(path)
+    _sync_entry(folder)
+
+
+def _sync_entry(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
