@@ -38,7 +38,7 @@ def encode(
     """Encode a corpus into Parquet shards, for `m3index shards load`. Existing shards are kept."""
     worker = options.worker
     share = "" if worker.of == 1 else f"{worker.index}-of-{worker.of}"
-    with quarantined(session, options, "shards", options.source, share) as (options, reporter):
+    with quarantined(session, options, folder.out, "shards", options.source, share) as (options, reporter):
         if cluster.engine == "ray":
             summary = _on_ray(paths, folder, options, cluster, model, reporter)
         else:
@@ -120,7 +120,7 @@ def load(
     with (
         opened(session, connection, create=True) as index,
         session.stop.listening(session.reporter),
-        quarantined(session, options, connection.collection, "shards") as (options, reporter),
+        quarantined(session, options, connection.uri, connection.collection, "shards") as (options, reporter),
     ):
         if options.bulk is not None:
             need("minio", "azure.storage.blob", "ml_dtypes", extra="bulk")
