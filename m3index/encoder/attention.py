@@ -64,20 +64,20 @@ def attend(
         with torch.autocast(query.device.type, enabled=False):
             q, k, v = (x.float() for x in (query, key, value))
             return attend(q, k, v, spans, causal=causal, scale=scale, window=window).to(query.dtype)
-    out = torch.empty_like(query)
-    for start, inputs, length in spans.runs:
-        end = start + inputs * length
-        q, k, v = (
-            x[start:end].view(inputs, length, x.shape[1], x.shape[2]).transpose(1, 2)
-            for x in (query, key, value)
-        )
+    # One split and one concatenation: the backward pass of a slice fills a whole tensor with zeros each time.
+    sizes = [inputs * length for _, inputs, length in spans.runs]
+    outputs: list[Tensor] = []
+    for (_, inputs, length), *parts in zip(
+        spans.runs, *(torch.split_with_sizes(x, sizes) for x in (query, key, value)), strict=True
+    ):
+        q, k, v = (x.view(inputs, length, x.shape[1], x.shape[2]).transpose(1, 2) for x in parts)
         mask = None if window is None else _window_mask(length, window, causal, query.device)
         y = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=causal and mask is None, scale=scale,
             enable_gqa=q.shape[1] != k.shape[1],
         )  # fmt: skip
-        out[start:end] = y.transpose(1, 2).reshape(end - start, query.shape[1], query.shape[2])
-    return out
+        outputs.append(y.transpose(1, 2).reshape(inputs * length, query.shape[1], query.shape[2]))
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
 def _backward_is_slow(query: Tensor) -> bool:
