@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -127,3 +128,25 @@ def test_what_cannot_be_served_is_said_at_once(database: str, tmp_path: Path) ->
         code, error = refused([*command(database), "--port", port])
     assert code == 2
     assert f"Port {port}" in error
+
+
+def test_a_sync_runs_beside_a_server_of_the_same_file(tmp_path: Path) -> None:
+    database = make_database(tmp_path)
+    corpus = tmp_path / "corpus.jsonl"
+    rows = [{"id": f"new{i}", "text": f"The lighthouse keeper counts ship number {i}."} for i in range(300)]
+    with corpus.open("a") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    nightly = [sys.executable, "-m", "m3index", "sync", str(corpus), "--uri", database, "-c", COLLECTION]
+    with started(command(database)) as (process, said):
+        client = when_ready(RemoteIndex(url_in(said)))
+        searches = 0
+        with subprocess.Popen(nightly, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
+            while run.poll() is None:
+                assert client.search("why does the sea rise and fall", k=1).hits[0].doc_id == "tides"
+                searches += 1
+        assert run.returncode == 0
+        assert searches > 3
+        assert client.status().documents == 303
+        assert client.search("lighthouse", k=1).hits[0].doc_id.startswith("new")
+        process.terminate()
+        process.communicate(timeout=60)
