@@ -118,7 +118,8 @@ def plan_changes(
     """Predicts what `apply_changes` would do. Holds the feed in memory. Raises the same errors as `plan`."""
     items = list(changes)
     documents, deleted_keys = _last_changes(items, settings.source)
-    summary = plan(store, encoder, alias, Documents(documents), settings, reporter=reporter, removes=False)
+    corpus, others = Documents(documents), len(items) - len(documents)
+    summary = plan(store, encoder, alias, corpus, settings, reporter=reporter, removes=False, others=others)
     name = store.resolve(alias)
     deleted = 0
     if name is not None and deleted_keys:

@@ -58,11 +58,13 @@ def plan(
     settings: IngestOptions,
     *,
     removes: bool = True,
+    others: int = 0,
     reporter: Reporter | None = None,
 ) -> Summary:
     """Predicts what a run over the corpus would do. Takes no lock and writes nothing.
 
-    removes: if False, documents missing from the corpus are not counted as deleted in any mode. Raises
+    removes: if False, documents missing from the corpus are not counted as deleted in any mode. others: the
+    number of good rows that are no documents, for the share of bad rows. Raises
     MismatchError, MissingHeadError, UsageError and StoreError.
     """
     reporter = reporter or Silent()
@@ -108,7 +110,7 @@ def plan(
     for error in corpus.read_errors:
         tally.quarantined += 1
         reporter.rejected(error)
-    rows = tally.scanned + len(corpus.read_errors)
+    rows = tally.scanned + len(corpus.read_errors) + others
     tally.fail(settings.most_errors.refusal(tally.quarantined, rows), reporter)
     if tally.stopped is None and name is not None and removes and settings.mode != "ingest":
         unseen = UnseenRows(store, name, planner)

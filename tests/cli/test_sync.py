@@ -230,3 +230,12 @@ def test_an_option_without_a_value_is_refused(indexed: Command, arguments: list[
     assert len(done.err.splitlines()) == 1
     assert done.err.startswith("error: ")
     assert stored(indexed) == before
+
+
+def test_deletions_of_a_feed_are_good_rows(indexed: Command, tmp_path: Path) -> None:
+    feed = write_jsonl(tmp_path / "feed.jsonl", [{"op": "delete", "id": FIRST}, {"id": "no text"}])
+    for more in (["--dry-run"], []):
+        done = indexed("sync", "--changes", feed, "--json", *more)
+        assert (done.code, done.summary["deleted"], done.summary["quarantined"]) == (3, 1, 1)
+    only = write_jsonl(tmp_path / "only.jsonl", [{"id": "no text"}])
+    assert [indexed("sync", "--changes", only, *more).code for more in (["--dry-run"], [])] == [17, 17]
