@@ -33,6 +33,7 @@ RAISED_BY: dict[str, type[Group] | str] = {
     "corpus/quarantine.py": Rejects,
     "distill/": "models distill",
     "doctor.py": "doctor",
+    "encoder/e5.py": Model,
     "encoder/engine.py": Device,
     "encoder/hardware.py": Device,
     "encoder/int8.py": Loading,

@@ -92,7 +92,7 @@ def update(
             summary = _run(index, paths, changes, options, session.reporter, session.stop)
         else:
             names = (connection.collection, options.source, options.tenant_name or "")
-            with quarantined(session, options, *names) as (options, reporter):
+            with quarantined(session, options, connection.uri, *names) as (options, reporter):
                 summary = _run(index, paths, changes, options, reporter, session.stop)
     session.outcome(summary)
 

@@ -50,7 +50,10 @@ def reindex(
             return
         with (
             session.stop.listening(session.reporter),
-            quarantined(session, options, connection.collection, "reindex") as (options, reporter),
+            quarantined(session, options, connection.uri, connection.collection, "reindex") as (
+                options,
+                reporter,
+            ),
         ):
             summary = index.reindex(corpora, options, gate=gate, reporter=reporter, stop=session.stop)
     session.outcome(summary)

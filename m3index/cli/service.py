@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
@@ -56,12 +58,13 @@ def opened(
 
 
 @contextmanager
-def quarantined(session: Session, options: R, *names: str) -> Iterator[tuple[R, Reporter]]:
+def quarantined(session: Session, options: R, place: str, *names: str) -> Iterator[tuple[R, Reporter]]:
     """The options and the reporter of a run whose bad rows go to a file, by default one in the state
     directory. Names that file at the end, if there are any.
 
-    names: what the default file is called by, such as the collection and the source. A default file that
-    cannot be written does not stop the run. Raises UsageError if the file that the user named cannot be.
+    place: the database, or the folder, that the run writes to. names: what the default file is called by,
+    such as the collection and the source. A default file that cannot be written does not stop the run.
+    Raises UsageError if the file that the user named cannot be.
     """
     from m3index.corpus.quarantine import Quarantine, Quarantining
     from m3index.output import state_folder
@@ -71,7 +74,9 @@ def quarantined(session: Session, options: R, *names: str) -> Iterator[tuple[R, 
         yield options, session.reporter
         return
     if named is None:
-        stem = "-".join(quote(name, safe=" ") for name in names if name)
+        where = place if "://" in place else os.path.realpath(place)
+        digest = hashlib.blake2b(where.encode(), digest_size=3).hexdigest()
+        stem = "-".join(quote(name, safe=" ") for name in [*names, digest] if name)
         file = Quarantine(state_folder() / "quarantine" / f"{stem}.jsonl", is_optional=True)
     else:
         file = Quarantine(named)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -206,6 +207,8 @@ def session(command: str, texts: Mapping[str, Any], collection: str | None = Non
         except (BrokenPipeError, typer.Exit):
             raise
         except Exception as error:
+            if isinstance(error, OSError) and _is_full(error):
+                raise
             run.exit = Exit.UNEXPECTED
             run.reporter.error(f"unexpected error: {type(error).__name__}: {error}", int(run.exit))
             if os.environ.get("M3INDEX_TRACEBACK"):
@@ -217,5 +220,16 @@ def session(command: str, texts: Mapping[str, Any], collection: str | None = Non
     except BrokenPipeError:  # the reader of the pipe has closed it
         discard(sys.stdout)
         raise typer.Exit(128 + signal.SIGPIPE) from None
+    except OSError as error:
+        if not _is_full(error):
+            raise
+        discard(sys.stdout)
+        run.exit = Exit.STOPPED
+        run.reporter.error(f"The output cannot be written: {error.strerror}.", int(run.exit))
     if run.exit:
         raise typer.Exit(int(run.exit))
+
+
+def _is_full(error: OSError) -> bool:
+    """Whether a write to standard output failed because its disk is full."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename is None

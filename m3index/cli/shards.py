@@ -39,7 +39,7 @@ def encode(
     check_input(paths, options)
     worker = options.worker
     share = "" if worker.of == 1 else f"{worker.index}-of-{worker.of}"
-    with quarantined(session, options, "shards", options.source, share) as (options, reporter):
+    with quarantined(session, options, folder.out, "shards", options.source, share) as (options, reporter):
         if cluster.engine == "ray":
             summary = _on_ray(paths, folder, options, cluster, model, reporter)
         else:
@@ -121,7 +121,7 @@ def load(
     with (
         opened(session, connection, create=True) as index,
         session.stop.listening(session.reporter),
-        quarantined(session, options, connection.collection, "shards") as (options, reporter),
+        quarantined(session, options, connection.uri, connection.collection, "shards") as (options, reporter),
     ):
         if options.bulk is not None:
             need("minio", "azure.storage.blob", "ml_dtypes", extra="bulk")

@@ -62,6 +62,14 @@ class Skipped:
 
 
 @dataclass(frozen=True, slots=True)
+class Unmatched:
+    """An entry beside those that a glob matches. name: as that of a File; a folder's ends in a slash."""
+
+    path: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Unlisted:
     """A part of a directory that could not be listed."""
 
@@ -69,7 +77,7 @@ class Unlisted:
     reason: str
 
 
-Entry: TypeAlias = File | Skipped | Unlisted
+Entry: TypeAlias = File | Skipped | Unmatched | Unlisted
 
 
 class CorpusFiles:
@@ -109,6 +117,7 @@ class CorpusFiles:
         elif matches := sorted(glob.iglob(path, recursive=True)):
             for match in matches:
                 yield partial(_directory if os.path.isdir(match) else _matched_file, match, self._format)
+            yield partial(_unmatched, matches)
         else:
             raise UsageError(f"There is no file, directory or match for {path!r}.")
 
@@ -187,6 +196,22 @@ def _matched_file(path: str, asked: Format | None) -> Iterator[Entry]:
         yield Skipped(path, name, _NO_FILE)
     else:
         yield from _file(path, asked)
+
+
+def _unmatched(matches: Sequence[str]) -> Iterator[Entry]:
+    """What lies beside the matches of a glob: a file that was renamed does not match any more."""
+    known = {os.path.normpath(match) for match in matches}
+    for folder in sorted({os.path.dirname(match) for match in matches}):
+        try:
+            with os.scandir(folder or ".") as entries:
+                children = sorted(entries, key=lambda e: e.name)
+        except OSError as error:
+            yield Unlisted(folder, error.strerror or str(error))
+            continue
+        for entry in children:
+            path = os.path.normpath(os.path.join(folder, entry.name))
+            if path not in known:
+                yield Unmatched(path, PurePath(path).as_posix() + ("/" if entry.is_dir() else ""))
 
 
 def _directory(path: str, asked: Format | None) -> Iterator[Entry]:

@@ -18,7 +18,7 @@ from m3index.corpus.lines import MAX_LINE, Meter, UnreadableError, open_bytes, r
 from m3index.corpus.listing import Listing
 from m3index.corpus.mapping import FieldMapping, RowError
 from m3index.corpus.notes import SkippedFiles, embedding_notes
-from m3index.corpus.places import STDIN, CorpusFiles, File, Skipped
+from m3index.corpus.places import STDIN, CorpusFiles, File, Skipped, Unmatched
 from m3index.errors import UsageError
 from m3index.types import Document, FieldType, Place, Rejected
 
@@ -125,6 +125,8 @@ class FileCorpus:
                 self._skips.add(entry)
                 if len(self.skipped) < _SKIPPED_KEPT:
                     self.skipped.append(entry)
+            elif isinstance(entry, Unmatched):
+                self.listing.add_unread(entry.name, entry.path, "the pattern does not match it")
             else:
                 self._unreadable(entry.path, entry.reason)
         self._finished = True

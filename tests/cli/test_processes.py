@@ -302,6 +302,21 @@ def test_a_full_disk_under_the_log_does_not_stop_the_run(
     assert m3index("status", "--json").lines[0]["documents"] == len(ROWS)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("form", ["ids", "table", "jsonl"])
+def test_a_full_disk_under_the_hits(
+    m3index: Command, dense_model: Path, corpus: Path, tmp_path: Path, form: str
+) -> None:
+    assert m3index("ingest", corpus, "-e", dense_model).code == 0
+    command = [sys.executable, "-m", "m3index", "search", "fox", "--format", form]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command, cwd=tmp_path, env=process_environment(), stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    said = "error: The output cannot be written: No space left on device.\n"
+    assert (done.returncode, done.stderr) == (17, said)
+
+
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_streams(
     dense_model: Path, corpus: Path, tmp_path: Path, m3index: Command, closed: str

@@ -130,6 +130,17 @@ def test_a_glob_does_not_wait_for_a_fifo(corpus: Path, index: Index) -> None:
     assert index.sync(pattern).exit == Exit.DELETES_WITHHELD
 
 
+def test_a_file_that_a_glob_does_not_match_any_more(corpus: Path, index: Index) -> None:
+    pattern = str(corpus / "**" / "*.jsonl")
+    index.sync(pattern)
+    (corpus / "sub" / "two.jsonl").rename(corpus / "sub" / "two.jsonl.bak")
+    write(corpus / "sub" / "other.jsonl", "more")
+    summary = index.sync(pattern)
+    assert (summary.exit, summary.added, summary.deletes_withheld) == (Exit.DELETES_WITHHELD, 1, 1)
+    (corpus / "sub" / "two.jsonl.bak").unlink()
+    assert outcome(index.sync(pattern)) == (0, 1)
+
+
 def test_each_source_has_its_own_memory(corpus: Path, index: Index, tmp_path: Path) -> None:
     other = tmp_path / "other"
     write(other / "o.jsonl", "o", "p")

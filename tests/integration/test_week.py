@@ -138,7 +138,7 @@ def test_seven_nights(tmp_path: Path, dense_model: Path) -> None:
 
         write_jsonl(host.corpus, [{"id": "d0", "text": ""}, *rows[2:], {"id": "new", "text": "neuf"}])
         third = host.night()
-        state = tmp_path / "home" / ".local" / "state" / "m3index" / "quarantine" / "docs-default.jsonl"
+        [state] = (tmp_path / "home/.local/state/m3index/quarantine").glob("docs-default-*.jsonl")
         assert third.code == 3
         assert third.mail.splitlines() == [
             f"quarantined {host.corpus}:1: no text: 'text' is empty",
