@@ -38,10 +38,10 @@ if TYPE_CHECKING:
     )
     from m3index.index.generations import Generation
     from m3index.index.reindex import ReindexPlan
-    from m3index.index.status import Status
+    from m3index.index.state import Status
     from m3index.index.summary import Summary
     from m3index.index.verify import Difference, Verification
-    from m3index.search.searcher import SearchResult
+    from m3index.search.result import SearchResult
     from m3index.serve.client import RemoteIndex, connect
     from m3index.types import Document, Hit, LegRank, Query, StoredDocument, StoredPassage
 
@@ -51,10 +51,10 @@ _HOMES = {
     "m3index.api": ["Index"],
     "m3index.serve.client": ["RemoteIndex", "connect"],
     "m3index.types": ["Document", "Hit", "LegRank", "Query", "StoredDocument", "StoredPassage"],
-    "m3index.search.searcher": ["SearchResult"],
+    "m3index.search.result": ["SearchResult"],
     "m3index.index.summary": ["Summary"],
     "m3index.index.verify": ["Difference", "Verification"],
-    "m3index.index.status": ["Status"],
+    "m3index.index.state": ["Status"],
     "m3index.index.generations": ["Generation"],
     "m3index.index.reindex": ["ReindexPlan"],
     "m3index.errors": [

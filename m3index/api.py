@@ -13,13 +13,13 @@ from m3index.evaluate.options import GateOptions
 from m3index.index.generations import Generation
 from m3index.index.options import DeleteOptions, IngestOptions, SyncOptions, VerifyOptions
 from m3index.index.reindex import ReindexPlan
-from m3index.index.status import Status
+from m3index.index.state import Status
 from m3index.index.summary import Summary
 from m3index.index.verify import Verification
 from m3index.options import Flag, Whole, check, group, keywords, only_keywords, option
 from m3index.progress import Logged
 from m3index.search.options import SearchOptions
-from m3index.search.searcher import SearchResult
+from m3index.search.result import SearchResult
 from m3index.searchable import ReadOptions, Searchable
 from m3index.service import IndexService, Path, Paths
 from m3index.store.options import Connection

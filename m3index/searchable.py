@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import ParamSpec, TypeVar
 
 from m3index.errors import QueryError, UsageError
 from m3index.index.options import DocumentScope
 from m3index.options import Whole, group, keywords, option
 from m3index.search.options import SearchOptions
-from m3index.search.searcher import SearchResult
+from m3index.search.result import SearchResult
 from m3index.types import Query, StoredDocument
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @group
@@ -65,17 +68,17 @@ class Searchable(ABC):
     @keywords(SearchOptions)
     async def asearch(self, query: str, options: SearchOptions) -> SearchResult:
         """`search` in a thread, so that the event loop is not blocked. Raises the same errors."""
-        return await asyncio.to_thread(self._search, _text(query), options)
+        return await _in_thread(self._search, _text(query), options)
 
     @keywords(SearchOptions)
     async def asimilar(self, doc_id: str, options: SearchOptions) -> SearchResult:
         """`similar` in a thread. Raises the same errors."""
-        return await asyncio.to_thread(self._similar, _identifier(doc_id), options)
+        return await _in_thread(self._similar, _identifier(doc_id), options)
 
     @keywords(ReadOptions)
     async def aget(self, doc_id: str, options: ReadOptions) -> StoredDocument:
         """`get` in a thread. Raises the same errors."""
-        return await asyncio.to_thread(self._get, _identifier(doc_id), options)
+        return await _in_thread(self._get, _identifier(doc_id), options)
 
     def search_with(self, query: str, options: SearchOptions) -> SearchResult:
         """`search` with the options as a group, for adapters. Raises the same errors."""
@@ -102,6 +105,12 @@ class Searchable(ABC):
 
     @abstractmethod
     def _get(self, doc_id: str, options: ReadOptions) -> StoredDocument: ...
+
+
+async def _in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    import asyncio  # as much as all the rest of this module; a command needs none of it
+
+    return await asyncio.to_thread(function, *args, **kwargs)
 
 
 def _text(query: object) -> str:

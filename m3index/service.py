@@ -50,7 +50,8 @@ from m3index.index.options import (
 )
 from m3index.index.plan import Corpus
 from m3index.index.reindex import ReindexPlan, plan_reindex, reindex
-from m3index.index.status import Status, status
+from m3index.index.state import Status
+from m3index.index.status import status
 from m3index.index.summary import Summary
 from m3index.index.sync import sync
 from m3index.index.tenant import Tenant, tenant_of
@@ -59,7 +60,8 @@ from m3index.progress import Reporter, Silent
 from m3index.schema import with_tenant
 from m3index.search.options import SearchOptions
 from m3index.search.rerank import Reranker, load_reranker
-from m3index.search.searcher import Rerankers, Searcher, SearchResult, SearchTarget
+from m3index.search.result import SearchResult
+from m3index.search.searcher import Rerankers, Searcher, SearchTarget
 from m3index.store.base import Store
 from m3index.store.open import open_store
 from m3index.store.options import Connection
@@ -75,9 +77,6 @@ from m3index.types import (
 Path: TypeAlias = str | os.PathLike[str]
 Paths: TypeAlias = Path | Iterable[Path | Item]
 """Files, directories, globs or `-`, or an iterable of documents."""
-
-MAX_PASSAGES = 100
-"""The maximum number of passages of a document to read in one call."""
 
 
 class IndexService:

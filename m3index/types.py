@@ -25,6 +25,9 @@ Storage: TypeAlias = Literal["fp32", "fp16", "bf16"]
 DEFAULT_SOURCE = "default"
 DEFAULT_COLLECTION = "docs"
 
+MAX_PASSAGES = 100
+"""The maximum number of passages of a document to read in one call."""
+
 
 # ------------------------------------------------------------------ corpus
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 HIDDEN, LAYERS, HEADS = 32, 2, 4
@@ -272,6 +272,13 @@ def save(
     save_file(tensors, str(path / "model.safetensors"), metadata={"format": "pt"})
     tokenizer.save(str(path / "tokenizer.json"))
     _write_json(path / "tokenizer_config.json", {**tokens, "model_max_length": limit})
+
+
+def pickle_weights(path: Path) -> Path:
+    """Puts pytorch_model.bin in the place of model.safetensors: BGE-M3 is published so."""
+    torch.save(load_file(str(path / "model.safetensors")), path / "pytorch_model.bin")
+    (path / "model.safetensors").unlink()
+    return path
 
 
 def _write_head(path: Path, outputs: int, inputs: int, generator: torch.Generator) -> None:

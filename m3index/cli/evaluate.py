@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from m3index.evaluate.runs import Run
     from m3index.evaluate.tune import Setting, Tuning
     from m3index.search.options import SearchOptions
-    from m3index.search.searcher import SearchResult
+    from m3index.search.result import SearchResult
     from m3index.types import Hit, Query
 
 

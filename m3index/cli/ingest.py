@@ -9,7 +9,7 @@ import typer
 from m3index.cli import apps
 from m3index.cli.command import command
 from m3index.cli.options import MetricsFile, Output
-from m3index.cli.service import opened, quarantined
+from m3index.cli.service import check_input, opened, quarantined
 from m3index.cli.session import Session
 from m3index.encoder.options import Model
 from m3index.errors import UsageError
@@ -86,6 +86,7 @@ def update(
     """The common part of both commands."""
     if bool(paths) == (changes is not None):
         raise UsageError("Give either a corpus or a feed with --changes.")
+    check_input(paths, options, changes)
     with opened(session, connection, model, create=True) as index, session.stop.listening(session.reporter):
         if options.dry_run:
             summary = _run(index, paths, changes, options, session.reporter, session.stop)

@@ -76,18 +76,19 @@ def list_models(
 @command(apps.models, "prepare")
 def prepare(
     session: Session,
+    device: Device,
     output: Output,  # noqa: ARG001
     names: Annotated[
         list[str],
-        typer.Argument(metavar="MODEL...", help="Presets or hub ids.", show_default=False),
+        typer.Argument(metavar="MODEL...", help="Presets, hub ids or directories.", show_default=False),
     ],
 ) -> None:
-    """Download or convert models now instead of at their first use."""
+    """Download, convert or prepare models now instead of at their first use."""
+    from m3index.encoder.load import prepare_model
     from m3index.encoder.prepared import size
-    from m3index.encoder.source import locate
 
     for name in names:
-        directory = locate(name).directory
+        directory = prepare_model(name, device)
         total = size(directory)
         session.reporter.result(
             {"type": "prepared", "name": name, "directory": str(directory), "bytes": total}
@@ -99,7 +100,7 @@ def prepare(
 
 @command(apps.models, "clean")
 def clean(session: Session, dry_run: DryRun, output: Output) -> None:  # noqa: ARG001
-    """Remove the models that were converted on this machine; their next use converts them again."""
+    """Remove what was converted or prepared on this machine; the next use of a model makes it again."""
     from m3index.encoder import prepared
 
     forms = prepared.prepared()
@@ -112,7 +113,7 @@ def clean(session: Session, dry_run: DryRun, output: Output) -> None:  # noqa: A
     if not dry_run.dry_run:
         prepared.clear()
     if not forms:
-        session.reporter.note(f"There are no converted models in {prepared.cache_folder()}.")
+        session.reporter.note(f"There are no prepared models in {prepared.cache_folder()}.")
     session.summary |= {"models": len(forms), "bytes": sum(sizes), "dry_run": dry_run.dry_run}
 
 

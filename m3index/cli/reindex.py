@@ -10,7 +10,7 @@ import typer
 from m3index.cli import apps
 from m3index.cli.command import command
 from m3index.cli.options import MetricsFile, Output
-from m3index.cli.service import opened, quarantined
+from m3index.cli.service import check_input, opened, quarantined
 from m3index.cli.session import Session
 from m3index.encoder.options import Model
 from m3index.evaluate.options import GateOptions
@@ -41,6 +41,8 @@ def reindex(
         is_path = not equals or "://" in name or Path(path).exists()
         source, location = (options.source, path) if is_path else (name, rest)
         corpora.setdefault(source, []).append(location)
+    for locations in corpora.values():
+        check_input(locations, options)
     with opened(session, connection, model) as index:
         gate = options.quality_gate
         if options.dry_run:

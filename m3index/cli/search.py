@@ -23,7 +23,7 @@ from m3index.store.options import Connection
 from m3index.wording import many
 
 if TYPE_CHECKING:
-    from m3index.search.searcher import SearchResult
+    from m3index.search.result import SearchResult
 
 Format = Literal["table", "jsonl", "ids", "trec"]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
 from m3index.cli.session import Session
-from m3index.corpus.options import Rejects
+from m3index.corpus.options import Input, Rejects
 from m3index.encoder.options import Model
 from m3index.errors import UsageError
 from m3index.options import changed
@@ -23,6 +23,17 @@ if TYPE_CHECKING:
     from m3index.service import IndexService
 
 R = TypeVar("R", bound=Rejects)
+
+
+def check_input(paths: Sequence[str], options: Input, changes: str | None = None) -> None:
+    """Checks the corpus, or the feed of changes, before a store or a model is imported and opened. Raises
+    UsageError."""
+    from m3index.corpus.check import check_corpus, check_feed
+
+    if changes is None:
+        check_corpus(paths, options.input_format)
+    else:
+        check_feed(changes)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from m3index.cli import apps
 from m3index.cli.command import command, need
 from m3index.cli.ingest import Paths
 from m3index.cli.options import MetricsFile, Output
-from m3index.cli.service import opened, quarantined
+from m3index.cli.service import check_input, opened, quarantined
 from m3index.cli.session import Session
 from m3index.encoder.options import Model
 from m3index.errors import Exit, UsageError
@@ -36,6 +36,7 @@ def encode(
     output: Output,  # noqa: ARG001  (the session has it)
 ) -> None:
     """Encode a corpus into Parquet shards, for `m3index shards load`. Existing shards are kept."""
+    check_input(paths, options)
     worker = options.worker
     share = "" if worker.of == 1 else f"{worker.index}-of-{worker.of}"
     with quarantined(session, options, folder.out, "shards", options.source, share) as (options, reporter):

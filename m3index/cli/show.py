@@ -15,11 +15,9 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from m3index.errors import UsageError
-from m3index.evaluate.runs import trec_lines
 from m3index.progress import json_line, printable
-from m3index.search.explain import Explanation, RankRange
 from m3index.search.hits import hit_json
-from m3index.search.searcher import SearchResult
+from m3index.search.result import Explanation, RankRange, SearchResult
 from m3index.search.snippet import snippet
 from m3index.types import Hit
 from m3index.wording import many
@@ -133,6 +131,8 @@ def jsonl(result: SearchResult) -> None:
 
 
 def trec(result: SearchResult, tag: str) -> None:
+    from m3index.evaluate.runs import trec_lines
+
     for line in trec_lines(result.query.query_id or "q", result.hits, tag):
         typer.echo(line)
 

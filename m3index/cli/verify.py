@@ -10,7 +10,7 @@ from m3index.cli import apps
 from m3index.cli.command import command
 from m3index.cli.ingest import Paths
 from m3index.cli.options import Output
-from m3index.cli.service import opened
+from m3index.cli.service import check_input, opened
 from m3index.cli.session import Session
 from m3index.encoder.options import Model
 from m3index.index.options import VerifyOptions
@@ -30,6 +30,8 @@ def verify(
     output: Output,  # noqa: ARG001  (the session has it)
 ) -> None:
     """Compare the index with the corpus: rows, hashes, texts and newly encoded vectors (exit 15)."""
+
+    check_input(paths, options)
 
     def on_difference(difference: Difference) -> None:
         session.reporter.result(difference.to_json())

@@ -126,7 +126,7 @@ class CorpusFiles:
             return self._checked(path, partial(_directory, path, self._format))
         if not os.path.exists(path):
             raise UsageError(f"{path!r} is a broken link.")
-        if format_of(path, self._format) is None and not _is_pipe(path):
+        if format_of(path, self._format) is None and not is_pipe(path):
             raise _unknown_format(path)
         return partial(_file, path, self._format)
 
@@ -192,7 +192,7 @@ def _matched_file(path: str, asked: Format | None) -> Iterator[Entry]:
     name = PurePath(os.path.normpath(path)).as_posix()
     if format_of(path, asked) is None:
         yield Skipped(path, name, "unknown suffix")
-    elif _is_pipe(path):
+    elif is_pipe(path):
         yield Skipped(path, name, _NO_FILE)
     else:
         yield from _file(path, asked)
@@ -237,7 +237,7 @@ def _walk(top: str, inside: str, asked: Format | None) -> Iterator[Entry]:
             yield Skipped(entry.path, f"{name}/", "a link to a directory")
         elif (form := _format_in_directory(entry.name, asked)) is None:
             yield Skipped(entry.path, name, _not_read(asked))
-        elif _is_pipe(entry.path):
+        elif is_pipe(entry.path):
             yield Skipped(entry.path, name, _NO_FILE)
         else:
             yield File(entry.path, name, *form, _size(entry.path))
@@ -298,7 +298,7 @@ def _format_in_directory(name: str, asked: Format | None) -> tuple[Format, str] 
     return format_of(name, asked) if not PurePath(name.removesuffix(compression)).suffix else None
 
 
-def _is_pipe(path: str) -> bool:
+def is_pipe(path: str) -> bool:
     """Also true for a socket or a device: anything with no size and no meaningful name."""
     try:
         mode = os.stat(path).st_mode

@@ -22,6 +22,7 @@ from m3index.encoder import attention, packing
 from m3index.encoder.attention import Spans
 from m3index.encoder.hardware import DTYPES, Precision
 from m3index.encoder.layout import Layout, hidden_size, position_padding
+from m3index.encoder.mapped import mapped_if_possible
 from m3index.encoder.weights import Weights
 from m3index.errors import MismatchError, UsageError
 
@@ -102,14 +103,26 @@ def runs_own_code(layout: Layout, *, trust_remote_code: bool) -> bool:
 
 
 def load(
-    layout: Layout, precision: Precision, device: torch.device, *, trust_remote_code: bool = False
+    layout: Layout,
+    precision: Precision,
+    device: torch.device,
+    *,
+    trust_remote_code: bool = False,
+    prepare: bool = False,
 ) -> Backbone:
-    """Loads our own forward pass, without transformers, if it fits. Otherwise uses `of_model`."""
+    """Loads our own forward pass, without transformers, if it fits. Otherwise uses `of_model`.
+
+    prepare: pickled weights are read from the cache of prepared models, and put there if need be.
+    """
     dtype = DTYPES[precision]
     ours_fits = fusable(layout.config) and not runs_own_code(layout, trust_remote_code=trust_remote_code)
-    if ours_fits and layout.safetensors and _kernels_agree(layout.config, dtype, device):
-        with Weights(layout, dtype, device) as weights:
-            return FusedBackbone(weights, layout.config)
+    if ours_fits and _kernels_agree(layout.config, dtype, device):
+        readable = layout
+        if prepare and not layout.safetensors:
+            readable = mapped_if_possible(layout, precision)
+        if readable.safetensors:
+            with Weights(readable, dtype, device) as weights:
+                return FusedBackbone(weights, layout.config)
     return of_model(load_model(layout, precision, trust_remote_code=trust_remote_code), device)
 
 
@@ -167,6 +180,12 @@ def fusable(config: Mapping[str, Any]) -> bool:
         and config.get("position_embedding_type", "absolute") == "absolute"
         and config.get("hidden_act", "gelu") in ACTIVATIONS
     )
+
+
+def maps_pickles(layout: Layout, precision: Precision, device: torch.device) -> bool:
+    """Whether `load` reads pickled weights from the cache of prepared models, if it may prepare them."""
+    fits = fusable(layout.config) and not layout.safetensors and precision in DTYPES
+    return fits and _kernels_agree(layout.config, DTYPES[precision], device)
 
 
 def _fused(model: Any) -> Backbone:

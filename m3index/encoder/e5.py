@@ -10,13 +10,12 @@ import base64
 import hashlib
 import importlib.metadata
 import json
-import math
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from m3index.encoder import charsmap, prepared
+from m3index.encoder import charsmap, prepared, safetensors_file
 from m3index.encoder.prepared import PreparedModel
 from m3index.encoder.q4 import Q4Config, Q4Model, Q4Tokens
 from m3index.errors import MismatchError, ModelNotFoundError
@@ -237,20 +236,17 @@ def tensors(config: Q4Config) -> Iterator[tuple[str, str, tuple[int, ...]]]:
 
 
 def _write_weights(model: Q4Model, path: Path) -> None:
-    """A safetensors file in fp16, written in small parts, so that the model is never in memory as a whole."""
     listed = list(tensors(model.config))
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for name, _, shape in listed:
-        start, end = end, end + 2 * math.prod(shape)
-        header[name] = {"dtype": "F16", "shape": shape, "data_offsets": [start, end]}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for _, stored, shape in listed:
-            for part in model.weights(stored, shape):
-                file.write(part.astype("<f2", copy=False).data)
+    safetensors_file.write(
+        path,
+        "F16",
+        [(name, shape) for name, _, shape in listed],
+        (
+            part.astype("<f2", copy=False).data
+            for _, stored, shape in listed
+            for part in model.weights(stored, shape)
+        ),
+    )
 
 
 def _write_json(path: Path, value: Any) -> None:

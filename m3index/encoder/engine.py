@@ -70,9 +70,11 @@ class Engine:
         batch_tokens: str | int = "auto",
         silent_ids: IntArray,
         trust_remote_code: bool = False,
+        prepare: bool = False,
     ) -> None:
+        """prepare: see `backbone.load`; only in this precision, not in a wider one that a pack may need."""
         self.device, self.precision = device, precision
-        self._layout, self._trust = layout, trust_remote_code
+        self._layout, self._trust, self._prepare = layout, trust_remote_code, prepare
         self._silent = silent_ids
         self._padding = position_padding(layout.config)
         self._backbones: dict[Precision, Backbone] = {}
@@ -133,7 +135,13 @@ class Engine:
             self._backbones[precision] = (
                 int8.load(self._layout, trust_remote_code=self._trust)
                 if precision == "int8"
-                else backbone.load(self._layout, precision, self.device, trust_remote_code=self._trust)
+                else backbone.load(
+                    self._layout,
+                    precision,
+                    self.device,
+                    trust_remote_code=self._trust,
+                    prepare=self._prepare and precision == self.precision,
+                )
             )
         return self._backbones[precision]
 

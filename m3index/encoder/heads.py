@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from zipfile import is_zipfile
 
 import torch
 import torch.nn.functional as F
@@ -22,14 +23,18 @@ _ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Reads the tensors of a safetensors file, or of a `.pt` or `.bin` file with weights_only=True."""
+def read_tensors(path: Path, *, mapped: bool = False) -> dict[str, Tensor]:
+    """Reads the tensors of a safetensors file, or of a `.pt` or `.bin` file with weights_only=True.
+
+    mapped: read them from the file as they are used, if its format allows it; it must not change meanwhile.
+    """
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
         return dict(load_file(str(path)))
     try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
+        in_place = mapped and is_zipfile(path)
+        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=in_place)
     except Exception as e:  # torch raises many types for a non-pickle or a pickle of more than tensors
         raise MismatchError(f"{path} is not a file of tensors alone ({type(e).__name__}).") from e
     if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):

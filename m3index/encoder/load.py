@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from m3index.encoder import layout as layouts
 from m3index.encoder.model import ModelEncoder
-from m3index.encoder.options import Loading
+from m3index.encoder.options import Device, Loading
 from m3index.encoder.presets import DEFAULT
 from m3index.encoder.source import locate
 from m3index.options import only_keywords
@@ -37,6 +38,26 @@ def load_model(name: str, options: Loading) -> ModelEncoder:
         document_prompt=options.document_prompt,
     )
     return ModelEncoder(source.name, layout, options)
+
+
+def prepare_model(name: str, options: Device) -> Path:
+    """Downloads, converts or prepares a model as its first use on this device and in this precision would.
+    Returns the directory that holds its weights.
+
+    Raises the errors of `load`, and UsageError or StoppedError if the cache cannot be written.
+    """
+    source = locate(name)
+    layout = layouts.read(source.directory, preset=source.preset)
+    if layout.safetensors or options.precision == "fp32":
+        return source.directory
+    from m3index.encoder import backbone, hardware
+    from m3index.encoder.mapped import mapped
+
+    device = hardware.devices(options.device)[0]
+    precision = hardware.precision(options.precision, device, int8=True)
+    if not backbone.maps_pickles(layout, precision, device):
+        return source.directory
+    return mapped(layout, precision).weights[0].parent
 
 
 def describe(name: str) -> dict[str, Any]:

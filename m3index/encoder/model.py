@@ -176,6 +176,7 @@ class ModelEncoder:
                         batch_tokens=options.batch_tokens,
                         silent_ids=self._tokenizer.silent_ids,
                         trust_remote_code=options.trust_remote_code,
+                        prepare=options.may_prepare,
                     )
                     for device in hardware.devices(options.device)
                 ]

@@ -67,6 +67,11 @@ class Loading(Device):
         default=False,
         file=False,
     )
+    no_prepare: bool = option(
+        Flag(),
+        "Read pickled weights (pytorch_model.bin) as they are, and keep no faster form of them in the cache.",
+        default=False,
+    )
     query_prompt: str | None = option(
         Text(), "Prompt for queries.", default=None, shown="the model's own", flag=False
     )
@@ -80,6 +85,11 @@ class Loading(Device):
         shown="the preset's, else the latest",
         flag=False,
     )
+
+    @property
+    def may_prepare(self) -> bool:
+        """Whether the weights may come from the cache of prepared models. fp32 reads the original."""
+        return not self.no_prepare and self.precision != "fp32"
 
 
 @group

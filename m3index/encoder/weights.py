@@ -6,7 +6,7 @@ importing torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -48,6 +48,29 @@ def shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return required
 
 
+class StoredNames:
+    """Maps the name of a weight in transformers to its name in a checkpoint, which may have a prefix."""
+
+    def __init__(self, stored: Collection[str]) -> None:
+        self._stored = stored
+        words = next((name for name in stored if name.endswith(_WORDS)), _WORDS)
+        self._prefix = words.removesuffix(_WORDS)
+
+    def __call__(self, name: str) -> str:
+        full = self._prefix + name
+        for current, original in _FIRST_NAMES.items():
+            if full not in self._stored:
+                full = full.replace(current, original)
+        return full
+
+
+def incomplete(layout: Layout, missing: Sequence[str]) -> MismatchError:
+    return MismatchError(
+        f"{layout.backbone} lacks {len(missing)} weights that its config.json requires, such as "
+        f"{missing[0]}. Check that the directory holds the complete model."
+    )
+
+
 class Weights:
     """The tensors of a model's files by their transformers names, each read on demand. Close after use.
 
@@ -66,18 +89,14 @@ class Weights:
         except (OSError, SafetensorError) as e:
             self.close()
             raise MismatchError(f"{path} cannot be read: {e}.") from e
-        words = [name for name in self._files if name.endswith(_WORDS)]
-        self._prefix = words[0].removesuffix(_WORDS) if words else ""
+        self._names = StoredNames(self._files)
         wrong = [name for name, shape in shapes(layout.config).items() if self._shape(name) != shape]
         if wrong:
             self.close()
-            raise MismatchError(
-                f"{layout.backbone} lacks {len(wrong)} weights that its config.json requires, such as "
-                f"{wrong[0]}. Check that the directory holds the complete model."
-            )
+            raise incomplete(layout, wrong)
 
     def __call__(self, name: str) -> Tensor:
-        stored = self._stored(name)
+        stored = self._names(name)
         tensor: Tensor = self._files[stored].get_tensor(stored)
         return tensor.to(self._device, self._dtype)
 
@@ -90,13 +109,6 @@ class Weights:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _stored(self, name: str) -> str:
-        full = self._prefix + name
-        for current, original in _FIRST_NAMES.items():
-            if full not in self._files:
-                full = full.replace(current, original)
-        return full
-
     def _shape(self, name: str) -> tuple[int, ...] | None:
-        stored = self._stored(name)
+        stored = self._names(name)
         return tuple(self._files[stored].get_slice(stored).get_shape()) if stored in self._files else None

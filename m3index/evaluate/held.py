@@ -14,7 +14,7 @@ from m3index.errors import UsageError
 from m3index.evaluate.formats import Qrels
 from m3index.evaluate.measures import Values
 from m3index.search.fusion import Ranking
-from m3index.search.searcher import SearchResult
+from m3index.search.result import SearchResult
 from m3index.types import DEFAULT_SOURCE, document_key
 
 LEGS = ("dense", "sparse")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
+from m3index.corpus.check import unreadable_feed
 from m3index.corpus.formats import Parsed, jsonl
 from m3index.corpus.lines import MAX_LINE, Meter, UnreadableError, open_bytes, reading, standard_input
 from m3index.corpus.mapping import FieldMapping, RowError
@@ -18,7 +19,6 @@ from m3index.corpus.memory import Documents
 from m3index.corpus.places import COMPRESSIONS
 from m3index.corpus.remote import Remote, is_remote
 from m3index.encoder.base import Encoder
-from m3index.errors import UsageError
 from m3index.index.delete import stored_ordinals
 from m3index.index.first_run import opened
 from m3index.index.forecast import plan
@@ -75,7 +75,7 @@ def read_changes(
                     embeddings.update(mapping.embeddings(row.row))
                 yield row if isinstance(row, Rejected) else _change(row, mapping)
     except UnreadableError as error:
-        raise UsageError(f"Cannot read {name}: {error}.") from None
+        raise unreadable_feed(name, str(error)) from None
 
 
 def apply_changes(

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from m3index.search.explain import Match, lexical_matches
+from m3index.search.explain import lexical_matches
 from m3index.search.fusion import Fused, Ranking, combine
 from m3index.search.options import SearchOptions
 from m3index.search.plan import PlannedLeg, SearchTarget
 from m3index.search.rerank import Reranker
+from m3index.search.result import Match
 from m3index.store.analyzer import terms
 from m3index.store.base import QueryVector, StoredRow
 from m3index.types import Hit, LegRank, SparseVector, join_title

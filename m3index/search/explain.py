@@ -3,63 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from m3index.search.fusion import RRF_K, Fused, Method, Ranking, contributions
+from m3index.search.result import Crossing, Explanation, Match, RankRange
 from m3index.types import SparseVector
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """A token of both query and passage. The weights are those of the lexical vectors, and their product
-    is the token's share of the lexical score. With BM25 they are None: only the server knows them."""
-
-    token: str
-    query_weight: float | None = None
-    passage_weight: float | None = None
-
-    @property
-    def score(self) -> float | None:
-        if self.query_weight is None or self.passage_weight is None:
-            return None
-        return self.query_weight * self.passage_weight
-
-
-@dataclass(frozen=True, slots=True)
-class Crossing:
-    """The share of the second leg's weight, in (0, 1), at which two hits swap places.
-
-    Above `share`, the hit is before `other` if `overtakes`, else behind it. other: a rank, from 1.
-    """
-
-    other: int
-    share: float
-    overtakes: bool
-
-
-@dataclass(frozen=True, slots=True)
-class RankRange:
-    """The fused rank of a hit for shares of the second leg's weight between start and end."""
-
-    start: float
-    end: float
-    rank: int
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """matches: strongest first. crossings: with the other hits, nearest to the current share first.
-    ranks: over all shares from 0 to 1. Unless exactly two legs were fused, crossings and ranks are
-    empty; otherwise `leg` is the second leg and `share` its current share."""
-
-    matches: tuple[Match, ...] = ()
-    leg: str | None = None
-    share: float | None = None
-    crossings: tuple[Crossing, ...] = ()
-    ranks: tuple[RankRange, ...] = ()
 
 
 class Weighing:

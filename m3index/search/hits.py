@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from m3index.search.explain import Explanation
+from m3index.search.result import Explanation
 from m3index.types import Hit
 
 

@@ -12,19 +12,20 @@ from typing import TypeAlias
 from m3index.errors import NotFoundError, QueryError, UsageError
 from m3index.index.tenant import tenant_of
 from m3index.search.assemble import FusedHit, fetch, find_matches, fuse_legs, make_hit, rerank
-from m3index.search.explain import Explanation, Match, explain
+from m3index.search.explain import explain
 from m3index.search.fusion import Ranking
 from m3index.search.legs import LegScope, retrieve, retrieve_any
 from m3index.search.options import SearchOptions
 from m3index.search.plan import PlannedLeg, SearchTarget, encode, plan_legs, stored_vector
 from m3index.search.rerank import Reranker, load_reranker
+from m3index.search.result import Explanation, Match, SearchResult
 from m3index.search.server_fusion import fuse_on_server, obstacle
 from m3index.search.threads import Clock, run_together, start
 from m3index.store.base import QueryVector, StoredRow
-from m3index.types import Hit, Leg, Query, document_key, join_title, passage_key
+from m3index.types import Leg, Query, document_key, join_title, passage_key
 from m3index.wording import many
 
-__all__ = ["Rerankers", "SearchResult", "SearchTarget", "Searcher"]
+__all__ = ["Rerankers", "SearchTarget", "Searcher"]
 
 Rerankers: TypeAlias = Callable[[str, Mapping[str, float] | None], Reranker]
 """Returns a reranker by its name and, for `m3`, its weights. Raises UsageError for a name it rejects."""
@@ -32,38 +33,6 @@ Rerankers: TypeAlias = Callable[[str, Mapping[str, float] | None], Reranker]
 DEFAULTS = SearchOptions()
 BATCH = 64
 LIKE_PASSAGES = 64
-
-
-@dataclass(frozen=True, slots=True)
-class SearchResult:
-    """The result of one query: a sequence of its hits, best first.
-
-    legs: the ranking of each leg, so that other weights can be tried without a new search. weights: of
-    the legs. timings: seconds by step, including `total`; for queries answered together, of all of them.
-    notes: remarks for the user. explanations: one per hit, with the option explain.
-    """
-
-    query: Query
-    hits: tuple[Hit, ...] = ()
-    legs: Mapping[str, Ranking] = field(default_factory=dict)
-    weights: Mapping[str, float] = field(default_factory=dict)
-    timings: Mapping[str, float] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    explanations: tuple[Explanation, ...] = ()
-
-    def __iter__(self) -> Iterator[Hit]:
-        return iter(self.hits)
-
-    def __len__(self) -> int:
-        return len(self.hits)
-
-    def __getitem__(self, position: int) -> Hit:
-        return self.hits[position]
-
-    @property
-    def is_refused(self) -> bool:
-        """Whether the query could not be searched, as an empty text; the notes say why."""
-        return not self.weights and not self.legs
 
 
 @dataclass(frozen=True, slots=True)

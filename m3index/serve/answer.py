@@ -7,7 +7,7 @@ from typing import Any
 from m3index import schema
 from m3index.search.fusion import Ranking
 from m3index.search.hits import hit_json
-from m3index.search.searcher import SearchResult
+from m3index.search.result import SearchResult
 from m3index.search.snippet import snippet
 from m3index.serve.request import AnswerRequest
 from m3index.service import IndexService

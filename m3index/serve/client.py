@@ -13,17 +13,15 @@ from urllib.parse import urlencode
 
 from m3index.addresses import is_own
 from m3index.errors import QueryError, StoreError, UnreachableError, UsageError
-from m3index.index.status import Status
+from m3index.index.state import Status
 from m3index.options import Number, Text, check, options_of
-from m3index.search.explain import Crossing, Explanation, Match, RankRange
 from m3index.search.fusion import Ranking
 from m3index.search.options import SearchOptions
-from m3index.search.searcher import SearchResult
+from m3index.search.result import Crossing, Explanation, Match, RankRange, SearchResult
 from m3index.searchable import ReadOptions, Searchable
 from m3index.serve.http_errors import MAX_BODY, error_of
 from m3index.serve.options import ServerUrl
-from m3index.service import MAX_PASSAGES
-from m3index.types import Hit, LegRank, Query, StoredDocument, StoredPassage
+from m3index.types import MAX_PASSAGES, Hit, LegRank, Query, StoredDocument, StoredPassage
 
 TIMEOUT = 60.0
 """Seconds to wait for a response of a server."""

@@ -14,7 +14,7 @@ from mcp_types import ToolAnnotations
 
 import m3index
 from m3index.errors import M3IndexError
-from m3index.search.searcher import SearchResult
+from m3index.search.result import SearchResult
 from m3index.serve.answer import document_json
 from m3index.serve.guard import Access, Guard
 from m3index.serve.listen import OnListening, make_server, run_server

@@ -24,8 +24,7 @@ from m3index.options import (
 )
 from m3index.search.options import SearchOptions
 from m3index.searchable import ReadOptions
-from m3index.service import MAX_PASSAGES
-from m3index.types import DEFAULT_SOURCE
+from m3index.types import DEFAULT_SOURCE, MAX_PASSAGES
 
 GroupT = TypeVar("GroupT", bound=Group)
 

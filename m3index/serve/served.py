@@ -10,11 +10,11 @@ from typing import Any
 import m3index
 from m3index.encoder.options import Model
 from m3index.errors import MismatchError, UnreachableError, UsageError
-from m3index.index.status import Status
+from m3index.index.state import Status
 from m3index.search.fusion import METHODS
 from m3index.search.options import MODES
 from m3index.search.rerank import Reranker
-from m3index.search.searcher import SearchResult
+from m3index.search.result import SearchResult
 from m3index.serve.batching import BatchingEncoder
 from m3index.serve.request import DocumentRequest, SearchRequest
 from m3index.service import IndexService

@@ -42,7 +42,7 @@ def test_a_model_is_converted_once_and_removed(m3index: Command, cache: Path) ->
     assert prepared.prepared() == [form]
     assert m3index("models", "clean", "--json").summary["models"] == 1
     assert prepared.prepared() == []
-    assert "There are no converted models" in m3index("models", "clean").err
+    assert "There are no prepared models" in m3index("models", "clean").err
 
 
 def test_any_command_says_that_a_model_is_converted(
@@ -59,6 +59,34 @@ def test_any_command_says_that_a_model_is_converted(
     assert (quiet.code, quiet.err) == (0, "")
     logger = logging.getLogger("m3index.encoder")
     assert (logger.handlers, logger.level, logger.propagate) == ([], logging.NOTSET, True)
+
+
+def test_pickled_weights_are_prepared_for_this_device(m3index: Command, cache: Path, tmp_path: Path) -> None:
+    path = models.pickle_weights(models.write_m3(tmp_path / "m3"))
+    done = m3index("models", "prepare", path, "--precision", "bf16", COLUMNS="400")
+    [form] = prepared.prepared()
+    assert done.err.splitlines() == [
+        f"Preparing the model m3 in bf16, once, in {cache} (0 MB).",
+        f"{path}: ready in {form.directory} (0 MB).",
+    ]
+    again = m3index("models", "prepare", path, "--precision", "bf16", "--json")
+    assert again.lines[0]["directory"] == str(form.directory)
+    assert again.lines[0]["bytes"] == form.size
+    exact = m3index("models", "prepare", path, "--precision", "fp32", "--json")
+    assert exact.lines[0]["directory"] == str(path)
+    assert m3index("models", "clean", "--json").summary["models"] == 1
+    assert prepared.prepared() == []
+
+
+def test_no_prepare(m3index: Command, corpus: Path, tmp_path: Path) -> None:
+    path = models.pickle_weights(models.write_m3(tmp_path / "m3"))
+    assert m3index("ingest", corpus, "-e", path, "--precision", "bf16", "--no-prepare").code == 0
+    (tmp_path / "m3index.toml").write_text("no_prepare = true\n")
+    assert m3index("search", "fox", "--precision", "bf16").code == 0
+    assert prepared.prepared() == []
+    (tmp_path / "m3index.toml").unlink()
+    assert m3index("search", "fox", "--precision", "bf16").code == 0
+    assert [form.name for form in prepared.prepared()] == ["m3-bf16"]
 
 
 def test_a_model_that_does_not_exist(m3index: Command) -> None:

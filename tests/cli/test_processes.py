@@ -157,12 +157,13 @@ def test_a_query_that_is_no_text(m3index: Command, corpus: Path, dense_model: Pa
 
 LOADED = """
 import sys
-sys.argv = ["m3index", *sys.argv[1:]]
+expected = int(sys.argv.pop(1))
+sys.argv[0] = "m3index"
 from m3index.__main__ import main
 try:
     main()
 except SystemExit as end:
-    assert not end.code, end.code
+    assert (end.code or 0) == expected, end.code
 names = {name.partition(".")[0] for name in sys.modules}
 print("\\n" + " ".join(sorted(names & set(sys.stdlib_module_names) ^ names)), file=sys.stderr)
 """
@@ -173,9 +174,9 @@ HEAVY = {
 }
 
 
-def loaded(tmp_path: Path, *arguments: str) -> set[str]:
+def loaded(tmp_path: Path, *arguments: str, exit: int = 0) -> set[str]:  # noqa: A002
     done = subprocess.run(
-        [sys.executable, "-c", LOADED, *arguments],
+        [sys.executable, "-c", LOADED, str(exit), *arguments],
         cwd=tmp_path, env=process_environment(), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -188,6 +189,36 @@ def loaded(tmp_path: Path, *arguments: str) -> set[str]:
 def test_what_is_told_without_work_loads_nothing_heavy(tmp_path: Path, arguments: list[str]) -> None:
     allowed = {"numpy"} if arguments == ["models", "list"] else set()
     assert not loaded(tmp_path, *arguments) & (HEAVY - allowed)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["ingest", "nofile.jsonl"],
+        ["sync", "nofile.jsonl"],
+        ["sync", "--changes", "nofile.jsonl"],
+        ["verify", "nofile.jsonl"],
+        ["reindex", "nofile.jsonl"],
+        ["reindex", "wiki=nofile.jsonl"],
+        ["shards", "encode", "nofile.jsonl", "--out", "shards"],
+        ["ingest", "here.jsonl", "nofile.jsonl"],
+        ["ingest", "--nonsense"],
+        ["ingest", "here.jsonl", "--batch-tokens", "none"],
+    ],
+    ids=" ".join,
+)
+def test_what_cannot_work_is_told_before_anything_heavy_is_loaded(
+    tmp_path: Path, arguments: list[str]
+) -> None:
+    (tmp_path / "here.jsonl").write_text("{}")
+    assert not loaded(tmp_path, *arguments, exit=2) & HEAVY
+    assert [path.name for path in tmp_path.iterdir()] == ["here.jsonl"]
+
+
+def test_the_client_of_a_server_loads_nothing_heavy(tmp_path: Path) -> None:
+    server = ["--server", "http://127.0.0.1:9"]
+    for arguments in (["search", "fox", *server], ["status", *server]):
+        assert not loaded(tmp_path, *arguments, exit=20) & HEAVY
 
 
 def test_status_and_sparse_search_load_no_torch(

@@ -149,10 +149,7 @@ def test_all_heads_are_near_to_fp32(tmp_path: Path, shape: dict[str, Any]) -> No
 
 @needs_vnni
 def test_bert_and_pickled_weights(bert: Path, tmp_path: Path) -> None:
-    path = models.write_m3(tmp_path)
-    tensors = load_file(str(path / "model.safetensors"))
-    torch.save(tensors, path / "pytorch_model.bin")
-    (path / "model.safetensors").unlink()
+    path = models.pickle_weights(models.write_m3(tmp_path))
     for model in (bert, path):
         mine = load(str(model), precision="int8").encode_documents(TEXTS, lexical=False).dense
         exact = load(str(model), precision="fp32").encode_documents(TEXTS, lexical=False).dense

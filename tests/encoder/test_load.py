@@ -147,8 +147,7 @@ def test_a_checkpoint_without_a_pooler_is_fine(tmp_path: Path) -> None:
 def test_pickled_weights_where_there_are_no_others(tmp_path: Path) -> None:
     path = models.write_m3(tmp_path)
     before = load(str(path), precision="fp32").encode_documents(TEXTS).dense
-    torch.save(load_file(str(path / "model.safetensors")), path / "pytorch_model.bin")
-    (path / "model.safetensors").unlink()
+    models.pickle_weights(path)
     np.testing.assert_allclose(load(str(path), precision="fp32").encode_documents(TEXTS).dense, before)
 
 

@@ -20,7 +20,8 @@ from m3index.evaluate.tune import Setting, table, tune, tuning_json
 from m3index.search.fusion import Ranking, fuse
 from m3index.search.options import SearchOptions
 from m3index.search.rerank import ColbertReranker
-from m3index.search.searcher import Searcher, SearchResult
+from m3index.search.result import SearchResult
+from m3index.search.searcher import Searcher
 from m3index.types import Query, document_key
 
 DOCUMENTS = [f"d{i:02}" for i in range(40)]

@@ -11,7 +11,7 @@ from integration.corpora import LANGUAGES, OpenIndex, documents, in_memory, layo
 from integration.engines import Engine
 
 from m3index.errors import FilterError
-from m3index.search.searcher import SearchResult
+from m3index.search.result import SearchResult
 from m3index.types import Document, Query
 
 pytestmark = pytest.mark.integration

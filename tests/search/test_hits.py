@@ -12,7 +12,8 @@ from search.corpus import TIDES, Doc, collection
 from m3index import schema
 from m3index.search.hits import hit_json
 from m3index.search.options import SearchOptions
-from m3index.search.searcher import Searcher, SearchResult
+from m3index.search.result import SearchResult
+from m3index.search.searcher import Searcher
 
 VALIDATOR = Draft202012Validator(schema.load("hit.schema.json"))
 

@@ -9,7 +9,8 @@ import pytest
 from search.corpus import TIDES, Doc, collection
 
 from m3index.search.options import SearchOptions
-from m3index.search.searcher import Searcher, SearchResult
+from m3index.search.result import SearchResult
+from m3index.search.searcher import Searcher
 from m3index.store.filter import Compare
 from m3index.store.milvus import MilvusStore
 

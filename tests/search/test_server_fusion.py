@@ -11,7 +11,8 @@ from fakes import FakeEncoder
 from search.corpus import TIDES, Doc, collection
 
 from m3index.search.options import SearchOptions
-from m3index.search.searcher import Searcher, SearchResult
+from m3index.search.result import SearchResult
+from m3index.search.searcher import Searcher
 from m3index.search.server_fusion import FusingStore
 from m3index.store.filter import Compare, Filter
 from m3index.store.memory import MemoryStore

@@ -25,7 +25,7 @@ from m3index.errors import (
     UsageError,
 )
 from m3index.search.options import SearchOptions
-from m3index.search.searcher import SearchResult
+from m3index.search.result import SearchResult
 from m3index.serve.client import RemoteIndex
 from m3index.serve.guard import Access
 from m3index.store.filter import Compare
