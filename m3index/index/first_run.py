@@ -27,7 +27,7 @@ def opened(
 
     A collection that this run created and that holds no rows at its end, because of an error, an interruption
     or because every row was rejected, is removed: its layout would bind the next run, which may correct it.
-    Raises the errors of `open_collection` and LockedError.
+    The one of a successful run over an empty corpus stays. Raises the errors of `open_collection` and LockedError.
     """
     created: set[str] = set()
 
@@ -54,7 +54,7 @@ def _remove_empty(store: Store, target: Collection, lock: WriteLock, reporter: R
     """Another run that waits for the lease finds no collection and creates its own. The store proves the
     lease before each step, so that nothing is removed that another run has taken over."""
     with suppress(M3IndexError):  # the outcome of the run counts; the next one finds an empty collection
-        if store.count(target.name):
+        if store.count(target.name) or "last_success" in store.properties(target.name):
             return
         store.drop_alias(target.alias)
         store.drop(target.name)
