@@ -27,7 +27,8 @@ def opened(
 
     A collection that this run created and that holds no rows at its end, because of an error, an interruption
     or because every row was rejected, is removed: its layout would bind the next run, which may correct it.
-    The one of a successful run over an empty corpus stays. Raises the errors of `open_collection` and LockedError.
+    The one of a successful run over an empty corpus stays. Raises the errors of `open_collection` and
+    LockedError.
     """
     created: set[str] = set()
 
