@@ -246,16 +246,31 @@ class NameOr(Custom):
         super().__init__(read, takes, metavar)
 
 
-def count_or_percent(value: object) -> tuple[int | None, float | None]:
-    """Reads a count (`200`) or a percentage up to 100 (`25%`); one of the two is None. Raises ValueError."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value, None
-    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(%?)\s*", value) if isinstance(value, str) else None
-    if match and match[2] and float(match[1]) <= 100:
-        return None, float(match[1])
-    if match and not match[2] and "." not in match[1]:
-        return int(match[1]), None
-    raise ValueError
+@dataclasses.dataclass(frozen=True, slots=True)
+class CountOrPercent:
+    """A limit: a count, or a percentage. The percentage counts if there is no count."""
+
+    count: int | None = None
+    percent: float = 100.0
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Reads `200` or `25%`, at most 100%. Raises ValueError."""
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            return cls(count=value)
+        match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(%?)\s*", value) if isinstance(value, str) else None
+        if match and match[2] and float(match[1]) <= 100:
+            return cls(percent=float(match[1]))
+        if match and not match[2] and "." not in match[1]:
+            return cls(count=int(match[1]))
+        raise ValueError
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether it is no limit."""
+        return self.count is None and self.percent == 100
 
 
 def _within(value: float, least: float | None, most: float | None) -> bool:

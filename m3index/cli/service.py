@@ -82,8 +82,7 @@ def quarantined(session: Session, options: R, place: str, *names: str) -> Iterat
         file = Quarantine(named)
     try:
         with file:
-            reporter = Quarantining(session.reporter, file, is_optional=named is None)
-            yield changed(options, {"quarantine": "none"}), reporter
+            yield changed(options, {"quarantine": "none"}), Quarantining(session.reporter, file)
     finally:
         if file.count:
             session.summary["quarantine"] = str(file.path)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from m3index.corpus.mapping import EMBEDDING, FieldMapping
 from m3index.options import (
+    CountOrPercent,
     Custom,
     FileName,
     Group,
@@ -15,7 +16,6 @@ from m3index.options import (
     Text,
     Texts,
     Whole,
-    count_or_percent,
     group,
     option,
 )
@@ -23,8 +23,8 @@ from m3index.options import (
 if TYPE_CHECKING:
     from m3index.corpus.windows import PassageSettings
 
-FORMATS = ("jsonl", "parquet", "csv", "tsv", "text")
-Format = Literal["jsonl", "parquet", "csv", "tsv", "text"]
+Format: TypeAlias = Literal["jsonl", "parquet", "csv", "tsv", "text"]
+FORMATS: tuple[Format, ...] = get_args(Format)
 
 
 @group
@@ -97,25 +97,16 @@ class Input(Keys):
 
 
 @dataclass(frozen=True, slots=True)
-class MaxErrors:
+class MaxErrors(CountOrPercent):
     """The maximum number of bad rows of a successful run: a count, or a percentage of its rows, which applies
     from 100 rows on. A run without a good row is never successful unless 100% is given.
 
     An unreadable file counts as a bad row.
     """
 
-    count: int | None = None
     percent: float = 50.0
 
     least_rows = 100
-
-    @classmethod
-    def parse(cls, value: object) -> MaxErrors:
-        """Reads `200` or `25%`. Raises ValueError."""
-        if isinstance(value, cls):
-            return value
-        count, percent = count_or_percent(value)
-        return cls(count) if percent is None else cls(percent=percent)
 
     def __str__(self) -> str:
         return f"{self.percent:g}%" if self.count is None else f"{self.count:,}"
@@ -130,7 +121,7 @@ class MaxErrors:
         """Why a run in which `bad` of `rows` rows cannot be indexed is not successful; empty if it is."""
         if so_far := self.refusal_so_far(bad):
             return so_far
-        if rows and bad == rows and (self.count is not None or self.percent < 100):
+        if rows and bad == rows and not self.takes_all:
             return f"Nothing that was read can be indexed. {_CORRECT}"
         if self.count is None and rows >= self.least_rows and bad * 100 > rows * self.percent:
             return f"{bad:,} of {rows:,} rows are bad, and --max-errors allows {self}. {_CORRECT}"

@@ -10,13 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePath
-from typing import Literal, TypeAlias, get_args
+from typing import TypeAlias
 
+from m3index.corpus.options import FORMATS, Format
 from m3index.corpus.remote import Remote, is_remote
 from m3index.errors import M3IndexError, UsageError
 
-Format: TypeAlias = Literal["jsonl", "parquet", "csv", "tsv", "text"]
-FORMATS: tuple[Format, ...] = get_args(Format)
 STDIN = "-"
 _NO_FILE = "not a regular file"
 

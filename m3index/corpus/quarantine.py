@@ -67,11 +67,12 @@ class Quarantine:
     has written the file meanwhile, its rows stay and these are added. Raises UsageError if the path cannot be
     written, StoppedError if the disk is full.
 
-    is_optional: whether nothing is checked before the first row. count: the number of rows written.
+    is_optional: whether a run goes on without it if it cannot be written. Nothing is then checked before the
+    first row. count: the number of rows written.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, is_optional: bool = False) -> None:
-        self.path = Path(path)
+        self.path, self.is_optional = Path(path), is_optional
         self._output = None if is_optional else OutputFile(path)
         self.count = 0
         self._file: TextIO | None = None
@@ -132,13 +133,11 @@ def quarantining(reporter: Reporter | None, rejects: Rejects) -> Iterator[Report
 
 
 class Quarantining:
-    """A reporter that also writes bad rows to a quarantine file, but not files that could not be read.
+    """A reporter that also writes bad rows to a quarantine file, but not files that could not be read. If an
+    optional file cannot be written, it says so once."""
 
-    is_optional: if the file cannot be written, say so once and keep no rows, instead of raising.
-    """
-
-    def __init__(self, reporter: Reporter, quarantine: Quarantine, *, is_optional: bool = False) -> None:
-        self._quarantine, self._is_optional, self._is_lost = quarantine, is_optional, False
+    def __init__(self, reporter: Reporter, quarantine: Quarantine) -> None:
+        self._quarantine, self._is_lost = quarantine, False
         self._reporter = reporter
         self.stage, self.progress = reporter.stage, reporter.progress
         self.note, self.warning, self.error = reporter.note, reporter.warning, reporter.error
@@ -149,7 +148,7 @@ class Quarantining:
             if not self._is_lost and not rejected.is_file:
                 self._quarantine.add(rejected)
         except (UsageError, StoppedError) as error:
-            if not self._is_optional:
+            if not self._quarantine.is_optional:
                 raise
             self._is_lost = True
             self.warning(f"{error} Bad rows are not kept; name a file for them with --quarantine.")

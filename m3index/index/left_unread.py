@@ -21,6 +21,8 @@ def left_unread(store: Store, name: str, planner: Planner, corpus: Corpus) -> st
     its name; empty if there is none."""
     before = _before(store.properties(name), planner)
     new = corpus.listing.without(before)
+    if not new.unread:
+        return ""
     if found := new.lost(before):
         return found
     for row in store.scan(name, planner.rows, ["ordinal", "doc_id"]):  # the id of a text file is its name

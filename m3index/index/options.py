@@ -12,6 +12,7 @@ from m3index import schema
 from m3index.corpus.options import Input, Passages, Rejects
 from m3index.errors import Exit, UsageError
 from m3index.options import (
+    CountOrPercent,
     Custom,
     Flag,
     Group,
@@ -20,7 +21,6 @@ from m3index.options import (
     Text,
     Texts,
     Whole,
-    count_or_percent,
     group,
     option,
 )
@@ -74,25 +74,11 @@ class Never:
 
 
 @dataclass(frozen=True, slots=True)
-class MaxDelete:
+class MaxDelete(CountOrPercent):
     """The maximum number of documents a run may remove: a count, or a percentage of the documents of its
     source in the collection, but at least 10."""
 
-    count: int | None = None
     percent: float = 10.0
-
-    @classmethod
-    def parse(cls, value: object) -> MaxDelete:
-        """Reads `200` or `25%`. Raises ValueError."""
-        if isinstance(value, cls):
-            return value
-        count, percent = count_or_percent(value)
-        return cls(count) if percent is None else cls(percent=percent)
-
-    @property
-    def takes_all(self) -> bool:
-        """Whether everything may be removed."""
-        return self.count is None and self.percent == 100
 
     def refusal(self, documents: int, total: int) -> str:
         """Why this many of `total` documents may not be removed; empty if they may."""

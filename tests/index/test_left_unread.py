@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from fakes import FakeEncoder
+from index.support import doc, run
 
 from m3index import Index
 from m3index.errors import Exit
 from m3index.index.summary import Summary
+from m3index.store.base import StoredRow
+from m3index.store.filter import Filter
+from m3index.store.memory import MemoryStore
 
 
 def write(path: Path, *ids: str) -> None:
@@ -163,3 +167,18 @@ def test_a_reindex_knows_it_too(corpus: Path, index: Index) -> None:
     assert index.reindex({"default": str(corpus)}, force=True).exit == 0
     (corpus / "one.jsonl").write_text("")
     assert index.sync(str(corpus)).exit == Exit.DELETES_WITHHELD, "the new generation remembers"
+
+
+def test_the_rows_are_listed_once_if_nothing_lies_unread() -> None:
+    class Counting(MemoryStore):
+        listings = 0
+
+        def scan(self, name: str, where: Filter | None, fields: Sequence[str]) -> Iterator[StoredRow]:
+            self.listings += 1
+            return super().scan(name, where, fields)
+
+    store = Counting()
+    run(store, [doc("a"), doc("b")])
+    store.listings = 0
+    assert run(store, [doc("a")]).deleted == 1
+    assert store.listings == 1
