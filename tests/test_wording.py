@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from messages import literals
 
-from m3index.wording import many
+from m3index.wording import many, short_names
 
 PACKAGE = Path(__file__).resolve().parent.parent / "m3index"
 NOUNS = (
@@ -24,6 +24,17 @@ def test_many() -> None:
     assert many(2_000, "row") == "2,000 rows"
     assert many(1, "row is", "rows are") == "1 row is"
     assert many(2, "row is", "rows are") == "2 rows are"
+
+
+def test_short_names_tell_paths_apart_and_no_more() -> None:
+    assert list(short_names(["/data/xquad/ar", "/data/xquad/de", "/data/scifact"])) == [
+        "xquad/ar",
+        "xquad/de",
+        "scifact",
+    ]
+    assert short_names(["/data/sts/de.tsv"]) == {"de.tsv": Path("/data/sts/de.tsv")}
+    assert list(short_names(["here", "/here"])) == [str(Path("here").absolute())[1:], "here"]
+    assert short_names([]) == {}
 
 
 @pytest.mark.parametrize("room", sorted({p.relative_to(PACKAGE).parts[0] for p in PACKAGE.rglob("*.py")}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,11 +19,12 @@ _ROWS = (
 )
 _WAYS = {
     "teacher": "teacher",
-    "untrained": "untrained student",
+    "untrained": "untrained",
     "student": "student",
-    "student_queries": "student queries, teacher documents",
-    "teacher_queries": "teacher queries, student documents",
+    "student_queries": "student's queries, teacher's documents",
+    "teacher_queries": "teacher's queries, student's documents",
 }
+_MODES = ("dense", "lexical", "hybrid")
 
 
 def of_certificate(certificate: Mapping[str, Any]) -> str:
@@ -89,32 +91,54 @@ def _agreement(certificate: Mapping[str, Any]) -> str:
     return f"{title}\n{_table(('', 'untrained', 'trained'), rows)}"
 
 
-def _pairs(pairs: Mapping[str, Any] | None) -> str:
-    if pairs is None:
+def _pairs(sets: Sequence[Mapping[str, Any]]) -> str:
+    """Spearman's correlations with the teacher, and with people where they scored the pairs."""
+    if not sets:
         return ""
-    names = ("teacher", "untrained", "student")
-    rows: list[tuple[str, ...]] = [
-        ("Spearman with the teacher", *(_number(pairs[n]["spearman"]) for n in names))
+    head = ("", "pairs", "untrained", "student", "people: teacher", "untrained", "student")
+    figures = [
+        [
+            pairs["untrained"]["spearman"],
+            pairs["student"]["spearman"],
+            *(pairs[name]["gold_spearman"] for name in ("teacher", "untrained", "student")),
+        ]
+        for pairs in sets
     ]
-    if pairs["teacher"]["gold_spearman"] is not None:
-        rows.append(("Spearman with human scores", *(_number(pairs[n]["gold_spearman"]) for n in names)))
-    return f"## {pairs['pairs']:,} pairs\n\n{_table(('', 'teacher', 'untrained', 'trained'), rows)}"
-
-
-def _retrieval(retrieval: Mapping[str, Any] | None) -> str:
-    if retrieval is None:
-        return ""
-    modes = [mode for mode in ("dense", "lexical", "hybrid") if retrieval[mode]]
     rows = [
-        (label, *(_interval(retrieval[mode].get(way)) for mode in modes))
-        for way, label in _WAYS.items()
-        if any(way in retrieval[mode] for mode in modes)
+        (pairs["name"], f"{pairs['pairs']:,}", *map(_number, row))
+        for pairs, row in zip(sets, figures, strict=True)
     ]
-    title = (
-        f"## nDCG@10 on {retrieval['collection']} ({many(retrieval['queries'], 'query', 'queries')}, "
-        f"first {retrieval['document_tokens']} tokens of {many(retrieval['documents'], 'document')})\n"
-    )
-    return f"{title}\n{_table(('', *modes), rows)}"
+    if len(sets) > 1:
+        rows.append(("mean", "", *(_number(_mean(column)) for column in zip(*figures, strict=True))))
+    return f"## Spearman on pairs, with the teacher and with people\n\n{_table(head, rows)}"
+
+
+def _retrieval(sets: Sequence[Mapping[str, Any]]) -> str:
+    """A table for each mode: a row for each collection, a column for each way to search."""
+    parts = []
+    for mode in _MODES:
+        measured = [found for found in sets if found[mode]]
+        ways = [way for way in _WAYS if any(way in found[mode] for found in measured)]
+        if not ways:
+            continue
+        rows = [
+            (
+                f"{found['collection']} ({many(found['queries'], 'query', 'queries')}, "
+                f"{many(found['documents'], 'document')})",
+                *(_interval(found[mode].get(way)) for way in ways),
+                _share({way: _ndcg(found[mode].get(way)) for way in ways}),
+            )
+            for found in measured
+        ]
+        if len(measured) > 1:
+            means = {way: _mean([_ndcg(found[mode].get(way)) for found in measured]) for way in ways}
+            rows.append(("mean", *map(_number, means.values()), _share(means)))
+        labels = [_WAYS[way] for way in ways]
+        parts.append(
+            f"## nDCG@10, {mode}, the first {measured[0]['document_tokens']} tokens of each document\n\n"
+            f"{_table(('', *labels, 'of the teacher'), rows)}"
+        )
+    return "\n".join(parts)
 
 
 def _speed(speed: Mapping[str, Any]) -> str:
@@ -145,6 +169,22 @@ def _use(student: Mapping[str, Any]) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """None unless every set has the figure."""
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if len(known) == len(values) else None
+
+
+def _ndcg(figures: Mapping[str, float] | None) -> float | None:
+    return None if figures is None else figures["ndcg_10"]
+
+
+def _share(by_way: Mapping[str, float | None]) -> str:
+    """The student's nDCG@10 as a share of the teacher's."""
+    teacher, student = by_way.get("teacher"), by_way.get("student")
+    return f"{student / teacher:.1%}" if student is not None and teacher else "-"
 
 
 def _interval(figures: Mapping[str, float] | None) -> str:

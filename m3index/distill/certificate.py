@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from m3index.encoder import layout as layouts
 from m3index.encoder.layout import Layout
 from m3index.encoder.model import ModelEncoder
 from m3index.errors import UsageError
+from m3index.wording import short_names
 
 _SPEED_TEXTS = 256
 
@@ -37,8 +38,13 @@ class Trial:
     student: ModelEncoder
     held_out: Sequence[HeldOut]
     tokens: int
-    pairs: Sequence[Pair] = ()
-    collection: TestCollection | None = None
+    pairs: Mapping[str, Sequence[Pair]] = field(default_factory=dict)
+    collections: Sequence[TestCollection] = ()
+
+
+def read_pair_sets(paths: Sequence[str]) -> dict[str, list[Pair]]:
+    """The pairs of several files under short names (`paths.short_names`)."""
+    return {name: read_pairs(path) for name, path in short_names(paths).items()}
 
 
 def read_pairs(path: Path) -> list[Pair]:
@@ -69,17 +75,18 @@ def measure(trial: Trial) -> dict[str, Any]:
     alike = same_tokens(trial.teacher.tokenizer, trial.student.tokenizer)
     probes = agreement.probes(trial.held_out, [trial.teacher, trial.student], trial.tokens)
     teacher = agreement.encode(trial.teacher, probes.texts)
-    sections: dict[str, Any] = {"agreement": {"texts": len(probes.texts)}, "pairs": None, "retrieval": None}
+    sections: dict[str, Any] = {"agreement": {"texts": len(probes.texts)}}
     for name, encoder in students.items():
         own = agreement.encode(encoder, probes.texts)
         sections["agreement"][name] = agreement.figures(own, teacher, probes.langs, same_tokens=alike)
-    if trial.pairs:
-        cosines = {name: agreement.pair_cosines(e, trial.pairs) for name, e in encoders.items()}
-        sections["pairs"] = agreement.pair_figures(cosines, trial.pairs)
-    if trial.collection is not None:
-        sections["retrieval"] = retrieval.evaluate(
-            trial.collection, encoders, trial.tokens, same_tokens=alike
-        )
+    sections["pairs"] = []
+    for name, pairs in trial.pairs.items():
+        cosines = {model: agreement.pair_cosines(encoder, pairs) for model, encoder in encoders.items()}
+        sections["pairs"].append({"name": name} | agreement.pair_figures(cosines, pairs))
+    sections["retrieval"] = [
+        retrieval.evaluate(collection, encoders, trial.tokens, same_tokens=alike)
+        for collection in trial.collections
+    ]
     pair = {"teacher": trial.teacher, "student": trial.student}
     rates = agreement.speed(pair, probes.texts[:_SPEED_TEXTS])
     sections["speed"] = {
@@ -114,7 +121,7 @@ def certificate(
 ) -> dict[str, Any]:
     """A complete certificate, which follows `schemas/certificate.schema.json`."""
     whole = {
-        "version": 1,
+        "version": certificates.VERSION,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "m3index": m3index.__version__,
         "teacher": dict(teacher),

@@ -302,14 +302,17 @@ class Judging(Group):
 
     panel = "Certificate"
 
-    eval_pairs: str | None = option(
-        FileName("TSV"),
-        "TSV file of text pairs, with an optional score in the first column.",
-        default=None,
+    eval_pairs: Sequence[str] = option(
+        Texts("TSV"),
+        "TSV file of text pairs, with an optional score in the first column; repeatable.",
+        default=(),
         shown="none",
     )
-    eval_retrieval: str | None = option(
-        FileName("DIR"), "Directory of a test collection in the BEIR layout.", default=None, shown="none"
+    eval_retrieval: Sequence[str] = option(
+        Texts("DIR"),
+        "Directory of a test collection in the BEIR layout; repeatable.",
+        default=(),
+        shown="none",
     )
 
 

@@ -22,6 +22,7 @@ from m3index.evaluate.statistics import estimate
 from m3index.search.fusion import Ranking, fuse
 from m3index.search.options import RUN_HITS
 from m3index.types import Document, EncodedBatch, Query, SparseRows
+from m3index.wording import short_names
 
 DEPTH = RUN_HITS
 MEASURE = "nDCG@10"
@@ -48,7 +49,12 @@ class TestCollection:
     qrels: Mapping[str, Mapping[str, int]]
 
 
-def read_collection(directory: Path) -> TestCollection:
+def read_collections(directories: Sequence[str]) -> list[TestCollection]:
+    """Reads each under a short name (`paths.short_names`)."""
+    return [read_collection(path, name) for name, path in short_names(directories).items()]
+
+
+def read_collection(directory: Path, name: str) -> TestCollection:
     """Reads `qrels/test.tsv`, or else the only qrels file. Raises UsageError for other directories."""
     corpora = [p for p in (directory / "corpus.jsonl", directory / "corpus.jsonl.gz") if p.is_file()]
     judged = sorted((directory / "qrels").glob("*.tsv"))
@@ -62,7 +68,7 @@ def read_collection(directory: Path) -> TestCollection:
     documents = [d for d in read([corpora[0]]) if isinstance(d, Document)]
     if not queries or not documents:
         raise UsageError(f"{directory} has no documents, or none of its judged queries has a text.")
-    return TestCollection(directory.name, documents, queries, qrels)
+    return TestCollection(name, documents, queries, qrels)
 
 
 def evaluate(

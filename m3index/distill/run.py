@@ -22,7 +22,7 @@ from m3index.distill.loop import Step, train
 from m3index.distill.network import Network, frozen, keep, same_tokens, stack, token_embeddings, trainable
 from m3index.distill.options import DistillOptions, Head, Learning, Objective
 from m3index.distill.replace import Replacer
-from m3index.distill.retrieval import read_collection
+from m3index.distill.retrieval import read_collections
 from m3index.distill.teachers import Bm25, Online, Teacher
 from m3index.distill.world import World, joined
 from m3index.encoder import hardware
@@ -98,8 +98,8 @@ class _Job:
         self.teacher_tokenizer = ModelTokenizer(self.teacher) if self.teacher else self.tokenizer
         self.same_tokens = same_tokens(self.tokenizer, self.teacher_tokenizer)
         _check_pair(self.objective, self.teacher, self.student, self.same_tokens)
-        self.pairs = certificate.read_pairs(Path(options.eval_pairs)) if options.eval_pairs else []
-        self.collection = read_collection(Path(options.eval_retrieval)) if options.eval_retrieval else None
+        self.pairs = certificate.read_pair_sets(options.eval_pairs)
+        self.collections = read_collections(options.eval_retrieval)
 
     def run(self, on_step: Callable[[Step], None], stop: Callable[[], bool]) -> Distilled:
         options = self.options
@@ -170,10 +170,15 @@ class _Job:
         return Replacer(self.tokenizer.pieces, embeddings, self.options.replace_words)
 
     def _excluded(self) -> set[int]:
-        digests = {text_digest(text) for pair in self.pairs for text in (pair.first, pair.second)}
-        if self.collection is not None:
-            digests |= {text_digest(query.text) for query in self.collection.queries}
-            digests |= {d for document in self.collection.documents for d in _digests(document)}
+        digests = {
+            text_digest(text)
+            for pairs in self.pairs.values()
+            for pair in pairs
+            for text in (pair.first, pair.second)
+        }
+        for collection in self.collections:
+            digests |= {text_digest(query.text) for query in collection.queries}
+            digests |= {d for document in collection.documents for d in _digests(document)}
         if self.options.exclude:
             others = read(list(self.options.exclude), self.options.mapping)
             digests |= {d for item in others if isinstance(item, Document) for d in _digests(item)}
@@ -351,7 +356,7 @@ class _Job:
             teacher = self._load(options.teacher_name)
             trial = certificate.Trial(
                 teacher, self._load(str(self.folder / "untrained")), student,
-                dataset.held_out, size, self.pairs, self.collection,
+                dataset.held_out, size, self.pairs, self.collections,
             )  # fmt: skip
             finished = certificate.certificate(
                 certificate.describe(teacher, self.teacher, options.teacher_name),

@@ -25,11 +25,11 @@ def made(directory: Path, **changes: Any) -> dict[str, Any]:
     """A certificate for the model in `directory`, as good as needed."""
     model = {"dim": 32, "heads": ["dense", "lexical", "colbert"]}
     found: dict[str, Any] = {
-        "version": 1,
+        "version": certificates.VERSION,
         "teacher": {"space_id": "t" * 32, "name": "the-teacher", **model},
         "student": {"space_id": layout.space_digest(layout.read(directory)), **model},
         "agreement": {"student": {"mean_cosine": 0.95, "token_overlap": 0.9}},
-        "retrieval": None,
+        "retrieval": [],
     }
     for path, value in changes.items():
         place = found
@@ -72,15 +72,19 @@ def test_a_good_certificate_gives_the_teachers_space(student: Path) -> None:
         ({"teacher__heads": ["dense"]}, "the teacher has none"),
         (
             {
-                "retrieval": {
-                    "dense": {
-                        "teacher": {"ndcg_10": 0.6},
-                        "student_queries": {"ndcg_10": 0.5},
-                        "teacher_queries": {"ndcg_10": 0.6},
+                "retrieval": [
+                    {
+                        "collection": collection,
+                        "dense": {
+                            "teacher": {"ndcg_10": 0.6},
+                            "student_queries": {"ndcg_10": queries},
+                            "teacher_queries": {"ndcg_10": 0.6},
+                        },
                     }
-                }
+                    for collection, queries in (("de", 0.6), ("th", 0.5))
+                ]
             },
-            "nDCG@10 0.500 with student queries",
+            "nDCG@10 0.500 on th with student queries",
         ),
     ],
 )
@@ -103,7 +107,7 @@ def test_other_settings_are_another_space(student: Path) -> None:
     assert space(student, query_prompt="query: ") != "t" * 32
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"version": 2}'])
+@pytest.mark.parametrize("text", ["{", "[]", '{"version": 1}'])
 def test_what_cannot_be_read_is_no_certificate(student: Path, text: str) -> None:
     (student / certificates.NAME).write_text(text, "utf-8")
     assert certificates.read(student) is None

@@ -15,6 +15,7 @@ import torch
 from distill.conftest import distill
 
 from m3index import schema
+from m3index.distill import card
 from m3index.distill.loop import Stopped
 from m3index.distill.run import Distilled
 from m3index.encoder.load import load
@@ -38,7 +39,7 @@ def trained(teacher: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactor
     )
     (beir / "qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\nq\t1\t1\nr\t0\t1\n", "utf-8")
     return distill(
-        teacher, corpus, folder / "student", eval_pairs=pairs, eval_retrieval=beir, log_dir=folder / "log"
+        teacher, corpus, folder / "student", eval_pairs=[str(pairs)], eval_retrieval=[str(beir)], log_dir=folder / "log"
     )
 
 
@@ -81,8 +82,28 @@ def test_the_certificate_keeps_to_its_schema_and_is_what_was_returned(trained: D
     assert written["training"]["layers"] == [0, 2, 5]
     assert written["training"]["trained_length"] == 64
     assert set(written["agreement"]["student"]["languages"]) == {"en", "fr", "de", "ru", "es", "zh"}
-    assert written["retrieval"]["hybrid"]["student_queries"]["ndcg_10"] > 0
-    assert written["pairs"]["teacher"]["spearman"] == pytest.approx(1.0)
+    assert written["retrieval"][0]["hybrid"]["student_queries"]["ndcg_10"] > 0
+    assert written["pairs"][0]["teacher"]["spearman"] == pytest.approx(1.0)
+    assert [pairs["name"] for pairs in written["pairs"]] == ["pairs.tsv"]
+
+
+def test_the_card_has_a_row_for_each_set_and_their_mean(trained: Distilled) -> None:
+    found = certificate(trained)
+    one_set = card.of_certificate(found)
+    assert "| pairs.tsv | 3 |" in one_set
+    assert "| mean |" not in one_set
+    second = json.loads(json.dumps(found["retrieval"][0])) | {"collection": "other"}
+    for mode in ("dense", "lexical", "hybrid"):
+        second[mode]["student"]["ndcg_10"] = 0.25
+        second[mode]["teacher"]["ndcg_10"] = 0.5
+        found["retrieval"][0][mode]["student"]["ndcg_10"] = 0.75
+        found["retrieval"][0][mode]["teacher"]["ndcg_10"] = 1.0
+    two = card.of_certificate(found | {"retrieval": [found["retrieval"][0], second]})
+    assert two.count("| other (2 queries, 3 documents) | 0.5000") == 3
+    assert two.count(" | 50.0% |\n| mean | 0.7500 |") == 3
+    assert two.count(" | 66.7% |\n") == 3
+    without = second | {"lexical": {"teacher": second["lexical"]["teacher"]}}
+    assert "## nDCG@10, lexical" in card.of_certificate(found | {"retrieval": [without]})
 
 
 def test_the_encoder_loads_the_student_in_its_teachers_space(trained: Distilled, teacher: Path) -> None:
@@ -319,9 +340,9 @@ def test_texts_of_the_evaluation_are_not_trained_on(teacher: Path, small: Path, 
     texts = [json.loads(line)["text"] for line in small.read_text("utf-8").splitlines()]
     pairs = tmp_path / "pairs.tsv"
     pairs.write_text(f"{texts[0]}\t{texts[1]}\n{texts[2].upper()}\t{texts[3]}\n", "utf-8")
-    done = distill(teacher, small, tmp_path / "s", eval_pairs=pairs, steps=1)
+    done = distill(teacher, small, tmp_path / "s", eval_pairs=[str(pairs)], steps=1)
     assert certificate(done)["data"]["excluded"] >= 4
-    assert certificate(done)["pairs"]["student"]["gold_spearman"] is None
+    assert certificate(done)["pairs"][0]["student"]["gold_spearman"] is None
 
 
 def test_an_output_directory_that_is_not_empty_is_refused(
