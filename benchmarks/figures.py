@@ -162,6 +162,14 @@ def ways() -> Data:
     ]
 
 
+def crosslingual() -> Data:
+    first = "questions \\ paragraphs"
+    return [
+        {"questions": row[first]} | {name: numbers(cell)[0] for name, cell in row.items() if name != first}
+        for row in table("results.md", "Searching in one language what is written in another", first)
+    ]
+
+
 # ---------------------------------------------------------------- how it is drawn
 
 
@@ -361,6 +369,29 @@ def draw_ways(data: Data) -> Figure:
     return figure
 
 
+def draw_crosslingual(data: Data) -> Figure:
+    languages = [row["questions"] for row in data]
+    values = [[row[language] for language in languages] for row in data]
+    figure = Figure(figsize=(7.6, 6.2), layout="constrained")
+    ax = figure.subplots()
+    image = ax.imshow(values, cmap="Blues", vmin=0.6, vmax=1.0)
+    for y, row in enumerate(values):
+        for x, value in enumerate(row):
+            ax.text(
+                x, y, f"{value:.2f}".removeprefix("0"), ha="center", va="center", fontsize=9,
+                color="white" if value > 0.82 else INK,
+            )  # fmt: skip
+    ax.set_xticks(range(len(languages)), languages)
+    ax.set_yticks(range(len(languages)), languages)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    ax.set_xlabel("language of the paragraphs")
+    ax.set_ylabel("language of the questions")
+    figure.colorbar(image, ax=ax, shrink=0.7, label="nDCG@10")
+    headline(figure, "XQuAD across languages, dense vectors of multilingual-e5-small")
+    return figure
+
+
 PLOTS: dict[str, tuple[Callable[[], Data], Callable[[Data], Figure]]] = {
     "encoding": (encoding, draw_encoding),
     "memory": (memory, draw_memory),
@@ -370,6 +401,7 @@ PLOTS: dict[str, tuple[Callable[[], Data], Callable[[Data], Figure]]] = {
     "scifact": (scifact, draw_scifact),
     "languages": (languages, draw_languages),
     "ways": (ways, draw_ways),
+    "crosslingual": (crosslingual, draw_crosslingual),
 }
 
 

@@ -36,7 +36,8 @@ WAYS: Mapping[str, tuple[str, str]] = {
 }
 """Name of a way to search -> (model that encodes the queries, model that encodes the documents)."""
 
-_Rankings: TypeAlias = list[list[str]]
+Rankings: TypeAlias = list[list[str]]
+"""The ids of the documents that each query found, best first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +82,8 @@ def evaluate(
     """
     size = min(tokens, *(e.info.limit for e in encoders.values()))
     texts = {name: _encode(e, collection, size) for name, e in encoders.items()}
-    legs = {
-        way: _legs(texts[q][0], texts[d][1], collection, same_tokens or q == d)
+    by_way = {
+        way: legs(texts[q][0], texts[d][1], collection, same_tokens=same_tokens or q == d)
         for way, (q, d) in WAYS.items()
         if q in texts and d in texts
     }
@@ -93,7 +94,7 @@ def evaluate(
         "document_tokens": size,
     }
     for mode in ("dense", "lexical", "hybrid"):
-        ways = {way: modes[mode] for way, modes in legs.items() if mode in modes}
+        ways = {way: modes[mode] for way, modes in by_way.items() if mode in modes}
         report[mode] = (
             {way: _figures(rankings, ways["teacher"], collection) for way, rankings in ways.items()}
             if "teacher" in ways
@@ -111,21 +112,22 @@ def _encode(
     return queries, encoder.encode_ids(firsts, lexical=lexical)
 
 
-def _legs(
-    queries: EncodedBatch, documents: EncodedBatch, collection: TestCollection, same_tokens: bool
-) -> dict[str, _Rankings]:
-    """The rankings of each leg that both sides support, and of their fusion."""
+def legs(
+    queries: EncodedBatch, documents: EncodedBatch, collection: TestCollection, *, same_tokens: bool
+) -> dict[str, Rankings]:
+    """The rankings of each leg that both sides support (`dense`, `lexical`), and of their fusion (`hybrid`),
+    by exact search. Both sides are in the order of the collection."""
     ids = np.array([d.doc_id for d in collection.documents])
-    legs: dict[str, tuple[_Rankings, list[NDArray[np.float32]]]] = {}
+    ranked: dict[str, tuple[Rankings, list[NDArray[np.float32]]]] = {}
     if queries.dense.shape[1] == documents.dense.shape[1]:
-        legs["dense"] = _rank(queries.dense @ documents.dense.T, ids)
+        ranked["dense"] = _rank(queries.dense @ documents.dense.T, ids)
     if same_tokens and queries.lexical is not None and documents.lexical is not None:
         width = 1 + int(max(queries.lexical.indices.max(initial=0), documents.lexical.indices.max(initial=0)))
         product = _matrix(queries.lexical, width) @ _matrix(documents.lexical, width).T
-        legs["lexical"] = _rank(product.toarray(), ids, least=0.0)
-    rankings = {leg: ranking for leg, (ranking, _) in legs.items()}
-    if len(legs) == 2:
-        rankings["hybrid"] = [_fused(legs, i) for i in range(len(queries))]
+        ranked["lexical"] = _rank(product.toarray(), ids, least=0.0)
+    rankings = {leg: ranking for leg, (ranking, _) in ranked.items()}
+    if len(ranked) == 2:
+        rankings["hybrid"] = [_fused(ranked, i) for i in range(len(queries))]
     return rankings
 
 
@@ -135,7 +137,7 @@ def _matrix(rows: SparseRows, width: int) -> Any:
 
 def _rank(
     scores: NDArray[np.float32], ids: NDArray[np.str_], least: float = -math.inf
-) -> tuple[_Rankings, list[NDArray[np.float32]]]:
+) -> tuple[Rankings, list[NDArray[np.float32]]]:
     """The best `DEPTH` documents of each query with scores above `least`, and the scores. Ties sort by id."""
     by_id = np.argsort(np.argsort(ids))
     rankings, kept = [], []
@@ -147,12 +149,12 @@ def _rank(
     return rankings, kept
 
 
-def _fused(legs: Mapping[str, tuple[_Rankings, list[NDArray[np.float32]]]], i: int) -> list[str]:
+def _fused(legs: Mapping[str, tuple[Rankings, list[NDArray[np.float32]]]], i: int) -> list[str]:
     rankings = {leg: Ranking(ids[i], scores[i].tolist()) for leg, (ids, scores) in legs.items()}
     return [f.id for f in fuse(rankings, dict.fromkeys(rankings, 1.0))]
 
 
-def _figures(rankings: _Rankings, teacher: _Rankings, collection: TestCollection) -> dict[str, float]:
+def _figures(rankings: Rankings, teacher: Rankings, collection: TestCollection) -> dict[str, float]:
     run = {
         query.query_id: {doc_id: -float(rank) for rank, doc_id in enumerate(ranking)}
         for query, ranking in zip(collection.queries, rankings, strict=True)

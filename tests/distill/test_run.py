@@ -39,7 +39,12 @@ def trained(teacher: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactor
     )
     (beir / "qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\nq\t1\t1\nr\t0\t1\n", "utf-8")
     return distill(
-        teacher, corpus, folder / "student", eval_pairs=[str(pairs)], eval_retrieval=[str(beir)], log_dir=folder / "log"
+        teacher,
+        corpus,
+        folder / "student",
+        eval_pairs=[str(pairs)],
+        eval_retrieval=[str(beir)],
+        log_dir=folder / "log",
     )
 
 

@@ -72,12 +72,24 @@ def test_the_tokenizer_of_a_converted_model(
     assert tokenizer.silent_ids.tolist() == [0, 1, 2, 3]
 
 
+def test_the_multi_vectors_of_a_converted_model_are_its_token_states(
+    small: tuple[Path, dict[str, np.ndarray]],
+) -> None:
+    encoder = load(str(small[0]), precision="fp32")
+    encoded = encoder.encode_queries(["der Fuchs liest"], multi_vector=True)
+    assert encoded.multi_vector is not None
+    [states] = encoded.multi_vector
+    np.testing.assert_allclose(np.linalg.norm(states, axis=1), 1, atol=1e-5)
+    assert states.shape[1] == encoder.info.dim
+    assert not encoder.info.lexical
+
+
 def test_converting_twice_gives_the_same_bytes(
     small: tuple[Path, dict[str, np.ndarray]], tmp_path: Path
 ) -> None:
     e5.convert(small[0].parent / "small.bin", tmp_path)
     files = [path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(files) == 8
+    assert len(files) == 9
     for file in files:
         assert (tmp_path / file).read_bytes() == (small[0] / file).read_bytes(), file
 
