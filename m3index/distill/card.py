@@ -61,7 +61,9 @@ def _what(
     student: Mapping[str, Any], title: str, training: Mapping[str, Any], data: Mapping[str, Any]
 ) -> str:
     terms = ", ".join(
-        f"{weight} {name}" for name, weight in training["objective"].items() if name != "matryoshka"
+        f"{weight} {name}"
+        for name, weight in training["objective"].items()
+        if name not in ("matryoshka", "standardised")
     )
     lines = [
         f"# {title}\n",
@@ -74,6 +76,8 @@ def _what(
     ]
     if training["layers"] is not None:
         lines.insert(2, f"- the teacher's layers {', '.join(map(str, training['layers']))}")
+    if "standardised" in training["objective"]:
+        lines.append("- dense vectors and hidden states were centred and scaled before their cosines")
     if "matryoshka" in training["objective"]:
         widths = ", ".join(map(str, training["objective"]["matryoshka"]))
         lines.append(f"- Matryoshka: also trained at the first {widths} dimensions")

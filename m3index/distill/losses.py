@@ -36,6 +36,8 @@ def terms(objective: Objective, student: Outputs, teacher: Outputs, spoken: Tens
     values: dict[str, Tensor] = {}
     if objective.cosine:
         pairs = _prefixes(_there(student.dense), _there(teacher.dense), objective.matryoshka)
+        if objective.standardised:
+            pairs = [standardised(s, t) for s, t in pairs]
         values["cosine"] = torch.stack([cosine(s, t) for s, t in pairs]).mean()
     if objective.mse:
         pairs = _prefixes(_there(student.dense), _there(teacher.dense), objective.matryoshka)
@@ -50,10 +52,10 @@ def terms(objective: Objective, student: Outputs, teacher: Outputs, spoken: Tens
     if objective.multi_vector:
         values["multi_vector"] = tokens(_there(student.vectors), _there(teacher.vectors), spoken)
     if objective.hidden:
-        values["hidden"] = tokens(_there(student.hidden), _there(teacher.hidden), spoken)
+        values["hidden"] = states(_there(student.hidden), _there(teacher.hidden), spoken, objective)
     if objective.layers:
         pairs = list(zip(student.layers, teacher.layers, strict=True))
-        values["layers"] = torch.stack([tokens(s, t, spoken) for s, t in pairs]).mean()
+        values["layers"] = torch.stack([states(s, t, spoken, objective) for s, t in pairs]).mean()
     return values
 
 
@@ -102,6 +104,30 @@ def tokens(student: Tensor, teacher: Tensor, spoken: Tensor) -> Tensor:
     return (1.0 - F.cosine_similarity(s.float(), t.float(), dim=-1)).mean()
 
 
+def states(student: Tensor, teacher: Tensor, spoken: Tensor, objective: Objective) -> Tensor:
+    """mean over tokens of 1 - cos(h_s, h_t), standardised if the objective says so. (t, width) each."""
+    s, t = student[spoken], teacher[spoken]
+    if not len(t):
+        return student.sum() * 0.0
+    return cosine(*(standardised(s, t) if objective.standardised else (_unit(s), _unit(t))))
+
+
+def standardised(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Both (n, width) at unit norm, each component centred at the teacher's mean over the n rows first and
+    divided by its deviation.
+
+    In some models all vectors point nearly the same way, and a few components are large in every one of them:
+    of a cosine, hardly anything is left for what tells texts and tokens apart.
+    """
+    deviation, mean = torch.std_mean(teacher.float(), 0, correction=0)
+    scale = deviation.clamp_min(1e-3 * deviation.mean()).clamp_min(torch.finfo(torch.float32).tiny)
+    return _unit((student.float() - mean) / scale), _unit((teacher.float() - mean) / scale)
+
+
+def _unit(x: Tensor) -> Tensor:
+    return F.normalize(x.float(), dim=-1)
+
+
 def _prefixes(student: Tensor, teacher: Tensor, widths: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
     """Both full vectors, and the first components of both at unit norm. Matryoshka: Kusupati et al. 2022
     (arXiv:2205.13147)."""
@@ -118,4 +144,8 @@ def _there(output: Tensor | None) -> Tensor:
 def describe(objective: Objective) -> dict[str, Any]:
     """The terms with a weight and their weights, for the certificate."""
     used: dict[str, Any] = {name: weight for name, weight in objective.weights().items() if weight}
-    return {**used, "matryoshka": list(objective.matryoshka)} if objective.matryoshka else used
+    if objective.matryoshka:
+        used["matryoshka"] = list(objective.matryoshka)
+    if objective.standardised:
+        used["standardised"] = True
+    return used

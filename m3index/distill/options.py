@@ -34,6 +34,8 @@ class Objective:
     """The weight of each term of the loss; zero omits the term.
 
     matryoshka: further widths at which the dense terms are computed, in equal shares with the full width.
+    standardised: before their cosines, the components of dense vectors and states are centred and scaled by
+    the teacher's mean and deviation over the batch.
     """
 
     cosine: float = 0.0
@@ -44,9 +46,11 @@ class Objective:
     hidden: float = 0.0
     layers: float = 0.0
     matryoshka: tuple[int, ...] = ()
+    standardised: bool = False
 
     def weights(self) -> dict[str, float]:
-        return {name: value for name, value in asdict(self).items() if name != "matryoshka"}
+        settings = ("matryoshka", "standardised")
+        return {name: value for name, value in asdict(self).items() if name not in settings}
 
     @property
     def per_token(self) -> bool:
@@ -168,6 +172,12 @@ class Loss(Group):
     w_layers: float | None = _weight(
         "the loss 1 - cosine of the states after each layer of the student and before the next of the teacher"
     )
+    standardise: bool = option(
+        Flag(),
+        "Centre and scale each component of dense vectors and hidden states by the teacher's mean and "
+        "deviation over the batch before their cosines, for models whose vectors all point one way.",
+        default=False,
+    )
     matryoshka: str | None = option(
         Text("LIST"),
         "Numbers of dimensions at which the dense losses also count, such as 64,128,256.",
@@ -200,6 +210,7 @@ class Loss(Group):
             "hidden": self.w_hidden,
             "layers": self.w_layers,
             "matryoshka": widths,
+            "standardised": self.standardise,
         }
         return replace(RECIPES[self.recipe], **{k: v for k, v in given.items() if v is not None})
 

@@ -62,6 +62,44 @@ def test_tokens_leave_out_what_is_not_spoken() -> None:
     assert losses.tokens(s, t, ~ALL).item() == 0.0
 
 
+def test_standardised_cosines_see_through_what_all_vectors_share() -> None:
+    generator = torch.Generator().manual_seed(0)
+    t, s = torch.randn(64, 8, generator=generator), torch.randn(64, 8, generator=generator)
+    shared, sizes = 30 * torch.ones(8), torch.tensor([100.0, *[1.0] * 7])
+    plain = losses.cosine(*(F.normalize(x * sizes + shared, dim=-1) for x in (s, t)))
+    assert plain < 0.7
+    unlike = losses.cosine(*losses.standardised(s * sizes + shared, t * sizes + shared))
+    assert unlike > 0.8
+    assert losses.cosine(
+        *losses.standardised(t * sizes + shared, t * sizes + shared)
+    ).item() == pytest.approx(0, abs=1e-6)
+    by_hand = (t - t.mean(0)) / t.std(0, correction=0)
+    torch.testing.assert_close(losses.standardised(s, t)[1], F.normalize(by_hand, dim=-1))
+
+
+def test_one_vector_or_equal_vectors_are_standardised_without_an_overflow() -> None:
+    s = unit(3, 4, 0).requires_grad_()
+    for t in (unit(1, 4, 1), unit(1, 4, 1).expand(3, 4)):
+        found = losses.cosine(*losses.standardised(s[: len(t)], t))
+        found.backward()
+        assert torch.isfinite(found)
+        assert s.grad is not None
+        assert torch.isfinite(s.grad).all()
+
+
+@pytest.mark.parametrize("standardise", [False, True])
+def test_states_are_compared_as_the_objective_says(standardise: bool) -> None:
+    s, t = 5 * unit(6, 5, 0) + 3, 2 * unit(6, 5, 1) + 3
+    spoken = torch.tensor([False, True, True, True, True, False])
+    objective = Objective(hidden=1.0, layers=1.0, standardised=standardise)
+    found = losses.terms(objective, Outputs(hidden=s, layers=(s,)), Outputs(hidden=t, layers=(t,)), spoken)
+    z = (lambda x: (x - t[1:5].mean(0)) / t[1:5].std(0, correction=0)) if standardise else (lambda x: x)
+    expected = 1 - F.cosine_similarity(z(s[1:5]), z(t[1:5])).mean()
+    torch.testing.assert_close(found["hidden"], expected)
+    torch.testing.assert_close(found["layers"], expected)
+    assert losses.describe(objective).get("standardised", False) is standardise
+
+
 def test_matryoshka_takes_the_dense_terms_at_each_width() -> None:
     s, t = unit(4, 8, 0), unit(4, 8, 1)
     at = [losses.cosine(F.normalize(s[:, :w], dim=-1), F.normalize(t[:, :w], dim=-1)) for w in (8, 2, 4)]
