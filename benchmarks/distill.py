@@ -205,12 +205,13 @@ PLANS = {
         pairs=["sts/stsb-en-dev.tsv"], collections=["scifact"], bars=english_bars,
     ),
     "multilingual": Plan(
-        teacher="offline", layers="0,3,7,11", texts=multilingual_texts,
+        teacher="offline", layers="0,2,5,11", texts=multilingual_texts,
         head_texts=100_000, head={"steps": 60, "learning_rate": 1e-3, "batch_tokens": 4096},
         tokens=2_000_000,
         settings={
-            "w_similarity": 200.0, "w_lexical": 1.0, "w_hidden": 10.0, "w_layers": 10.0, "optimizer": "muon",
-            "learning_rate": 1.5e-3, "batch_tokens": 4096, "replace_words": 0.5, "plain_share": 0.5,
+            "standardise": True, "w_cosine": 2.0, "w_similarity": 100.0, "w_lexical": 0.2, "w_hidden": 1.0,
+            "w_layers": 1.0, "w_colbert": 0.5, "optimizer": "muon", "learning_rate": 3e-3,
+            "batch_tokens": 2048, "replace_words": 0.5, "plain_share": 0.5,
         },
         pairs=[f"sts/{name}-dev.tsv" for name in STS],
         collections=[*(f"xquad/{language}" for language in XQUAD), "xquad/mixed", "scifact"],
