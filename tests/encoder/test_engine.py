@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from m3index.encoder import engine as engines
+from m3index.encoder import hardware
 from m3index.encoder.load import load
 from m3index.errors import M3IndexError, MismatchError
 
@@ -30,7 +31,11 @@ def overflowing(path: Path, factor: float) -> Path:
     return path
 
 
-def test_a_pack_that_overflows_fp16_is_done_again_in_bf16(tmp_path: Path) -> None:
+@pytest.mark.parametrize("wider", ["bf16", "fp32"])
+def test_a_pack_that_overflows_fp16_is_done_again_in_what_the_device_computes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wider: str
+) -> None:
+    monkeypatch.setattr(hardware, "cpu_computes_bf16", lambda: wider == "bf16")
     path = overflowing(models.write_m3(tmp_path, hidden_act="relu"), 1e6)
     encoder = load(str(path), precision="fp16")
     got = encoder.encode_documents(TEXTS)
@@ -38,7 +43,7 @@ def test_a_pack_that_overflows_fp16_is_done_again_in_bf16(tmp_path: Path) -> Non
     assert np.isfinite(got.dense).all()
     assert ((got.dense * expected.dense).sum(1) > 0.99).all()
     assert encoder._engines is not None
-    assert list(encoder._engines[0]._backbones) == ["fp16", "bf16"]
+    assert list(encoder._engines[0]._backbones) == ["fp16", wider]
 
 
 def test_weights_that_are_not_finite_are_an_error_not_a_vector(tmp_path: Path) -> None:
