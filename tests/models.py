@@ -176,12 +176,12 @@ def write_sentence_mistral(
     return write_sentence_modules(path, HIDDEN, pooling=st.pop("pooling", "lasttoken"), limit=limit, **st)
 
 
-def write_cross_encoder(path: Path, *, seed: int = 0, limit: int = 128) -> Path:
+def write_cross_encoder(path: Path, *, seed: int = 0, limit: int = 128, **changes: Any) -> Path:
     """XLM-R sequence classification with one label, as bge-reranker-v2-m3."""
     from transformers import XLMRobertaForSequenceClassification
 
     tokenizer = unigram_tokenizer()
-    config = xlmr_config(tokenizer.get_vocab_size(), limit=limit, num_labels=1)
+    config = xlmr_config(tokenizer.get_vocab_size(), limit=limit, num_labels=1, **changes)
     save(path, XLMRobertaForSequenceClassification, config, tokenizer, XLMR_TOKENS, limit, seed)
     return path
 
