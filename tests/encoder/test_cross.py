@@ -105,7 +105,7 @@ def test_several_labels(tmp_path: Path) -> None:
 
 
 class Tight:
-    """A device with room for `room` tokens at a time, which says in turn in two ways that there is no more."""
+    """A device with room for `room` tokens at a time, which says in two ways that there is no more."""
 
     def __init__(self, forward: Callable[..., Any], room: int) -> None:
         self.forward, self.room, self.seen = forward, room, []  # type: ignore[var-annotated]
@@ -143,23 +143,12 @@ def test_a_pack_that_does_not_fit_is_halved(tmp_path: Path, monkeypatch: pytest.
         encoder.score(QUERY, TEXTS)
 
 
-def overflowing(path: Path, factor: float) -> Path:
-    """States between two layers that pass fp16's 65,504 (but not bf16's range), undone by the next."""
-    file = models.write_cross_encoder(path, hidden_act="relu") / "model.safetensors"
-    tensors = load_file(str(file))
-    for part in ("weight", "bias"):
-        tensors[f"roberta.encoder.layer.0.intermediate.dense.{part}"] *= factor
-    tensors["roberta.encoder.layer.0.output.dense.weight"] /= factor
-    save_file(tensors, str(file), metadata={"format": "pt"})
-    return path
-
-
 @pytest.mark.parametrize("wider", ["bf16", "fp32"])
 def test_scores_that_overflow_are_computed_again_in_the_next_wider_precision(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wider: str
 ) -> None:
     monkeypatch.setattr(hardware, "cpu_computes_bf16", lambda: wider == "bf16")
-    path = str(overflowing(tmp_path, 1e6))
+    path = str(models.overflow(models.write_cross_encoder(tmp_path, hidden_act="relu"), "roberta."))
     expected = CrossEncoder.load(path, precision="fp32").score(QUERY, TEXTS)
     encoder = CrossEncoder.load(path, precision="fp16")
     np.testing.assert_allclose(encoder.score(QUERY, TEXTS), expected, atol=0.1)

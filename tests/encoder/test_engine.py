@@ -20,23 +20,12 @@ from m3index.errors import M3IndexError, MismatchError
 TEXTS = ["the quick brown fox", "a", "der Fuchs liest ein Buch", "the book the book"]
 
 
-def overflowing(path: Path, factor: float) -> Path:
-    """An intermediate layer whose states pass fp16's 65,504 (but not bf16's range), undone by the next."""
-    file = path / "model.safetensors"
-    tensors = load_file(str(file))
-    for part in ("weight", "bias"):
-        tensors[f"encoder.layer.0.intermediate.dense.{part}"] *= factor
-    tensors["encoder.layer.0.output.dense.weight"] /= factor
-    save_file(tensors, str(file), metadata={"format": "pt"})
-    return path
-
-
 @pytest.mark.parametrize("wider", ["bf16", "fp32"])
 def test_a_pack_that_overflows_fp16_is_done_again_in_what_the_device_computes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wider: str
 ) -> None:
     monkeypatch.setattr(hardware, "cpu_computes_bf16", lambda: wider == "bf16")
-    path = overflowing(models.write_m3(tmp_path, hidden_act="relu"), 1e6)
+    path = models.overflow(models.write_m3(tmp_path, hidden_act="relu"))
     encoder = load(str(path), precision="fp16")
     got = encoder.encode_documents(TEXTS)
     expected = load(str(path), precision="fp32").encode_documents(TEXTS)
