@@ -36,7 +36,7 @@ def test_every_section_runs_at_toy_size_on_a_cpu(tmp_path: Path) -> None:
     assert [line["section"] for line in lines] == SECTIONS
     found = {line["section"]: line for line in lines}
     assert not any("error" in line for line in lines)
-    assert found["tests"]["returncode"] == 0
+    assert found["tests"]["returncode"] == 0, found["tests"]
     assert "torch finds no CUDA device" in "".join(found["tests"]["output"])
     assert found["precision"]["student fp16"]["least cosine to fp32"] > 0.999
     assert found["faults"]["overflow, least cosine to fp32"] > 0.99

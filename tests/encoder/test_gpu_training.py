@@ -1,4 +1,4 @@
-"""Training on CUDA against the CPU: `make test-gpu` on a machine that has one."""
+"""Training on CUDA against the CPU. Beside the encoder's, because it needs no more than those do."""
 
 from __future__ import annotations
 
