@@ -29,9 +29,9 @@ from m3index.distill.checkpoint import Checkpoint  # noqa: E402
 from m3index.distill.data import Tokenised  # noqa: E402
 from m3index.distill.layers import spread  # noqa: E402
 from m3index.distill.loop import Step, train  # noqa: E402
-from m3index.distill.network import Network, frozen, keep, stack, trainable  # noqa: E402
+from m3index.distill.network import Network, keep, stack, trainable  # noqa: E402
 from m3index.distill.options import RECIPES, Learning  # noqa: E402
-from m3index.distill.teachers import Online  # noqa: E402
+from m3index.distill.teachers import FrozenModel, Online  # noqa: E402
 from m3index.encoder import hardware, layout  # noqa: E402
 from m3index.encoder.load import load  # noqa: E402
 
@@ -103,7 +103,7 @@ def main() -> None:
         student_parameters = layer_parameters(network)
         network.to_device(device).requires_grad_(True)
         network.model.embeddings.requires_grad_(False)
-        teacher = frozen(teacher_layout, device, hardware.precision("auto", device))
+        teacher = FrozenModel(teacher_layout, device, hardware.precision("auto", device))
         rates: list[float] = []
 
         def note(step: Step) -> None:

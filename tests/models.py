@@ -176,13 +176,25 @@ def write_sentence_mistral(
     return write_sentence_modules(path, HIDDEN, pooling=st.pop("pooling", "lasttoken"), limit=limit, **st)
 
 
-def write_cross_encoder(path: Path, *, seed: int = 0, limit: int = 128) -> Path:
+def write_cross_encoder(path: Path, *, seed: int = 0, limit: int = 128, **changes: Any) -> Path:
     """XLM-R sequence classification with one label, as bge-reranker-v2-m3."""
     from transformers import XLMRobertaForSequenceClassification
 
     tokenizer = unigram_tokenizer()
-    config = xlmr_config(tokenizer.get_vocab_size(), limit=limit, num_labels=1)
+    config = xlmr_config(tokenizer.get_vocab_size(), limit=limit, num_labels=1, **changes)
     save(path, XLMRobertaForSequenceClassification, config, tokenizer, XLMR_TOKENS, limit, seed)
+    return path
+
+
+def overflow(path: Path, prefix: str = "") -> Path:
+    """States between two products that pass fp16's 65,504, but not bf16's range, undone by the second. For a
+    model with hidden_act="relu", whose outputs otherwise stay the same."""
+    file = str(path / "model.safetensors")
+    tensors = load_file(file)
+    for part in ("weight", "bias"):
+        tensors[f"{prefix}encoder.layer.0.intermediate.dense.{part}"] *= 1e6
+    tensors[f"{prefix}encoder.layer.0.output.dense.weight"] /= 1e6
+    save_file(tensors, file, metadata={"format": "pt"})
     return path
 
 

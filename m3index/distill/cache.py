@@ -8,7 +8,7 @@ neighbours (`data.BLOCK`). Parts are written atomically, so an interrupted build
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 
 from m3index.distill.data import BLOCK, Tokenised
 from m3index.distill.losses import Outputs
-from m3index.distill.network import Network
+from m3index.distill.teachers import FrozenModel, Pending, Teacher
 from m3index.encoder.packing import plan
+from m3index.encoder.transfer import to_device
 from m3index.errors import MismatchError, UsageError
 
 _PART_BLOCKS = 16
 _HELD_BLOCKS = 32
-_VERSION = 1
+_VERSION = 2
 
 
 def manifest(teacher: str, data: str, inputs: Tokenised, lexical: bool, precision: str) -> dict[str, Any]:
@@ -44,7 +45,7 @@ def manifest(teacher: str, data: str, inputs: Tokenised, lexical: bool, precisio
 def build(
     folder: Path,
     stated: Mapping[str, Any],
-    teacher: Network,
+    teacher: FrozenModel,
     inputs: Tokenised,
     *,
     budget: int,
@@ -88,7 +89,7 @@ def _part(folder: Path, number: int) -> Path:
 
 
 def _write_part(
-    path: Path, teacher: Network, inputs: Tokenised, places: range, budget: int, lexical: bool
+    path: Path, teacher: FrozenModel, inputs: Tokenised, places: range, budget: int, lexical: bool
 ) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -113,40 +114,54 @@ def _write_part(
 
 
 def _encode(
-    teacher: Network, inputs: Tokenised, block: range, budget: int, lexical: bool
+    teacher: FrozenModel, inputs: Tokenised, block: range, budget: int, lexical: bool
 ) -> tuple[NDArray[np.float16], list[NDArray[np.float16]]]:
     rows = inputs.rows(block)
     dense = np.empty((len(rows), teacher.dim), np.float16)
     weights: list[NDArray[np.float16]] = [np.empty(0, np.float16)] * len(rows)
-    for places in plan(np.array([len(r) for r in rows], np.int32), budget):
-        with torch.no_grad():
-            out = teacher(teacher.batch([rows[i] for i in places]))
+
+    def keep(places: NDArray[np.int64], out: Outputs) -> None:
+        assert out.dense is not None
         dense[places] = out.dense.half().cpu().numpy()
         if lexical:
+            assert out.weights is not None
             ends = np.cumsum([len(rows[i]) for i in places])[:-1]
             parts = np.split(out.weights.half().cpu().numpy(), ends)
             for place, part in zip(places, parts, strict=True):
                 weights[place] = part
+
+    begun: deque[tuple[NDArray[np.int64], Pending]] = deque()
+    for places in plan(np.array([len(r) for r in rows], np.int32), budget):
+        begun.append((places, teacher.begin([rows[i] for i in places])))
+        if len(begun) > 1:  # one batch runs while the one before it is read
+            done, pending = begun.popleft()
+            keep(done, pending())
+    for done, pending in begun:
+        keep(done, pending())
+    if not (np.isfinite(dense).all() and all(np.isfinite(each).all() for each in weights)):
+        raise MismatchError(
+            "The teacher's outputs exceed the range of the cache, which holds float16. Leave out --cache."
+        )
     return dense, weights
 
 
-class CachedTeacher:
+class CachedTeacher(Teacher):
     """A teacher whose outputs are read from the cache, with the most recently used blocks in memory."""
 
     def __init__(self, folder: Path, device: torch.device, *, lexical: bool) -> None:
         self._folder, self._device, self._lexical = folder, device, lexical
         self._blocks: OrderedDict[int, tuple[NDArray[np.float16], list[NDArray[np.float16]]]] = OrderedDict()
 
-    def outputs(self, places: NDArray[np.int64]) -> Outputs:
-        """The teacher's dense vectors and token weights for these inputs, in order."""
+    def begin(self, places: NDArray[np.int64]) -> Pending:
         entries = [(self._block(int(i) // BLOCK), int(i) % BLOCK) for i in places]
-        dense = torch.from_numpy(np.stack([block[0][row] for block, row in entries])).float()
+        dense = to_device(np.stack([block[0][row] for block, row in entries]), self._device).float()
         weights = None
         if self._lexical:
-            weights = torch.from_numpy(np.concatenate([block[1][row] for block, row in entries])).float()
-            weights = weights.to(self._device)
+            flat = np.concatenate([block[1][row] for block, row in entries])
+            weights = to_device(flat, self._device).float()
         # float16 rounding changes the unit norm.
-        return Outputs(torch.nn.functional.normalize(dense, dim=-1).to(self._device), weights)
+        outputs = Outputs(torch.nn.functional.normalize(dense, dim=-1), weights)
+        return lambda: outputs
 
     def _block(self, number: int) -> tuple[NDArray[np.float16], list[NDArray[np.float16]]]:
         if number in self._blocks:

@@ -7,7 +7,7 @@ are left out, and there is no padding.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,9 +30,28 @@ class Outputs:
     hidden: Tensor | None = None
     layers: tuple[Tensor, ...] = ()
 
+    def tensors(self) -> Iterator[Tensor]:
+        every = (self.dense, self.weights, self.vectors, self.hidden, *self.layers)
+        return (tensor for tensor in every if tensor is not None)
+
+
+def joined(parts: Sequence[Outputs]) -> Outputs:
+    """The outputs for several batches of one model, in their order, as for one batch."""
+    if len(parts) == 1:
+        return parts[0]
+    first = parts[0]
+    dense, weights, vectors, hidden = (
+        None if getattr(first, name) is None else torch.cat([getattr(part, name) for part in parts])
+        for name in ("dense", "weights", "vectors", "hidden")
+    )
+    layers = tuple(torch.cat(states) for states in zip(*(part.layers for part in parts), strict=True))
+    return Outputs(dense, weights, vectors, hidden, layers)
+
 
 def terms(objective: Objective, student: Outputs, teacher: Outputs, spoken: Tensor) -> dict[str, Tensor]:
-    """The unweighted value of each term that has a weight. spoken: (t,) bool, the tokens that count."""
+    """The unweighted value of each term that has a weight. spoken: the places of the tokens that count.
+
+    Places, because selecting by a mask waits for the device to count them."""
     values: dict[str, Tensor] = {}
     if objective.cosine:
         pairs = _prefixes(_there(student.dense), _there(teacher.dense), objective.matryoshka)
@@ -83,7 +102,7 @@ def similarity(student: Tensor, teacher: Tensor) -> Tensor:
 
 def lexical(student: Tensor, teacher: Tensor, spoken: Tensor) -> Tensor:
     """mean over tokens of (w_s - w_t)^2, in units of the teacher's variance over the batch. (t,) each,
-    before the relu.
+    before the relu. spoken: the places of the tokens that count.
 
     Computed per position, before the maximum over equal tokens, so no array is as wide as the vocabulary. If
     the teacher's weight is positive, the student's counts without the relu even below zero: the relu has no
@@ -97,7 +116,7 @@ def lexical(student: Tensor, teacher: Tensor, spoken: Tensor) -> Tensor:
 
 
 def tokens(student: Tensor, teacher: Tensor, spoken: Tensor) -> Tensor:
-    """mean over tokens of 1 - cos(v_s, v_t). (t, width) each."""
+    """mean over tokens of 1 - cos(v_s, v_t). (t, width) each. spoken: the places of the tokens that count."""
     s, t = student[spoken], teacher[spoken]
     if not len(t):
         return student.sum() * 0.0

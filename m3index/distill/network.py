@@ -18,13 +18,15 @@ from m3index.encoder.backbone import Backbone
 from m3index.encoder.hardware import Precision
 from m3index.encoder.layout import Layout, hidden_size, position_padding
 from m3index.encoder.tokens import ModelTokenizer
+from m3index.encoder.transfer import to_device
 from m3index.errors import UsageError
 from m3index.types import FloatArray, IntArray
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Concatenated texts on the device. ids, positions: (t,) int32. spoken: (t,) bool, no special token."""
+    """Concatenated texts on the device. ids, positions: (t,) int32. spoken: the places of all tokens that are
+    not special ones, int64."""
 
     ids: Tensor
     positions: Tensor
@@ -59,7 +61,7 @@ class Network(nn.Module):
         )
         self.projection: nn.Linear | None = None
         self._backbone = forward
-        self._silent = torch.from_numpy(tokenizer.silent_ids)
+        self.device = torch.device("cpu")
         self._skip = 0 if layout.pool_prompt else tokenizer.prompt_tokens
         self._watched: dict[int, list[Tensor]] = {}
 
@@ -67,22 +69,19 @@ class Network(nn.Module):
     def dim(self) -> int:
         return self.projection.out_features if self.projection is not None else self.layout.dim
 
-    @property
-    def device(self) -> torch.device:
-        return self._silent.device
-
     def to_device(self, device: torch.device) -> Network:
         self.to(device)
-        self._silent = self._silent.to(device)
+        self.device = device
         return self
 
     def batch(self, rows: Sequence[IntArray]) -> Batch:
-        """Token ids of texts (including special tokens) -> a batch on the device."""
+        """Token ids of texts (including special tokens) -> a batch on the device. Waits for nothing."""
         pack = packing.pack(rows, position_padding(self.layout.config))
-        ids, positions, bounds = (
-            torch.from_numpy(x).to(self.device) for x in (pack.ids, pack.positions, pack.bounds)
+        places = np.flatnonzero(~np.isin(pack.ids, self.tokenizer.silent_ids))
+        ids, positions, bounds, spoken = (
+            to_device(x, self.device) for x in (pack.ids, pack.positions, pack.bounds, places)
         )
-        return Batch(ids, positions, Spans.of(pack, bounds), ~torch.isin(ids, self._silent))
+        return Batch(ids, positions, Spans.of(pack, bounds), spoken)
 
     def watch(self, numbers: Sequence[int]) -> None:
         """Adds the states after these layers, in this order, to all later outputs."""

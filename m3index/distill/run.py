@@ -19,11 +19,11 @@ from m3index.distill.curves import Curves
 from m3index.distill.data import Batches, Dataset, prepare, text_digest
 from m3index.distill.fit import LeastSquares
 from m3index.distill.loop import Step, train
-from m3index.distill.network import Network, frozen, keep, same_tokens, stack, token_embeddings, trainable
+from m3index.distill.network import Network, keep, same_tokens, stack, token_embeddings, trainable
 from m3index.distill.options import DistillOptions, Head, Learning, Objective
 from m3index.distill.replace import Replacer
 from m3index.distill.retrieval import read_collections
-from m3index.distill.teachers import Bm25, Online, Teacher
+from m3index.distill.teachers import Bm25, FrozenModel, Online, Teacher
 from m3index.distill.world import World, joined
 from m3index.encoder import hardware
 from m3index.encoder import layout as layouts
@@ -191,7 +191,7 @@ class _Job:
         if self.teacher is None:
             return Bm25(inputs, self.tokenizer.vocabulary, self.tokenizer.silent_ids, self.device)
         precision = hardware.precision(self.precision, self.device)
-        network = frozen(
+        model = FrozenModel(
             self.teacher,
             self.device,
             precision,
@@ -199,13 +199,13 @@ class _Job:
             trust_remote_code=self.options.trust_remote_code,
         )
         if self.options.cache is None:
-            return Online(network, inputs)
+            return Online(model, inputs)
         stated = caches.manifest(
             layouts.space_digest(self.teacher), dataset.prepared.digest, inputs,
             bool(self.objective.lexical), precision,
         )  # fmt: skip
         folder, budget = Path(self.options.cache), self.options.batch_tokens
-        build = partial(caches.build, folder, stated, network, inputs, budget=budget)
+        build = partial(caches.build, folder, stated, model, inputs, budget=budget)
         if self.world.first:
             self.reporter.stage("writing the teacher's outputs")
             build()
@@ -224,7 +224,7 @@ class _Job:
                 # The output of a student layer should match the input of the next teacher layer it keeps.
                 assert isinstance(teacher, Online)
                 network.watch(range(len(kept) - 1))
-                teacher.network.watch([following - 1 for following in kept[1:]])
+                teacher.model.watch([following - 1 for following in kept[1:]])
         if not self.options.heads_only:
             # An untrained head would no longer fit the trained backbone.
             network.lexical = network.lexical if self.objective.lexical else None

@@ -2,39 +2,119 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from m3index.distill.data import BLOCK, Tokenised
-from m3index.distill.losses import Outputs
-from m3index.distill.network import Network
+from m3index.distill.losses import Outputs, joined
+from m3index.distill.network import Network, frozen
+from m3index.encoder.hardware import Precision
+from m3index.encoder.layout import Layout
+from m3index.encoder.memory import in_parts, no_room
+from m3index.encoder.transfer import to_device, to_host
+from m3index.encoder.widening import Widening
 from m3index.types import FloatArray, IntArray
 
 BM25_K1, BM25_B = 0.9, 0.4
 
+Pending: TypeAlias = Callable[[], Outputs]
+"""Outputs that a device may still be computing; the call waits for them."""
 
-class Teacher(Protocol):
+
+class Teacher(ABC):
+    @abstractmethod
+    def begin(self, places: NDArray[np.int64]) -> Pending:
+        """Begins to compute the target outputs for these inputs, per token for the outputs of tokens."""
+
     def outputs(self, places: NDArray[np.int64]) -> Outputs:
-        """The target outputs for these inputs, per token for the outputs of tokens."""
-        ...
+        return self.begin(places)()
 
 
-class Online:
+class FrozenModel:
+    """A model that teaches. What is not finite in its precision is computed again in the next wider one, and
+    a batch that does not fit into memory in halves.
+
+    modules: see `network.frozen`.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        device: torch.device,
+        precision: Precision,
+        *,
+        modules: bool = False,
+        trust_remote_code: bool = False,
+    ) -> None:
+        self.device = device
+        self._watched: Sequence[int] = ()
+
+        def load(precision: Precision) -> Network:
+            network = frozen(layout, device, precision, modules=modules, trust_remote_code=trust_remote_code)
+            if self._watched:
+                network.watch(self._watched)
+            return network
+
+        self._networks = Widening(load, precision, device, str(layout.root))
+
+    @property
+    def dim(self) -> int:
+        return self._networks.model.dim
+
+    def watch(self, numbers: Sequence[int]) -> None:
+        """Adds the states after these layers, in this order, to all later outputs."""
+        self._watched = numbers
+        self._networks.model.watch(numbers)
+
+    def begin(self, rows: Sequence[IntArray]) -> Pending:
+        """Begins to compute the outputs for these token ids. What is awaited is that they are finite."""
+        precision = self._networks.precision
+        outputs, finite = self._launch(precision, rows)
+
+        def wait() -> Outputs:
+            nonlocal precision, outputs, finite
+            while not finite():
+                precision = self._networks.wider(precision)
+                outputs, finite = self._launch(precision, rows)
+            return outputs
+
+        return wait
+
+    def _launch(self, precision: Precision, rows: Sequence[IntArray]) -> tuple[Outputs, Callable[[], bool]]:
+        network = self._networks.in_(precision)
+
+        def work(places: NDArray[np.int64]) -> Outputs:
+            with torch.no_grad():
+                found: Outputs = network(network.batch([rows[i] for i in places]))
+            return found
+
+        parts = in_parts(work, np.arange(len(rows)), lambda place: no_room(self.device, len(rows[place])))
+        outputs = joined(list(parts))
+        flags, ready = to_host([torch.stack([torch.isfinite(x).all() for x in outputs.tensors()])])
+
+        def finite() -> bool:
+            ready()
+            return bool(flags[0].numpy().all())
+
+        return outputs, finite
+
+
+class Online(Teacher):
     """A teacher that runs during training."""
 
-    def __init__(self, network: Network, inputs: Tokenised) -> None:
-        self.network, self._inputs = network, inputs
+    def __init__(self, model: FrozenModel, inputs: Tokenised) -> None:
+        self.model, self._inputs = model, inputs
 
-    def outputs(self, places: NDArray[np.int64]) -> Outputs:
-        with torch.no_grad():
-            result: Outputs = self.network(self.network.batch(self._inputs.rows(places)))
-        return result
+    def begin(self, places: NDArray[np.int64]) -> Pending:
+        return self.model.begin(self._inputs.rows(places))
 
 
-class Bm25:
+class Bm25(Teacher):
     """Lexical weights without a lexical teacher, whose inner product is BM25.
 
     A token of a text gets sqrt(idf) tf (k1 + 1) / (tf + k1 (1 - b + b length / mean length)), at each of
@@ -53,9 +133,10 @@ class Bm25:
         self._root_idf[silent] = 0.0
         self._mean_length = float(inputs.lengths.mean())
 
-    def outputs(self, places: NDArray[np.int64]) -> Outputs:
+    def begin(self, places: NDArray[np.int64]) -> Pending:
         weights = np.concatenate([self.weights(row) for row in self._inputs.rows(places)])
-        return Outputs(weights=torch.from_numpy(weights).to(self._device))
+        outputs = Outputs(weights=to_device(weights, self._device))
+        return lambda: outputs
 
     def weights(self, ids: IntArray) -> FloatArray:
         """The target weight of each token of one input, (n,)."""

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from m3index.encoder import hardware
+from m3index.encoder.hardware import AMPERE, Card
+from m3index.encoder.memory import is_shortage
 from m3index.encoder.packing import Pack
 
 NAME = "m3index_packed"
+Path: TypeAlias = Literal["varlen", "runs"]
+"""varlen: one variable-length kernel for the pack. runs: scaled_dot_product_attention once for each run of
+inputs of equal length."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +61,21 @@ def attend(
 ) -> Tensor:
     """softmax(q k^T scale) v within each input. query: (t, heads, d); key, value: (t, kv heads, d).
 
-    `window`: a token attends to tokens less than this distance away (only preceding ones if causal). CUDA in
-    half precision uses one variable-length kernel. Otherwise scaled_dot_product_attention runs once per run
-    of equal lengths, because one call with a block-diagonal mask is 3 to 40 times slower on CPUs.
+    `window`: a token attends to tokens less than this distance away (only preceding ones if causal). See
+    `path` for how it is computed.
     """
     if window is not None and window >= spans.longest:
         window = None
-    if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and _varlen_fits(scale, query):
+    card, head_size = hardware.capability(query.device), query.shape[-1]
+    chosen = path(
+        card, query.dtype, head_size,
+        gradients=torch.is_grad_enabled() and query.requires_grad, scale=scale, windowed=window is not None,
+    )  # fmt: skip
+    if chosen == "varlen" and _varlen_runs(query.device, query.dtype, head_size):
         return _varlen(query, key, value, spans, causal, window)
+    if card is not None and query.shape[1] != key.shape[1]:
+        # Only flash attention shares keys. Elsewhere on CUDA, torch would compute whole matrices of scores.
+        key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
     if _backward_is_slow(query):
         with torch.autocast(query.device.type, enabled=False):
             q, k, v = (x.float() for x in (query, key, value))
@@ -92,9 +108,51 @@ def _window_mask(length: int, window: int, causal: bool, device: torch.device) -
     return (distance < window) & (distance >= 0 if causal else distance > -window)
 
 
-def _varlen_fits(scale: float | None, query: Tensor) -> bool:
+def path(
+    card: Card | None, dtype: torch.dtype, head_size: int, *,
+    gradients: bool = False, scale: float | None = None, windowed: bool = False,
+) -> Path:  # fmt: skip
+    """How attention of this kind is computed on this card; None is a device without CUDA.
+
+    The limits of the variable-length kernel are in torch's flash_api.cpp (mha_varlen_fwd, mha_varlen_bwd) and
+    sdp_utils.cpp: Ampere or later, half precision, heads of a size that is a multiple of 8 up to 256, and for
+    sizes of 193 to 224 gradients only on cards for data centres. Everything else goes by runs of equal
+    lengths: one call with a block-diagonal mask is 3 to 40 times slower on CPUs.
+    """
+    if card is None or card < AMPERE or dtype not in (torch.float16, torch.bfloat16):
+        return "runs"
+    if head_size % 8 or head_size > 256:
+        return "runs"
+    small_cores = (8, 6) <= card <= (8, 9) or card >= (12, 0)
+    if gradients and small_cores and 192 < head_size <= 224:
+        return "runs"
     # Use only the kernel's default scale: the argument for another one differs between torch releases.
-    return _varlen_attn() is not None and (scale is None or abs(scale - query.shape[-1] ** -0.5) < 1e-6)
+    if _varlen_attn() is None or (scale is not None and abs(scale - head_size**-0.5) > 1e-6):
+        return "runs"
+    return "runs" if windowed and not _varlen_takes("window_size") else "varlen"
+
+
+@cache
+def _varlen_runs(device: torch.device, dtype: torch.dtype, head_size: int) -> bool:
+    """Tries the kernel once: a torch that was built without it, or not for this card, refuses it."""
+    x = torch.ones(2, 1, head_size, dtype=dtype, device=device)
+    bounds = torch.tensor([0, 2], dtype=torch.int32, device=device)
+    try:
+        with torch.inference_mode():
+            right = torch.allclose(_varlen_attn()(x, x, x, bounds, bounds, 2, 2), x, atol=0.1)
+        problem = None if right else "its result is wrong"
+    except RuntimeError as e:
+        if is_shortage(e):
+            raise
+        problem = str(e).strip().partition("\n")[0] or type(e).__name__
+    if problem is not None:
+        _log.warning(
+            "torch's variable-length attention does not run on %s (%s), so texts of different lengths are "
+            "encoded one after the other, which is slower. Install a torch that is built for this card.",
+            device,
+            problem,
+        )
+    return problem is None
 
 
 @cache
@@ -120,12 +178,8 @@ def _varlen(
         if _varlen_takes("window_size"):
             reach = -1 if window is None else window - 1
             options["window_size"] = (reach, 0 if causal else reach)
-        elif window is None:
-            options["is_causal"] = True
         else:
-            raise NotImplementedError(
-                "This torch release has no sliding window in varlen_attn; install a newer one."
-            )
+            options["is_causal"] = True
     groups = query.shape[1] // key.shape[1]
     if groups > 1 and _varlen_takes("enable_gqa"):
         options["enable_gqa"] = True

@@ -20,9 +20,10 @@ from torch import Tensor
 
 from m3index.encoder import attention, packing
 from m3index.encoder.attention import Spans
-from m3index.encoder.hardware import DTYPES, Precision
+from m3index.encoder.hardware import DTYPES, Precision, sum_in_fp32
 from m3index.encoder.layout import Layout, hidden_size, position_padding
 from m3index.encoder.mapped import mapped_if_possible
+from m3index.encoder.memory import is_shortage
 from m3index.encoder.weights import Weights
 from m3index.errors import MismatchError, UsageError
 
@@ -114,6 +115,7 @@ def load(
 
     prepare: pickled weights are read from the cache of prepared models, and put there if need be.
     """
+    sum_in_fp32(device)
     dtype = DTYPES[precision]
     ours_fits = fusable(layout.config) and not runs_own_code(layout, trust_remote_code=trust_remote_code)
     if ours_fits and _kernels_agree(layout.config, dtype, device):
@@ -133,6 +135,7 @@ def of_model(model: Any, device: torch.device, *, modules: bool = False) -> Back
     Each candidate runs on two short inputs and is kept only if its output matches that of the model's own
     code for one input at a time, on this device and in this precision.
     """
+    sum_in_fp32(device)
     model = model.to(device)
     own_attention = model.config._attn_implementation
     truth = _probe(SingleBackbone(model), model, device)
@@ -144,9 +147,9 @@ def of_model(model: Any, device: torch.device, *, modules: bool = False) -> Back
             backbone = candidate(model)
             if _same(_probe(backbone, model, device), truth, exact=model.dtype == torch.float32):
                 return backbone
-        except torch.cuda.OutOfMemoryError:
-            raise
         except (RuntimeError, TypeError, ValueError) as e:
+            if is_shortage(e):
+                raise
             _log.debug("%s: %s", candidate.__name__, e)
     _log.warning("%s cannot be packed; it encodes one input at a time, which is slow", type(model).__name__)
     model.set_attn_implementation(own_attention)
@@ -216,9 +219,9 @@ def _kernels_agree(config: Mapping[str, Any], dtype: torch.dtype, device: torch.
                 full.activated(packed, "gelu"),
                 square.added(packed, residual.to(device, dtype)),
             ]
-    except torch.cuda.OutOfMemoryError:
-        raise
     except (RuntimeError, TypeError, ValueError) as e:
+        if is_shortage(e):
+            raise
         _log.debug("fused operations: %s", e)
         return False
     plain = F.linear(x, weight, bias)

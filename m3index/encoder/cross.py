@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,13 @@ from torch import Tensor
 
 from m3index.encoder import backbone, hardware, layout, packing
 from m3index.encoder.attention import Spans
+from m3index.encoder.backbone import Backbone
+from m3index.encoder.hardware import Precision
+from m3index.encoder.memory import Places, in_parts, no_room
 from m3index.encoder.source import locate
 from m3index.encoder.tokens import ModelTokenizer
+from m3index.encoder.transfer import to_device, to_host
+from m3index.encoder.widening import Widening
 from m3index.errors import MismatchError, UsageError
 from m3index.types import FloatArray, IntArray
 
@@ -23,7 +29,11 @@ _CLASSIFIERS = ("xlm-roberta", "roberta", "camembert", "bert")
 
 
 class CrossEncoder:
-    """A sequence classifier of the BERT or RoBERTa family with one label."""
+    """A sequence classifier of the BERT or RoBERTa family with one label.
+
+    A pack whose scores are not finite runs again in the next wider precision, and one that does not fit into
+    memory in halves.
+    """
 
     def __init__(
         self, name: str, directory: Path, *, device: str = "auto", precision: str = "auto",
@@ -40,12 +50,7 @@ class CrossEncoder:
         self._tokenizer = ModelTokenizer(self._layout)
         self._device = hardware.devices(device)[0]
         chosen = hardware.precision(precision, self._device)
-        model = backbone.load_model(self._layout, chosen, classifier=True)
-        if model.config.num_labels != 1:
-            raise MismatchError(f"{name} has {model.config.num_labels} labels, but a cross-encoder has one.")
-        self._typed = int(self._layout.config.get("type_vocab_size", 1)) > 1
-        self._head = _Head(model, self._device)
-        self._backbone = backbone.of_model(model.base_model, self._device)
+        self._models = Widening(self._load, chosen, self._device, name)
         self._budget = hardware.token_budget(
             batch_tokens, self._device, hardware.bytes_per_token(self._layout.config, chosen)
         )
@@ -97,26 +102,70 @@ class CrossEncoder:
             for at in range(start, len(ids) - 1, room)
         ]
 
+    def _load(self, precision: Precision) -> _Classifier:
+        model = backbone.load_model(self._layout, precision, classifier=True)
+        if model.config.num_labels != 1:
+            raise MismatchError(
+                f"{self.name} has {model.config.num_labels} labels, but a cross-encoder has one."
+            )
+        return _Classifier(backbone.of_model(model.base_model, self._device), _Head(model, self._device))
+
     def _forward(self, inputs: Sequence[tuple[IntArray, IntArray]]) -> FloatArray:
         scores = np.empty(len(inputs), np.float32)
         lengths = np.array([len(ids) for ids, _ in inputs], np.int32)
-        for places in packing.plan(lengths, self._budget):
-            pack = packing.pack([inputs[i][0] for i in places], self._padding, [inputs[i][1] for i in places])
-            with torch.inference_mode():
-                ids, positions, bounds = (
-                    torch.from_numpy(x).to(self._device) for x in (pack.ids, pack.positions, pack.bounds)
+        packs, precision = packing.plan(lengths, self._budget), self._models.precision
+        while packs:
+            model = self._models.in_(precision)
+            # All packs are launched before any score is awaited.
+            flights = [
+                flight
+                for places in packs
+                for flight in in_parts(
+                    lambda part, model=model: self._launch(model, inputs, part),  # type: ignore[misc]
+                    places,
+                    lambda place: no_room(self._device, int(lengths[place])),
                 )
-                kinds = None if pack.types is None else torch.from_numpy(pack.types).to(self._device)
-                hidden = self._backbone(ids, positions, kinds, Spans.of(pack, bounds))
-                scores[places] = self._head(hidden[bounds[:-1].long()]).float().cpu().numpy()
-        if not np.isfinite(scores).all():
-            raise MismatchError(f"{self.name}: a score is not finite. Use another reranker.")
+            ]
+            for flight in flights:
+                flight.ready()
+                scores[flight.places] = flight.scores.numpy()
+            packs = [flight.places for flight in flights if not np.isfinite(scores[flight.places]).all()]
+            if packs:
+                precision = self._models.wider(precision)
         return scores
+
+    def _launch(
+        self, model: _Classifier, inputs: Sequence[tuple[IntArray, IntArray]], places: Places
+    ) -> _ScoredPack:
+        pack = packing.pack([inputs[i][0] for i in places], self._padding, [inputs[i][1] for i in places])
+        with torch.inference_mode():
+            ids, positions, bounds = (
+                to_device(x, self._device) for x in (pack.ids, pack.positions, pack.bounds)
+            )
+            kinds = None if pack.types is None else to_device(pack.types, self._device)
+            hidden = model.backbone(ids, positions, kinds, Spans.of(pack, bounds))
+            (scores,), ready = to_host([model.head(hidden[bounds[:-1].long()]).float()])
+        return _ScoredPack(places, scores, ready)
+
+
+@dataclass(frozen=True, slots=True)
+class _ScoredPack:
+    """Scores on their way to the host, which are complete once `ready` returns."""
+
+    places: Places
+    scores: Tensor
+    ready: Callable[[], None]
 
 
 def _window(row: IntArray, start: int, at: int, room: int) -> IntArray:
     """row[at : at + room], between the tokens that precede the text and the last token."""
     return np.concatenate([row[:start], row[at : min(at + room, len(row) - 1)], row[-1:]])
+
+
+@dataclass(frozen=True, slots=True)
+class _Classifier:
+    backbone: Backbone
+    head: _Head
 
 
 class _Head:

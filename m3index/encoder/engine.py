@@ -16,7 +16,7 @@ from torch import Tensor
 from m3index.encoder import backbone, csr, heads, int8, packing
 from m3index.encoder.attention import Spans
 from m3index.encoder.backbone import Backbone
-from m3index.encoder.hardware import WIDER, Precision, bytes_per_token, token_budget
+from m3index.encoder.hardware import Precision, bytes_per_token, token_budget, wider
 from m3index.encoder.layout import Layout, hidden_size, position_padding
 from m3index.encoder.packing import Pack
 from m3index.errors import M3IndexError, MismatchError
@@ -186,13 +186,13 @@ class Engine:
         flight.ready()
         precision = self.precision
         while not all(np.isfinite(t.numpy()).all() for t in flight.outputs.values()):
-            wider = WIDER.get(precision)
-            if wider is None:
+            next_wider = wider(precision, self.device)
+            if next_wider is None:
                 raise MismatchError(
                     f"{self._layout.root}: the model's output is not finite in {precision}. Its weights are "
                     f"damaged, or it is not a text model. Download it again or use another model."
                 )
-            precision = wider
+            precision = next_wider
             flight = self._launch(flight.places, flight.pack, wanted, precision)
             flight.ready()
         pack, outputs = flight.pack, flight.outputs

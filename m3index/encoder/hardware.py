@@ -1,8 +1,9 @@
-"""Chooses the device, the precision and the number of tokens per pack."""
+"""Chooses the device, the precision and the number of tokens per pack, and knows what a device computes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -17,8 +18,9 @@ DTYPES: dict[Precision, torch.dtype] = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
-# The precision to retry a pack in if its output is not finite: fp16 overflows at 65,504, bf16 does not.
-WIDER: dict[Precision, Precision] = {"fp16": "bf16", "bf16": "fp32", "int8": "fp32"}
+Card: TypeAlias = tuple[int, int]
+"""The compute capability of a CUDA device: (7, 5) for a T4, (8, 0) for an A100, (9, 0) for an H100."""
+AMPERE: Card = (8, 0)
 
 _CPU_TOKENS = 2048
 _MOST_TOKENS = 65_536
@@ -71,11 +73,46 @@ def precision(name: str, device: torch.device, *, int8: bool = False) -> Precisi
     if name == "auto":
         if device.type == "cuda":
             return "fp16"
-        return "bf16" if device.type == "cpu" and cpu_computes_bf16() else "fp32"
+        return "bf16" if computes_bf16(device) else "fp32"
+    if name == "bf16" and device.type == "cuda" and not computes_bf16(device):
+        raise UsageError(
+            f"bf16 needs a card of compute capability 8.0 (A100, RTX 30) or later, which {device} is not. "
+            "Use auto or fp32."
+        )
     for known in DTYPES:
         if name == known:
             return known
     raise UsageError(f"--precision {name}: use one of {', '.join(PRECISIONS)}.")
+
+
+def wider(precision: Precision, device: torch.device) -> Precision | None:
+    """The precision to compute in again if an output is not finite; None if there is none. fp16 overflows at
+    65,504, bf16 only where fp32 does. An emulated bf16 is slower than fp32, so it is left out."""
+    if precision == "fp32":
+        return None
+    return "bf16" if precision == "fp16" and computes_bf16(device) else "fp32"
+
+
+@cache
+def capability(device: torch.device) -> Card | None:
+    """The compute capability of a CUDA device. None for other devices."""
+    return torch.cuda.get_device_capability(device) if device.type == "cuda" else None
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies in bf16. Others emulate it, which is slower than fp32, and
+    torch.cuda.is_bf16_supported counts those too."""
+    card = capability(device)
+    if card is not None:
+        return torch.version.hip is not None or card >= AMPERE
+    return device.type == "cpu" and cpu_computes_bf16()
+
+
+def sum_in_fp32(device: torch.device) -> None:
+    """Has torch add the partial sums of fp16 products on CUDA in fp32, in the whole process. By default they
+    may be rounded to fp16, or overflow, between two kernels."""
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
 
 
 def cpu_computes_bf16() -> bool:

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import models
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
+from m3index.encoder import backbone, cross, hardware
 from m3index.encoder.cross import CrossEncoder
-from m3index.errors import MismatchError, UsageError
+from m3index.errors import M3IndexError, MismatchError, UsageError
 
 QUERY = "the brown book"
 TEXTS = ["the quick brown fox", "", "le renard brun saute", "敏捷的棕色狐狸", "a " * 50]
@@ -98,3 +102,63 @@ def test_several_labels(tmp_path: Path) -> None:
     models.save(tmp_path, XLMRobertaForSequenceClassification, config, tokenizer, models.XLMR_TOKENS, 128, 0)
     with pytest.raises(MismatchError, match="3 labels"):
         CrossEncoder.load(str(tmp_path))
+
+
+class Tight:
+    """A device with room for `room` tokens at a time, which says in two ways that there is no more."""
+
+    def __init__(self, forward: Callable[..., Any], room: int) -> None:
+        self.forward, self.room, self.seen = forward, room, []  # type: ignore[var-annotated]
+
+    def __call__(self, ids: torch.Tensor, *rest: Any) -> Any:
+        self.seen.append(len(ids))
+        if len(ids) > self.room:
+            raise (
+                torch.OutOfMemoryError("CUDA out of memory")
+                if len(self.seen) % 2
+                else RuntimeError(
+                    "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
+                )
+            )
+        return self.forward(ids, *rest)
+
+
+def test_a_pack_that_does_not_fit_is_halved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = str(models.write_cross_encoder(tmp_path))
+    expected = CrossEncoder.load(path, precision="fp32").score(QUERY, TEXTS * 3)
+    tight: list[Tight] = []
+    real = backbone.of_model
+
+    def of_model(*args: Any) -> Tight:
+        tight.append(Tight(real(*args), 90))
+        return tight[-1]
+
+    monkeypatch.setattr(cross.backbone, "of_model", of_model)
+    encoder = CrossEncoder.load(path, precision="fp32")
+    np.testing.assert_allclose(encoder.score(QUERY, TEXTS * 3), expected, atol=1e-5)
+    assert tight[0].seen[0] > 90
+    assert len(tight[0].seen) > 3
+    tight[0].room = 10
+    with pytest.raises(M3IndexError, match=r"cpu does not have enough memory for one input of \d+ tokens"):
+        encoder.score(QUERY, TEXTS)
+
+
+@pytest.mark.parametrize("wider", ["bf16", "fp32"])
+def test_scores_that_overflow_are_computed_again_in_the_next_wider_precision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wider: str
+) -> None:
+    monkeypatch.setattr(hardware, "cpu_computes_bf16", lambda: wider == "bf16")
+    path = str(models.overflow(models.write_cross_encoder(tmp_path, hidden_act="relu"), "roberta."))
+    expected = CrossEncoder.load(path, precision="fp32").score(QUERY, TEXTS)
+    encoder = CrossEncoder.load(path, precision="fp16")
+    np.testing.assert_allclose(encoder.score(QUERY, TEXTS), expected, atol=0.1)
+    assert list(encoder._models._models) == ["fp16", wider]
+
+
+def test_scores_that_are_finite_in_no_precision(tmp_path: Path) -> None:
+    file = models.write_cross_encoder(tmp_path) / "model.safetensors"
+    tensors = load_file(str(file))
+    tensors["classifier.out_proj.bias"][0] = float("nan")
+    save_file(tensors, str(file), metadata={"format": "pt"})
+    with pytest.raises(MismatchError, match="not finite in fp32"):
+        CrossEncoder.load(str(tmp_path), precision="fp16").score(QUERY, TEXTS)

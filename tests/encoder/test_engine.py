@@ -13,32 +13,26 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from m3index.encoder import engine as engines
+from m3index.encoder import hardware
 from m3index.encoder.load import load
 from m3index.errors import M3IndexError, MismatchError
 
 TEXTS = ["the quick brown fox", "a", "der Fuchs liest ein Buch", "the book the book"]
 
 
-def overflowing(path: Path, factor: float) -> Path:
-    """An intermediate layer whose states pass fp16's 65,504 (but not bf16's range), undone by the next."""
-    file = path / "model.safetensors"
-    tensors = load_file(str(file))
-    for part in ("weight", "bias"):
-        tensors[f"encoder.layer.0.intermediate.dense.{part}"] *= factor
-    tensors["encoder.layer.0.output.dense.weight"] /= factor
-    save_file(tensors, str(file), metadata={"format": "pt"})
-    return path
-
-
-def test_a_pack_that_overflows_fp16_is_done_again_in_bf16(tmp_path: Path) -> None:
-    path = overflowing(models.write_m3(tmp_path, hidden_act="relu"), 1e6)
+@pytest.mark.parametrize("wider", ["bf16", "fp32"])
+def test_a_pack_that_overflows_fp16_is_done_again_in_what_the_device_computes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wider: str
+) -> None:
+    monkeypatch.setattr(hardware, "cpu_computes_bf16", lambda: wider == "bf16")
+    path = models.overflow(models.write_m3(tmp_path, hidden_act="relu"))
     encoder = load(str(path), precision="fp16")
     got = encoder.encode_documents(TEXTS)
     expected = load(str(path), precision="fp32").encode_documents(TEXTS)
     assert np.isfinite(got.dense).all()
     assert ((got.dense * expected.dense).sum(1) > 0.99).all()
     assert encoder._engines is not None
-    assert list(encoder._engines[0]._backbones) == ["fp16", "bf16"]
+    assert list(encoder._engines[0]._backbones) == ["fp16", wider]
 
 
 def test_weights_that_are_not_finite_are_an_error_not_a_vector(tmp_path: Path) -> None:

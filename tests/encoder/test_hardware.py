@@ -71,3 +71,48 @@ def test_int8_is_asked_for_never_chosen(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(UsageError, match="encoding texts only"):
         hardware.precision("int8", CPU)
     assert hardware.bytes_per_token(CONFIG, "int8") == hardware.bytes_per_token(CONFIG, "fp32")
+
+
+CARDS = {
+    "GTX 1080": (6, 1), "V100": (7, 0), "T4, RTX 20": (7, 5), "A100": (8, 0), "A10, RTX 30": (8, 6),
+    "L4, RTX 40": (8, 9), "H100": (9, 0), "B200": (10, 0), "RTX 50": (12, 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("card", "native"), [(card, card >= (8, 0)) for card in CARDS.values()], ids=CARDS)
+def test_bf16_is_for_cards_that_multiply_in_it(
+    monkeypatch: pytest.MonkeyPatch, card: tuple[int, int], native: bool
+) -> None:
+    """torch.cuda.is_bf16_supported() is true on all of them: it counts emulation."""
+    monkeypatch.setattr(hardware, "capability", lambda _: card)
+    assert hardware.computes_bf16(CUDA) is native
+    assert hardware.precision("auto", CUDA) == "fp16"
+    assert hardware.wider("fp16", CUDA) == ("bf16" if native else "fp32")
+    assert hardware.wider("bf16", CUDA) == "fp32"
+    assert hardware.wider("fp32", CUDA) is None
+    if native:
+        assert hardware.precision("bf16", CUDA) == "bf16"
+    else:
+        with pytest.raises(UsageError, match="bf16 needs a card of compute capability"):
+            hardware.precision("bf16", CUDA)
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_the_wider_precision_on_a_cpu(monkeypatch: pytest.MonkeyPatch, native: bool) -> None:
+    monkeypatch.setattr(hardware, "cpu_computes_bf16", lambda: native)
+    assert hardware.wider("fp16", CPU) == ("bf16" if native else "fp32")
+    assert hardware.wider("int8", CPU) == "fp32"
+    assert hardware.precision("bf16", CPU) == "bf16"  # emulated where it has to be, as asked
+
+
+def test_partial_sums_of_fp16_products_stay_in_fp32_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    matmul = torch.backends.cuda.matmul
+    before = matmul.allow_fp16_reduced_precision_reduction
+    try:
+        matmul.allow_fp16_reduced_precision_reduction = True
+        hardware.sum_in_fp32(CPU)
+        assert matmul.allow_fp16_reduced_precision_reduction
+        hardware.sum_in_fp32(CUDA)
+        assert not matmul.allow_fp16_reduced_precision_reduction
+    finally:
+        matmul.allow_fp16_reduced_precision_reduction = before
