@@ -243,14 +243,14 @@ def _plain_weights_agree(config: Mapping[str, Any], dtype: torch.dtype, device: 
     model can begin with its weights as they are, and no text's vectors depend on what was encoded before."""
     width = hidden_size(config)
     rng = torch.Generator().manual_seed(0)
-    weight = torch.randn(2 * width, width, generator=rng).to(device, dtype) / width**0.5
+    weight = torch.randn(512, width, generator=rng).to(device, dtype) / width**0.5
     if not _onednn_takes(weight):
         return True
     with torch.inference_mode():
-        for matrix in (weight, weight.view(width, 2 * width)):
+        for matrix in (weight, weight.view(128, 4 * width)):
             bias = torch.zeros(len(matrix), dtype=dtype)
             plain, packed = (_Linear(matrix, bias, packed=packed) for packed in (False, True))
-            for rows in (2, 7, 16, 40):
+            for rows in (2, 7, 40):
                 x = torch.randn(rows, matrix.shape[1], generator=rng).to(dtype)
                 residual = torch.randn(rows, len(matrix), generator=rng).to(dtype)
                 pairs = (
