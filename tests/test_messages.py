@@ -38,7 +38,7 @@ RAISED_BY: dict[str, type[Group] | str] = {
     "encoder/engine.py": Device,
     "encoder/hardware.py": Device,
     "encoder/int8.py": Loading,
-    "encoder/mapped.py": Loading,
+    "encoder/prepared.py": Loading,
     "encoder/options.py": Model,
     "encoder/recall.py": Loading,
     "evaluate/runs.py": "search",

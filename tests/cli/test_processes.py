@@ -209,14 +209,14 @@ def test_what_cannot_work_is_told_before_anything_heavy_is_loaded(
     tmp_path: Path, arguments: list[str]
 ) -> None:
     (tmp_path / "here.jsonl").write_text("{}")
-    assert not loaded(tmp_path, *arguments, exit=2) & (HEAVY | {"pydantic", "rich"})
+    assert not loaded(tmp_path, *arguments, exit=2) & (HEAVY | {"pydantic"})
     assert [path.name for path in tmp_path.iterdir()] == ["here.jsonl"]
 
 
 def test_the_client_of_a_server_loads_nothing_heavy(tmp_path: Path) -> None:
     server = ["--server", "http://127.0.0.1:9"]
     for arguments in (["search", "fox", *server], ["status", *server]):
-        assert not loaded(tmp_path, *arguments, exit=20) & (HEAVY | {"pydantic", "rich"})
+        assert not loaded(tmp_path, *arguments, exit=20) & (HEAVY | {"pydantic"})
 
 
 def test_status_and_sparse_search_load_no_torch(
@@ -224,14 +224,14 @@ def test_status_and_sparse_search_load_no_torch(
 ) -> None:
     m3index("ingest", corpus, "-e", dense_model)
     for arguments in (["status"], ["search", "fox", "--mode", "sparse"]):
-        assert not loaded(tmp_path, *arguments) & {"torch", "transformers", "pandas", "scipy", "pydantic"}
+        assert not loaded(tmp_path, *arguments) & {"torch", "transformers", "pandas", "pydantic"}
 
 
 def test_a_search_loads_no_pandas(tmp_path: Path, corpus: Path, m3_model: Path, m3index: Command) -> None:
     m3index("ingest", corpus, "-e", m3_model)
     there = loaded(tmp_path, "search", "fox", "--json")
     assert {"torch", "pymilvus", "pyarrow"} <= there
-    assert not there & {"pandas", "scipy", "transformers", "pydantic"}
+    assert not there & {"pandas", "transformers", "pydantic"}
 
 
 ENDS = """
