@@ -1,9 +1,10 @@
-"""CPU seconds and memory of one-shot processes: a command that cannot work, and the first text of a model.
+"""CPU seconds and memory of one-shot processes: commands that cannot work, a model's first text, searches.
 
     python benchmarks/start.py --rounds 5
 
 The model has the shape and files of BGE-M3 (a pickle of 2.27 GB, random weights) and the tokenizer of
-`offline`. It is in a temporary folder, and so is its prepared form: 3.4 GB. One thread, warm page cache.
+`offline`. It is in a temporary folder, and so are its prepared form and the databases: 3.5 GB. One thread,
+warm page cache. What `import torch` costs is measured too: nothing that needs torch is faster.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import shutil
 import statistics
 import subprocess
@@ -26,12 +26,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from m3index.encoder import e5
 from m3index.encoder.weights import shapes
 
+ROOT = Path(__file__).resolve().parents[1]
+M3INDEX = [sys.executable, "-m", "m3index"]
 COMMANDS = (
     "ingest nofile.jsonl",
     "sync --changes nofile.jsonl",
-    "verify nofile.jsonl",
-    "reindex nofile.jsonl",
-    "shards encode nofile.jsonl --out shards",
     "ingest --nonsense",
     "search --server http://127.0.0.1:9 bees",
 )
@@ -41,48 +40,77 @@ CONFIG = {
     "layer_norm_eps": 1e-5, "hidden_act": "gelu", "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2,
 }  # fmt: skip
 ENCODE = """
-import resource, sys
+import os, sys
 from m3index.encoder.load import load
 encoder = load(sys.argv[1], device="cpu", precision=sys.argv[2], no_prepare=sys.argv[3] == "no")
 encoder.encode_queries(["why does the sea rise"])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+os._exit(0)  # as the command line ends
 """
+DOCUMENTS = 30
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--precision", default="bf16")
+    parser.add_argument("--folder", type=Path, help="keeps the model and the databases for the next time")
     args = parser.parse_args()
-    root = str(Path(__file__).resolve().parents[1])
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": root}
+        folder = (args.folder or Path(name)).absolute()
+        folder.mkdir(exist_ok=True)
+        bench = Bench(folder, args.rounds)
+        bench.median("import torch", [sys.executable, "-c", "import os, torch; os._exit(0)"])
         for words in COMMANDS:
-            command = [sys.executable, "-m", "m3index", *words.split()]
-            runs = [cpu(command, folder, environment)[0] for _ in range(args.rounds)]
-            print(f"{statistics.median(runs):.2f} CPU s  {words}", flush=True)
-        write_model(folder / "bge-m3")
-        environment["XDG_CACHE_HOME"] = name
-        for title, prepare, rounds in (
-            ("the original (--no-prepare)", "no", args.rounds),
-            ("the first run, which prepares", "yes", 1),
-            ("prepared", "yes", args.rounds),
-        ):
-            command = [sys.executable, "-c", ENCODE, str(folder / "bge-m3"), args.precision, prepare]
-            measured = [cpu(command, folder, environment) for _ in range(rounds)]
-            seconds, memory = (statistics.median(values) for values in zip(*measured, strict=True))
-            print(f"{seconds:.2f} CPU s, {memory:.0f} MiB  {args.precision}, {title}", flush=True)
+            bench.median(words, [*M3INDEX, *words.split()])
+        model = str(folder / "bge-m3")
+        if not Path(model).is_dir():
+            write_model(Path(model))
+        encode = [sys.executable, "-c", ENCODE, model, args.precision]
+        bench.median("one text, the original (--no-prepare)", [*encode, "no"])
+        bench.once("one text, the first time: prepares", [*encode, "yes"])
+        bench.median("one text, prepared", [*encode, "yes"])
+        corpus = folder / "corpus.jsonl"
+        lines = (ROOT / "examples" / "corpus.jsonl").read_text("utf-8").splitlines(keepends=True)
+        corpus.write_text("".join(lines[:DOCUMENTS]), "utf-8")
+        for title, encoder in (("BGE-M3's shape", model), ("offline", "offline")):
+            uri = ["--uri", f"{title[:3].lower()}.db"]
+            bench.once(f"ingest of {DOCUMENTS} documents, {title}", [
+                *M3INDEX, "ingest", str(corpus), "-e", encoder, "--precision", args.precision, *uri
+            ])  # fmt: skip
+            precision = ["--precision", args.precision]
+            bench.median(f"search, {title}", [*M3INDEX, "search", "why does the sea rise", *precision, *uri])
+            bench.median(f"status, {title}", [*M3INDEX, "status", *uri])
 
 
-def cpu(command: list[str], folder: Path, environment: dict[str, str]) -> tuple[float, int]:
-    """The CPU seconds of a process, and the number that it prints last."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    last = done.stdout.split()[-1:] or ["0"]
-    seconds = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
-    return seconds, int(last[0]) if last[0].isdigit() else 0
+class Bench:
+    """Runs processes in a folder and prints what they cost."""
+
+    def __init__(self, folder: Path, rounds: int) -> None:
+        self._folder, self._rounds = folder, rounds
+        self._environment = os.environ | {
+            "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(folder)
+        }  # fmt: skip
+
+    def median(self, title: str, command: list[str]) -> None:
+        """The median of several runs, after one that is not counted: the page cache is warm."""
+        self._cost(command)
+        measured = [self._cost(command) for _ in range(self._rounds)]
+        self._show(title, *(statistics.median(values) for values in zip(*measured, strict=True)))
+
+    def once(self, title: str, command: list[str]) -> None:
+        self._show(title, *self._cost(command))
+
+    def _show(self, title: str, seconds: float, memory: float) -> None:
+        print(f"{seconds:6.2f} CPU s {memory:6,.0f} MiB  {title}", flush=True)
+
+    def _cost(self, command: list[str]) -> tuple[float, float]:
+        """CPU seconds, and the greatest resident memory in MiB."""
+        quiet = subprocess.DEVNULL
+        run = subprocess.Popen(
+            command, cwd=self._folder, env=self._environment, stdin=quiet, stdout=quiet, stderr=quiet
+        )
+        _, _, usage = os.wait4(run.pid, 0)
+        return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
 def write_model(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from m3index import process
 from m3index.addresses import exempt_loopback
 
 
@@ -31,5 +32,16 @@ def main() -> None:
     app(prog_name="m3index")
 
 
+def run() -> None:
+    """The command line as a process of its own."""
+    process.take()
+    try:
+        main()
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            process.end(end.code or 0)
+        raise
+
+
 if __name__ == "__main__":
-    main()
+    run()

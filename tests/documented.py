@@ -7,8 +7,8 @@ from typing import Any
 
 import typer.main
 
-from m3index.cli import app
-from m3index.cli.command import COMMANDS, read
+from m3index.cli import all_commands, app
+from m3index.cli.command import read
 
 
 def parse(words: Sequence[str]) -> str:
@@ -25,6 +25,6 @@ def parse(words: Sequence[str]) -> str:
     name = " ".join(names)
     context = group.make_context(name, rest)
     given = {key: value for key, value in context.params.items() if value not in (None, False, [], ())}
-    for options in COMMANDS[name].groups:
+    for options in all_commands()[name].groups:
         read(options, given)
     return name

@@ -11,14 +11,14 @@ import pytest
 from documented import parse
 from terminal import REPOSITORY
 
-from m3index.cli.command import COMMANDS
+from m3index.cli.apps import all_commands
 from m3index.cli.reference import click_commands, markdown
 from m3index.errors import Exit
 from m3index.options import Option
 
 PAGES = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md"), *REPOSITORY.glob("examples/*.md")])
 SCRIPTS = sorted([*REPOSITORY.glob("examples/*.sh"), *REPOSITORY.glob("examples/crontab*")])
-OPTIONS = [(name, option) for name, c in COMMANDS.items() for option in c.options.values()]
+OPTIONS = [(name, option) for name, c in all_commands().items() for option in c.options.values()]
 FLAGS = {
     name: {flag for parameter in command.params for flag in parameter.opts} | {"-h", "--help"}
     for name, command in click_commands().items()
@@ -40,7 +40,7 @@ def test_the_reference_is_the_code() -> None:
 
 
 def test_every_command_has_a_help_text() -> None:
-    for name, command in COMMANDS.items():
+    for name, command in all_commands().items():
         assert command.help.endswith((".", ")")), name
         assert f"## m3index {name}\n" in markdown()
 
@@ -129,7 +129,7 @@ def mentions() -> Iterator[tuple[str, str]]:
 )
 def test_what_is_recommended_exists(mention: tuple[str, str]) -> None:
     words = mention[1].split()
-    name = next((n for n in (" ".join(words[:2]), words[0]) if n in COMMANDS), None)
+    name = next((n for n in (" ".join(words[:2]), words[0]) if n in all_commands()), None)
     assert name is not None, f"there is no command {words[0]}"
     used = [word.partition("=")[0].rstrip(".,:;)") for word in words if re.match(r"--?[a-z]", word)]
     assert set(used) <= FLAGS[name]

@@ -26,7 +26,7 @@ from servers import lite_server
 from terminal import REPOSITORY, process_environment
 
 from m3index import schema, settings
-from m3index.cli.command import COMMANDS
+from m3index.cli.apps import all_commands
 from m3index.encoder import load, source
 
 PAGES = [REPOSITORY / "README.md", *sorted(REPOSITORY.glob("docs/*.md"))]
@@ -293,7 +293,8 @@ def test_configuration_files_are_taken(block: Block, tmp_path: Path) -> None:
     path = tmp_path / "m3index.toml"
     path.write_text(block[2], "utf-8")
     options = {
-        name: {option.name for option in c.options.values() if option.file} for name, c in COMMANDS.items()
+        name: {option.name for option in c.options.values() if option.file}
+        for name, c in all_commands().items()
     }
     profiles = re.findall(r"^\[profile\.(\w+)\]", block[2], re.MULTILINE)
     for profile in (None, *profiles):
@@ -324,7 +325,7 @@ HEADINGS = ("Flags only", "Variables")
 
 
 def test_variables_are_read_somewhere() -> None:
-    known = {option.envvar for command in COMMANDS.values() for option in command.options.values()}
+    known = {option.envvar for command in all_commands().values() for option in command.options.values()}
     known |= {"M3INDEX_CONFIG", "M3INDEX_PROFILE"}
     code = "".join(path.read_text("utf-8") for path in sorted(REPOSITORY.glob("m3index/**/*.py")))
     code += "".join(path.read_text("utf-8") for path in sorted(REPOSITORY.glob("tests/**/*.py")))
@@ -338,7 +339,7 @@ def test_the_page_of_the_configuration_lists_what_variables_and_only_flags_set()
     only_flags, variables = (re.search(rf"^## {h}\n(.*?)^## ", page, re.M | re.S) for h in HEADINGS)
     assert only_flags
     assert variables
-    options = [option for command in COMMANDS.values() for option in command.options.values()]
+    options = [option for command in all_commands().values() for option in command.options.values()]
     expected = {max(o.flags, key=len) for o in options if not o.variable and not o.file}
     assert set(re.findall(r"`(--[a-z-]+)`", only_flags[1])) == expected
     rows = [line for line in variables[1].splitlines() if line.startswith("| `")]

@@ -9,7 +9,7 @@ import pytest
 from messages import literals
 
 import m3index.cli  # noqa: F401  (declares the commands)
-from m3index.cli.command import COMMANDS
+from m3index.cli.apps import all_commands
 from m3index.corpus.options import Input, Keys, Rejects
 from m3index.encoder.options import Device, Loading, Model
 from m3index.index.options import Columns, DeleteGuard, IngestOptions, ReindexOptions, Waiting
@@ -20,6 +20,7 @@ from m3index.store.options import Address
 
 PACKAGE = Path(__file__).resolve().parent.parent / "m3index"
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+COMMANDS = all_commands()
 GLOBAL = {"--config", "--profile", "--version", "--help"}
 
 FLAGS = {name: {f for o in c.options.values() for f in o.flags} | GLOBAL for name, c in COMMANDS.items()}
@@ -37,7 +38,7 @@ RAISED_BY: dict[str, type[Group] | str] = {
     "encoder/engine.py": Device,
     "encoder/hardware.py": Device,
     "encoder/int8.py": Loading,
-    "encoder/mapped.py": Loading,
+    "encoder/prepared.py": Loading,
     "encoder/options.py": Model,
     "encoder/recall.py": Loading,
     "evaluate/runs.py": "search",

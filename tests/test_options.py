@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import m3index.cli  # noqa: F401  (registers the commands)
-from m3index.cli.command import COMMANDS
+from m3index.cli.apps import all_commands
 from m3index.errors import UsageError
 from m3index.options import (
     Custom,
@@ -230,7 +230,7 @@ def test_a_text_is_parsed_or_refused(kind: Kind, text: str) -> None:
 def declared() -> list[Any]:
     return [
         pytest.param(option, id=f"{command.name}-{option.name}")
-        for command in COMMANDS.values()
+        for command in all_commands().values()
         for option in command.options.values()
     ]
 
@@ -246,7 +246,7 @@ def test_every_declaration_is_complete(declaration: Any) -> None:
 
 
 def test_only_some_options_have_variables() -> None:
-    variables = {o.envvar for c in COMMANDS.values() for o in c.options.values() if o.variable}
+    variables = {o.envvar for c in all_commands().values() for o in c.options.values() if o.variable}
     assert variables == {
         f"M3INDEX_{name}"
         for name in (
@@ -259,7 +259,7 @@ def test_only_some_options_have_variables() -> None:
 def test_one_option_is_one_flag() -> None:
     """Within a command, no two options share a flag; across commands, an option has one flag."""
     flags: dict[str, set[tuple[str, ...]]] = {}
-    for command in COMMANDS.values():
+    for command in all_commands().values():
         written = [flag for declaration in command.options.values() for flag in declaration.flags]
         assert len(written) == len(set(written)), command.name
         for name, declaration in command.options.items():

@@ -9,20 +9,10 @@ import typer
 
 import m3index
 from m3index import settings
-from m3index.cli.apps import app
-from m3index.cli.command import COMMANDS
+from m3index.cli.apps import all_commands, app
 from m3index.errors import M3IndexError
 
-# Each module registers its commands; the order is that of the help text.
-# isort: off
-from m3index.cli import ingest, search, status, verify, delete, reindex, evaluate, models, serve
-from m3index.cli import shards, generations, collections, config, doctor
-# isort: on
-
-__all__ = [
-    "app", "collections", "config", "delete", "doctor", "evaluate", "generations", "ingest", "models",
-    "reindex", "search", "serve", "shards", "status", "verify",
-]  # fmt: skip
+__all__ = ["all_commands", "app"]
 
 
 def _version(show: bool) -> None:
@@ -35,7 +25,7 @@ def _version(show: bool) -> None:
 def main(
     context: typer.Context,
     config: Annotated[
-        Optional[Path],  # noqa: UP045  (typer evaluates it)
+        Optional[str],  # noqa: UP045  (typer evaluates it)
         typer.Option(
             envvar="M3INDEX_CONFIG",
             metavar="FILE",
@@ -62,7 +52,7 @@ def main(
     if context.resilient_parsing or context.invoked_subcommand is None:
         return
     try:
-        context.default_map = _defaults(config or settings.find(), profile)
+        context.default_map = _defaults(Path(config) if config else settings.find(), profile)
     except M3IndexError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(int(error.exit_code)) from None
@@ -70,9 +60,12 @@ def main(
 
 def _defaults(path: Path | None, profile: str | None) -> dict[str, Any]:
     """The values of the configuration file by command, nested for groups of commands. Raises UsageError."""
+    if path is None and not profile:
+        return {}
+    commands = all_commands()
     allowed = {
         name: {option.name for option in command.options.values() if option.file}
-        for name, command in COMMANDS.items()
+        for name, command in commands.items()
     }
     nested: dict[str, Any] = {}
     for name, values in settings.read(path, profile, allowed.keys()).defaults(allowed).items():
@@ -80,7 +73,7 @@ def _defaults(path: Path | None, profile: str | None) -> dict[str, Any]:
         table = nested
         for group in groups:
             table = table.setdefault(group, {})
-        options = COMMANDS[name].options
+        options = commands[name].options
         table[last] = {
             option: [value] if options[option].kind.is_repeatable and isinstance(value, str) else value
             for option, value in values.items()

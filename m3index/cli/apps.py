@@ -1,16 +1,28 @@
-"""The typer applications for the commands, and the headings of the list of commands."""
+"""The typer applications for the commands, and the modules that declare them, each imported when needed."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 import typer
 import typer.core
+import typer.main
 
-from m3index.cli.command import COMMANDS
+from m3index.cli.command import COMMANDS, Command, keep_texts
 
 EVERYDAY, QUALITY, MODELS, OPERATIONS = "Everyday", "Quality", "Models", "Operations"
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
+_MODULES = {
+    "ingest": "ingest", "sync": "ingest", "search": "search", "status": "status", "verify": "verify",
+    "delete": "delete", "reindex": "reindex", "eval": "evaluate", "tune": "evaluate", "models": "models",
+    "serve": "serve", "mcp": "serve", "shards": "shards", "generations": "generations",
+    "collections": "collections", "config": "config", "doctor": "doctor",
+}  # fmt: skip
+"""Commands and groups of commands, in the order of the help text, and the module that declares each. Only the
+modules of the commands that are asked for are imported: all of them take longer than a command that cannot
+work."""
 
 
 def _group(name: str, summary: str, panel: str) -> typer.Typer:
@@ -19,16 +31,48 @@ def _group(name: str, summary: str, panel: str) -> typer.Typer:
     return sub_app
 
 
-class _InOrder(typer.core.TyperGroup):
-    """Lists commands and groups of commands in the order of their declaration."""
+def all_commands() -> Mapping[str, Command]:
+    """All commands by their full names, `ingest`, `shards encode`, in the order of the help text."""
+    for module in dict.fromkeys(_MODULES.values()):
+        import_module(f"m3index.cli.{module}")
+    order = list(_MODULES)
+    return dict(sorted(COMMANDS.items(), key=lambda item: order.index(item[0].split()[0])))
+
+
+class _Root(typer.core.TyperGroup):
+    """All commands, those of `_MODULES`. A command line that cannot be parsed is told in plain text: the
+    framed one takes longer to import than to parse it."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._declared: set[str] = set()
+        self._markup, self.rich_markup_mode = self.rich_markup_mode, None
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return keep_texts(super().get_params(ctx))
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  (of typer)
-        return list(dict.fromkeys(name.split()[0] for name in COMMANDS))
+        return list(_MODULES)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in self._declared:
+            if cmd_name in _MODULES:
+                import_module(f"m3index.cli.{_MODULES[cmd_name]}")
+            else:
+                all_commands()  # typer suggests the nearest
+            self.commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+            self._declared = {name.split()[0] for name in COMMANDS}
+        return super().get_command(ctx, cmd_name)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        all_commands()
+        self.rich_markup_mode = self._markup
+        super().format_help(ctx, formatter)
 
 
 app = typer.Typer(
     name="m3index",
-    cls=_InOrder,
+    cls=_Root,
     help="Index a multilingual corpus into Milvus with BGE-M3, search it, and keep it up to date.",
     epilog="Options can also be set in m3index.toml, some also by M3INDEX_* variables: m3index config show.",
     no_args_is_help=True,

@@ -11,10 +11,12 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import Annotated, Any, Optional, TypeVar
 
 import typer
+import typer.core
 
 from m3index.cli.session import Session, session
 from m3index.errors import UsageError
@@ -50,7 +52,7 @@ PANELS = (
 """The headings of options, in the order of help texts: options of single commands come first."""
 
 COMMANDS: dict[str, Command] = {}
-"""All commands by their full names: `ingest`, `shards encode`."""
+"""The commands of the modules that are imported, by their full names; `apps.all_commands` has all."""
 
 
 def command(app: typer.Typer, name: str, *, panel: str | None = None) -> Callable[[F], F]:
@@ -81,10 +83,43 @@ def command(app: typer.Typer, name: str, *, panel: str | None = None) -> Callabl
         shown = [*arguments, *map(_parameter, declared.options.values())]
         run.__signature__ = inspect.Signature([p.replace(kind=p.KEYWORD_ONLY) for p in shown])  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in shown}
-        app.command(name, rich_help_panel=panel)(run)
+        app.command(name, cls=_TextCommand, rich_help_panel=panel)(run)
         return function
 
     return decorate
+
+
+class _TextCommand(typer.core.TyperCommand):
+    """A command whose parameters stay texts; its groups parse them."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return keep_texts(super().get_params(ctx))
+
+
+def keep_texts(parameters: list[Any]) -> list[Any]:
+    """Lets texts, and what is not given, pass as they are. Typer would ask pydantic about them, and import
+    it, which takes longer than all else of a command that cannot work."""
+    for parameter in parameters:
+        given = parameter.process_value
+        if hasattr(parameter, "type_descriptor") and not isinstance(given, partial):  # since typer 0.29
+            parameter.process_value = partial(_kept, parameter, given)
+    return parameters
+
+
+def _kept(parameter: Any, process: Callable[[Any, Any], Any], context: Any, value: Any) -> Any:
+    """What typer makes of the value of a parameter."""
+    many = parameter.multiple or parameter.nargs == -1
+    if value is None and not parameter.required:
+        value = () if many else None
+    elif not _is_text(value, parameter.type_descriptor.annotation):
+        return process(context, value)
+    return value if parameter.callback is None else parameter.callback(context, parameter, value)
+
+
+def _is_text(value: object, annotation: object) -> bool:
+    if annotation == list[str]:
+        return isinstance(value, list | tuple) and value != () and all(isinstance(v, str) for v in value)
+    return annotation is str and isinstance(value, str)
 
 
 def _collection(declared: Command, texts: Mapping[str, Any]) -> str | None:

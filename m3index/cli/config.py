@@ -12,7 +12,7 @@ import typer
 
 from m3index import settings
 from m3index.cli import apps
-from m3index.cli.command import COMMANDS, command
+from m3index.cli.command import command
 from m3index.cli.options import Confirmation, Output, Quiet
 from m3index.cli.session import Session, is_interactive
 from m3index.encoder.options import DEFAULT_ENCODER
@@ -103,12 +103,14 @@ def show(
     ] = "",
 ) -> None:
     """Show the current values and their origins: variable, file or default. Names are those of the file."""
-    if name and name not in COMMANDS:
-        raise UsageError(f"There is no command {name!r}. The commands are {', '.join(sorted(COMMANDS))}.")
+    declared_commands = apps.all_commands()
+    if name and name not in declared_commands:
+        known = ", ".join(sorted(declared_commands))
+        raise UsageError(f"There is no command {name!r}. The commands are {known}.")
     root = context.find_root()
     file = str(root.params["config"] or settings.find() or settings.FILE_NAME)
     rows: dict[tuple[str, str, str], tuple[Any, list[str]]] = {}
-    for full, listed in COMMANDS.items():
+    for full, listed in declared_commands.items():
         if name in ("", full):
             table: Any = root.default_map or {}
             for word in full.split():

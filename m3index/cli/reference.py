@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 
 import typer.main
 
-from m3index.cli import app
-from m3index.cli.command import COMMANDS, PANELS, Command
+from m3index.cli import all_commands, app
+from m3index.cli.command import PANELS, Command
 from m3index.errors import Exit
 from m3index.options import Option
 
@@ -36,6 +36,7 @@ Entry: TypeAlias = tuple[str, ...]
 
 def click_commands() -> dict[str, Any]:
     """All click commands by full name."""
+    all_commands()
     commands: dict[str, Any] = {}
     for name, top in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
         inner = getattr(top, "commands", None)
@@ -124,11 +125,12 @@ def _program() -> Iterator[str]:
 
 def markdown() -> str:
     """The page docs/reference.md; a test compares the file with it."""
-    uses = Counter(_entry(option) for command in COMMANDS.values() for option in command.options.values())
+    commands = all_commands()
+    uses = Counter(_entry(option) for command in commands.values() for option in command.options.values())
     common = {entry for entry, count in uses.items() if count > 1}
     lines = [_INTRODUCTION, *_program()]
     by_name = click_commands()
-    for name, command in COMMANDS.items():
+    for name, command in commands.items():
         lines += _command(command, by_name[name], common)
     lines += ["# Common options", ""]
     for panel in PANELS:

@@ -108,7 +108,7 @@ def _search(
         if options.similar is not None:
             return server.similar_with(options.similar, options)
         return server.search_with(query, options)
-    with opened(session, connection, model) as index:
+    with opened(session, connection, model, brief=True) as index:
         if options.similar is not None:
             return index.similar(options.similar, options)
         return index.search(query, options)

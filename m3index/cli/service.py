@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
+from m3index import process
 from m3index.cli.session import Session
 from m3index.corpus.options import Input, Rejects
 from m3index.encoder.options import Model
 from m3index.errors import UsageError
 from m3index.options import changed
 from m3index.serve.options import RemoteServer
-from m3index.store.options import Connection
+from m3index.store.options import Connection, is_server
 
 if TYPE_CHECKING:
     from m3index.progress import Reporter
@@ -38,13 +39,21 @@ def check_input(paths: Sequence[str], options: Input, changes: str | None = None
 
 @contextmanager
 def opened(
-    session: Session, connection: Connection, model: Model | None = None, *, create: bool = False
+    session: Session,
+    connection: Connection,
+    model: Model | None = None,
+    *,
+    create: bool = False,
+    brief: bool = False,
 ) -> Iterator[IndexService]:
     """The index for the duration of a command. Shows the warnings of the store at the end.
 
     Milvus Lite only logs that it lost rows, and users should not have to read its log. create: create a local
-    database if there is none. Raises the errors of `IndexService.open`.
+    database if there is none. brief: the command answers one question, and has no use for pandas. Raises the
+    errors of `IndexService.open`.
     """
+    if brief:
+        process.import_without_pandas("pymilvus", *([] if is_server(connection.uri) else ["pyarrow"]))
     from m3index.service import IndexService
 
     with IndexService.open(connection, model or Model(), create=create) as index:

@@ -22,7 +22,7 @@ def status(
     if remote.server is not None:
         record = serving(session, remote, connection).status().to_json()
     else:
-        with opened(session, connection) as index:
+        with opened(session, connection, brief=True) as index:
             record = index.status().to_json()
     if session.as_json:
         session.reporter.result(record)

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import platform
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -22,14 +23,17 @@ from m3index.encoder import attention, packing
 from m3index.encoder.attention import Spans
 from m3index.encoder.hardware import DTYPES, Precision, sum_in_fp32
 from m3index.encoder.layout import Layout, hidden_size, position_padding
-from m3index.encoder.mapped import mapped_if_possible
+from m3index.encoder.mapped import mapped_if_possible, needed
 from m3index.encoder.memory import is_shortage
-from m3index.encoder.weights import Weights
+from m3index.encoder.weights import Weights, joined
 from m3index.errors import MismatchError, UsageError
 
 Read: TypeAlias = Callable[[str], Tensor]
 
 _log = logging.getLogger(__name__)
+_UNPACKED_TOKENS = 512
+"""Tokens after which reordered weights are worth it."""
+
 _FUSED = ("bert", "roberta", "xlm-roberta", "camembert")
 
 
@@ -120,11 +124,11 @@ def load(
     ours_fits = fusable(layout.config) and not runs_own_code(layout, trust_remote_code=trust_remote_code)
     if ours_fits and _kernels_agree(layout.config, dtype, device):
         readable = layout
-        if prepare and not layout.safetensors:
+        if prepare and needed(layout, dtype, device):
             readable = mapped_if_possible(layout, precision)
         if readable.safetensors:
-            with Weights(readable, dtype, device) as weights:
-                return FusedBackbone(weights, layout.config)
+            packed = not _plain_weights_agree(layout.config, dtype, device)
+            return FusedBackbone(Weights(readable, dtype, device), layout.config, packed=packed)
     return of_model(load_model(layout, precision, trust_remote_code=trust_remote_code), device)
 
 
@@ -185,10 +189,12 @@ def fusable(config: Mapping[str, Any]) -> bool:
     )
 
 
-def maps_pickles(layout: Layout, precision: Precision, device: torch.device) -> bool:
-    """Whether `load` reads pickled weights from the cache of prepared models, if it may prepare them."""
-    fits = fusable(layout.config) and not layout.safetensors and precision in DTYPES
-    return fits and _kernels_agree(layout.config, DTYPES[precision], device)
+def prepares(layout: Layout, precision: Precision, device: torch.device) -> bool:
+    """Whether `load` reads the weights from the cache of prepared models, if it may."""
+    if not fusable(layout.config) or precision not in DTYPES:
+        return False
+    dtype = DTYPES[precision]
+    return needed(layout, dtype, device) and _kernels_agree(layout.config, dtype, device)
 
 
 def _fused(model: Any) -> Backbone:
@@ -233,6 +239,31 @@ def _kernels_agree(config: Mapping[str, Any], dtype: torch.dtype, device: torch.
     return all(
         _same(a.float().cpu(), b, exact=dtype == torch.float32) for a, b in zip(outputs, truth, strict=True)
     )
+
+
+def _plain_weights_agree(config: Mapping[str, Any], dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether oneDNN's products here are the same, bit for bit, for a weight as it is and reordered. Then a
+    model can begin with its weights as they are, and no text's vectors depend on what was encoded before."""
+    width = hidden_size(config)
+    rng = torch.Generator().manual_seed(0)
+    weight = torch.randn(512, width, generator=rng).to(device, dtype) / width**0.5
+    if not _onednn_takes(weight):
+        return True
+    with torch.inference_mode():
+        for matrix in (weight, weight.view(128, 4 * width)):
+            bias = torch.zeros(len(matrix), dtype=dtype)
+            plain, packed = (_Linear(matrix, bias, packed=packed) for packed in (False, True))
+            for rows in (2, 7, 40):
+                x = torch.randn(rows, matrix.shape[1], generator=rng).to(dtype)
+                residual = torch.randn(rows, len(matrix), generator=rng).to(dtype)
+                pairs = (
+                    (plain.plain(x), packed.plain(x)),
+                    (plain.activated(x, "gelu"), packed.activated(x, "gelu")),
+                    (plain.added(x, residual), packed.added(x, residual)),
+                )
+                if not all(torch.equal(*pair) for pair in pairs):
+                    return False
+    return True
 
 
 class PackedBackbone:
@@ -317,31 +348,35 @@ class Linear(Protocol):
 class _Linear:
     """x W^T + b and the next operation, in a single pass over memory if oneDNN can fuse them.
 
-    On x86 CPUs the weight is reordered once for oneDNN, and its fused operations run (the ones that
-    torch.compile's CPU backend calls). This is 5 to 25 % faster than F.linear followed by the operation, and
-    fp32 stays fp32 without a process-wide switch.
+    On x86 CPUs oneDNN's fused operations run (the ones that torch.compile's CPU backend calls). This is 5 to
+    25 % faster than F.linear followed by the operation, and fp32 stays fp32 without a process-wide switch.
+    They take the weight as it is, or, faster, reordered; to reorder it takes as long as dozens of queries.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        self._bias = bias
-        self._packed = _onednn_takes(weight)
-        self._weight = (
-            torch.ops.mkldnn._reorder_linear_weight(weight.contiguous()) if self._packed else weight
-        )
+    def __init__(self, weight: Tensor, bias: Tensor, *, packed: bool = True) -> None:
+        self._weight, self._bias = weight, bias
+        self._onednn = _onednn_takes(weight)
+        if packed:
+            self.pack()
+
+    def pack(self) -> None:
+        """Reorders the weight, once."""
+        if self._onednn and not self._weight.is_mkldnn:
+            self._weight = torch.ops.mkldnn._reorder_linear_weight(self._weight.contiguous())
 
     def plain(self, x: Tensor) -> Tensor:
-        if self._packed:
+        if self._onednn:
             return self._pointwise(x, "none", "")
         return F.linear(x, self._weight, self._bias)
 
     def activated(self, x: Tensor, name: str) -> Tensor:
         function, operation = ACTIVATIONS[name]
-        if self._packed:
+        if self._onednn:
             return self._pointwise(x, *operation)
         return function(F.linear(x, self._weight, self._bias))
 
     def added(self, x: Tensor, residual: Tensor) -> Tensor:
-        if self._packed:
+        if self._onednn:
             y: Tensor = torch.ops.mkldnn._linear_pointwise.binary(
                 x, residual, self._weight, self._bias, "add"
             )
@@ -389,7 +424,7 @@ class Layer:
             matrices, biases = (
                 [weights(f"{name}.{part}.{kind}") for part in parts] for kind in ("weight", "bias")
             )
-            return linear_of(torch.cat(matrices), torch.cat(biases))
+            return linear_of(joined(matrices), joined(biases))
 
         self._qkv = linear(*(f"attention.self.{part}" for part in ("query", "key", "value")))
         self._out = linear("attention.output.dense")
@@ -397,6 +432,11 @@ class Layer:
         self._up = linear("intermediate.dense")
         self._down = linear("output.dense")
         self._after_mlp = _Norm(weights, f"{name}.output.LayerNorm", eps)
+
+    def pack(self) -> None:
+        for linear in (self._qkv, self._out, self._up, self._down):
+            if isinstance(linear, _Linear):
+                linear.pack()
 
     def __call__(self, x: Tensor, spans: Spans) -> Tensor:
         query, key, value = self._qkv.plain(x).view(len(x), 3, self._heads, -1).unbind(1)
@@ -423,12 +463,22 @@ class Embeddings:
 class FusedBackbone:
     """BERT, RoBERTa and XLM-R with query, key and value in one product and fused bias and activation."""
 
-    def __init__(self, weights: Read, config: Mapping[str, Any]) -> None:
-        """weights: returns a tensor by its transformers name. config: the contents of config.json."""
+    def __init__(self, weights: Read, config: Mapping[str, Any], *, packed: bool = True) -> None:
+        """weights: returns a tensor by its transformers name. config: the contents of config.json. packed:
+        reorder the weights now, not once that many tokens have come that it pays."""
+        linear_of = partial(_Linear, packed=packed)
         self._embeddings = Embeddings(weights, config)
-        self._layers = [Layer(weights, name, config) for name in layer_names(config)]
+        self._layers = [Layer(weights, name, config, linear_of) for name in layer_names(config)]
+        self._unpacked_tokens = 0 if packed else _UNPACKED_TOKENS
 
     def __call__(self, ids: Tensor, positions: Tensor, types: Tensor | None, spans: Spans) -> Tensor:
+        if self._unpacked_tokens > 0:
+            self._unpacked_tokens -= len(ids)
+            # A single token is multiplied by another kernel, whose sums can differ by the last bit.
+            if self._unpacked_tokens <= 0 or len(ids) == 1:
+                self._unpacked_tokens = 0
+                for layer in self._layers:
+                    layer.pack()
         x = self._embeddings(ids, positions, types)
         for layer in self._layers:
             x = layer(x, spans)

@@ -47,8 +47,7 @@ def load(layout: Layout, *, trust_remote_code: bool = False) -> Int8Backbone:
             f"--precision int8 is for BERT, RoBERTa and XLM-R encoders; {layout.root} is {kind}. Use auto."
         )
     if layout.safetensors:
-        with Weights(layout, torch.float32, torch.device("cpu")) as weights:
-            return Int8Backbone(weights, layout.config)
+        return Int8Backbone(Weights(layout, torch.float32, torch.device("cpu")), layout.config)
     model = backbone.load_model(layout, "fp32")
     return Int8Backbone(model.get_parameter, model.config.to_dict())
 

@@ -174,7 +174,7 @@ def count_parameters(weights: Sequence[Path]) -> int:
     total = 0
     for path in weights:
         if path.suffix == ".safetensors":
-            header = json.loads(_safetensors_header(path))
+            header = json.loads(safetensors_header(path))
             total += sum(math.prod(t["shape"]) for name, t in header.items() if name != "__metadata__")
         else:
             total += path.stat().st_size // 4
@@ -219,7 +219,7 @@ def sample(path: Path, digest: hashlib.blake2b) -> None:
     size = path.stat().st_size
     digest.update(f"{path.suffix} {size}".encode())
     if path.suffix == ".safetensors":
-        digest.update(_safetensors_header(path))
+        digest.update(safetensors_header(path))
     with path.open("rb") as f:
         if size <= _SLICES * _SLICE_BYTES:
             digest.update(f.read())
@@ -229,7 +229,7 @@ def sample(path: Path, digest: hashlib.blake2b) -> None:
             digest.update(f.read(_SLICE_BYTES))
 
 
-def _safetensors_header(path: Path) -> bytes:
+def safetensors_header(path: Path) -> bytes:
     with path.open("rb") as f:
         prefix = f.read(8)
         if len(prefix) < 8:

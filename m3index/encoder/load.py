@@ -8,6 +8,7 @@ from typing import Any
 from m3index.encoder import layout as layouts
 from m3index.encoder.model import ModelEncoder
 from m3index.encoder.options import Device, Loading
+from m3index.encoder.pieces import pieces
 from m3index.encoder.presets import DEFAULT
 from m3index.encoder.source import locate
 from m3index.options import only_keywords
@@ -48,14 +49,15 @@ def prepare_model(name: str, options: Device) -> Path:
     """
     source = locate(name)
     layout = layouts.read(source.directory, preset=source.preset)
-    if layout.safetensors or options.precision == "fp32":
+    pieces(layout)
+    if options.precision == "fp32":
         return source.directory
     from m3index.encoder import backbone, hardware
     from m3index.encoder.mapped import mapped
 
     device = hardware.devices(options.device)[0]
     precision = hardware.precision(options.precision, device, int8=True)
-    if not backbone.maps_pickles(layout, precision, device):
+    if not backbone.prepares(layout, precision, device):
         return source.directory
     return mapped(layout, precision).weights[0].parent
 

@@ -1,18 +1,16 @@
-"""Weights that are published as torch pickles, as a safetensors file in the precision that they run in.
+"""Weights as a safetensors file in the precision that they run in, where they are published otherwise.
 
 Reading a pickle takes longer than all else of a search from a shell: transformers has to be imported and its
-model made, and every weight is read and rounded. The file in the cache of prepared models is mapped instead.
-The weights in it are those that the pickle gives in this precision, bit for bit.
+model made, and every weight is read and rounded. Safetensors of another precision are rounded as a whole too.
+The file in the cache of prepared models is mapped instead. The weights in it are those that the original
+gives in this precision, bit for bit.
 """
 
 from __future__ import annotations
 
-import hashlib
-import logging
+import json
 import math
-import re
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,14 +21,13 @@ from torch import Tensor
 from m3index.encoder import prepared, safetensors_file
 from m3index.encoder.hardware import DTYPES, Precision
 from m3index.encoder.heads import read_tensors
-from m3index.encoder.layout import Layout, sample
+from m3index.encoder.layout import Layout, safetensors_header
 from m3index.encoder.prepared import PreparedModel
 from m3index.encoder.safetensors_file import BYTES, Stored
 from m3index.encoder.weights import StoredNames, incomplete, shapes
-from m3index.errors import StoppedError, UsageError
 
-_log = logging.getLogger(__name__)
-_CONVERTER = 1  # raise it with every change of what is written
+_LARGE = 100_000_000  # bytes of weights that take noticeably long to round
+_CONVERTER = 2  # raise it with every change of what is written
 _FILE = "model.safetensors"
 _STORED: Mapping[torch.dtype, Stored] = {
     torch.float32: "F32",
@@ -39,57 +36,66 @@ _STORED: Mapping[torch.dtype, Stored] = {
 }
 
 
+def needed(layout: Layout, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether the weights load faster from a prepared file: pickles, and large safetensors files of another
+    precision on the CPU. A GPU rounds weights as fast as they arrive."""
+    if not layout.safetensors:
+        return True
+    large = sum(path.stat().st_size for path in layout.weights) >= _LARGE
+    return large and device.type == "cpu" and _stored_types(layout.weights) != {_STORED[dtype]}
+
+
 def mapped(layout: Layout, precision: Precision) -> Layout:
     """The layout with its weights in the cache; they are put there at the first call.
 
     Raises MismatchError for weights that do not fit config.json, and UsageError or StoppedError if the cache
     cannot be written or has no room.
     """
-    dtype = DTYPES[precision]
-    name = _name(layout.root)
-    form = _form(layout, dtype, f"{name}-{precision}")
-    if not form.directory.is_dir():
-        size = BYTES[_STORED[dtype]] * sum(math.prod(shape) for shape in shapes(layout.config).values())
-        folder = prepared.cache_folder()
-        _check_room(folder, size)
-        prepared.prepare(
-            form,
-            partial(_convert, layout, dtype),
-            f"Preparing the model {name} in {precision}, once, in {folder} ({size / 1e6:,.0f} MB).",
-        )
-    return replace(layout, weights=(form.directory / _FILE,))
+    prepared.prepare(*_preparation(layout, precision))
+    return _at(layout, precision)
 
 
 def mapped_if_possible(layout: Layout, precision: Precision) -> Layout:
     """`mapped`, or the layout as it is, with a warning, if the cache cannot be written."""
-    try:
-        return mapped(layout, precision)
-    except (UsageError, StoppedError) as error:
-        _log.warning("%s Until then, the model loads slowly; --no-prepare leaves it as it is.", error)
-        return layout
+    if prepared.prepare_if_possible(*_preparation(layout, precision)):
+        return _at(layout, precision)
+    return layout
 
 
-def _form(layout: Layout, dtype: torch.dtype, name: str) -> PreparedModel:
-    """The key digests what the encoder's identity does of the weights, and when the files were last changed:
-    reading all of them would cost more than the form saves."""
-    digest = hashlib.blake2b(f"{_CONVERTER} {dtype} {sorted(shapes(layout.config).items())}".encode())
-    for path in layout.weights:
-        sample(path, digest)
-        digest.update(str(path.stat().st_mtime_ns).encode())
-    return PreparedModel(name, digest.hexdigest()[:16])
+def _at(layout: Layout, precision: Precision) -> Layout:
+    return replace(layout, weights=(_form(layout, precision).directory / _FILE,))
 
 
-def _name(root: Path) -> str:
-    """That of the directory, or of the repository in the hub's cache (models--ORG--NAME/snapshots/COMMIT), in
-    letters that the cache of prepared models takes."""
-    name = root.parents[1].name.rpartition("--")[2] if root.parent.name == "snapshots" else root.name
-    return re.sub(r"[^A-Za-z0-9_]+", "-", name)[:64].strip("-") or "model"
+def _preparation(
+    layout: Layout, precision: Precision
+) -> tuple[PreparedModel, Callable[[Path], None], str, int]:
+    """The arguments of `prepared.prepare`."""
+    folder, dtype = prepared.cache_folder(), DTYPES[precision]
+    size = BYTES[_STORED[dtype]] * sum(math.prod(shape) for shape in shapes(layout.config).values())
+    return (
+        _form(layout, precision),
+        partial(_convert, layout, dtype),
+        f"Preparing the model {prepared.model_name(layout.root)} in {precision}, once, in {folder} "
+        f"({size / 1e6:,.0f} MB).",
+        size,
+    )
 
 
-def _check_room(folder: Path, size: int) -> None:
-    existing = next(path for path in (folder, *folder.parents) if path.is_dir())
-    if shutil.disk_usage(existing).free < size:
-        raise StoppedError(f"{folder}: the disk has no room for {size / 1e6:,.0f} MB. Free some space.")
+def _form(layout: Layout, precision: Precision) -> PreparedModel:
+    text = f"{_CONVERTER} {DTYPES[precision]} {sorted(shapes(layout.config).items())}"
+    name = prepared.model_name(layout.root)
+    return PreparedModel(f"{name}-{precision}", prepared.key(text, layout.weights))
+
+
+def _stored_types(paths: Sequence[Path]) -> set[str]:
+    headers = [json.loads(safetensors_header(path)) for path in paths]
+    return {told["dtype"] for header in headers for name, told in header.items() if name != "__metadata__"}
+
+
+def _place(name: str) -> tuple[str, bool]:
+    """Sorts weights so that query, key and value, which are one matrix in our forward pass, lie side by
+    side."""
+    return name.rpartition(".")[0].rpartition(".")[0], name.endswith("bias")
 
 
 def _convert(layout: Layout, dtype: torch.dtype, target: Path) -> None:
@@ -98,7 +104,8 @@ def _convert(layout: Layout, dtype: torch.dtype, target: Path) -> None:
         tensors |= read_tensors(path, mapped=True)
     required = shapes(layout.config)
     stored = StoredNames(tensors)
-    found = {name: tensors.get(stored(name)) for name in required}
+    order = sorted(required, key=_place)
+    found = {name: tensors.get(stored(name)) for name in order}
     complete = {name: t for name, t in found.items() if t is not None and t.shape == required[name]}
     if len(complete) < len(required):
         raise incomplete(layout, [name for name in required if name not in complete])
@@ -107,4 +114,5 @@ def _convert(layout: Layout, dtype: torch.dtype, target: Path) -> None:
         for tensor in complete.values():
             yield tensor.to(dtype).contiguous().view(torch.uint8).numpy().data
 
-    safetensors_file.write(target / _FILE, _STORED[dtype], list(required.items()), parts())
+    shapes_in_order = [(name, required[name]) for name in complete]
+    safetensors_file.write(target / _FILE, _STORED[dtype], shapes_in_order, parts())

@@ -39,7 +39,12 @@ class ModelEncoder:
     def __init__(self, name: str, layout: Layout, options: Loading) -> None:
         self._layout, self._options = layout, options
         processes = options.tokenizer_processes
-        self._tokenizer = TokenizerPool(layout, processes) if processes else ModelTokenizer(layout)
+        prepare = not options.no_prepare
+        self._tokenizer = (
+            TokenizerPool(layout, processes, prepare=prepare)
+            if processes
+            else ModelTokenizer(layout, prepare=prepare)
+        )
         self._engines: list[Engine] | None = None
         self._lock = threading.Lock()
         self._sampled = self._recall_check() if options.precision == "int8" else None

@@ -69,7 +69,7 @@ class Loading(Device):
     )
     no_prepare: bool = option(
         Flag(),
-        "Read pickled weights (pytorch_model.bin) as they are, and keep no faster form of them in the cache.",
+        "Read weights and tokenizer as they are, and keep no faster form of them in the cache.",
         default=False,
     )
     query_prompt: str | None = option(

@@ -27,9 +27,9 @@ class TokenizerPool(ModelTokenizer):
     needs an `if __name__ == "__main__"` guard.
     """
 
-    def __init__(self, layout: Layout, processes: int) -> None:
-        super().__init__(layout)
-        self._layout, self._processes = layout, processes
+    def __init__(self, layout: Layout, processes: int, *, prepare: bool = False) -> None:
+        super().__init__(layout, prepare=prepare)
+        self._processes = processes
         self._executor: ProcessPoolExecutor | None = None
 
     def documents(self, texts: Sequence[str]) -> list[Tokens]:

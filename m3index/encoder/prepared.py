@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import logging
 import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from m3index.encoder.layout import sample
 from m3index.errors import StoppedError, UsageError
 
 _log = logging.getLogger(__name__)
@@ -54,14 +56,15 @@ def cache_folder() -> Path:
     return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "m3index" / "models"
 
 
-def prepare(form: PreparedModel, build: Callable[[Path], None], announcement: str) -> Path:
+def prepare(form: PreparedModel, build: Callable[[Path], None], announcement: str, size: int = 0) -> Path:
     """The directory of the form; if it is not there yet, `build` fills one that becomes it.
 
-    announcement: what is logged before building. Raises UsageError if the cache cannot be written,
-    StoppedError if its disk is full, and the errors of `build`.
+    announcement: what is logged before building. size: the bytes that it will have. Raises UsageError if the
+    cache cannot be written, StoppedError if its disk is full, and the errors of `build`.
     """
     if form.directory.is_dir():
         return form.directory
+    _check_room(size)
     with _writing(), _locked(form.name):
         if not form.directory.is_dir():
             _clear_partials(form.name)
@@ -76,6 +79,37 @@ def prepare(form: PreparedModel, build: Callable[[Path], None], announcement: st
                 shutil.rmtree(partial, ignore_errors=True)
             _sync_entry(form.directory.parent)
     return form.directory
+
+
+def prepare_if_possible(
+    form: PreparedModel, build: Callable[[Path], None], announcement: str, size: int = 0
+) -> bool:
+    """`prepare`; False, with a warning, if the cache cannot be written."""
+    try:
+        prepare(form, build, announcement, size)
+    except (UsageError, StoppedError) as error:
+        _log.warning("%s Until then, the model loads slowly; --no-prepare leaves it as it is.", error)
+        return False
+    return True
+
+
+def key(text: str, sources: Iterable[Path]) -> str:
+    """The key of a form. text: what else determines it. It digests what the encoder's identity does of the
+    source files, and when they were last changed: to read all of them would cost more than the form saves."""
+    digest = hashlib.blake2b(text.encode())
+    for path in sources:
+        sample(path, digest)
+        digest.update(str(path.stat().st_mtime_ns).encode())
+    return digest.hexdigest()[:16]
+
+
+def model_name(root: Path) -> str:
+    """The name of a model's forms: that of the directory, or of the repository in the hub's cache
+    (models--ORG--NAME/snapshots/COMMIT), in letters that the cache takes. A form of a form has its name."""
+    if root.parent == cache_folder() and (form := _FORM.fullmatch(root.name)):
+        return form["name"]
+    name = root.parents[1].name.rpartition("--")[2] if root.parent.name == "snapshots" else root.name
+    return re.sub(r"[^A-Za-z0-9_]+", "-", name)[:64].strip("-") or "model"
 
 
 def prepared() -> list[PreparedModel]:
@@ -99,6 +133,13 @@ def clear() -> None:
     for name in sorted({name for name, _ in _partials()}):
         with _writing(), _locked(name):
             _clear_partials(name)
+
+
+def _check_room(size: int) -> None:
+    folder = cache_folder()
+    existing = next(path for path in (folder, *folder.parents) if path.is_dir())
+    if shutil.disk_usage(existing).free < size:
+        raise StoppedError(f"{folder}: the disk has no room for {size / 1e6:,.0f} MB. Free some space.")
 
 
 @contextmanager

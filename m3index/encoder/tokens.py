@@ -15,8 +15,12 @@ from tokenizers import normalizers
 
 from m3index.corpus.windows import Tokens
 from m3index.encoder.layout import Layout
+from m3index.encoder.pieces import pieces
 from m3index.errors import MismatchError, ModelNotFoundError, UsageError
 from m3index.types import IntArray
+
+_FEW_CALLS = 16
+"""Calls after which the whole tokenizer, which takes longer to read but is faster, is worth it."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # Tokens without a lexical weight: FlagEmbedding's cls, eos, pad and unk. bos and sep are other names for
@@ -32,20 +36,35 @@ class ModelTokenizer:
     special tokens take. silent_ids: the token ids without a lexical weight, ascending, int32.
     """
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, *, prepare: bool = False) -> None:
+        """prepare: the first short texts need only their own pieces of a large vocabulary, which is kept for
+        that in the cache of prepared models."""
         self.limit = layout.limit
         self.query_prompt, self.document_prompt = layout.query_prompt, layout.document_prompt
-        self._backend = _backend(layout.backbone)
-        self._backend.no_truncation()
-        self._backend.no_padding()
-        if layout.lower_case:
-            parts = [n for n in (normalizers.Lowercase(), self._backend.normalizer) if n is not None]
-            self._backend.normalizer = normalizers.Sequence(parts)
+        self._layout = layout
+        self._few_calls = _FEW_CALLS
+        self._pieces = pieces(layout) if prepare else None
         roles = _special_names(layout.backbone)
         self.silent_ids: IntArray = np.array(
-            sorted({i for name in roles if (i := self._backend.token_to_id(name)) is not None}), np.int32
+            sorted({i for name in roles if (i := self._known.token_to_id(name)) is not None}), np.int32
         )
         self._eos = self._eos_to_append(layout)
+
+    @cached_property
+    def _backend(self) -> Any:
+        """The whole tokenizer of the library."""
+        backend = _backend(self._layout.backbone)
+        backend.no_truncation()
+        backend.no_padding()
+        if self._layout.lower_case:
+            parts = [n for n in (normalizers.Lowercase(), backend.normalizer) if n is not None]
+            backend.normalizer = normalizers.Sequence(parts)
+        return backend
+
+    @property
+    def _known(self) -> Any:
+        """What knows the ids of single tokens."""
+        return self._pieces or self._backend
 
     @cached_property
     def reserve(self) -> int:
@@ -100,18 +119,24 @@ class ModelTokenizer:
 
     def token_texts(self, ids: Sequence[int]) -> list[str]:
         """The texts of token ids for display; a leading space marks the beginning of a word."""
-        return [(self._backend.id_to_token(int(i)) or "").replace("▁", " ") for i in ids]
+        return [(self._known.id_to_token(int(i)) or "").replace("▁", " ") for i in ids]
 
     def close(self) -> None:
         """Stops worker processes; this class has none."""
 
     def _encode(self, prompt: str, texts: Sequence[str], *, offsets: bool) -> list[Any]:
-        encode = self._backend.encode_batch if offsets else self._backend.encode_batch_fast
         inputs = [prompt + text for text in texts]
         try:
-            return list(encode(inputs))
+            return self._encoded(inputs, offsets)
         except (TypeError, UnicodeEncodeError):  # a lone surrogate is not valid UTF-8
-            return list(encode([_speakable(text) for text in inputs]))
+            return self._encoded([_speakable(text) for text in inputs], offsets)
+
+    def _encoded(self, inputs: list[str], offsets: bool) -> list[Any]:
+        if self._pieces is not None and self._few_calls > 0 and "_backend" not in self.__dict__:
+            self._few_calls -= 1
+            if (few := self._pieces.encode(inputs)) is not None:
+                return list(few)
+        return list((self._backend.encode_batch if offsets else self._backend.encode_batch_fast)(inputs))
 
     def _ids(self, encoding: Any) -> IntArray:
         ids = encoding.ids
@@ -131,10 +156,10 @@ class ModelTokenizer:
         if not layout.append_eos:
             return None
         name = _token_content(_config(layout.backbone).get("eos_token"), "</s>")
-        eos = self._backend.token_to_id(name)
+        eos = self._known.token_to_id(name)
         if eos is None:
             raise MismatchError(f"{layout.backbone}: the tokenizer has no {name!r} token to end inputs with.")
-        return None if self._backend.encode("").ids[-1:] == [eos] else int(eos)
+        return None if self._encoded([""], offsets=False)[0].ids[-1:] == [eos] else int(eos)
 
     def _leading(self, prompt: str) -> int:
         """How many ids precede the text. Like sentence-transformers, excludes trailing special tokens."""

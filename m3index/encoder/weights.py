@@ -6,16 +6,20 @@ importing torch.
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from m3index.encoder.layout import Layout, hidden_size
+from m3index.encoder.layout import Layout, hidden_size, safetensors_header
 from m3index.errors import MismatchError
+
+_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
 
 _WORDS = "embeddings.word_embeddings.weight"
 _FIRST_NAMES = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}  # from TensorFlow
@@ -72,43 +76,74 @@ def incomplete(layout: Layout, missing: Sequence[str]) -> MismatchError:
 
 
 class Weights:
-    """The tensors of a model's files by their transformers names, each read on demand. Close after use.
+    """The tensors of a model's files by their transformers names, mapped, so that only what is used is read.
 
-    Raises MismatchError if a tensor that config.json requires is missing or has the wrong shape, or if a file
-    is not in safetensors format.
+    Those of the stored type keep the files' pages in place of a copy. Raises MismatchError if a tensor that
+    config.json requires is missing or has the wrong shape, or if a file is not in safetensors format.
     """
 
     def __init__(self, layout: Layout, dtype: torch.dtype, device: torch.device) -> None:
         self._dtype, self._device = dtype, device
-        self._open = ExitStack()
-        self._files: dict[str, Any] = {}
-        try:
-            for path in layout.weights:
-                file = self._open.enter_context(safe_open(path, "pt"))
-                self._files |= dict.fromkeys(file.keys(), file)
-        except (OSError, SafetensorError) as e:
-            self.close()
-            raise MismatchError(f"{path} cannot be read: {e}.") from e
-        self._names = StoredNames(self._files)
+        self._stored: dict[str, _MappedTensor] = {}
+        for path in layout.weights:
+            self._stored |= _mapped_tensors(path)
+        self._names = StoredNames(self._stored)
         wrong = [name for name, shape in shapes(layout.config).items() if self._shape(name) != shape]
         if wrong:
-            self.close()
             raise incomplete(layout, wrong)
 
     def __call__(self, name: str) -> Tensor:
-        stored = self._names(name)
-        tensor: Tensor = self._files[stored].get_tensor(stored)
-        return tensor.to(self._device, self._dtype)
-
-    def close(self) -> None:
-        self._open.close()
-
-    def __enter__(self) -> Weights:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        return self._stored[self._names(name)].read().to(self._device, self._dtype)
 
     def _shape(self, name: str) -> tuple[int, ...] | None:
-        stored = self._names(name)
-        return tuple(self._files[stored].get_slice(stored).get_shape()) if stored in self._files else None
+        found = self._stored.get(self._names(name))
+        return None if found is None else found.shape
+
+
+@dataclass(frozen=True, slots=True)
+class _MappedTensor:
+    file: Tensor
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+    def read(self) -> Tensor:
+        part = self.file[self.start : self.end]
+        if self.start % self.dtype.itemsize:
+            part = part.clone()
+        return part.view(self.dtype).view(self.shape)
+
+
+def _mapped_tensors(path: Path) -> dict[str, _MappedTensor]:
+    """The tensors of a safetensors file by their names there."""
+    header = safetensors_header(path)
+    size, first = path.stat().st_size, 8 + len(header)
+    try:
+        file = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+        tensors = {}
+        for name, told in json.loads(header).items():
+            if name != "__metadata__" and told["dtype"] in _DTYPES:
+                dtype, shape = _DTYPES[told["dtype"]], tuple(told["shape"])
+                start, end = (first + offset for offset in told["data_offsets"])
+                if end > size or end - start != math.prod(shape) * dtype.itemsize:
+                    raise ValueError(f"{name} is not where the header says")
+                tensors[name] = _MappedTensor(file, dtype, shape, start, end)
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MismatchError(f"{path} cannot be read: {error}.") from error
+    return tensors
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """Matrices one above the other, without a copy if they are so in a file that is mapped."""
+    first, rows = parts[0], sum(len(part) for part in parts)
+    ends = [part.storage_offset() + part.numel() for part in parts]
+    adjacent = all(
+        part.is_contiguous()
+        and part.storage_offset() == end
+        and part.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
+        for part, end in zip(parts[1:], ends, strict=False)
+    )
+    if adjacent and first.is_contiguous():
+        return first.as_strided((rows, *first.shape[1:]), first.stride())
+    return torch.cat(list(parts))

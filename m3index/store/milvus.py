@@ -786,6 +786,8 @@ def _query_data(leg: Leg, queries: Sequence[Any], spec: CollectionSpec) -> Any:
         case Leg.DENSE:
             return [pack(query, spec.storage) for query in queries]
         case Leg.LEXICAL:
+            if len(queries) == 1:
+                return [queries[0].to_dict()]
             return [csr_row(query) for query in queries]
         case Leg.BM25:
             # An undecodable byte on the command line must not prevent the search.

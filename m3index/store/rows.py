@@ -6,10 +6,9 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import sparse
 
 from m3index import schema
 from m3index.errors import RowRefusedError
@@ -17,6 +16,9 @@ from m3index.schema import CollectionSpec
 from m3index.store.analyzer import bm25_text
 from m3index.store.half_precision import pack, unpack
 from m3index.types import Row, SparseVector, Storage, join_title
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 EMPTY_DIMENSION = 2**31 - 1
 """The dimension of a passage without lexical tokens, because engines refuse an empty sparse vector. No
@@ -158,6 +160,8 @@ def sparse_vector(weights: Mapping[int, float]) -> SparseVector:
 
 def csr_row(vector: SparseVector) -> sparse.csr_matrix:
     """One row in CSR form, which pymilvus packs faster than a dict."""
+    from scipy import sparse  # not needed for the one row of a search
+
     indices, values = vector.indices, vector.values
     return sparse.csr_matrix((values, indices, np.array([0, len(indices)])), shape=(1, EMPTY_DIMENSION + 1))
 

@@ -156,16 +156,14 @@ def test_a_query_that_is_no_text(m3index: Command, corpus: Path, dense_model: Pa
 
 
 LOADED = """
-import sys
-expected = int(sys.argv.pop(1))
+import atexit, sys
 sys.argv[0] = "m3index"
-from m3index.__main__ import main
-try:
-    main()
-except SystemExit as end:
-    assert (end.code or 0) == expected, end.code
-names = {name.partition(".")[0] for name in sys.modules}
-print("\\n" + " ".join(sorted(names & set(sys.stdlib_module_names) ^ names)), file=sys.stderr)
+from m3index.__main__ import run
+def tell():
+    names = {name.partition(".")[0] for name, module in sys.modules.items()}
+    print("\\n" + " ".join(sorted(names & set(sys.stdlib_module_names) ^ names)), file=sys.stderr)
+atexit.register(tell)
+run()
 """
 HEAVY = {
     *("torch", "transformers", "tokenizers", "safetensors", "sentencepiece", "huggingface_hub"),
@@ -176,10 +174,10 @@ HEAVY = {
 
 def loaded(tmp_path: Path, *arguments: str, exit: int = 0) -> set[str]:  # noqa: A002
     done = subprocess.run(
-        [sys.executable, "-c", LOADED, str(exit), *arguments],
+        [sys.executable, "-c", LOADED, *arguments],
         cwd=tmp_path, env=process_environment(), capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == exit, done.stderr
     return set(done.stderr.splitlines()[-1].split())
 
 
@@ -211,14 +209,14 @@ def test_what_cannot_work_is_told_before_anything_heavy_is_loaded(
     tmp_path: Path, arguments: list[str]
 ) -> None:
     (tmp_path / "here.jsonl").write_text("{}")
-    assert not loaded(tmp_path, *arguments, exit=2) & HEAVY
+    assert not loaded(tmp_path, *arguments, exit=2) & (HEAVY | {"pydantic"})
     assert [path.name for path in tmp_path.iterdir()] == ["here.jsonl"]
 
 
 def test_the_client_of_a_server_loads_nothing_heavy(tmp_path: Path) -> None:
     server = ["--server", "http://127.0.0.1:9"]
     for arguments in (["search", "fox", *server], ["status", *server]):
-        assert not loaded(tmp_path, *arguments, exit=20) & HEAVY
+        assert not loaded(tmp_path, *arguments, exit=20) & (HEAVY | {"pydantic"})
 
 
 def test_status_and_sparse_search_load_no_torch(
@@ -226,7 +224,78 @@ def test_status_and_sparse_search_load_no_torch(
 ) -> None:
     m3index("ingest", corpus, "-e", dense_model)
     for arguments in (["status"], ["search", "fox", "--mode", "sparse"]):
-        assert not loaded(tmp_path, *arguments) & {"torch", "transformers"}
+        assert not loaded(tmp_path, *arguments) & {"torch", "transformers", "pandas", "pydantic"}
+
+
+def test_a_search_loads_no_pandas(tmp_path: Path, corpus: Path, m3_model: Path, m3index: Command) -> None:
+    m3index("ingest", corpus, "-e", m3_model)
+    there = loaded(tmp_path, "search", "fox", "--json")
+    assert {"torch", "pymilvus", "pyarrow"} <= there
+    assert not there & {"pandas", "transformers", "pydantic"}
+
+
+ENDS = """
+import atexit, sys, threading, time
+from m3index import process
+if {ours}:
+    process.take()
+atexit.register(print, "at exit")
+class Late:
+    def __del__(self): print("taken down")
+late = Late()
+{thread}
+print("output", end=" ")
+process.end({code})
+print("goes on")
+"""
+
+
+TAKEN_DOWN = "output goes on\nat exit\ntaken down\n"
+
+
+@pytest.mark.parametrize(
+    ("ours", "thread", "code", "output"),
+    [
+        (True, "", 0, "output at exit\n"),
+        (True, "", 17, "output at exit\n"),
+        (False, "", 0, TAKEN_DOWN),
+        (True, "threading.Thread(target=time.sleep, args=(0.2,)).start()", 0, TAKEN_DOWN),
+        (True, "sys.settrace(lambda *_: None)", 0, TAKEN_DOWN),
+    ],
+)
+def test_a_process_ends_at_once_when_all_is_done(ours: bool, thread: str, code: int, output: str) -> None:
+    program = ENDS.format(ours=ours, thread=thread, code=code)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr, done.returncode) == (output, "", code)
+
+
+def test_pandas_is_there_for_whoever_needs_it() -> None:
+    program = """
+import sys
+from m3index import process
+process.take()
+process.import_without_pandas("pymilvus", "pyarrow")
+assert "pandas" not in sys.modules
+import pyarrow
+pyarrow.array([1, 2])
+assert "pandas" not in sys.modules
+from pymilvus.orm.types import infer_dtype_bydata
+from pymilvus import DataType
+assert infer_dtype_bydata(1.5) == DataType.FLOAT, infer_dtype_bydata(1.5)
+import pandas
+assert pandas.DataFrame({"a": [1]}).a.sum() == 1
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_library_keeps_its_pandas() -> None:
+    program = (
+        "from m3index import process\n"
+        "process.import_without_pandas('pymilvus', 'pyarrow')\n"
+        "import sys; assert not {'pymilvus', 'pyarrow', 'pandas'} & sys.modules.keys()\n"
+        "import pymilvus; assert 'pandas' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from terminal import Command
 
 import m3index as package
 from m3index import schema
-from m3index.cli.command import COMMANDS, PANELS
+from m3index.cli.apps import all_commands
+from m3index.cli.command import PANELS
 from m3index.cli.reference import click_commands
 
 GROUPS = ("models", "shards", "generations", "collections", "config")
@@ -100,7 +101,7 @@ def test_the_options_of_a_command_come_first(m3index: Command) -> None:
 
 
 def test_every_heading_has_its_place() -> None:
-    panels = {option.panel for made in COMMANDS.values() for option in made.options.values()}
+    panels = {option.panel for made in all_commands().values() for option in made.options.values()}
     assert panels == set(PANELS)
 
 

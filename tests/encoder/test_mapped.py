@@ -14,12 +14,13 @@ import models
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from m3index.encoder import backbone, hardware, layout, mapped, prepared
 from m3index.encoder.load import load, prepare_model
-from m3index.encoder.mapped import _name
 from m3index.encoder.options import Device
+from m3index.encoder.prepared import PreparedModel
+from m3index.encoder.weights import Weights, joined
 from m3index.errors import MismatchError, StoppedError, UsageError
 from m3index.types import EncodedBatch
 
@@ -208,7 +209,7 @@ def test_a_disk_without_room(
     published: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     expected = encode(published, no_prepare=True)
-    monkeypatch.setattr(mapped.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 8, 1))
+    monkeypatch.setattr(prepared.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 8, 1))
     assert_same(encode(published), expected)
     assert caplog.messages[0].startswith(f"{cache}: the disk has no room for")
     assert not cache.exists()
@@ -225,12 +226,57 @@ def test_prepare_model(published: Path, tmp_path: Path, never_transformers: None
     assert prepare_model(str(safe), Device(precision="bf16")) == safe
 
 
+@pytest.mark.parametrize("stored", [torch.float32, torch.float16])
+def test_large_safetensors_of_another_precision_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: torch.dtype
+) -> None:
+    path = models.write_m3(tmp_path / "safe")
+    file = path / "model.safetensors"
+    save_file({n: t.to(stored) for n, t in load_file(str(file)).items()}, str(file))
+    expected = encode(path)
+    assert prepared.prepared() == []
+    monkeypatch.setattr(mapped, "_LARGE", 0)
+    before = load(str(path), precision="bf16", no_prepare=True).info
+    assert_same(encode(path), expected)
+    assert_same(encode(path), expected)
+    assert load(str(path), precision="bf16").info == before
+    [form] = prepared.prepared()
+    assert form.name == "safe-bf16"
+    assert prepare_model(str(path), Device(precision="bf16")) == form.directory
+
+
+def test_large_safetensors_of_this_precision_are_mapped_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mapped, "_LARGE", 0)
+    path = models.write_m3(tmp_path / "safe")
+    file = path / "model.safetensors"
+    save_file({n: t.to(torch.bfloat16) for n, t in load_file(str(file)).items()}, str(file))
+    encode(path)
+    assert prepared.prepared() == []
+
+
+def test_query_key_and_value_are_one_matrix_of_the_file(published: Path) -> None:
+    """No copy of them is made."""
+    prepare_model(str(published), Device(precision="bf16"))
+    ready = mapped.mapped(layout.read(published), "bf16")
+    weights = Weights(ready, torch.bfloat16, torch.device("cpu"))
+    parts = [weights(f"encoder.layer.1.attention.self.{x}.weight") for x in ("query", "key", "value")]
+    one = joined(parts)
+    assert one.data_ptr() == parts[0].data_ptr()
+    assert torch.equal(one, torch.cat(parts))
+    assert joined(parts[::-1]).data_ptr() != parts[2].data_ptr()
+    assert torch.equal(joined(parts[::-1]), torch.cat(parts[::-1]))
+
+
 def test_names_in_the_cache() -> None:
+    form = PreparedModel("offline", "0123456789abcdef")
+    assert prepared.model_name(form.directory) == "offline"
     snapshot = "models--BAAI--bge-m3/snapshots/5617a9f61b028005a4858fdac845db406aefb181"
-    assert _name(Path("/home/me/.cache/huggingface/hub") / snapshot) == "bge-m3"
-    assert _name(Path("/models/Modèle 3 (neu)")) == "Mod-le-3-neu"
-    assert _name(Path("/models/模型")) == "model"
-    assert _name(Path("/")) == "model"
+    assert prepared.model_name(Path("/home/me/.cache/huggingface/hub") / snapshot) == "bge-m3"
+    assert prepared.model_name(Path("/models/Modèle 3 (neu)")) == "Mod-le-3-neu"
+    assert prepared.model_name(Path("/models/模型")) == "model"
+    assert prepared.model_name(Path("/")) == "model"
 
 
 PREPARE = """

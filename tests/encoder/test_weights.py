@@ -109,12 +109,44 @@ def test_other_models_are_made_by_transformers(
     assert made
 
 
-def test_a_file_that_is_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize("left", [0, 4, 100, 0.5, -1])
+def test_a_file_that_is_none(tmp_path: Path, left: float) -> None:
     path = models.write_sentence_bert(tmp_path)
     whole = (path / "model.safetensors").read_bytes()
-    (path / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    end = int(len(whole) * left) if isinstance(left, float) else left
+    (path / "model.safetensors").write_bytes(whole[:end])
     with pytest.raises(MismatchError, match=r"model\.safetensors"):
         load(str(path)).encode_documents(TEXTS)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_the_vectors_do_not_depend_on_whether_the_weights_are_reordered(
+    m3: Path, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit: neither on the first texts of a process nor on those that come later."""
+    texts = [*TEXTS, "fox " * 60, "a"]
+
+    def encode() -> list[np.ndarray]:
+        encoder = load(str(m3), precision=precision)
+        return [encoder.encode_documents([text]).dense for text in texts * 2]
+
+    expected = encode()
+    monkeypatch.setattr(backbone, "_UNPACKED_TOKENS", 0)
+    for mine, theirs in zip(encode(), expected, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    monkeypatch.setattr(backbone, "_UNPACKED_TOKENS", 20)
+    for mine, theirs in zip(encode(), expected, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_weights_are_reordered_at_once_where_that_could_be_seen(
+    m3: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for agree in (True, False):
+        monkeypatch.setattr(backbone, "_plain_weights_agree", lambda *_, agree=agree: agree)
+        made = backbone.load(layout.read(m3), "bf16", torch.device("cpu"))
+        assert isinstance(made, backbone.FusedBackbone)
+        assert (made._unpacked_tokens > 0) is agree
 
 
 def test_transformers_is_not_imported(tmp_path: Path) -> None:
