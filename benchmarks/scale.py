@@ -28,6 +28,7 @@ import numpy as np
 
 from m3index.corpus.readers import read
 from m3index.corpus.windows import Tokens
+from m3index.encoder.base import CallByCall
 from m3index.files import Folder
 from m3index.scale.encode import encode
 from m3index.scale.load import Shards, load
@@ -63,7 +64,7 @@ class StubTokenizer:
         return Tokens(np.array(ids, np.int32), offsets.astype(np.int32))
 
 
-class StubEncoder:
+class StubEncoder(CallByCall):
     """Sleeps as long as a device of `rate` tokens/s would work."""
 
     def __init__(self, rate: float) -> None:

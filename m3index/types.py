@@ -160,6 +160,11 @@ class SparseRows:
         a, b = self.indptr[i], self.indptr[i + 1]
         return SparseVector(self.indices[a:b], self.values[a:b])
 
+    def part(self, start: int, end: int) -> SparseRows:
+        """The rows [start, end)."""
+        a, b = self.indptr[start], self.indptr[end]
+        return SparseRows(self.indptr[start : end + 1] - a, self.indices[a:b], self.values[a:b])
+
 
 @dataclass(frozen=True, slots=True)
 class SparseVector:
@@ -181,16 +186,30 @@ class EncodedBatch:
 
     dense: (n, dim) float32 with unit norm. lexical: n rows; None if not available or not requested.
     multi_vector: n arrays (tokens - 1, width) of unit rows; None likewise. tokens: (n,) int32, including
-    special tokens.
+    special tokens. token_weights: n arrays (tokens,), the lexical head's output before the relu, for
+    distillation; None likewise.
     """
 
     dense: FloatArray
     lexical: SparseRows | None
     tokens: IntArray
     multi_vector: Sequence[FloatArray] | None = None
+    token_weights: Sequence[FloatArray] | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    def part(self, start: int, end: int) -> EncodedBatch:
+        """The texts [start, end)."""
+        if (start, end) == (0, len(self)):
+            return self
+        return EncodedBatch(
+            self.dense[start:end],
+            None if self.lexical is None else self.lexical.part(start, end),
+            self.tokens[start:end],
+            None if self.multi_vector is None else self.multi_vector[start:end],
+            None if self.token_weights is None else self.token_weights[start:end],
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from m3index.corpus.windows import Tokens
+from m3index.encoder.base import CallByCall
 from m3index.errors import UsageError
 from m3index.types import EncodedBatch, EncoderInfo, IntArray, SparseRows
 
@@ -37,7 +38,7 @@ class FakeTokenizer:
         return Tokens(np.array(ids, np.int32), np.array(offsets, np.int32).reshape(-1, 2))
 
 
-class FakeEncoder:
+class FakeEncoder(CallByCall):
     """dense: normalised sum of the tokens' random vectors. lexical: weight 1 + id % 7 / 10 a token.
 
     multi-vector: each token's random unit vector. `encoded` counts the inputs encoded as documents.

@@ -17,7 +17,16 @@ from m3index.index.collection import Collection
 from m3index.index.plan import Change, DocumentChange, Window
 from m3index.index.write import READ_ROWS, DocumentWrite, vector_fields
 from m3index.store.base import Store, StoredRow
-from m3index.types import EncodedBatch, FloatArray, Passage, Rejected, Row, SparseVector, passage_key
+from m3index.types import (
+    EncodedBatch,
+    FloatArray,
+    IntArray,
+    Passage,
+    Rejected,
+    Row,
+    SparseVector,
+    passage_key,
+)
 
 MAX_ROWS = 1000
 
@@ -113,11 +122,32 @@ class Batcher:
         self, batches: Generator[Window | Batch, None, None], stop: Callable[[], bool]
     ) -> Iterator[Window | Encoded]:
         """Encodes the batches and passes windows through. Starts no batch once `stop` returns True."""
-        with closing(batches):
-            for batch in batches:
-                if stop():
+        waited = spent = 0.0
+
+        def calls() -> Iterator[tuple[Window | Batch, list[IntArray]]]:
+            nonlocal waited
+            while True:
+                began = time.perf_counter()
+                batch = next(batches, None)
+                waited += time.perf_counter() - began
+                if batch is None or stop():
                     return
-                yield batch if isinstance(batch, Window) else self.encode_batch(batch)
+                yield batch, [] if isinstance(batch, Window) else _inputs(batch)
+
+        with closing(batches):
+            stream = self.encoder.encode_stream(calls(), lexical=self.spec.sparse == "lexical")
+            while True:
+                began, waited = time.perf_counter(), 0.0
+                found = next(stream, None)
+                spent += time.perf_counter() - began - waited
+                if found is None:
+                    return
+                batch, vectors = found
+                if isinstance(batch, Window):
+                    yield batch
+                    continue
+                yield self._written(batch, vectors, spent)
+                spent = 0.0
 
     def _prepare(self, planned: Sequence[DocumentChange]) -> Iterator[PendingDocument | Window]:
         metadata = [p for p in planned if p.change is Change.METADATA]
@@ -167,16 +197,11 @@ class Batcher:
             rows = sum(by_id[r.doc_id].rows for r in rejected if r.doc_id is not None)
             yield Window(rows=rows, rejected=rejected)
 
-    def encode_batch(self, batch: Batch) -> Encoded:
-        """Encodes the passages of a batch and builds the complete rows of its documents."""
-        ids = [passage.token_ids for item in batch for passage in item.passages]
-        tokens = sum(len(i) for i in ids)
-        vectors: Iterator[tuple[FloatArray, SparseVector | None]] = iter(())
-        started = time.perf_counter()
-        if ids:
-            vectors = _vectors(self.encoder.encode_ids(ids, lexical=self.spec.sparse == "lexical"))
-        seconds = time.perf_counter() - started
+    def _written(self, batch: Batch, encoded: EncodedBatch, seconds: float) -> Encoded:
+        """The complete rows of the documents of a batch."""
+        tokens = int(encoded.tokens.sum())
         self.budget.learn(tokens, seconds)
+        vectors = _vectors(encoded)
         documents: list[WrittenDocument] = []
         for item in batch:
             contents = [(row["text"], row["dense"], row.get("lexical")) for row in item.reused]
@@ -204,6 +229,10 @@ class Batcher:
             )
             for ordinal, (text, dense, sparse) in enumerate(contents)
         ]
+
+
+def _inputs(batch: Batch) -> list[IntArray]:
+    return [passage.token_ids for item in batch for passage in item.passages]
 
 
 def _vectors(encoded: EncodedBatch) -> Iterator[tuple[FloatArray, SparseVector | None]]:

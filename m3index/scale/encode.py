@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from itertools import groupby
+from itertools import groupby, takewhile
 from typing import Any, TypeAlias
 
 from m3index.corpus.options import Rejects
@@ -155,12 +155,10 @@ class _Run:
             yield from cut(block, self.encoder.tokenizer, self.fingerprint.passages, self._on_bad_row)
 
     def _encoded(self, pieces: Generator[Piece, None, None]) -> Iterator[EncodedRows]:
-        lexical = self.fingerprint.sparse == "lexical"
         with closing(pieces):
-            for piece in pieces:
-                if self.stop():
-                    return
-                yield encode_piece(self.encoder, piece, self.settings.source, lexical=lexical)
+            until_stopped = takewhile(lambda _: not self.stop(), pieces)
+            lexical = self.fingerprint.sparse == "lexical"
+            yield from encode_pieces(self.encoder, until_stopped, self.settings.source, lexical=lexical)
 
     def _counted(
         self, pieces: Iterable[EncodedRows], corpus: Corpus, total: int | None
@@ -295,28 +293,30 @@ def in_pieces(shard: ShardKey, passages: Iterable[CutPassage]) -> Iterator[Piece
     yield Piece(shard, piece, last=True)
 
 
-def encode_piece(encoder: Encoder, piece: Piece, source: str, *, lexical: bool) -> EncodedRows:
-    if not piece.passages:
-        return EncodedRows(piece.shard, [], [], piece.last)
-    batch = encoder.encode_ids([passage.token_ids for _, passage, _ in piece.passages], lexical=lexical)
-    rows = [
-        Row(
-            passage_id=passage_key(hashed.key, passage.ordinal),
-            doc_id=hashed.document.doc_id,
-            ordinal=passage.ordinal,
-            source=source,
-            doc_hash=hashed.doc_hash,
-            passages=count,
-            title=hashed.document.title,
-            text=passage.text,
-            metadata=hashed.document.metadata,
-            fields={},
-            dense=batch.dense[i],
-            sparse=batch.lexical.row(i) if batch.lexical is not None else None,
-        )
-        for i, (hashed, passage, count) in enumerate(piece.passages)
-    ]
-    return EncodedRows(piece.shard, rows, batch.tokens.tolist(), piece.last)
+def encode_pieces(
+    encoder: Encoder, pieces: Iterable[Piece], source: str, *, lexical: bool
+) -> Iterator[EncodedRows]:
+    """The rows of each piece, in order."""
+    calls = ((piece, [passage.token_ids for _, passage, _ in piece.passages]) for piece in pieces)
+    for piece, batch in encoder.encode_stream(calls, lexical=lexical):
+        rows = [
+            Row(
+                passage_id=passage_key(hashed.key, passage.ordinal),
+                doc_id=hashed.document.doc_id,
+                ordinal=passage.ordinal,
+                source=source,
+                doc_hash=hashed.doc_hash,
+                passages=count,
+                title=hashed.document.title,
+                text=passage.text,
+                metadata=hashed.document.metadata,
+                fields={},
+                dense=batch.dense[i],
+                sparse=batch.lexical.row(i) if batch.lexical is not None else None,
+            )
+            for i, (hashed, passage, count) in enumerate(piece.passages)
+        ]
+        yield EncodedRows(piece.shard, rows, batch.tokens.tolist(), piece.last)
 
 
 def write_shard(folder: ShardSink, fingerprint: Fingerprint, pieces: Iterable[EncodedRows]) -> Entry | None:

@@ -44,7 +44,7 @@ from m3index.scale.encode import (
     ShardPlan,
     check_complete,
     check_errors,
-    encode_piece,
+    encode_pieces,
     fingerprint_of,
     in_pieces,
     open_for,
@@ -393,12 +393,10 @@ class EncodeShard:
         documents = [_hashed(one) for one in row["of"]]
         cut = _cut_passages(table.column("cut").combine_chunks().flatten(), documents)
         lexical = job.fingerprint.sparse == "lexical"
-        encoded = (
-            encode_piece(self._encoder, piece, job.settings.source, lexical=lexical)
-            for piece in in_pieces(_shard(row), cut)
-        )
-        with closing(prefetch(encoded, depth=2)) as pieces:
-            entry = write_shard(self._sink, job.fingerprint, pieces)
+        pieces = in_pieces(_shard(row), cut)
+        encoded = encode_pieces(self._encoder, pieces, job.settings.source, lexical=lexical)
+        with closing(prefetch(encoded, depth=2)) as rows:
+            entry = write_shard(self._sink, job.fingerprint, rows)
         assert entry is not None  # no piece is missing
         if isinstance(self._encoder, CachedEncoder):
             self._encoder.flush()  # actors are never closed
