@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from m3index.corpus.windows import Tokens
+from m3index.corpus.windows import CutsHere, Tokens
 from m3index.encoder.base import CallByCall
 from m3index.errors import UsageError
 from m3index.types import EncodedBatch, EncoderInfo, IntArray, SparseRows
@@ -22,7 +22,7 @@ def token_id(word: str) -> int:
     return 4 + int.from_bytes(digest, "big") % (VOCABULARY - 4)
 
 
-class FakeTokenizer:
+class FakeTokenizer(CutsHere):
     """Splits at white space; one special token at each end."""
 
     def __init__(self, limit: int = 64) -> None:

@@ -36,8 +36,7 @@ class ModelEncoder:
 
     def __init__(self, name: str, layout: Layout, options: Loading) -> None:
         self._layout, self._options = layout, options
-        processes = options.tokenizer_processes
-        self._tokenizer = TokenizerPool(layout, processes) if processes else ModelTokenizer(layout)
+        self._tokenizer = TokenizerPool(layout, self._worker_processes)
         self._engines: list[Engine] | None = None
         self._lock = threading.Lock()
         self._sampled = self._recall_check() if options.precision == "int8" else None
@@ -131,7 +130,7 @@ class ModelEncoder:
     def _recall_check(self) -> RecallCheck:
         @cache
         def exact() -> ModelEncoder:
-            options = replace(self._options, precision="fp32", tokenizer_processes=0)
+            options = replace(self._options, precision="fp32", workers=0)
             return ModelEncoder(f"{self._info.name} in fp32", self._layout, options)
 
         def reference(ids: Sequence[IntArray], lexical: bool, skip: int) -> EncodedBatch:
@@ -192,6 +191,14 @@ class ModelEncoder:
             )
         if not all(map(len, ids)):
             raise UsageError("An input without any tokens cannot be encoded.")
+
+    def _worker_processes(self) -> int:
+        asked, device = self._options.workers, self._options.device
+        if asked == "auto" and device == "cpu":
+            return 0
+        from m3index.encoder import hardware
+
+        return hardware.worker_processes(asked, device)
 
     def _loaded(self) -> list[Engine]:
         with self._lock:

@@ -14,7 +14,7 @@ from itertools import groupby, takewhile
 from typing import Any, TypeAlias
 
 from m3index.corpus.options import Rejects
-from m3index.corpus.windows import PassageSettings, PassageSize, Tokenizer, windows
+from m3index.corpus.windows import PassageSettings, PassageSize, Tokenizer, cut_stream
 from m3index.encoder.base import Encoder
 from m3index.errors import Exit, M3IndexError, MismatchError, MissingHeadError, StoppedError, decide
 from m3index.files import Folder, digest_of
@@ -27,7 +27,7 @@ from m3index.scale.blocks import Block, Hashed, ShardKey
 from m3index.scale.manifest import CorpusRecord, Entry, ShardFolder, ShardSink, digest_of_digests, shard_file
 from m3index.scale.options import EncodeOptions
 from m3index.scale.shards import Fingerprint, Writer
-from m3index.types import Passage, Rejected, Row, passage_key
+from m3index.types import Document, Passage, Rejected, Row, passage_key
 
 PIECE_TOKENS, PIECE_ROWS = 65_536, 1_024
 """The limits of one encoder call. Constant, so that shards do not depend on the speed of the machine."""
@@ -57,6 +57,9 @@ class EncodeSummary:
 
 CutPassage: TypeAlias = tuple[Hashed, Passage, int]
 """A document, one of its passages, and its number of passages."""
+
+OfShard: TypeAlias = tuple[ShardKey, CutPassage | None]
+"""A passage of a shard; None after the last one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +154,8 @@ class _Run:
             self._on_bad_row(error)
 
     def _pieces(self, missing: Iterable[Block]) -> Iterator[Piece]:
-        for block in missing:
-            yield from cut(block, self.encoder.tokenizer, self.fingerprint.passages, self._on_bad_row)
+        tokenizer, size = self.encoder.tokenizer, self.fingerprint.passages
+        return in_pieces(passages_of(missing, tokenizer, size, self._on_bad_row))
 
     def _encoded(self, pieces: Generator[Piece, None, None]) -> Iterator[EncodedRows]:
         with closing(pieces):
@@ -263,34 +266,41 @@ def open_for(out: Folder, fingerprint: Fingerprint) -> ShardFolder:
     return folder
 
 
-def cut(
-    block: Block, tokenizer: Tokenizer, size: PassageSize, on_rejected: Callable[[Rejected], None]
-) -> Iterator[Piece]:
-    """The passages of a block in pieces, which are the same on every machine."""
-    return in_pieces(block.shard, passages_of(block, tokenizer, size, on_rejected))
-
-
 def passages_of(
-    block: Block, tokenizer: Tokenizer, size: PassageSize, on_rejected: Callable[[Rejected], None]
-) -> Iterator[CutPassage]:
-    remaining = iter(block.documents)
-    documents = (hashed.document for hashed in block.documents)
-    for document, passages in windows(documents, tokenizer, size.tokens, size.overlap, on_rejected):
-        hashed = next(h for h in remaining if h.document is document)
-        for passage in passages:
-            yield hashed, passage, len(passages)
+    blocks: Iterable[Block], tokenizer: Tokenizer, size: PassageSize, on_rejected: Callable[[Rejected], None]
+) -> Iterator[OfShard]:
+    """The passages of the documents of each block, which may be cut some blocks ahead."""
+
+    def documents() -> Iterator[tuple[ShardKey, Hashed | None]]:
+        for block in blocks:
+            for hashed in block.documents:
+                yield block.shard, hashed
+            yield block.shard, None
+
+    def document_of(item: tuple[ShardKey, Hashed | None]) -> Document | None:
+        return item[1].document if item[1] is not None else None
+
+    for (shard, hashed), found in cut_stream(documents(), document_of, tokenizer, size):
+        if hashed is None or found is None:
+            yield shard, None
+        elif found.problem:
+            on_rejected(Rejected.of(hashed.document, found.problem))
+        else:
+            for passage in found.passages:
+                yield shard, (hashed, passage, len(found.passages))
 
 
-def in_pieces(shard: ShardKey, passages: Iterable[CutPassage]) -> Iterator[Piece]:
+def in_pieces(passages: Iterable[OfShard]) -> Iterator[Piece]:
+    """Pieces that are the same on every machine."""
     piece: list[CutPassage] = []
     tokens = 0
-    for passage in passages:
-        piece.append(passage)
-        tokens += passage[1].tokens
-        if tokens >= PIECE_TOKENS or len(piece) == PIECE_ROWS:
-            yield Piece(shard, piece, last=False)
+    for shard, passage in passages:
+        if passage is not None:
+            piece.append(passage)
+            tokens += passage[1].tokens
+        if passage is None or tokens >= PIECE_TOKENS or len(piece) == PIECE_ROWS:
+            yield Piece(shard, piece, last=passage is None)
             piece, tokens = [], 0
-    yield Piece(shard, piece, last=True)
 
 
 def encode_pieces(

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import dropwhile
+from itertools import chain, dropwhile
 from typing import Any
 
 import numpy as np
@@ -336,7 +336,8 @@ def cut_shard(table: pa.Table, job: RayJob) -> pa.Table:
     rejected: list[Rejected] = []
     places = {id(hashed): i for i, hashed in enumerate(block.documents)}
     passages = job.fingerprint.passages
-    cut = list(passages_of(block, _tokenizer_of(job.load), passages, rejected.append))
+    of_shard = passages_of([block], _tokenizer_of(job.load), passages, rejected.append)
+    cut = [passage for _, passage in of_shard if passage is not None]
     rejected_rows = [
         {"doc_id": r.doc_id, "reason": r.reason, "path": r.place.path, "line": r.place.line} for r in rejected
     ]
@@ -393,7 +394,8 @@ class EncodeShard:
         documents = [_hashed(one) for one in row["of"]]
         cut = _cut_passages(table.column("cut").combine_chunks().flatten(), documents)
         lexical = job.fingerprint.sparse == "lexical"
-        pieces = in_pieces(_shard(row), cut)
+        shard = _shard(row)
+        pieces = in_pieces(chain(((shard, passage) for passage in cut), [(shard, None)]))
         encoded = encode_pieces(self._encoder, pieces, job.settings.source, lexical=lexical)
         with closing(prefetch(encoded, depth=2)) as rows:
             entry = write_shard(self._sink, job.fingerprint, rows)
