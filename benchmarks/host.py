@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What the host does for each token beside a fast GPU, with the GPU replaced by a stub that only takes time.
 
-    python benchmarks/host.py                     encode to shards, ingest into a stub store; 0, 1 and 2 workers
+    python benchmarks/host.py                     encode to shards, ingest into a stub store
     python benchmarks/host.py --profile encode    where the main process spends it
 
 The stub answers at the rate of a student and of a teacher on an H100, as the device of a real engine: packs
@@ -85,10 +85,10 @@ class StubStore(MemoryStore):
     def upsert(self, name: str, rows: Sequence[Row]) -> None:  # noqa: ARG002
         self.written += len(rows)
 
-    def get(self, name: str, passage_ids: Sequence[str], fields: Sequence[str]) -> dict[str, Mapping[str, Any]]:  # noqa: ARG002, E501
+    def get(self, *_: Any) -> dict[str, Mapping[str, Any]]:
         return {}
 
-    def count(self, name: str, where: Any = None) -> int:  # noqa: ARG002
+    def count(self, *_: Any) -> int:
         return self.written
 
 
@@ -114,7 +114,9 @@ def main() -> None:
                     ns = statistics.median(f["ns"] for f in figures)
                     share = statistics.median(f["share"] for f in figures)
                     rounds = " ".join(f"{f['ns']:.0f}" for f in figures)
-                    print(f"{command:8} {device:8} {workers:7} {ns:11.0f} {share:12.0%}  {rounds}", flush=True)
+                    print(
+                        f"{command:8} {device:8} {workers:7} {ns:11.0f} {share:12.0%}  {rounds}", flush=True
+                    )
 
 
 def arguments() -> argparse.Namespace:
@@ -125,7 +127,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--devices", choices=RATES, nargs="+", default=list(RATES))
     parser.add_argument("--commands", choices=("encode", "ingest"), nargs="+", default=["encode", "ingest"])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--directory", type=Path, help="keep the model and the corpus here and use them again")
+    parser.add_argument(
+        "--directory", type=Path, help="keep the model and the corpus here and use them again"
+    )
     parser.add_argument("--profile", choices=("encode", "ingest"))
     return parser.parse_args()
 
@@ -156,14 +160,16 @@ def write_corpus(path: Path, model: Path, passages: int, tokens: int) -> None:
 def encoder_of(model: Path, rate: float, workers: int) -> ModelEncoder:
     encoder = load(str(model), device="cpu", workers=workers)
     encoder._engines = [StubEngine(rate, encoder.tokenizer.silent_ids)]  # type: ignore[list-item]
-    [*encoder.tokenizer.cuts([(None, [("", "warm up")])] * (2 * workers + 1), PASSAGES.resolve(encoder.tokenizer))]
+    assert PASSAGES is not None
+    size = PASSAGES.resolve(encoder.tokenizer)
+    for _ in encoder.tokenizer.cuts([(None, [("", "warm up")])] * (2 * workers + 1), size):
+        pass
     return encoder
 
 
 ENCODE = EncodeOptions(passage_tokens=512, overlap=64)
 INGEST = IngestOptions(passage_tokens=512, overlap=64)
 PASSAGES = ENCODE.passages
-assert PASSAGES is not None
 
 
 def work(command: str, encoder: ModelEncoder, corpus: Path, out: Path) -> int:

@@ -186,15 +186,13 @@ class EncodedBatch:
 
     dense: (n, dim) float32 with unit norm. lexical: n rows; None if not available or not requested.
     multi_vector: n arrays (tokens - 1, width) of unit rows; None likewise. tokens: (n,) int32, including
-    special tokens. token_weights: n arrays (tokens,), the lexical head's output before the relu, for
-    distillation; None likewise.
+    special tokens.
     """
 
     dense: FloatArray
     lexical: SparseRows | None
     tokens: IntArray
     multi_vector: Sequence[FloatArray] | None = None
-    token_weights: Sequence[FloatArray] | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -208,7 +206,6 @@ class EncodedBatch:
             None if self.lexical is None else self.lexical.part(start, end),
             self.tokens[start:end],
             None if self.multi_vector is None else self.multi_vector[start:end],
-            None if self.token_weights is None else self.token_weights[start:end],
         )
 
 

@@ -16,12 +16,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The requested outputs. token_weights: the lexical head's output for each token, before the relu. skip:
-    how many leading tokens (a prompt) the pooling leaves out."""
+    """The requested outputs. skip: how many leading tokens (a prompt) the pooling leaves out."""
 
     lexical: bool = False
     multi_vector: bool = False
-    token_weights: bool = False
     skip: int = 0
 
     def of_nothing(self, dim: int) -> EncodedBatch:
@@ -32,7 +30,6 @@ class Wanted:
             no_rows if self.lexical else None,
             np.zeros(0, np.int32),
             [] if self.multi_vector else None,
-            [] if self.token_weights else None,
         )
 
 
@@ -42,6 +39,11 @@ class Encoder(Protocol):
 
     @property
     def tokenizer(self) -> Tokenizer: ...
+
+    @property
+    def workers(self) -> int:
+        """How many processes beside this one may work for a stream, so that this one keeps up with it."""
+        ...
 
     def prepare(self) -> None:
         """Loads the weights now instead of at the first encode."""
@@ -77,7 +79,9 @@ class Encoder(Protocol):
 
 
 class CallByCall:
-    """`encode_stream` for an encoder that gains nothing from reading ahead."""
+    """`encode_stream` for an encoder that gains nothing from reading ahead, or from other processes."""
+
+    workers = 0
 
     def encode_ids(
         self, ids: Sequence[IntArray], *, lexical: bool, multi_vector: bool = False

@@ -59,6 +59,10 @@ class CachedEncoder:
     def tokenizer(self) -> Tokenizer:
         return self._encoder.tokenizer
 
+    @property
+    def workers(self) -> int:
+        return self._encoder.workers
+
     def prepare(self) -> None:
         self._encoder.prepare()
 

@@ -47,7 +47,6 @@ class PackResult:
     dense: FloatArray
     lexical: SparseRows | None
     multi_vector: list[FloatArray] | None
-    token_weights: list[FloatArray] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +147,8 @@ class Engine:
             hidden = self._backbone(precision)(ids, positions, None, Spans.of(pack, bounds))
             pooled = heads.pool(hidden, bounds, self._layout.pooling, wanted.skip)
             outputs = {"dense": self._after(pooled)}
-            if (wanted.lexical or wanted.token_weights) and self._lexical is not None:
-                weights = self._lexical(hidden.float()).squeeze(-1)
-                if wanted.token_weights:
-                    outputs["token_weights"] = weights
-                if wanted.lexical:
-                    outputs["lexical"] = torch.relu(weights)
+            if wanted.lexical and self._lexical is not None:
+                outputs["lexical"] = torch.relu(self._lexical(hidden.float()).squeeze(-1))
             if wanted.multi_vector and self._multi is not None:
                 outputs["multi_vector"] = F.normalize(self._multi(hidden.float()), dim=-1)
             hosts, ready = to_host(list(outputs.values()))
@@ -164,21 +159,14 @@ class Engine:
 
     def _result(self, flight: _Flight) -> PackResult:
         pack, outputs = flight.pack, {name: t.numpy() for name, t in flight.outputs.items()}
-        lexical = multi = weights = None
+        lexical = multi = None
         if "lexical" in outputs:
             lexical = csr.lexical_rows(outputs["lexical"], pack.ids, pack.bounds, self._silent)
         if "multi_vector" in outputs:
-            multi = _of_each(outputs["multi_vector"], pack.bounds, skip=1)
-        if "token_weights" in outputs:
-            weights = _of_each(outputs["token_weights"], pack.bounds, skip=0)
-        return PackResult(flight.job.places, outputs["dense"], lexical, multi, weights)
-
-
-def _of_each(values: FloatArray, bounds: IntArray, *, skip: int) -> list[FloatArray]:
-    """The values of each input without its first `skip` tokens. Copies, because a view of one input would
-    keep the output of the whole pack in (page-locked) memory."""
-    spans = zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)
-    return [values[start + skip : end].copy() for start, end in spans]
+            spans = zip(pack.bounds[:-1].tolist(), pack.bounds[1:].tolist(), strict=True)
+            # Copies: a view of one input would keep the output of the whole pack in (page-locked) memory.
+            multi = [outputs["multi_vector"][start + 1 : end].copy() for start, end in spans]
+        return PackResult(flight.job.places, outputs["dense"], lexical, multi)
 
 
 class Lane:

@@ -36,7 +36,7 @@ class ModelEncoder:
 
     def __init__(self, name: str, layout: Layout, options: Loading) -> None:
         self._layout, self._options = layout, options
-        self._tokenizer = TokenizerPool(layout, self._worker_processes)
+        self._tokenizer = TokenizerPool(layout, lambda: self.workers)
         self._engines: list[Engine] | None = None
         self._lock = threading.Lock()
         self._sampled = self._recall_check() if options.precision == "int8" else None
@@ -62,6 +62,15 @@ class ModelEncoder:
     def tokenizer(self) -> ModelTokenizer:
         return self._tokenizer
 
+    @property
+    def workers(self) -> int:
+        asked, device = self._options.workers, self._options.device
+        if asked == "auto" and device == "cpu":
+            return 0
+        from m3index.encoder import hardware
+
+        return hardware.worker_processes(asked, device)
+
     def prepare(self) -> None:
         """Loads the weights now instead of at the first encode."""
         self._loaded()
@@ -84,13 +93,6 @@ class ModelEncoder:
         Peak memory is that of a few packs plus their results. Raises the errors of `encode_ids`.
         """
         return self._stream(calls, self._of_documents(lexical=lexical))
-
-    def encode_tokens(
-        self, calls: Iterable[tuple[T, Sequence[IntArray]]], *, lexical: bool
-    ) -> Iterator[tuple[T, EncodedBatch]]:
-        """`encode_stream` for distillation: lexical weights for each token, as `token_weights`."""
-        wanted = replace(self._of_documents(lexical=False), token_weights=lexical)
-        return self._stream(calls, wanted)
 
     def encode_documents(
         self, texts: Iterable[str], *, lexical: bool | None = None, multi_vector: bool = False
@@ -175,9 +177,8 @@ class ModelEncoder:
         return Wanted(lexical=lexical, multi_vector=multi_vector, skip=skip)
 
     def _check_heads(self, wanted: Wanted) -> None:
-        lexical = wanted.lexical or wanted.token_weights
         for requested, available, head in (
-            (lexical, self._info.lexical, "lexical head (sparse_linear)"),
+            (wanted.lexical, self._info.lexical, "lexical head (sparse_linear)"),
             (wanted.multi_vector, self._info.multi_vector, "multi-vector head (colbert_linear)"),
         ):
             if requested and not available:
@@ -191,14 +192,6 @@ class ModelEncoder:
             )
         if not all(map(len, ids)):
             raise UsageError("An input without any tokens cannot be encoded.")
-
-    def _worker_processes(self) -> int:
-        asked, device = self._options.workers, self._options.device
-        if asked == "auto" and device == "cpu":
-            return 0
-        from m3index.encoder import hardware
-
-        return hardware.worker_processes(asked, device)
 
     def _loaded(self) -> list[Engine]:
         with self._lock:

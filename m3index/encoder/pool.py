@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,10 +9,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from m3index.corpus.windows import Cuts, PassageSize, Text, cut
-from m3index.encoder import worker
 from m3index.encoder.layout import Layout
 from m3index.encoder.tokens import ModelTokenizer
-from m3index.errors import M3IndexError
+from m3index.process import Process
 
 T = TypeVar("T")
 
@@ -75,8 +71,8 @@ class _Pool:
 
     def __init__(self, layout: Layout, size: int) -> None:
         self.size = size
-        self._processes = [_Process(layout) for _ in range(size)]
-        self._free = deque(self._processes)
+        self.processes = [_started(layout) for _ in range(size)]
+        self._free = deque(self.processes)
         self._threads = ThreadPoolExecutor(max(size, 1), thread_name_prefix="m3index-cut")
 
     def cut(self, texts: Sequence[Text], size: PassageSize) -> Future[Cuts]:
@@ -85,56 +81,19 @@ class _Pool:
     def _cut(self, texts: Sequence[Text], size: PassageSize) -> Cuts:
         process = self._free.popleft()  # as many as there are threads
         try:
-            return process.cut(texts, size)
+            process.send((texts, size))
+            cuts: Cuts = process.receive()
+            return cuts
         finally:
             self._free.append(process)
 
     def close(self) -> None:
         self._threads.shutdown(cancel_futures=True)
-        for process in self._processes:
+        for process in self.processes:
             process.close()
 
 
-class _Process:
-    """A worker process. It has a session of its own, so that Ctrl-C is for this process alone, and ends when
-    its pipe is closed, also by the death of this process."""
-
-    def __init__(self, layout: Layout) -> None:
-        paths = os.pathsep.join(filter(None, sys.path))
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", "from m3index.encoder.worker import main; main()"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": paths},
-            start_new_session=True,
-        )
-        self._started = False
-        self._layout = layout
-
-    def cut(self, texts: Sequence[Text], size: PassageSize) -> Cuts:
-        """Raises what `cut` raises in the process, and M3IndexError if the process ends."""
-        pipes = self._process.stdin, self._process.stdout
-        assert pipes[0] is not None
-        assert pipes[1] is not None
-        try:
-            if not self._started:
-                worker.send(pipes[0], self._layout)
-                self._started = True
-            worker.send(pipes[0], (texts, size))
-            answer = worker.receive(pipes[1])
-        except (EOFError, BrokenPipeError):
-            code = self._process.wait()
-            raise M3IndexError(
-                f"A process that splits and tokenises documents ended (exit status {code}), perhaps for lack "
-                "of memory. Run again with fewer --workers, or with --workers 0."
-            ) from None
-        if isinstance(answer, Exception):
-            raise answer
-        assert isinstance(answer, Cuts)
-        return answer
-
-    def close(self) -> None:
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
-        self._process.wait()
+def _started(layout: Layout) -> Process:
+    process = Process("m3index.encoder.worker:cut_texts", "splits and tokenises documents")
+    process.send(layout)
+    return process

@@ -122,17 +122,15 @@ class _Wave(Generic[T]):
             dense,
             sparse,
             self._lengths,
-            self._each([r.multi_vector for r in results]) if wanted.multi_vector else None,
-            self._each([r.token_weights for r in results]) if wanted.token_weights else None,
+            self._multi_vectors() if wanted.multi_vector else None,
         )
 
-    def _each(self, parts: Sequence[Sequence[FloatArray] | None]) -> list[FloatArray]:
-        """The arrays of the packs, in the order of the inputs."""
-        arrays: list[FloatArray] = [np.empty(0, np.float32)] * len(self._rows)
-        for result, part in zip(self._results, parts, strict=True):
-            for place, array in zip((result.places - self._first).tolist(), part or (), strict=True):
-                arrays[place] = array
-        return arrays
+    def _multi_vectors(self) -> list[FloatArray]:
+        vectors: list[FloatArray] = [np.empty((0, 0), np.float32)] * len(self._rows)
+        for result in self._results:
+            for place, matrix in zip(result.places - self._first, result.multi_vector or (), strict=True):
+                vectors[place] = matrix
+        return vectors
 
 
 def _waves(calls: Iterable[Call[T]], tokens: int) -> Iterator[_Wave[T]]:

@@ -13,11 +13,13 @@ from dataclasses import asdict, dataclass, replace
 from itertools import groupby, takewhile
 from typing import Any, TypeAlias
 
+import pyarrow as pa
+
 from m3index.corpus.options import Rejects
 from m3index.corpus.windows import PassageSettings, PassageSize, Tokenizer, cut_stream
 from m3index.encoder.base import Encoder
 from m3index.errors import Exit, M3IndexError, MismatchError, MissingHeadError, StoppedError, decide
-from m3index.files import Folder, digest_of
+from m3index.files import Folder
 from m3index.index.options import Never, Stop
 from m3index.index.plan import Corpus
 from m3index.index.prefetch import prefetch
@@ -26,8 +28,9 @@ from m3index.scale import blocks as in_blocks
 from m3index.scale.blocks import Block, Hashed, ShardKey
 from m3index.scale.manifest import CorpusRecord, Entry, ShardFolder, ShardSink, digest_of_digests, shard_file
 from m3index.scale.options import EncodeOptions
-from m3index.scale.shards import Fingerprint, Writer
-from m3index.types import Document, Passage, Rejected, Row, passage_key
+from m3index.scale.shards import Fingerprint, Writer, encoded_to_arrow
+from m3index.scale.writers import OpenWriter, writers
+from m3index.types import Document, Passage, Rejected, passage_key
 
 PIECE_TOKENS, PIECE_ROWS = 65_536, 1_024
 """The limits of one encoder call. Constant, so that shards do not depend on the speed of the machine."""
@@ -73,11 +76,11 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class EncodedRows:
-    """A part of a shard as rows, each with the number of tokens of its input (None if unknown)."""
+    """A part of a shard, as a record batch of `Fingerprint.arrow`. tokens: of its inputs; 0 if unknown."""
 
     shard: ShardKey
-    rows: Sequence[Row]
-    tokens: Sequence[int | None]
+    rows: pa.RecordBatch
+    tokens: int
     last: bool
 
 
@@ -142,9 +145,11 @@ class _Run:
     def _write_missing(self, corpus: Corpus) -> None:
         total = corpus.total_bytes
         pieces = prefetch(self._pieces(self.plan.missing(corpus)), depth=4)
-        with closing(prefetch(self._encoded(pieces), depth=2)) as encoded:
+        encoding = prefetch(self._encoded(pieces), depth=2)
+        with closing(encoding) as encoded, writers(apart=self.encoder.workers > 0) as open_writer:
             for _, of_shard in groupby(encoded, key=lambda piece: piece.shard.number):
-                entry = write_shard(self.folder, self.fingerprint, self._counted(of_shard, corpus, total))
+                counted = self._counted(of_shard, corpus, total)
+                entry = write_shard(self.folder, self.fingerprint, counted, open_writer)
                 if entry is not None:
                     self.summary.written += 1
                     self.summary.documents += entry.documents
@@ -160,16 +165,15 @@ class _Run:
     def _encoded(self, pieces: Generator[Piece, None, None]) -> Iterator[EncodedRows]:
         with closing(pieces):
             until_stopped = takewhile(lambda _: not self.stop(), pieces)
-            lexical = self.fingerprint.sparse == "lexical"
-            yield from encode_pieces(self.encoder, until_stopped, self.settings.source, lexical=lexical)
+            yield from encode_pieces(self.encoder, until_stopped, self.settings.source, self.fingerprint)
 
     def _counted(
         self, pieces: Iterable[EncodedRows], corpus: Corpus, total: int | None
     ) -> Iterator[EncodedRows]:
         summary = self.summary
         for piece in pieces:
-            summary.passages += len(piece.rows)
-            summary.tokens += _total(piece.tokens)
+            summary.passages += piece.rows.num_rows
+            summary.tokens += piece.tokens
             yield piece
             done = Progress(self.plan.documents, summary.passages, summary.tokens, corpus.bytes_read, total)
             self.reporter.progress(done)
@@ -304,35 +308,37 @@ def in_pieces(passages: Iterable[OfShard]) -> Iterator[Piece]:
 
 
 def encode_pieces(
-    encoder: Encoder, pieces: Iterable[Piece], source: str, *, lexical: bool
+    encoder: Encoder, pieces: Iterable[Piece], source: str, fingerprint: Fingerprint
 ) -> Iterator[EncodedRows]:
     """The rows of each piece, in order."""
+    arrow = fingerprint.arrow
     calls = ((piece, [passage.token_ids for _, passage, _ in piece.passages]) for piece in pieces)
-    for piece, batch in encoder.encode_stream(calls, lexical=lexical):
-        rows = [
-            Row(
-                passage_id=passage_key(hashed.key, passage.ordinal),
-                doc_id=hashed.document.doc_id,
-                ordinal=passage.ordinal,
-                source=source,
-                doc_hash=hashed.doc_hash,
-                passages=count,
-                title=hashed.document.title,
-                text=passage.text,
-                metadata=hashed.document.metadata,
-                fields={},
-                dense=batch.dense[i],
-                sparse=batch.lexical.row(i) if batch.lexical is not None else None,
-            )
-            for i, (hashed, passage, count) in enumerate(piece.passages)
-        ]
-        yield EncodedRows(piece.shard, rows, batch.tokens.tolist(), piece.last)
+    for piece, batch in encoder.encode_stream(calls, lexical=fingerprint.sparse == "lexical"):
+        passages = piece.passages
+        columns: dict[str, Sequence[Any]] = {
+            "passage_id": [passage_key(hashed.key, passage.ordinal) for hashed, passage, _ in passages],
+            "doc_id": [hashed.document.doc_id for hashed, _, _ in passages],
+            "ordinal": [passage.ordinal for _, passage, _ in passages],
+            "source": [source] * len(passages),
+            "doc_hash": [hashed.doc_hash for hashed, _, _ in passages],
+            "passages": [count for _, _, count in passages],
+            "title": [hashed.document.title for hashed, _, _ in passages],
+            "text": [passage.text for _, passage, _ in passages],
+            "metadata": [hashed.metadata for hashed, _, _ in passages],
+        }
+        rows = encoded_to_arrow(columns, batch, arrow)
+        yield EncodedRows(piece.shard, rows, int(batch.tokens.sum()), piece.last)
 
 
-def write_shard(folder: ShardSink, fingerprint: Fingerprint, pieces: Iterable[EncodedRows]) -> Entry | None:
+def write_shard(
+    folder: ShardSink,
+    fingerprint: Fingerprint,
+    pieces: Iterable[EncodedRows],
+    open_writer: OpenWriter = Writer,
+) -> Entry | None:
     """Writes a shard from all its pieces. Returns None, and writes no shard, if the last one is missing."""
     try:
-        return _write(folder, fingerprint, pieces)
+        return _write(folder, fingerprint, pieces, open_writer)
     except _UnfinishedError:
         return None
 
@@ -341,22 +347,20 @@ class _UnfinishedError(Exception):
     """The last piece of a shard is missing, so its file must be discarded."""
 
 
-def _total(tokens: Sequence[int | None]) -> int:
-    return sum(t for t in tokens if t is not None)
-
-
-def _write(folder: ShardSink, fingerprint: Fingerprint, pieces: Iterable[EncodedRows]) -> Entry:
+def _write(
+    folder: ShardSink, fingerprint: Fingerprint, pieces: Iterable[EncodedRows], open_writer: OpenWriter
+) -> Entry:
     pieces = iter(pieces)
     piece = next(pieces)
     shard = piece.shard
     folder.unfinish(shard.number)
     rows = tokens = 0
     with folder.shards.writing(shard_file(shard.number)) as path:
-        writer = Writer(path, fingerprint)
+        writer = open_writer(path, fingerprint)
         try:
             while True:
-                writer.add(piece.rows, piece.tokens)
-                rows, tokens = rows + len(piece.rows), tokens + _total(piece.tokens)
+                writer.add(piece.rows)
+                rows, tokens = rows + piece.rows.num_rows, tokens + piece.tokens
                 if piece.last:
                     break
                 following = next(pieces, None)
@@ -364,8 +368,7 @@ def _write(folder: ShardSink, fingerprint: Fingerprint, pieces: Iterable[Encoded
                     raise _UnfinishedError
                 piece = following
         finally:
-            writer.close()
-        size, digest = path.stat().st_size, digest_of(path)
+            size, digest = writer.close()
     entry = Entry(
         shard.number, shard.content, fingerprint.digest, shard.documents, rows, tokens or None, size, digest
     )

@@ -54,7 +54,6 @@ from m3index.scale.encode import (
 from m3index.scale.manifest import ShardSink
 from m3index.scale.options import Cluster, EncodeOptions
 from m3index.scale.shards import Fingerprint
-from m3index.schema import metadata_json
 from m3index.types import Document, Passage, Place, Rejected
 from m3index.wording import many
 
@@ -393,10 +392,9 @@ class EncodeShard:
         [row] = table.drop_columns(["cut"]).to_pylist()
         documents = [_hashed(one) for one in row["of"]]
         cut = _cut_passages(table.column("cut").combine_chunks().flatten(), documents)
-        lexical = job.fingerprint.sparse == "lexical"
         shard = _shard(row)
         pieces = in_pieces(chain(((shard, passage) for passage in cut), [(shard, None)]))
-        encoded = encode_pieces(self._encoder, pieces, job.settings.source, lexical=lexical)
+        encoded = encode_pieces(self._encoder, pieces, job.settings.source, job.fingerprint)
         with closing(prefetch(encoded, depth=2)) as rows:
             entry = write_shard(self._sink, job.fingerprint, rows)
         assert entry is not None  # no piece is missing
@@ -424,7 +422,7 @@ def _document(hashed: Hashed) -> dict[str, Any]:
         "doc_id": document.doc_id,
         "title": document.title,
         "text": document.text,
-        "metadata": metadata_json(document.metadata),
+        "metadata": hashed.metadata,
         "key": hashed.key,
         "doc_hash": hashed.doc_hash,
         "path": place.path,
@@ -435,4 +433,4 @@ def _document(hashed: Hashed) -> dict[str, Any]:
 def _hashed(row: dict[str, Any]) -> Hashed:
     place = Place(row["path"], row["line"])
     document = Document(row["doc_id"], row["text"], row["title"], json.loads(row["metadata"]), place)
-    return Hashed(document, row["key"], row["doc_hash"])
+    return Hashed(document, row["key"], row["doc_hash"], row["metadata"])

@@ -21,6 +21,7 @@ from m3index.encoder import hardware, pool
 from m3index.encoder.load import load
 from m3index.encoder.model import ModelEncoder
 from m3index.errors import M3IndexError
+from m3index.process import Process
 from m3index.types import Document, Passage, Rejected
 
 SIZE = PassageSize(24, 6)
@@ -110,11 +111,11 @@ def test_reading_ahead_is_bounded(encoder: ModelEncoder, monkeypatch: pytest.Mon
     stream.close()  # type: ignore[attr-defined]
 
 
-def processes_of(encoder: ModelEncoder) -> list[subprocess.Popen[bytes]]:
+def processes_of(encoder: ModelEncoder) -> list[Process]:
     tokenizer = encoder.tokenizer
     assert isinstance(tokenizer, pool.TokenizerPool)
     assert tokenizer._pool is not None
-    return [process._process for process in tokenizer._pool._processes]
+    return tokenizer._pool.processes
 
 
 def test_a_process_that_ends_is_an_error_that_says_so(m3: Path) -> None:
@@ -122,7 +123,7 @@ def test_a_process_that_ends_is_an_error_that_says_so(m3: Path) -> None:
     documents = [Document("a", "some text")]
     cut_all(encoder, documents)
     [process] = processes_of(encoder)
-    process.kill()
+    os.kill(process.pid, signal.SIGKILL)
     with pytest.raises(M3IndexError, match=r"exit status -9.*--workers 0"):
         cut_all(encoder, documents)
     encoder.close()
@@ -145,7 +146,7 @@ def test_closing_ends_the_processes_and_they_start_again(m3: Path) -> None:
         cut_all(encoder, [Document("a", "some text")])
         processes = processes_of(encoder)
         encoder.close()
-        assert [process.returncode for process in processes] == [0, 0]
+        assert [process.close() for process in processes] == [0, 0]
 
 
 PROGRAM = """
@@ -157,7 +158,7 @@ encoder = load(sys.argv[1], device="cpu", workers=2)
 documents = (Document(str(i), "some text " * 50) for i in range(10**9))
 for number, _ in enumerate(windows(documents, encoder.tokenizer, 24, 6)):
     if number == 600:
-        print(*(p._process.pid for p in encoder.tokenizer._pool._processes), flush=True)
+        print(*(p.pid for p in encoder.tokenizer._pool.processes), flush=True)
 """
 
 

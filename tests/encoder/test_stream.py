@@ -204,17 +204,3 @@ def test_a_multi_vector_does_not_keep_its_pack_in_memory(m3: Path) -> None:
     assert batch.multi_vector is not None
     for array in batch.multi_vector:
         assert array.base is None
-
-
-def test_token_weights_are_those_of_the_head_before_the_relu(m3: Path) -> None:
-    encoder = small(m3)
-    ids = inputs([5, 30, 17, 40])
-    [(_, batch)] = encoder.encode_tokens([(None, ids)], lexical=True)
-    lexical = encoder.encode_ids(ids, lexical=True).lexical
-    assert batch.token_weights is not None
-    assert lexical is not None
-    assert any((weights < 0).any() for weights in batch.token_weights)
-    for i, (row, weights) in enumerate(zip(ids, batch.token_weights, strict=True)):
-        assert len(weights) == len(row)
-        for token, weight in lexical.row(i).to_dict().items():
-            assert weight == pytest.approx(weights[row == token].max())
