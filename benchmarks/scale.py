@@ -27,7 +27,8 @@ from typing import Any
 import numpy as np
 
 from m3index.corpus.readers import read
-from m3index.corpus.windows import Tokens
+from m3index.corpus.windows import CutsHere, Tokens
+from m3index.encoder.base import CallByCall
 from m3index.files import Folder
 from m3index.scale.encode import encode
 from m3index.scale.load import Shards, load
@@ -46,7 +47,7 @@ DENSE, WEIGHT, TEXT, OTHER = 0.86, 4.9, 0.32, 40
 weight, the share of its text, bytes of all the rest."""
 
 
-class StubTokenizer:
+class StubTokenizer(CutsHere):
     """Words are tokens; their ids are drawn as Zipf would have it."""
 
     limit, reserve = 8192, 2
@@ -63,7 +64,7 @@ class StubTokenizer:
         return Tokens(np.array(ids, np.int32), offsets.astype(np.int32))
 
 
-class StubEncoder:
+class StubEncoder(CallByCall):
     """Sleeps as long as a device of `rate` tokens/s would work."""
 
     def __init__(self, rate: float) -> None:

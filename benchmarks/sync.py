@@ -30,7 +30,8 @@ import numpy as np
 
 from m3index.corpus.hash import doc_hash
 from m3index.corpus.readers import read
-from m3index.corpus.windows import PassageSize, Tokens
+from m3index.corpus.windows import CutsHere, PassageSize, Tokens
+from m3index.encoder.base import CallByCall
 from m3index.index.options import SyncOptions
 from m3index.index.seen import SeenKeys
 from m3index.index.sync import sync
@@ -41,7 +42,7 @@ from m3index.types import Document, EncodedBatch, EncoderInfo, IntArray, documen
 DIM = 64
 
 
-class CostlessTokenizer:
+class CostlessTokenizer(CutsHere):
     """One token for each ten characters."""
 
     limit, reserve = 512, 2
@@ -56,7 +57,7 @@ class CostlessTokenizer:
         return Tokens(np.ones(len(starts) + 2, np.int32), np.concatenate([ends, offsets, ends]))
 
 
-class CostlessEncoder:
+class CostlessEncoder(CallByCall):
     """Every passage gets the same vector."""
 
     tokenizer = CostlessTokenizer()

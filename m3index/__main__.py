@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from m3index import process
+from m3index import one_shot
 from m3index.addresses import exempt_loopback
 
 
@@ -34,12 +34,12 @@ def main() -> None:
 
 def run() -> None:
     """The command line as a process of its own."""
-    process.take()
+    one_shot.take()
     try:
         main()
     except SystemExit as end:
         if end.code is None or isinstance(end.code, int):
-            process.end(end.code or 0)
+            one_shot.end(end.code or 0)
         raise
 
 

@@ -1,87 +1,121 @@
-"""What a process of a single command may do: leave out what the command does not use, and end at once.
+"""Child processes that do one kind of work for this one, until this one closes their pipe or ends.
 
-A process that belongs to somebody else, who uses m3index as a library, does neither.
+A child runs a function of a module, which is called with a `Channel`. It needs no `__main__` guard, has a
+session of its own, so that Ctrl-C reaches this process alone, and ends with this process, however that ends.
 """
 
 from __future__ import annotations
 
-import atexit
 import os
+import pickle
+import struct
+import subprocess
 import sys
-import threading
+from contextlib import suppress
 from importlib import import_module
-from importlib.abc import MetaPathFinder
-from types import ModuleType
-from typing import Any
+from typing import IO, Any
 
-_PANDAS_TYPES = "pandas.api.types"
-_ours = False
+from m3index.errors import M3IndexError
 
-
-def take() -> None:
-    """This process belongs to one command from now on."""
-    global _ours
-    _ours = True
+_LENGTH = struct.Struct("<Q")
+_START = "from m3index.process import serve; serve({!r})"
 
 
-def import_without_pandas(*modules: str) -> None:
-    """Imports pymilvus, and pyarrow if it is among the modules, without pandas, for a command that has no
-    data frames. Does nothing in a process that belongs to somebody else, or has one of them already.
+class Channel:
+    """Two pipes to another process. Messages are pickles, of a few large objects."""
 
-    pymilvus imports pandas only to recognise data frames, and pyarrow imports it at the first value that it
-    converts, to do the same; that takes longer than to answer `m3index status`. So pymilvus finds a module
-    with a class that nothing is an instance of, and pyarrow finds none. Everybody else can import pandas.
-    """
-    if not _ours or {"pandas", *modules} & sys.modules.keys():
-        return
-    pandas, api, types = (ModuleType(name) for name in ("pandas", "pandas.api", _PANDAS_TYPES))
-    pandas.DataFrame = pandas.Series = type("NoData", (), {})  # type: ignore[attr-defined]
-    types.__getattr__ = _late  # type: ignore[method-assign]
-    stubs = {module.__name__: module for module in (pandas, api, types)}
-    sys.modules.update(stubs)
-    try:
-        import_module("pymilvus")
-    finally:
-        for name in stubs:
-            del sys.modules[name]
-    if "pyarrow" in modules:
-        sys.meta_path.insert(0, hidden := _Hidden())
+    def __init__(self, read: IO[bytes], write: IO[bytes]) -> None:
+        self._read, self._write = read, write
+
+    def send(self, message: Any) -> None:
+        data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+        self._write.write(_LENGTH.pack(len(data)))
+        self._write.write(data)
+        self._write.flush()
+
+    def receive(self) -> Any:
+        """The next message. Raises EOFError if the other process has ended."""
+        (length,) = _LENGTH.unpack(self._exactly(_LENGTH.size))
+        return pickle.loads(self._exactly(length))  # noqa: S301  (from our own process)
+
+    def close(self) -> None:
+        self._read.close()
+        self._write.close()
+
+    def _exactly(self, count: int) -> bytes:
+        data = self._read.read(count)
+        if len(data) < count:
+            raise EOFError
+        return data
+
+
+class Process:
+    """A child process. purpose: what it does, for the message of an error."""
+
+    def __init__(self, target: str, purpose: str) -> None:
+        """target: `module:function`, called with a Channel; EOFError ends it."""
+        self._purpose = purpose
+        paths = os.pathsep.join(filter(None, sys.path))
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-c", _START.format(target)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": paths},
+            start_new_session=True,
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._channel = Channel(self._process.stdout, self._process.stdin)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def send(self, message: Any) -> None:
+        """Raises M3IndexError if the process has ended."""
         try:
-            import_module("pyarrow").scalar(0)  # it looks for pandas here, and never again
-        finally:
-            sys.meta_path.remove(hidden)
+            self._channel.send(message)
+        except BrokenPipeError:
+            raise self._ended() from None
+
+    def receive(self) -> Any:
+        """The next answer; raises it if it is an exception, and M3IndexError if the process has ended."""
+        try:
+            answer = self._channel.receive()
+        except EOFError:
+            raise self._ended() from None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def close(self) -> int:
+        """Ends the process and returns its exit status."""
+        with suppress(BrokenPipeError):  # it has ended by itself
+            self._channel.close()
+        return self._process.wait()
+
+    def _ended(self) -> M3IndexError:
+        return M3IndexError(
+            f"A process that {self._purpose} ended (exit status {self._process.wait()}), perhaps for lack of "
+            "memory. Run again with fewer --workers, or with --workers 0."
+        )
 
 
-class _Hidden(MetaPathFinder):
-    """Lets pandas look as if it were not installed."""
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:  # noqa: ARG002
-        if name == "pandas":
-            raise ModuleNotFoundError(name=name)
-
-
-def _late(name: str) -> Any:
-    """A function of pandas that is imported when it is called."""
-    if name.startswith("__"):
-        raise AttributeError(name)
-    return lambda *arguments: getattr(import_module(_PANDAS_TYPES), name)(*arguments)
-
-
-def end(code: int) -> None:
-    """Ends the process at once if it belongs to a command: to take down the libraries that are loaded costs
-    up to half a second, and the memory goes back to the system in any case.
-
-    What is registered for the end is done. Where something else is watching or at work (a debugger, a
-    profiler, a thread), or the output cannot be written, it returns, and the interpreter ends in its own way.
-    """
-    others = [t for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
-    watched = sys.gettrace() or sys.getprofile() or sys.flags.interactive or sys.flags.inspect
-    if not _ours or others or watched:
-        return
-    atexit._run_exitfuncs()
+def portable(error: Exception) -> Exception:
+    """The error, or what it says if it cannot be sent to another process."""
     try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except OSError:
-        return
-    os._exit(code & 0xFF)
+        pickle.loads(pickle.dumps(error))  # noqa: S301
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def serve(target: str) -> None:
+    """What a child runs."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints is not an answer
+    module, _, function = target.partition(":")
+    try:
+        getattr(import_module(module), function)(Channel(sys.stdin.buffer, answers))
+    except (EOFError, BrokenPipeError):
+        os._exit(0)  # the other process has closed the pipe, or ended

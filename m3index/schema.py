@@ -273,15 +273,34 @@ def metadata_json(metadata: Mapping[str, Any]) -> str:
     Raises ValueError for anything else, naming the key: NaN, half a character, a whole number beyond 64 bits,
     a key that is not a string, more than 100 levels, more than `limits.json_bytes` bytes.
     """
-    try:
-        _check_json(metadata, 0)
-    except _UnfitError as error:
-        where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in reversed(error.path))
-        raise ValueError(f"{where[1:]!r} holds {error}") from None
-    text = json.dumps(dict(metadata), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    if (size := len(text.encode())) > JSON_BYTES:
+    if not all(map(_is_plain, metadata, metadata.values())):
+        try:
+            _check_json(metadata, 0)
+        except _UnfitError as error:
+            parts = reversed(error.path)
+            where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+            raise ValueError(f"{where[1:]!r} holds {error}") from None
+    text = _to_json(dict(metadata))
+    size = len(text) if text.isascii() else len(text.encode())
+    if size > JSON_BYTES:
         raise ValueError(f"the metadata has {size:,} bytes as JSON; the limit is {JSON_BYTES:,}")
     return text
+
+
+_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+_PLAIN = frozenset((str, bool, type(None)))
+_SMALL = range(-(2**53), 2**53)
+
+
+def _is_plain(key: object, value: object) -> bool:
+    """Whether this entry is surely JSON, seen without looking into it: most are."""
+    kind = type(value)
+    return (
+        type(key) is str
+        and key.isascii()
+        and (kind in _PLAIN or (kind is int and value in _SMALL))
+        and (kind is not str or value.isascii())  # type: ignore[attr-defined]
+    )
 
 
 def _check_json(value: Any, depth: int) -> None:

@@ -160,6 +160,11 @@ class SparseRows:
         a, b = self.indptr[i], self.indptr[i + 1]
         return SparseVector(self.indices[a:b], self.values[a:b])
 
+    def part(self, start: int, end: int) -> SparseRows:
+        """The rows [start, end)."""
+        a, b = self.indptr[start], self.indptr[end]
+        return SparseRows(self.indptr[start : end + 1] - a, self.indices[a:b], self.values[a:b])
+
 
 @dataclass(frozen=True, slots=True)
 class SparseVector:
@@ -191,6 +196,17 @@ class EncodedBatch:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    def part(self, start: int, end: int) -> EncodedBatch:
+        """The texts [start, end)."""
+        if (start, end) == (0, len(self)):
+            return self
+        return EncodedBatch(
+            self.dense[start:end],
+            None if self.lexical is None else self.lexical.part(start, end),
+            self.tokens[start:end],
+            None if self.multi_vector is None else self.multi_vector[start:end],
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from m3index.corpus.windows import Tokens
+from m3index.corpus.windows import CutsHere, Tokens
+from m3index.encoder.base import CallByCall
 from m3index.errors import UsageError
 from m3index.types import EncodedBatch, EncoderInfo, IntArray, SparseRows
 
@@ -21,7 +22,7 @@ def token_id(word: str) -> int:
     return 4 + int.from_bytes(digest, "big") % (VOCABULARY - 4)
 
 
-class FakeTokenizer:
+class FakeTokenizer(CutsHere):
     """Splits at white space; one special token at each end."""
 
     def __init__(self, limit: int = 64) -> None:
@@ -37,7 +38,7 @@ class FakeTokenizer:
         return Tokens(np.array(ids, np.int32), np.array(offsets, np.int32).reshape(-1, 2))
 
 
-class FakeEncoder:
+class FakeEncoder(CallByCall):
     """dense: normalised sum of the tokens' random vectors. lexical: weight 1 + id % 7 / 10 a token.
 
     multi-vector: each token's random unit vector. `encoded` counts the inputs encoded as documents.

@@ -12,8 +12,8 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "m3index"
 ROWS = [
-    ["process"], ["errors"], ["addresses"], ["wording"], ["types"], ["options"], ["output"], ["files"],
-    ["schema"], ["settings"], ["progress"],
+    ["one_shot"], ["errors"], ["addresses"], ["wording"], ["types"], ["options"], ["output"], ["files"],
+    ["process"], ["schema"], ["settings"], ["progress"],
     ["corpus"], ["encoder"], ["store"], ["index"], ["search"], ["evaluate"], ["distill"],
     ["service"], ["searchable"], ["api"], ["scale"], ["serve"], ["integrations"], ["doctor"], ["cli"],
     ["__main__"],

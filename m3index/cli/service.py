@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
-from m3index import process
+from m3index import one_shot
 from m3index.cli.session import Session
 from m3index.corpus.options import Input, Rejects
 from m3index.encoder.options import Model
@@ -53,7 +53,7 @@ def opened(
     errors of `IndexService.open`.
     """
     if brief:
-        process.import_without_pandas("pymilvus", *([] if is_server(connection.uri) else ["pyarrow"]))
+        one_shot.import_without_pandas("pymilvus", *([] if is_server(connection.uri) else ["pyarrow"]))
     from m3index.service import IndexService
 
     with IndexService.open(connection, model or Model(), create=create) as index:

@@ -15,6 +15,7 @@ from m3index.cli.service import check_input, opened, quarantined
 from m3index.cli.session import Session
 from m3index.encoder.options import Model
 from m3index.errors import Exit, UsageError
+from m3index.options import changed
 from m3index.scale.options import Cluster, Destination, EncodeOptions, LoadOptions, ShardOptions
 from m3index.store.options import Connection
 from m3index.wording import many
@@ -93,7 +94,8 @@ def _on_ray(
         out = files.Folder(Path(out.location).absolute())
     names = [path if path == "-" or is_remote(path) else str(Path(path).absolute()) for path in paths]
     corpus = CorpusInput(names, options.mapping, options.input_format)
-    return encode_on_ray(corpus, out, model.load, options, cluster, reporter=reporter)
+    tokenising = changed(model, {"workers": 0})  # its tasks are processes already
+    return encode_on_ray(corpus, out, tokenising.load, options, cluster, reporter=reporter)
 
 
 @command(apps.shards, "load")

@@ -17,14 +17,15 @@ def doc_hash(document: Document, size: PassageSize) -> str:
     Content covers what the vectors are made from: the passage settings, and title and text, each preceded
     by its length. Metadata covers the object as JSON with sorted keys, including the declared fields.
     """
-    content = hashlib.blake2b(f"{size.tokens} {size.overlap} ".encode(), digest_size=_DIGEST_BYTES)
-    for part in (document.title, document.text):
-        data = part.encode("utf-8", "surrogatepass")
-        content.update(b"%d " % len(data))
-        content.update(data)
-    metadata = json.dumps(document.metadata, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    digest = hashlib.blake2b(metadata.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES)
+    title, text = (part.encode("utf-8", "surrogatepass") for part in (document.title, document.text))
+    sized = b"%d %d %d %b%d %b" % (size.tokens, size.overlap, len(title), title, len(text), text)
+    content = hashlib.blake2b(sized, digest_size=_DIGEST_BYTES)
+    metadata = _to_json(document.metadata).encode("utf-8", "surrogatepass")
+    digest = hashlib.blake2b(metadata, digest_size=_DIGEST_BYTES)
     return f"{content.hexdigest()}.{digest.hexdigest()}"
+
+
+_to_json = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
 
 
 def same_content(a: str, b: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from m3index import schema
@@ -13,6 +13,7 @@ from m3index.types import Document, FieldType, FieldValue, Place, Row
 EMBEDDING = 64
 """From how many decimal numbers on a list is an embedding, which is not metadata unless asked for."""
 
+_LISTS = frozenset((list, tuple))
 _TYPE_NAMES = {
     "bool": "true or false",
     "float": "a decimal number",
@@ -44,6 +45,11 @@ class FieldMapping:
     metadata: tuple[str, ...] = schema.ROW_KEYS["metadata"]
     exclude: frozenset[str] = frozenset()
     include: frozenset[str] = frozenset()
+    _roles: frozenset[str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        keys = frozenset((*self.id, *self.text, *self.title, *self.metadata))
+        object.__setattr__(self, "_roles", keys)
 
     @classmethod
     def named(
@@ -72,15 +78,18 @@ class FieldMapping:
     def row_id(self, row: Mapping[str, Any]) -> str:
         """The id of a row: of a document, of a deletion, in a list of ids. Raises RowError."""
         row = self._kept(row)
-        id_key = _first(row, self.id)
-        if id_key is None:
+        return self._row_id(row, _first(row, self.id))
+
+    def _row_id(self, row: Mapping[str, Any], key: str | None) -> str:
+        if key is None:
             raise RowError(f"no id: the row has no {_either(self.id)}")
-        return _id(id_key, row[id_key])
+        return _id(key, row[key])
 
     def document(self, row: Mapping[str, Any], place: Place | None = None) -> Document:
         """Raises RowError."""
         row = self._kept(row)
-        id_key, doc_id = _first(row, self.id), self.row_id(row)
+        id_key = _first(row, self.id)
+        doc_id = self._row_id(row, id_key)
         try:
             text_key, title_key = _first(row, self.text), _first(row, self.title)
             if text_key is None:
@@ -89,7 +98,7 @@ class FieldMapping:
             if not text or text.isspace():
                 raise RowError(f"no text: {text_key!r} is empty")
             title = "" if title_key is None else _string(title_key, row[title_key])
-            if len(title.encode()) > schema.VARCHAR_BYTES:
+            if 4 * len(title) > schema.VARCHAR_BYTES and len(title.encode()) > schema.VARCHAR_BYTES:
                 raise RowError(f"the title has more than {schema.VARCHAR_BYTES:,} bytes")
             return Document(doc_id, text, title, self._metadata(row, id_key, text_key, title_key), place)
         except RowError as error:
@@ -105,20 +114,20 @@ class FieldMapping:
 
     def has_role(self, key: str) -> bool:
         """Whether this key of a row can hold the id, text, title or metadata."""
-        return key in (*self.id, *self.text, *self.title, *self.metadata)
+        return key in self._roles
 
     def _kept(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
-        if self.exclude.isdisjoint(row):
+        if not self.exclude or self.exclude.isdisjoint(row):
             return row
         return {key: value for key, value in row.items() if key not in self.exclude}
 
     def _metadata(self, row: Mapping[str, Any], *used: str | None) -> dict[str, Any]:
         key = _first(row, self.metadata)
         nested = {} if key is None else _object(key, row[key])
-        mapped = {*used, key}
-        absent = {k for k in (*self.id, *self.text, *self.title, *self.metadata) if row.get(k) is None}
-        absent.update(self.embeddings(row))
-        others = {k: v for k, v in row.items() if k not in mapped and k not in absent}
+        left_out = {*used, key, *self.embeddings(row)}
+        others = {
+            k: v for k, v in row.items() if k not in left_out and (v is not None or k not in self._roles)
+        }
         for name in others.keys() & nested.keys():
             if others[name] != nested[name]:
                 raise RowError(f"{name!r} is both in the row and in its {key!r}, with different values")
@@ -172,7 +181,7 @@ def _first(row: Mapping[str, Any], keys: tuple[str, ...]) -> str | None:
 
 def _is_embedding(value: Any) -> bool:
     return (
-        isinstance(value, list | tuple)
+        type(value) in _LISTS
         and len(value) >= EMBEDDING
         and all(isinstance(number, float | int) for number in value)
         and any(isinstance(number, float) for number in value)
@@ -192,7 +201,7 @@ def _id(key: str, value: Any) -> str:
         raise RowError(f"no id: {key!r} is empty")
     if "\0" in value:
         raise RowError(f"the id in {key!r} holds a NUL character, which cannot be stored")
-    if len(_utf8(key, value)) > schema.VARCHAR_BYTES:
+    if (len(value) if value.isascii() else len(_utf8(key, value))) > schema.VARCHAR_BYTES:
         raise RowError(f"the id in {key!r} has more than {schema.VARCHAR_BYTES:,} bytes")
     return value
 

@@ -9,9 +9,9 @@ tokenised as it will be encoded, and shortened if it has more tokens than planne
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,11 @@ from numpy.typing import NDArray
 from m3index.errors import UsageError
 from m3index.schema import VARCHAR_BYTES
 from m3index.types import Document, IntArray, Passage, Rejected, join_title
+
+T = TypeVar("T")
+
+Text = tuple[str, str]
+"""The title and the text of a document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,11 @@ class Tokenizer(Protocol):
 
     def documents(self, texts: Sequence[str]) -> list[Tokens]:
         """Tokenises texts as documents: with prompt and special tokens, without truncation."""
+        ...
+
+    def cuts(self, calls: Iterable[tuple[T, Sequence[Text]]], size: PassageSize) -> Iterator[tuple[T, Cuts]]:
+        """`cut` for a stream of calls: each item with the cuts of its texts, in order. It may read ahead; a
+        call without texts is an item that passes through."""
         ...
 
 
@@ -93,6 +103,51 @@ class PassageSettings:
         return PassageSize(tokens, overlap)
 
 
+@dataclass(frozen=True, slots=True)
+class Cuts:
+    """The passages of some texts, in flat arrays, which cross the border of a process as they are.
+
+    counts: (texts,) the number of passages of each text. spans: (passages, 2) int32, the characters
+    [start, end) of the text. bounds: (passages + 1,) int32, where the tokens of each passage are in `ids`.
+    problems: why a text cannot be cut, by its number.
+    """
+
+    counts: IntArray
+    spans: NDArray[np.int32]
+    bounds: IntArray
+    ids: IntArray
+    problems: Mapping[int, str] = field(default_factory=dict)
+
+    def passages(self, texts: Iterable[str]) -> Iterator[list[Passage]]:
+        """The passages of each text."""
+        spans, bounds, ids = self.spans.tolist(), self.bounds.tolist(), self.ids
+        at = 0
+        for text, count in zip(texts, self.counts.tolist(), strict=True):
+            yield [
+                Passage(ordinal, text[start:end], start, end, ids[bounds[i] : bounds[i + 1]])
+                for ordinal, (i, (start, end)) in enumerate(enumerate(spans[at : at + count], at))
+            ]
+            at += count
+
+
+@dataclass(frozen=True, slots=True)
+class CutDocument:
+    """A document that was cut. problem: why it cannot be, and has no passages; empty if it can."""
+
+    passages: Sequence[Passage]
+    problem: str = ""
+
+
+class CutsHere:
+    """`Tokenizer.cuts` in this thread, without reading ahead."""
+
+    def cuts(
+        self: Tokenizer, calls: Iterable[tuple[T, Sequence[Text]]], size: PassageSize
+    ) -> Iterator[tuple[T, Cuts]]:
+        for item, texts in calls:
+            yield item, cut(texts, self, size)
+
+
 class UnfitError(ValueError):
     """A document that cannot be cut into windows of this size. The message is the reason."""
 
@@ -114,19 +169,54 @@ def windows(
     for the text. Such a document is left out and goes to `rejected` with the reason; without `rejected`
     it is an UnfitError. Raises UsageError for an impossible size or overlap.
     """
-    _check(size, overlap, tokenizer)
-    for batch in _batches(documents):
-        cutters = [_Cutter(document, tokenizer, size, overlap) for document in batch]
-        _try_whole(cutters, tokenizer)
-        while waiting := [cutter for cutter in cutters if not cutter.done]:
-            _next_windows(waiting, tokenizer)
-        for cutter in cutters:
-            if not cutter.problem:
-                yield cutter.document, cutter.passages
-            elif rejected is not None:
-                rejected(Rejected.of(cutter.document, cutter.problem))
-            else:
-                raise UnfitError(cutter.problem)
+    stream = cut_stream(documents, lambda document: document, tokenizer, PassageSize(size, overlap))
+    for document, found in stream:
+        assert found is not None  # each item is a document
+        if not found.problem:
+            yield document, list(found.passages)
+        elif rejected is not None:
+            rejected(Rejected.of(document, found.problem))
+        else:
+            raise UnfitError(found.problem)
+
+
+def cut_stream(
+    items: Iterable[T], document_of: Callable[[T], Document | None], tokenizer: Tokenizer, size: PassageSize
+) -> Iterator[tuple[T, CutDocument | None]]:
+    """Each item with its document cut into passages, in order; an item without a document (None) passes
+    through. Raises UsageError for an impossible size.
+
+    The documents are tokenised in batches, perhaps some of them ahead, which does not affect the results.
+    """
+    _check(size.tokens, size.overlap, tokenizer)
+    batches = ((batch, batch.texts) for batch in _batches(items, document_of))
+    for batch, found in tokenizer.cuts(batches, size):
+        passages = found.passages(text for _, text in batch.texts)
+        for number, item in enumerate(batch.items):
+            yield item, CutDocument(next(passages), found.problems.get(number, ""))
+        if batch.last is not None:
+            yield batch.last[0], None
+
+
+def cut(texts: Sequence[Text], tokenizer: Tokenizer, size: PassageSize) -> Cuts:
+    """Cuts some texts, which should be a few hundred: they are tokenised together."""
+    cutters = [_Cutter(title, text, tokenizer, size) for title, text in texts]
+    _try_whole(cutters, tokenizer)
+    while waiting := [cutter for cutter in cutters if not cutter.done]:
+        _next_windows(waiting, tokenizer)
+    problems = {number: cutter.problem for number, cutter in enumerate(cutters) if cutter.problem}
+    good = [cutter for cutter in cutters if not cutter.problem]
+    ids = [row for cutter in good for row in cutter.ids]
+    spans = [span for cutter in good for span in cutter.spans]
+    bounds = np.zeros(len(ids) + 1, np.int32)
+    np.cumsum(np.fromiter(map(len, ids), np.int32, len(ids)), out=bounds[1:])
+    return Cuts(
+        np.array([0 if cutter.problem else len(cutter.spans) for cutter in cutters], np.int32),
+        np.array(spans, np.int32).reshape(-1, 2),
+        bounds,
+        np.concatenate(ids) if ids else np.zeros(0, np.int32),
+        problems,
+    )
 
 
 def _check(size: int, overlap: int, tokenizer: Tokenizer) -> None:
@@ -144,17 +234,33 @@ def _check(size: int, overlap: int, tokenizer: Tokenizer) -> None:
         )
 
 
-def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    batch: list[Document] = []
+@dataclass(frozen=True, slots=True)
+class _TextBatch(Generic[T]):
+    """Documents that are tokenised together. last: the item after them, if it passes through."""
+
+    items: Sequence[T]
+    texts: Sequence[Text]
+    last: tuple[T] | None
+
+
+def _batches(items: Iterable[T], document_of: Callable[[T], Document | None]) -> Iterator[_TextBatch[T]]:
+    batch: list[T] = []
+    texts: list[Text] = []
     characters = 0
-    for document in documents:
-        batch.append(document)
+    for item in items:
+        document = document_of(item)
+        if document is None:  # do not let it wait for the documents after it
+            yield _TextBatch(batch, texts, (item,))
+            batch, texts, characters = [], [], 0
+            continue
+        batch.append(item)
+        texts.append((document.title, document.text))
         characters += len(document.title) + len(document.text)
         if len(batch) == _BATCH_DOCUMENTS or characters >= _BATCH_CHARACTERS:
-            yield batch
-            batch, characters = [], 0
+            yield _TextBatch(batch, texts, None)
+            batch, texts, characters = [], [], 0
     if batch:
-        yield batch
+        yield _TextBatch(batch, texts, None)
 
 
 def _try_whole(cutters: Sequence[_Cutter], tokenizer: Tokenizer) -> None:
@@ -165,7 +271,7 @@ def _try_whole(cutters: Sequence[_Cutter], tokenizer: Tokenizer) -> None:
     long = [cutter for cutter in cutters if not cutter.done]
     for cutter, head in zip(long, tokenizer.documents([c.head for c in long]), strict=True):
         if not cutter.may_be_whole:
-            cutter.starts = _starts_in_parts(cutter.document.text, tokenizer)
+            cutter.starts = _starts_in_parts(cutter.text, tokenizer)
         cutter.measure(head)
 
 
@@ -201,31 +307,32 @@ class _Cutter:
 
     starts: NDArray[np.int32]
 
-    def __init__(self, document: Document, tokenizer: Tokenizer, size: int, overlap: int) -> None:
-        self.document, self.tokenizer, self.size, self.overlap = document, tokenizer, size, overlap
-        self.head = join_title(document.title, "")  # the title and its newline, or nothing
-        self.passages: list[Passage] = []
+    def __init__(self, title: str, text: str, tokenizer: Tokenizer, size: PassageSize) -> None:
+        self.text, self.tokenizer, self.size, self.overlap = text, tokenizer, size.tokens, size.overlap
+        self.head = join_title(title, "")  # the title and its newline, or nothing
+        self.spans: list[tuple[int, int]] = []
+        self.ids: list[IntArray] = []
         self.problem = ""
         self.covered = self._start = 0
         self._room = 1
         self._reach = VARCHAR_BYTES
-        joined = len(self.head) + len(document.text)
+        joined = len(self.head) + len(text)
         self.may_be_whole = 4 * joined <= VARCHAR_BYTES or (
             joined <= VARCHAR_BYTES and len(self.input(0).encode()) <= VARCHAR_BYTES
         )
 
     @property
     def done(self) -> bool:
-        return bool(self.problem) or self.covered == len(self.document.text)
+        return bool(self.problem) or self.covered == len(self.text)
 
     def input(self, start: int, end: int | None = None) -> str:
         """The encoder's input for the text from start to end."""
-        return self.head + self.document.text[start:end]
+        return self.head + self.text[start:end]
 
     def take_whole(self, tokens: Tokens) -> None:
         """Makes the document one passage if it fits."""
         if len(tokens.ids) <= self.size:
-            self._accept(0, len(self.document.text), tokens)
+            self._accept(0, len(self.text), tokens)
         else:
             self.starts = _starts(tokens, len(self.head))
 
@@ -247,7 +354,7 @@ class _Cutter:
         """The next windows, as suggested by the tokens of the whole text."""
         spans: list[tuple[int, int]] = []
         start, covered = self._start, self.covered
-        while len(spans) < _PLANNED and covered < len(self.document.text):
+        while len(spans) < _PLANNED and covered < len(self.text):
             end = self._end(start, covered)
             if end <= covered:
                 start = covered
@@ -271,11 +378,11 @@ class _Cutter:
                 self._start = self.covered
                 return
             self._accept(start, short, tokens)
-        self._start = self._after(self.passages[-1].start, self.covered)
+        self._start = self._after(self.spans[-1][0], self.covered)
 
     def _accept(self, start: int, end: int, tokens: Tokens) -> None:
-        text = self.document.text[start:end]
-        self.passages.append(Passage(len(self.passages), text, start, end, tokens.ids))
+        self.spans.append((start, end))
+        self.ids.append(tokens.ids)
         self.covered = end
 
     def _learn(self, planned: int, fitted: int) -> None:
@@ -284,7 +391,7 @@ class _Cutter:
 
     def _end(self, start: int, covered: int) -> int:
         """Where a window from `start` ends: after `covered` if possible."""
-        text = self.document.text
+        text = self.text
         after = int(np.searchsorted(self.starts, start)) + self._room
         end = max(int(self.starts[after]), start + 1) if after < len(self.starts) else len(text)
         end = _within_bytes(text, start, min(end, start + self._reach), self._bytes)
@@ -300,7 +407,7 @@ class _Cutter:
         back = int(self.starts[last - shared]) if shared else end
         if not start < back < end:
             return end
-        text = self.document.text
+        text = self.text
         if text[back - 1].isspace() or text[back].isspace():
             return back
         space = _SPACE.search(text, back, back + (end - back) // 2)
@@ -317,7 +424,7 @@ class _Cutter:
             starts = _starts(tokens, len(self.head))
             fitting = start + int(starts[-excess]) if excess < len(starts) else start
             if start < fitting < end and attempts < 3:
-                end = _boundary(self.document.text, fitting - (fitting - start) // 5, fitting)
+                end = _boundary(self.text, fitting - (fitting - start) // 5, fitting)
             else:
                 end = start + (end - start) // 2
             attempts += 1

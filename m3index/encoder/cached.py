@@ -12,9 +12,10 @@ import hashlib
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +26,8 @@ from m3index.encoder.base import Encoder
 from m3index.errors import NotFoundError
 from m3index.files import Folder
 from m3index.types import EncodedBatch, EncoderInfo, FloatArray, IntArray, SparseRows, SparseVector
+
+T = TypeVar("T")
 
 PACK_ROWS = 8_192
 PACK_SECONDS = 60.0
@@ -56,6 +59,10 @@ class CachedEncoder:
     def tokenizer(self) -> Tokenizer:
         return self._encoder.tokenizer
 
+    @property
+    def workers(self) -> int:
+        return self._encoder.workers
+
     def prepare(self) -> None:
         self._encoder.prepare()
 
@@ -65,23 +72,42 @@ class CachedEncoder:
         """Like `Encoder.encode_ids`, but encodes only the inputs that are missing from the cache."""
         if multi_vector or not len(ids):
             return self._encoder.encode_ids(ids, lexical=lexical, multi_vector=multi_vector)
-        keys = [_key(row) for row in ids]
-        with self._lock:
-            vectors = self._open(lexical)
-            entries = vectors.get(keys)
-        missing = [i for i, key in enumerate(keys) if key not in entries]
-        if missing:
-            encoded = self._encoder.encode_ids([ids[i] for i in missing], lexical=lexical)
+        [(_, batch)] = self.encode_stream([(None, ids)], lexical=lexical)
+        return batch
+
+    def encode_stream(
+        self, calls: Iterable[tuple[T, Sequence[IntArray]]], *, lexical: bool
+    ) -> Iterator[tuple[T, EncodedBatch]]:
+        """Like `Encoder.encode_stream`, but encodes only the inputs that are missing from the cache."""
+
+        def looked_up() -> Iterator[tuple[_LookedUp[T], list[IntArray]]]:
+            for item, ids in calls:
+                found = self._look_up(item, ids, lexical)
+                yield found, [ids[i] for i in found.missing]
+
+        for found, encoded in self._encoder.encode_stream(looked_up(), lexical=lexical):
+            if not len(found.ids):
+                yield found.item, encoded
+                continue
             new = {
-                keys[i]: (encoded.dense[j], None if encoded.lexical is None else encoded.lexical.row(j))
-                for j, i in enumerate(missing)
+                found.keys[i]: (encoded.dense[j], None if encoded.lexical is None else encoded.lexical.row(j))
+                for j, i in enumerate(found.missing)
             }
+            if new:
+                with self._lock:
+                    self._open(lexical).add(new)
+            self.misses += len(found.missing)
+            self.hits += len(found.keys) - len(found.missing)
+            entries = found.entries | new
+            yield found.item, _batch([entries[key] for key in found.keys], found.ids, lexical=lexical)
+
+    def _look_up(self, item: T, ids: Sequence[IntArray], lexical: bool) -> _LookedUp[T]:
+        keys = [_key(row) for row in ids]
+        entries: dict[bytes, Vectors] = {}
+        if keys:
             with self._lock:
-                vectors.add(new)
-            entries |= new
-        self.misses += len(missing)
-        self.hits += len(keys) - len(missing)
-        return _batch([entries[key] for key in keys], ids, lexical=lexical)
+                entries = self._open(lexical).get(keys)
+        return _LookedUp(item, ids, keys, entries, [i for i, key in enumerate(keys) if key not in entries])
 
     def encode_queries(
         self, texts: Sequence[str], *, lexical: bool, multi_vector: bool = False
@@ -110,6 +136,17 @@ class CachedEncoder:
 
 
 Vectors = tuple[FloatArray, SparseVector | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _LookedUp(Generic[T]):
+    """The inputs of a call, and what the cache has of them. missing: the indices of the others."""
+
+    item: T
+    ids: Sequence[IntArray]
+    keys: Sequence[bytes]
+    entries: dict[bytes, Vectors]
+    missing: Sequence[int]
 
 
 def _key(ids: IntArray) -> bytes:

@@ -1,10 +1,10 @@
-"""One model on one device: encodes packs into arrays, with two packs in flight on CUDA."""
+"""One model on one device: encodes packs into arrays, with packs in flight on CUDA."""
 
 from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,30 +13,35 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from m3index.encoder import backbone, csr, heads, int8, packing
+from m3index.encoder import backbone, csr, heads, int8, memory, packing
 from m3index.encoder.attention import Spans
 from m3index.encoder.backbone import Backbone
+from m3index.encoder.base import Wanted
 from m3index.encoder.hardware import Precision, bytes_per_token, token_budget, wider
 from m3index.encoder.layout import Layout, hidden_size, position_padding
 from m3index.encoder.packing import Pack
-from m3index.errors import M3IndexError, MismatchError
+from m3index.encoder.transfer import to_device, to_host
+from m3index.errors import MismatchError
 from m3index.types import FloatArray, IntArray, SparseRows
 
 _IN_FLIGHT = 2
+_WAVE_PACKS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """The requested outputs. skip: how many leading tokens (a prompt) the pooling leaves out."""
+class Job:
+    """The inputs of one forward pass. places: their numbers, which the caller assigns."""
 
-    lexical: bool
-    multi_vector: bool
-    skip: int = 0
+    places: NDArray[np.int64]
+    rows: Sequence[IntArray]
+
+    def part(self, chosen: NDArray[np.int64]) -> Job:
+        return Job(self.places[chosen], [self.rows[i] for i in chosen])
 
 
 @dataclass(frozen=True, slots=True)
 class PackResult:
-    """places: the indices of the inputs in the call. The other fields hold one row per input, in order."""
+    """places: those of the job, or of a part of it. The other fields hold one row per input, in order."""
 
     places: NDArray[np.int64]
     dense: FloatArray
@@ -48,8 +53,9 @@ class PackResult:
 class _Flight:
     """A forward pass in progress. Its outputs are complete on the host once `ready` returns."""
 
-    places: NDArray[np.int64]
+    job: Job
     pack: Pack
+    precision: Precision
     outputs: dict[str, Tensor]
     ready: Callable[[], None]
 
@@ -57,8 +63,9 @@ class _Flight:
 class Engine:
     """The weights of one model on one device.
 
-    If a pack's outputs are not finite, the pack runs again in the next wider precision. A pack that does not
-    fit into CUDA memory is split in half.
+    budget: the most tokens of one pack. wave_tokens: how many tokens of the stream are planned together, so
+    that packs are full; 0 plans each call by itself, so that a text's vectors do not depend, bit for bit, on
+    the calls around it.
     """
 
     def __init__(
@@ -86,49 +93,35 @@ class Engine:
         )
         self._backbone(precision)
         self.budget = token_budget(batch_tokens, device, bytes_per_token(layout.config, precision))
+        self.wave_tokens = _WAVE_PACKS * self.budget if device.type == "cuda" else 0
 
-    def run(
-        self,
-        rows: Sequence[IntArray],
-        packs: Iterable[NDArray[np.int64]],
-        wanted: Wanted,
-    ) -> Iterator[PackResult]:
-        """Encodes rows[i] for each i of each pack, and yields results in the order of the packs.
+    def lane(self, wanted: Wanted) -> Lane:
+        """A sequence of packs on this device."""
+        return Lane(self, wanted, _IN_FLIGHT if self.device.type == "cuda" else 0)
 
-        On CUDA the host prepares inputs and collects outputs while two forward passes are in progress.
-        """
-        depth = _IN_FLIGHT if self.device.type == "cuda" else 0
-        flights: deque[_Flight] = deque()
-        for places in packs:
-            pack = packing.pack([rows[i] for i in places], self._padding)
-            try:
-                flights.append(self._launch(places, pack, wanted, self.precision))
-            except torch.cuda.OutOfMemoryError:
-                while flights:
-                    yield self._collect(flights.popleft(), wanted)
-                yield from self._run_split(rows, places, wanted)
-            while len(flights) > depth:
-                yield self._collect(flights.popleft(), wanted)
-        while flights:
-            yield self._collect(flights.popleft(), wanted)
+    def launch(self, job: Job, wanted: Wanted, precision: Precision) -> Iterator[_Flight]:
+        """Begins the forward pass of a job, or of its parts if memory does not suffice for all of it."""
+        yield from memory.in_parts(
+            lambda places: self._forward(job.part(places), wanted, precision),
+            np.arange(len(job.rows)),
+            lambda place: memory.no_room(self.device, len(job.rows[place])),
+        )
 
-    def hidden(self, pack: Pack) -> Tensor:
-        """The last hidden states of a pack on the device, (t, width)."""
-        with torch.inference_mode():
-            inputs = self._inputs(pack)
-            return self._backbone(self.precision)(*inputs)
-
-    def _run_split(
-        self, rows: Sequence[IntArray], places: NDArray[np.int64], wanted: Wanted
-    ) -> Iterator[PackResult]:
-        torch.cuda.empty_cache()
-        if len(places) == 1:
-            raise M3IndexError(
-                f"{self.device} does not have enough memory for one input of {len(rows[places[0]])} tokens. "
-                "Use shorter texts, another --device, or a smaller model."
+    def results(self, flight: _Flight, wanted: Wanted) -> Iterator[PackResult]:
+        """Waits for a forward pass. Outputs that are not finite are computed again in the next wider
+        precision. Raises MismatchError if there is none."""
+        flight.ready()
+        if all(np.isfinite(t.numpy()).all() for t in flight.outputs.values()):
+            yield self._result(flight)
+            return
+        next_wider = wider(flight.precision, self.device)
+        if next_wider is None:
+            raise MismatchError(
+                f"{self._layout.root}: the model's output is not finite in {flight.precision}. Its weights "
+                f"are damaged, or it is not a text model. Download it again or use another model."
             )
-        middle = len(places) // 2
-        yield from self.run(rows, [places[:middle], places[middle:]], wanted)
+        for again in self.launch(flight.job, wanted, next_wider):
+            yield from self.results(again, wanted)
 
     def _backbone(self, precision: Precision) -> Backbone:
         if precision not in self._backbones:
@@ -145,66 +138,55 @@ class Engine:
             )
         return self._backbones[precision]
 
-    def _inputs(self, pack: Pack) -> tuple[Tensor, Tensor, Tensor | None, Spans]:
-        ids, positions, cumulative = (self._to_device(x) for x in (pack.ids, pack.positions, pack.bounds))
-        types = None if pack.types is None else self._to_device(pack.types)
-        return ids, positions, types, Spans.of(pack, cumulative)
-
-    def _to_device(self, array: IntArray) -> Tensor:
-        tensor = torch.from_numpy(array)
-        if self.device.type == "cuda":
-            return tensor.pin_memory().to(self.device, non_blocking=True)
-        return tensor.to(self.device)
-
-    def _launch(self, places: NDArray[np.int64], pack: Pack, wanted: Wanted, precision: Precision) -> _Flight:
+    def _forward(self, job: Job, wanted: Wanted, precision: Precision) -> _Flight:
+        pack = packing.pack(job.rows, self._padding)
         with torch.inference_mode(), self._on_device():
-            ids, positions, types, spans = self._inputs(pack)
-            hidden = self._backbone(precision)(ids, positions, types, spans)
-            pooled = heads.pool(hidden, spans.cumulative, self._layout.pooling, wanted.skip)
+            ids, positions, bounds = (
+                to_device(x, self.device) for x in (pack.ids, pack.positions, pack.bounds)
+            )
+            hidden = self._backbone(precision)(ids, positions, None, Spans.of(pack, bounds))
+            pooled = heads.pool(hidden, bounds, self._layout.pooling, wanted.skip)
             outputs = {"dense": self._after(pooled)}
             if wanted.lexical and self._lexical is not None:
-                outputs["lexical"] = torch.relu(self._lexical(hidden.float())).squeeze(-1)
+                outputs["lexical"] = torch.relu(self._lexical(hidden.float()).squeeze(-1))
             if wanted.multi_vector and self._multi is not None:
                 outputs["multi_vector"] = F.normalize(self._multi(hidden.float()), dim=-1)
-            return self._to_host(places, pack, outputs)
+            hosts, ready = to_host(list(outputs.values()))
+        return _Flight(job, pack, precision, dict(zip(outputs, hosts, strict=True)), ready)
 
     def _on_device(self) -> contextlib.AbstractContextManager[object]:
         return torch.cuda.device(self.device) if self.device.type == "cuda" else contextlib.nullcontext()
 
-    def _to_host(self, places: NDArray[np.int64], pack: Pack, outputs: dict[str, Tensor]) -> _Flight:
-        if self.device.type != "cuda":
-            return _Flight(places, pack, {k: v.cpu() for k, v in outputs.items()}, _nothing)
-        hosts = {
-            k: torch.empty(v.shape, dtype=v.dtype, pin_memory=True).copy_(v, non_blocking=True)
-            for k, v in outputs.items()
-        }
-        done = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        done.record()
-        return _Flight(places, pack, hosts, done.synchronize)
-
-    def _collect(self, flight: _Flight, wanted: Wanted) -> PackResult:
-        flight.ready()
-        precision = self.precision
-        while not all(np.isfinite(t.numpy()).all() for t in flight.outputs.values()):
-            next_wider = wider(precision, self.device)
-            if next_wider is None:
-                raise MismatchError(
-                    f"{self._layout.root}: the model's output is not finite in {precision}. Its weights are "
-                    f"damaged, or it is not a text model. Download it again or use another model."
-                )
-            precision = next_wider
-            flight = self._launch(flight.places, flight.pack, wanted, precision)
-            flight.ready()
-        pack, outputs = flight.pack, flight.outputs
+    def _result(self, flight: _Flight) -> PackResult:
+        pack, outputs = flight.pack, {name: t.numpy() for name, t in flight.outputs.items()}
         lexical = multi = None
         if "lexical" in outputs:
-            lexical = csr.lexical_rows(outputs["lexical"].numpy(), pack.ids, pack.bounds, self._silent)
+            lexical = csr.lexical_rows(outputs["lexical"], pack.ids, pack.bounds, self._silent)
         if "multi_vector" in outputs:
-            vectors = outputs["multi_vector"].numpy()
             spans = zip(pack.bounds[:-1].tolist(), pack.bounds[1:].tolist(), strict=True)
-            multi = [vectors[start + 1 : end] for start, end in spans]
-        return PackResult(flight.places, outputs["dense"].numpy(), lexical, multi)
+            # Copies: a view of one input would keep the output of the whole pack in (page-locked) memory.
+            multi = [outputs["multi_vector"][start + 1 : end].copy() for start, end in spans]
+        return PackResult(flight.job.places, outputs["dense"], lexical, multi)
 
 
-def _nothing() -> None:
-    return
+class Lane:
+    """Jobs in flight on one device: on CUDA the host prepares inputs and collects outputs meanwhile."""
+
+    def __init__(self, engine: Engine, wanted: Wanted, depth: int) -> None:
+        self._engine, self._wanted, self._depth = engine, wanted, depth
+        self._flights: deque[_Flight] = deque()
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._flights)
+
+    def put(self, job: Job) -> Iterator[PackResult]:
+        """Begins a job. Yields results of earlier ones, so that no more than `depth` stay in flight."""
+        for flight in self._engine.launch(job, self._wanted, self._engine.precision):
+            self._flights.append(flight)
+            while len(self._flights) > self._depth:
+                yield from self.collect()
+
+    def collect(self) -> Iterator[PackResult]:
+        """Waits for the oldest job in flight."""
+        yield from self._engine.results(self._flights.popleft(), self._wanted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, Literal, TypeAlias
@@ -25,6 +26,7 @@ AMPERE: Card = (8, 0)
 _CPU_TOKENS = 2048
 _MOST_TOKENS = 65_536
 _MEMORY_SHARE = 0.6
+_WORKERS = 8
 
 
 def devices(name: str) -> list[torch.device]:
@@ -54,6 +56,23 @@ def _device(name: str) -> torch.device:
     elif device.type not in ("cpu", "cuda", "mps"):
         raise UsageError(f"--device {name}: use auto, cpu, mps, cuda, or cuda:0,cuda:1.")
     return device
+
+
+def worker_processes(asked: int | Literal["auto"], device: str) -> int:
+    """How many processes cut documents. `auto`: none without CUDA, where the encoder needs the cores itself
+    and one thread tokenises faster than it encodes; with CUDA up to 8 for each device, of the cores that the
+    encoder and the store leave."""
+    if asked != "auto":
+        return asked
+    cuda = sum(found.type == "cuda" for found in devices(device))
+    return min(_WORKERS * cuda, max(1, usable_cores() - 2))
+
+
+def usable_cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def precision(name: str, device: torch.device, *, int8: bool = False) -> Precision:

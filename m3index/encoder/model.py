@@ -5,28 +5,26 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING
+from itertools import chain
+from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from m3index.encoder import certificate, csr, packing
+from m3index.encoder import certificate
 from m3index.encoder import layout as layouts
+from m3index.encoder.base import Wanted
 from m3index.encoder.layout import Layout
 from m3index.encoder.options import Loading
 from m3index.encoder.pool import TokenizerPool
 from m3index.encoder.recall import Recall, RecallCheck
 from m3index.encoder.tokens import ModelTokenizer
 from m3index.errors import MissingHeadError, UsageError
-from m3index.types import EncodedBatch, EncoderInfo, FloatArray, IntArray, SparseRows
+from m3index.types import EncodedBatch, EncoderInfo, IntArray
 
 if TYPE_CHECKING:
-    from m3index.encoder.engine import Engine, PackResult, Wanted
+    from m3index.encoder.engine import Engine
 
-_NO_ROWS = SparseRows(np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32))
+T = TypeVar("T")
 
 
 class ModelEncoder:
@@ -38,13 +36,7 @@ class ModelEncoder:
 
     def __init__(self, name: str, layout: Layout, options: Loading) -> None:
         self._layout, self._options = layout, options
-        processes = options.tokenizer_processes
-        prepare = not options.no_prepare
-        self._tokenizer = (
-            TokenizerPool(layout, processes, prepare=prepare)
-            if processes
-            else ModelTokenizer(layout, prepare=prepare)
-        )
+        self._tokenizer = TokenizerPool(layout, lambda: self.workers, prepare=not options.no_prepare)
         self._engines: list[Engine] | None = None
         self._lock = threading.Lock()
         self._sampled = self._recall_check() if options.precision == "int8" else None
@@ -70,6 +62,15 @@ class ModelEncoder:
     def tokenizer(self) -> ModelTokenizer:
         return self._tokenizer
 
+    @property
+    def workers(self) -> int:
+        asked, device = self._options.workers, self._options.device
+        if asked == "auto" and device == "cpu":
+            return 0
+        from m3index.encoder import hardware
+
+        return hardware.worker_processes(asked, device)
+
     def prepare(self) -> None:
         """Loads the weights now instead of at the first encode."""
         self._loaded()
@@ -82,8 +83,16 @@ class ModelEncoder:
         ids: any number of (n_i,) int32 arrays. Peak memory is that of one pack plus the results.
         Raises MissingHeadError if the model has no such head, UsageError for an input above the limit.
         """
-        skip = 0 if self._layout.pool_prompt else self._tokenizer.prompt_tokens
-        return self._encode(ids, lexical, multi_vector, skip)
+        return self._encode(ids, self._of_documents(lexical=lexical, multi_vector=multi_vector))
+
+    def encode_stream(
+        self, calls: Iterable[tuple[T, Sequence[IntArray]]], *, lexical: bool
+    ) -> Iterator[tuple[T, EncodedBatch]]:
+        """`encode_ids` for an endless stream of calls: each item with the vectors of its inputs, in order.
+
+        Peak memory is that of a few packs plus their results. Raises the errors of `encode_ids`.
+        """
+        return self._stream(calls, self._of_documents(lexical=lexical))
 
     def encode_documents(
         self, texts: Iterable[str], *, lexical: bool | None = None, multi_vector: bool = False
@@ -103,7 +112,8 @@ class ModelEncoder:
         """Encodes queries with the model's query prompt. Raises UsageError for a query above the limit."""
         lexical = self._info.lexical if lexical is None else lexical
         skip = 0 if self._layout.pool_prompt else self._tokenizer.query_prompt_tokens
-        return self._encode(self._tokenizer.query_ids(list(texts)), lexical, multi_vector, skip)
+        wanted = Wanted(lexical=lexical, multi_vector=multi_vector, skip=skip)
+        return self._encode(self._tokenizer.query_ids(list(texts)), wanted)
 
     def token_texts(self, ids: Sequence[int]) -> list[str]:
         return self._tokenizer.token_texts(ids)
@@ -122,49 +132,66 @@ class ModelEncoder:
     def _recall_check(self) -> RecallCheck:
         @cache
         def exact() -> ModelEncoder:
-            options = replace(self._options, precision="fp32", tokenizer_processes=0)
+            options = replace(self._options, precision="fp32", workers=0)
             return ModelEncoder(f"{self._info.name} in fp32", self._layout, options)
 
         def reference(ids: Sequence[IntArray], lexical: bool, skip: int) -> EncodedBatch:
-            return exact()._encode(ids, lexical, False, skip)
+            return exact()._encode(ids, Wanted(lexical=lexical, skip=skip))
 
         return RecallCheck(reference, done=exact.cache_clear)
 
-    def _encode(self, ids: Sequence[IntArray], lexical: bool, multi_vector: bool, skip: int) -> EncodedBatch:
-        self._check(ids, lexical, multi_vector)
-        lengths = np.fromiter((len(row) for row in ids), np.int32, len(ids))
-        results = self._results(ids, lengths, lexical, multi_vector, skip) if len(ids) else []
-        batch = _assemble(results, lengths, self._info.dim, lexical, multi_vector)
-        if self._sampled is not None:
-            self._sampled.see(ids, batch, skip)
+    def _encode(self, ids: Sequence[IntArray], wanted: Wanted) -> EncodedBatch:
+        [(_, batch)] = self._stream([(None, ids)], wanted)
         return batch
 
-    def _check(self, ids: Sequence[IntArray], lexical: bool, multi_vector: bool) -> None:
+    def _stream(
+        self, calls: Iterable[tuple[T, Sequence[IntArray]]], wanted: Wanted
+    ) -> Iterator[tuple[T, EncodedBatch]]:
+        """The one way to the devices."""
+        self._check_heads(wanted)
+
+        def checked() -> Iterator[tuple[tuple[T, Sequence[IntArray]], Sequence[IntArray]]]:
+            for item, ids in calls:
+                self._check(ids)
+                yield (item, ids), ids
+
+        for (item, ids), batch in self._encoded(checked(), wanted):
+            if self._sampled is not None and len(ids):
+                self._sampled.see(ids, batch, wanted.skip)
+            yield item, batch
+
+    def _encoded(
+        self, calls: Iterator[tuple[T, Sequence[IntArray]]], wanted: Wanted
+    ) -> Iterator[tuple[T, EncodedBatch]]:
+        """Loads the weights for the first call that has inputs."""
+        for item, ids in calls:
+            if len(ids):
+                from m3index.encoder import stream
+
+                yield from stream.encode(self._loaded(), chain([(item, ids)], calls), wanted, self._info.dim)
+                return
+            yield item, wanted.of_nothing(self._info.dim)
+
+    def _of_documents(self, *, lexical: bool, multi_vector: bool = False) -> Wanted:
+        skip = 0 if self._layout.pool_prompt else self._tokenizer.prompt_tokens
+        return Wanted(lexical=lexical, multi_vector=multi_vector, skip=skip)
+
+    def _check_heads(self, wanted: Wanted) -> None:
         for requested, available, head in (
-            (lexical, self._info.lexical, "lexical head (sparse_linear)"),
-            (multi_vector, self._info.multi_vector, "multi-vector head (colbert_linear)"),
+            (wanted.lexical, self._info.lexical, "lexical head (sparse_linear)"),
+            (wanted.multi_vector, self._info.multi_vector, "multi-vector head (colbert_linear)"),
         ):
             if requested and not available:
                 raise MissingHeadError(f"{self._info.name} has no {head}. Use a model that has one.")
-        longest = max((len(row) for row in ids), default=0)
+
+    def _check(self, ids: Sequence[IntArray]) -> None:
+        longest = max(map(len, ids), default=0)
         if longest > self._info.limit:
             raise UsageError(
                 f"An input has {longest} tokens, but {self._info.name} takes {self._info.limit}."
             )
-        if any(len(row) == 0 for row in ids):
+        if not all(map(len, ids)):
             raise UsageError("An input without any tokens cannot be encoded.")
-
-    def _results(
-        self, ids: Sequence[IntArray], lengths: IntArray, lexical: bool, multi_vector: bool, skip: int
-    ) -> list[PackResult]:
-        from m3index.encoder.engine import Wanted
-
-        engines = self._loaded()
-        wanted = Wanted(lexical, multi_vector, skip)
-        packs = packing.plan(lengths, min(engine.budget for engine in engines))
-        if len(engines) == 1 or len(packs) == 1:
-            return list(engines[0].run(ids, packs, wanted))
-        return _run_on_all(engines, ids, packs, wanted)
 
     def _loaded(self) -> list[Engine]:
         with self._lock:
@@ -186,39 +213,3 @@ class ModelEncoder:
                     for device in hardware.devices(options.device)
                 ]
             return self._engines
-
-
-def _run_on_all(
-    engines: Sequence[Engine], ids: Sequence[IntArray], packs: list[NDArray[np.int64]], wanted: Wanted
-) -> list[PackResult]:
-    """Runs one thread per device, which takes the next pack whenever its device has room."""
-    queue, lock = iter(packs), threading.Lock()
-
-    def next_packs() -> Iterator[NDArray[np.int64]]:
-        while True:
-            with lock:
-                item = next(queue, None)
-            if item is None:
-                return
-            yield item
-
-    with ThreadPoolExecutor(len(engines), thread_name_prefix="m3index-device") as pool:
-        runs = pool.map(lambda engine: list(engine.run(ids, next_packs(), wanted)), engines)
-        return [result for run in runs for result in run]
-
-
-def _assemble(
-    results: Sequence[PackResult], lengths: IntArray, dim: int, lexical: bool, multi_vector: bool
-) -> EncodedBatch:
-    n = len(lengths)
-    dense = np.empty((n, dim), np.float32)
-    vectors: list[FloatArray] = [np.empty((0, 0), np.float32)] * n
-    for result in results:
-        dense[result.places] = result.dense
-        for place, matrix in zip(result.places, result.multi_vector or (), strict=False):
-            vectors[place] = matrix
-    sparse: SparseRows | None = None
-    if lexical:
-        parts = [r.lexical for r in results if r.lexical is not None]
-        sparse = csr.join_rows(parts, np.concatenate([r.places for r in results])) if parts else _NO_ROWS
-    return EncodedBatch(dense, sparse, lengths, vectors if multi_vector else None)

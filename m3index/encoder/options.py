@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from m3index.options import Custom, FileName, Flag, Group, NameOr, OneOf, Text, Whole, group, option
 
@@ -17,6 +17,15 @@ def _batch_tokens(value: object) -> int | str:
         return "auto"
     number = int(value) if isinstance(value, str) else value
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise ValueError
+    return number
+
+
+def _workers(value: object) -> int | str:
+    if value == "auto":
+        return "auto"
+    number = int(value) if isinstance(value, str) else value
+    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
         raise ValueError
     return number
 
@@ -58,8 +67,10 @@ class Loading(Device):
         "Maximum number of tokens per forward pass; auto derives it from the free memory.",
         default="auto",
     )
-    tokenizer_processes: int = option(
-        Whole(0), "Number of processes that tokenise documents; with 0 the main process does.", default=0
+    workers: int | Literal["auto"] = option(
+        Custom(_workers, "a number of processes or auto", "N", {"type": ["integer", "string"]}),
+        "Number of processes that split and tokenise documents; 0 for none, auto for some if CUDA is used.",
+        default="auto",
     )
     trust_remote_code: bool = option(
         Flag(),

@@ -36,23 +36,28 @@ class Pack:
         return int(self.lengths.max(initial=0))
 
 
-def plan(lengths: IntArray, budget: int) -> list[NDArray[np.int64]]:
+def plan(lengths: IntArray, budget: int, *, evenly: bool = False) -> list[NDArray[np.int64]]:
     """The input indices of each pack, longest first, with at most `budget` tokens per pack.
 
     An input longer than the budget gets its own pack. Inputs of similar length are packed together, so that
     they share attention calls. The longest come first, so that memory runs out early or never.
+
+    evenly: makes the packs equally large instead of leaving a small remainder for the last one, which takes
+    a GPU as long as a much larger pack.
     """
     order = np.argsort(-lengths.astype(np.int64), kind="stable")
+    ends = np.cumsum(lengths[order], dtype=np.int64)
     packs: list[NDArray[np.int64]] = []
-    start = total = 0
-    for place, i in enumerate(order):
-        n = int(lengths[i])
-        if total and total + n > budget:
-            packs.append(order[start:place])
-            start, total = place, 0
-        total += n
-    if start < len(order):
-        packs.append(order[start:])
+    start = done = 0
+    while start < len(order):
+        stop = int(np.searchsorted(ends, done + budget, "right"))
+        if evenly:
+            left = int(ends[-1]) - done
+            share = left / -(-left // budget)
+            stop = min(stop, int(np.searchsorted(ends, done + share, "left")) + 1)
+        stop = max(stop, start + 1)
+        packs.append(order[start:stop])
+        start, done = stop, int(ends[stop - 1])
     return packs
 
 

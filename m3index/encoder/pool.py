@@ -1,69 +1,99 @@
-"""Tokenises in several processes, for streams where one core cannot keep a GPU busy."""
+"""Cuts documents in several processes, for streams where one core cannot keep a GPU busy."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from itertools import pairwise
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from m3index.corpus.windows import Tokens
+from m3index.corpus.windows import Cuts, PassageSize, Text, cut
 from m3index.encoder.layout import Layout
 from m3index.encoder.tokens import ModelTokenizer
-from m3index.types import IntArray
+from m3index.process import Process
 
-_CHUNK = 64  # texts per task
-_worker: ModelTokenizer
+T = TypeVar("T")
+
+_AHEAD = 2
+"""How many calls are cut ahead for each process: the one at work, and the next."""
 
 
 class TokenizerPool(ModelTokenizer):
-    """A `ModelTokenizer` whose `documents` runs in `processes` processes and keeps the order of the texts.
+    """A `ModelTokenizer` whose `cuts` runs in processes.
 
-    The processes start at the first call and end at `close`. They use "spawn", so a script that uses this
-    needs an `if __name__ == "__main__"` guard.
+    processes: tells their number at the first call; with 0, this process cuts by itself. They start then,
+    and end at `close` or with this process.
     """
 
-    def __init__(self, layout: Layout, processes: int, *, prepare: bool = False) -> None:
+    def __init__(self, layout: Layout, processes: Callable[[], int], *, prepare: bool = False) -> None:
         super().__init__(layout, prepare=prepare)
-        self._processes = processes
-        self._executor: ProcessPoolExecutor | None = None
+        self._layout, self._processes = layout, processes
+        self._pool: _Pool | None = None
+        self._starting = threading.Lock()
 
-    def documents(self, texts: Sequence[str]) -> list[Tokens]:
-        if len(texts) <= _CHUNK:
-            return super().documents(texts)
-        if self._executor is None:
-            self._executor = ProcessPoolExecutor(
-                self._processes,
-                mp_context=multiprocessing.get_context("spawn"),
-                initializer=_begin,
-                initargs=(self._layout,),
-            )
-        chunks = [texts[i : i + _CHUNK] for i in range(0, len(texts), _CHUNK)]
-        return [tokens for packed in self._executor.map(_tokenise, chunks) for tokens in _unpack(*packed)]
+    def cuts(self, calls: Iterable[tuple[T, Sequence[Text]]], size: PassageSize) -> Iterator[tuple[T, Cuts]]:
+        pool: _Pool | None = None
+        pending: deque[tuple[T, Future[Cuts]]] = deque()
+        try:
+            for item, texts in calls:
+                if pool is None and texts:
+                    pool = self._started()
+                if pool is None or pool.size == 0 or not (texts or pending):
+                    yield item, cut(texts, self, size)
+                    continue
+                pending.append((item, pool.cut(texts, size)))
+                while pending and (len(pending) > _AHEAD * pool.size or pending[0][1].done()):
+                    item, found = pending.popleft()
+                    yield item, found.result()
+            while pending:
+                item, found = pending.popleft()
+                yield item, found.result()
+        finally:
+            for _, found in pending:
+                found.cancel()
 
     def close(self) -> None:
-        if self._executor is not None:
-            self._executor.shutdown(cancel_futures=True)
-            self._executor = None
+        with self._starting:
+            if self._pool is not None:
+                self._pool.close()
+            self._pool = None
+
+    def _started(self) -> _Pool:
+        with self._starting:
+            if self._pool is None:
+                self._pool = _Pool(self._layout, self._processes())
+            return self._pool
 
 
-def _begin(layout: Layout) -> None:
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    global _worker
-    _worker = ModelTokenizer(layout)
+class _Pool:
+    """Processes, each with a thread that hands it one task after the other."""
+
+    def __init__(self, layout: Layout, size: int) -> None:
+        self.size = size
+        self.processes = [_started(layout) for _ in range(size)]
+        self._free = deque(self.processes)
+        self._threads = ThreadPoolExecutor(max(size, 1), thread_name_prefix="m3index-cut")
+
+    def cut(self, texts: Sequence[Text], size: PassageSize) -> Future[Cuts]:
+        return self._threads.submit(self._cut, texts, size)
+
+    def _cut(self, texts: Sequence[Text], size: PassageSize) -> Cuts:
+        process = self._free.popleft()  # as many as there are threads
+        try:
+            process.send((texts, size))
+            cuts: Cuts = process.receive()
+            return cuts
+        finally:
+            self._free.append(process)
+
+    def close(self) -> None:
+        self._threads.shutdown(cancel_futures=True)
+        for process in self.processes:
+            process.close()
 
 
-def _tokenise(texts: list[str]) -> tuple[IntArray, IntArray, NDArray[np.int32]]:
-    """(lengths, ids, offsets) of all texts, concatenated: three arrays transfer faster than many."""
-    rows = _worker.documents(texts)
-    lengths = np.array([len(r.ids) for r in rows], np.int32)
-    return lengths, np.concatenate([r.ids for r in rows]), np.concatenate([r.offsets for r in rows])
-
-
-def _unpack(lengths: IntArray, ids: IntArray, offsets: NDArray[np.int32]) -> list[Tokens]:
-    bounds = [0, *np.cumsum(lengths).tolist()]
-    return [Tokens(ids[a:b], offsets[a:b]) for a, b in pairwise(bounds)]
+def _started(layout: Layout) -> Process:
+    process = Process("m3index.encoder.worker:cut_texts", "splits and tokenises documents")
+    process.send(layout)
+    return process

@@ -13,7 +13,7 @@ import numpy as np
 import tokenizers
 from tokenizers import normalizers
 
-from m3index.corpus.windows import Tokens
+from m3index.corpus.windows import CutsHere, Tokens
 from m3index.encoder.layout import Layout
 from m3index.encoder.pieces import pieces
 from m3index.errors import MismatchError, ModelNotFoundError, UsageError
@@ -29,7 +29,7 @@ _ROLES = ("cls_token", "bos_token", "eos_token", "sep_token", "pad_token", "unk_
 _USUAL_NAMES = ("<s>", "</s>", "<pad>", "<unk>", "[CLS]", "[SEP]", "[PAD]", "[UNK]")
 
 
-class ModelTokenizer:
+class ModelTokenizer(CutsHere):
     """A fast tokenizer with the model's prompts and special tokens. Implements `corpus.windows.Tokenizer`.
 
     limit: the maximum number of tokens per input. reserve: how many of them the document prompt and the

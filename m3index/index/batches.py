@@ -11,13 +11,23 @@ from typing import TypeAlias
 import numpy as np
 
 from m3index.corpus.hash import same_content
-from m3index.corpus.windows import PassageSize, windows
+from m3index.corpus.windows import PassageSize, cut_stream
 from m3index.encoder.base import Encoder
 from m3index.index.collection import Collection
 from m3index.index.plan import Change, DocumentChange, Window
 from m3index.index.write import READ_ROWS, DocumentWrite, vector_fields
 from m3index.store.base import Store, StoredRow
-from m3index.types import EncodedBatch, FloatArray, Passage, Rejected, Row, SparseVector, passage_key
+from m3index.types import (
+    Document,
+    EncodedBatch,
+    FloatArray,
+    IntArray,
+    Passage,
+    Rejected,
+    Row,
+    SparseVector,
+    passage_key,
+)
 
 MAX_ROWS = 1000
 
@@ -94,18 +104,16 @@ class Batcher:
         """
         batch: Batch = []
         tokens = rows = 0
-        for window in windows:
-            yield window
-            for item in self._prepare(window.planned):
-                if isinstance(item, Window):
-                    yield item
-                    continue
-                batch.append(item)
-                tokens += item.tokens
-                rows += item.rows
-                if tokens >= self.budget.tokens or rows >= MAX_ROWS:
-                    yield batch
-                    batch, tokens, rows = [], 0, 0
+        for item in self._cut(windows):
+            if isinstance(item, Window):
+                yield item
+                continue
+            batch.append(item)
+            tokens += item.tokens
+            rows += item.rows
+            if tokens >= self.budget.tokens or rows >= MAX_ROWS:
+                yield batch
+                batch, tokens, rows = [], 0, 0
         if batch:
             yield batch
 
@@ -113,27 +121,61 @@ class Batcher:
         self, batches: Generator[Window | Batch, None, None], stop: Callable[[], bool]
     ) -> Iterator[Window | Encoded]:
         """Encodes the batches and passes windows through. Starts no batch once `stop` returns True."""
-        with closing(batches):
-            for batch in batches:
-                if stop():
+        waited = spent = 0.0
+
+        def calls() -> Iterator[tuple[Window | Batch, list[IntArray]]]:
+            nonlocal waited
+            while True:
+                began = time.perf_counter()
+                batch = next(batches, None)
+                waited += time.perf_counter() - began
+                if batch is None or stop():
                     return
-                yield batch if isinstance(batch, Window) else self.encode_batch(batch)
+                yield batch, [] if isinstance(batch, Window) else _inputs(batch)
 
-    def _prepare(self, planned: Sequence[DocumentChange]) -> Iterator[PendingDocument | Window]:
-        metadata = [p for p in planned if p.change is Change.METADATA]
-        content = [p for p in planned if p.change is not Change.METADATA]
-        for group in _groups(metadata):
-            for item in self._read_back(group):
-                if item.reused:
-                    yield self._checked(item)
-                else:
-                    content.append(replace(item.planned, change=Change.UPDATED))
-        yield from map(self._checked, self._split(content))
+        with closing(batches):
+            stream = self.encoder.encode_stream(calls(), lexical=self.spec.sparse == "lexical")
+            while True:
+                began, waited = time.perf_counter(), 0.0
+                found = next(stream, None)
+                spent += time.perf_counter() - began - waited
+                if found is None:
+                    return
+                batch, vectors = found
+                if isinstance(batch, Window):
+                    yield batch
+                    continue
+                yield self._written(batch, vectors, spent)
+                spent = 0.0
 
-    def _checked(self, item: PendingDocument | Window) -> PendingDocument | Window:
+    def _cut(self, windows: Iterable[Window]) -> Iterator[Window | PendingDocument]:
+        """Each window, then its documents, which may be cut some windows ahead. A rejected document keeps its
+        rows in the store."""
+        tokenizer = self.encoder.tokenizer
+        for item, found in cut_stream(self._to_cut(windows), _document_of, tokenizer, self.passages):
+            if isinstance(item, Window):
+                yield item
+            elif isinstance(item, PendingDocument):
+                yield self._checked(item)
+            elif found is not None and not found.problem:
+                yield self._checked(PendingDocument(item, found.passages))
+            elif found is not None:
+                yield Window(rows=item.rows, rejected=[Rejected.of(item.document, found.problem)])
+
+    def _to_cut(self, windows: Iterable[Window]) -> Iterator[Window | PendingDocument | DocumentChange]:
+        for window in windows:
+            yield window
+            content = [p for p in window.planned if p.change is not Change.METADATA]
+            for group in _groups([p for p in window.planned if p.change is Change.METADATA]):
+                for item in self._read_back(group):
+                    if item.reused:
+                        yield item
+                    else:
+                        content.append(replace(item.planned, change=Change.UPDATED))
+            yield from content
+
+    def _checked(self, item: PendingDocument) -> PendingDocument | Window:
         """The document, or its rejection if the store would refuse one of its rows once it is encoded."""
-        if isinstance(item, Window):
-            return item
         planned, texts = item.planned, [p.text for p in item.passages] or [r["text"] for r in item.reused]
         for row in self._rows(planned, [(text, _NO_VECTOR, None) for text in texts]):
             if reason := self.store.refusal(self.name, row):
@@ -150,33 +192,11 @@ class Batcher:
             complete = all(i in rows and same_content(rows[i]["doc_hash"], p.doc_hash) for i in ids[p.key])
             yield PendingDocument(p, reused=[rows[i] for i in ids[p.key]] if complete else ())
 
-    def _split(self, planned: Sequence[DocumentChange]) -> Iterator[PendingDocument | Window]:
-        """Splits documents into passages; a rejected document keeps its rows in the store."""
-        by_id = {p.document.doc_id: p for p in planned}
-        rejected: list[Rejected] = []
-        split = windows(
-            (p.document for p in planned),
-            self.encoder.tokenizer,
-            self.passages.tokens,
-            self.passages.overlap,
-            rejected.append,
-        )
-        for document, passages in split:
-            yield PendingDocument(by_id[document.doc_id], passages)
-        if rejected:
-            rows = sum(by_id[r.doc_id].rows for r in rejected if r.doc_id is not None)
-            yield Window(rows=rows, rejected=rejected)
-
-    def encode_batch(self, batch: Batch) -> Encoded:
-        """Encodes the passages of a batch and builds the complete rows of its documents."""
-        ids = [passage.token_ids for item in batch for passage in item.passages]
-        tokens = sum(len(i) for i in ids)
-        vectors: Iterator[tuple[FloatArray, SparseVector | None]] = iter(())
-        started = time.perf_counter()
-        if ids:
-            vectors = _vectors(self.encoder.encode_ids(ids, lexical=self.spec.sparse == "lexical"))
-        seconds = time.perf_counter() - started
+    def _written(self, batch: Batch, encoded: EncodedBatch, seconds: float) -> Encoded:
+        """The complete rows of the documents of a batch."""
+        tokens = int(encoded.tokens.sum())
         self.budget.learn(tokens, seconds)
+        vectors = _vectors(encoded)
         documents: list[WrittenDocument] = []
         for item in batch:
             contents = [(row["text"], row["dense"], row.get("lexical")) for row in item.reused]
@@ -204,6 +224,15 @@ class Batcher:
             )
             for ordinal, (text, dense, sparse) in enumerate(contents)
         ]
+
+
+def _document_of(item: Window | PendingDocument | DocumentChange) -> Document | None:
+    """The document to cut, if the item is one."""
+    return item.document if isinstance(item, DocumentChange) else None
+
+
+def _inputs(batch: Batch) -> list[IntArray]:
+    return [passage.token_ids for item in batch for passage in item.passages]
 
 
 def _vectors(encoded: EncodedBatch) -> Iterator[tuple[FloatArray, SparseVector | None]]:

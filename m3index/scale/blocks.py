@@ -20,11 +20,12 @@ CHARACTERS: int = _BLOCK["characters"]
 
 @dataclass(frozen=True, slots=True)
 class Hashed:
-    """A document with its key and its doc hash."""
+    """A document with its key and its doc hash. metadata: as JSON."""
 
     document: Document
     key: str
     doc_hash: str
+    metadata: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +62,14 @@ def blocks(
     kept: list[Hashed] = []
     digest = hashlib.blake2b(digest_size=16)
     for item in corpus:
-        if isinstance(item, Document) and (problem := _problem(item)):
-            item = Rejected.of(item, problem)
         if isinstance(item, Rejected):
             on_rejected(number, item)
             continue
-        hashed = Hashed(item, document_key(source, item.doc_id), doc_hash(item, size))
+        try:
+            hashed = _hashed(item, source, size)
+        except ValueError as error:
+            on_rejected(number, Rejected.of(item, str(error)))
+            continue
         digest.update(content_bytes(hashed.key, hashed.doc_hash))
         kept.append(hashed)
         characters += len(item.text)
@@ -83,14 +86,13 @@ def content_bytes(key: str, doc_hash: str) -> bytes:
     return f"{key}{doc_hash}".encode()
 
 
-def _problem(document: Document) -> str | None:
-    """Why a document cannot be stored in Parquet; None if it can."""
+def _hashed(document: Document, source: str, size: PassageSize) -> Hashed:
+    """Raises ValueError if the document cannot be stored in Parquet."""
     try:
         for part in (document.doc_id, document.title, document.text):
-            part.encode()
-        metadata_json(document.metadata)
+            if not part.isascii():
+                part.encode()
     except UnicodeEncodeError:
-        return "a lone surrogate cannot be stored"
-    except ValueError as error:
-        return str(error)
-    return None
+        raise ValueError("a lone surrogate cannot be stored") from None
+    metadata = metadata_json(document.metadata)
+    return Hashed(document, document_key(source, document.doc_id), doc_hash(document, size), metadata)

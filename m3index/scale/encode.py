@@ -10,14 +10,16 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from itertools import groupby
+from itertools import groupby, takewhile
 from typing import Any, TypeAlias
 
+import pyarrow as pa
+
 from m3index.corpus.options import Rejects
-from m3index.corpus.windows import PassageSettings, PassageSize, Tokenizer, windows
+from m3index.corpus.windows import PassageSettings, PassageSize, Tokenizer, cut_stream
 from m3index.encoder.base import Encoder
 from m3index.errors import Exit, M3IndexError, MismatchError, MissingHeadError, StoppedError, decide
-from m3index.files import Folder, digest_of
+from m3index.files import Folder
 from m3index.index.options import Never, Stop
 from m3index.index.plan import Corpus
 from m3index.index.prefetch import prefetch
@@ -26,8 +28,9 @@ from m3index.scale import blocks as in_blocks
 from m3index.scale.blocks import Block, Hashed, ShardKey
 from m3index.scale.manifest import CorpusRecord, Entry, ShardFolder, ShardSink, digest_of_digests, shard_file
 from m3index.scale.options import EncodeOptions
-from m3index.scale.shards import Fingerprint, Writer
-from m3index.types import Passage, Rejected, Row, passage_key
+from m3index.scale.shards import Fingerprint, Writer, encoded_to_arrow
+from m3index.scale.writers import OpenWriter, writers
+from m3index.types import Document, Passage, Rejected, passage_key
 
 PIECE_TOKENS, PIECE_ROWS = 65_536, 1_024
 """The limits of one encoder call. Constant, so that shards do not depend on the speed of the machine."""
@@ -58,6 +61,9 @@ class EncodeSummary:
 CutPassage: TypeAlias = tuple[Hashed, Passage, int]
 """A document, one of its passages, and its number of passages."""
 
+OfShard: TypeAlias = tuple[ShardKey, CutPassage | None]
+"""A passage of a shard; None after the last one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:
@@ -70,11 +76,11 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class EncodedRows:
-    """A part of a shard as rows, each with the number of tokens of its input (None if unknown)."""
+    """A part of a shard, as a record batch of `Fingerprint.arrow`. tokens: of its inputs; 0 if unknown."""
 
     shard: ShardKey
-    rows: Sequence[Row]
-    tokens: Sequence[int | None]
+    rows: pa.RecordBatch
+    tokens: int
     last: bool
 
 
@@ -139,9 +145,11 @@ class _Run:
     def _write_missing(self, corpus: Corpus) -> None:
         total = corpus.total_bytes
         pieces = prefetch(self._pieces(self.plan.missing(corpus)), depth=4)
-        with closing(prefetch(self._encoded(pieces), depth=2)) as encoded:
+        encoding = prefetch(self._encoded(pieces), depth=2)
+        with closing(encoding) as encoded, writers(apart=self.encoder.workers > 0) as open_writer:
             for _, of_shard in groupby(encoded, key=lambda piece: piece.shard.number):
-                entry = write_shard(self.folder, self.fingerprint, self._counted(of_shard, corpus, total))
+                counted = self._counted(of_shard, corpus, total)
+                entry = write_shard(self.folder, self.fingerprint, counted, open_writer)
                 if entry is not None:
                     self.summary.written += 1
                     self.summary.documents += entry.documents
@@ -151,24 +159,21 @@ class _Run:
             self._on_bad_row(error)
 
     def _pieces(self, missing: Iterable[Block]) -> Iterator[Piece]:
-        for block in missing:
-            yield from cut(block, self.encoder.tokenizer, self.fingerprint.passages, self._on_bad_row)
+        tokenizer, size = self.encoder.tokenizer, self.fingerprint.passages
+        return in_pieces(passages_of(missing, tokenizer, size, self._on_bad_row))
 
     def _encoded(self, pieces: Generator[Piece, None, None]) -> Iterator[EncodedRows]:
-        lexical = self.fingerprint.sparse == "lexical"
         with closing(pieces):
-            for piece in pieces:
-                if self.stop():
-                    return
-                yield encode_piece(self.encoder, piece, self.settings.source, lexical=lexical)
+            until_stopped = takewhile(lambda _: not self.stop(), pieces)
+            yield from encode_pieces(self.encoder, until_stopped, self.settings.source, self.fingerprint)
 
     def _counted(
         self, pieces: Iterable[EncodedRows], corpus: Corpus, total: int | None
     ) -> Iterator[EncodedRows]:
         summary = self.summary
         for piece in pieces:
-            summary.passages += len(piece.rows)
-            summary.tokens += _total(piece.tokens)
+            summary.passages += piece.rows.num_rows
+            summary.tokens += piece.tokens
             yield piece
             done = Progress(self.plan.documents, summary.passages, summary.tokens, corpus.bytes_read, total)
             self.reporter.progress(done)
@@ -265,64 +270,75 @@ def open_for(out: Folder, fingerprint: Fingerprint) -> ShardFolder:
     return folder
 
 
-def cut(
-    block: Block, tokenizer: Tokenizer, size: PassageSize, on_rejected: Callable[[Rejected], None]
-) -> Iterator[Piece]:
-    """The passages of a block in pieces, which are the same on every machine."""
-    return in_pieces(block.shard, passages_of(block, tokenizer, size, on_rejected))
-
-
 def passages_of(
-    block: Block, tokenizer: Tokenizer, size: PassageSize, on_rejected: Callable[[Rejected], None]
-) -> Iterator[CutPassage]:
-    remaining = iter(block.documents)
-    documents = (hashed.document for hashed in block.documents)
-    for document, passages in windows(documents, tokenizer, size.tokens, size.overlap, on_rejected):
-        hashed = next(h for h in remaining if h.document is document)
-        for passage in passages:
-            yield hashed, passage, len(passages)
+    blocks: Iterable[Block], tokenizer: Tokenizer, size: PassageSize, on_rejected: Callable[[Rejected], None]
+) -> Iterator[OfShard]:
+    """The passages of the documents of each block, which may be cut some blocks ahead."""
+
+    def documents() -> Iterator[tuple[ShardKey, Hashed | None]]:
+        for block in blocks:
+            for hashed in block.documents:
+                yield block.shard, hashed
+            yield block.shard, None
+
+    def document_of(item: tuple[ShardKey, Hashed | None]) -> Document | None:
+        return item[1].document if item[1] is not None else None
+
+    for (shard, hashed), found in cut_stream(documents(), document_of, tokenizer, size):
+        if hashed is None or found is None:
+            yield shard, None
+        elif found.problem:
+            on_rejected(Rejected.of(hashed.document, found.problem))
+        else:
+            for passage in found.passages:
+                yield shard, (hashed, passage, len(found.passages))
 
 
-def in_pieces(shard: ShardKey, passages: Iterable[CutPassage]) -> Iterator[Piece]:
+def in_pieces(passages: Iterable[OfShard]) -> Iterator[Piece]:
+    """Pieces that are the same on every machine."""
     piece: list[CutPassage] = []
     tokens = 0
-    for passage in passages:
-        piece.append(passage)
-        tokens += passage[1].tokens
-        if tokens >= PIECE_TOKENS or len(piece) == PIECE_ROWS:
-            yield Piece(shard, piece, last=False)
+    for shard, passage in passages:
+        if passage is not None:
+            piece.append(passage)
+            tokens += passage[1].tokens
+        if passage is None or tokens >= PIECE_TOKENS or len(piece) == PIECE_ROWS:
+            yield Piece(shard, piece, last=passage is None)
             piece, tokens = [], 0
-    yield Piece(shard, piece, last=True)
 
 
-def encode_piece(encoder: Encoder, piece: Piece, source: str, *, lexical: bool) -> EncodedRows:
-    if not piece.passages:
-        return EncodedRows(piece.shard, [], [], piece.last)
-    batch = encoder.encode_ids([passage.token_ids for _, passage, _ in piece.passages], lexical=lexical)
-    rows = [
-        Row(
-            passage_id=passage_key(hashed.key, passage.ordinal),
-            doc_id=hashed.document.doc_id,
-            ordinal=passage.ordinal,
-            source=source,
-            doc_hash=hashed.doc_hash,
-            passages=count,
-            title=hashed.document.title,
-            text=passage.text,
-            metadata=hashed.document.metadata,
-            fields={},
-            dense=batch.dense[i],
-            sparse=batch.lexical.row(i) if batch.lexical is not None else None,
-        )
-        for i, (hashed, passage, count) in enumerate(piece.passages)
-    ]
-    return EncodedRows(piece.shard, rows, batch.tokens.tolist(), piece.last)
+def encode_pieces(
+    encoder: Encoder, pieces: Iterable[Piece], source: str, fingerprint: Fingerprint
+) -> Iterator[EncodedRows]:
+    """The rows of each piece, in order."""
+    arrow = fingerprint.arrow
+    calls = ((piece, [passage.token_ids for _, passage, _ in piece.passages]) for piece in pieces)
+    for piece, batch in encoder.encode_stream(calls, lexical=fingerprint.sparse == "lexical"):
+        passages = piece.passages
+        columns: dict[str, Sequence[Any]] = {
+            "passage_id": [passage_key(hashed.key, passage.ordinal) for hashed, passage, _ in passages],
+            "doc_id": [hashed.document.doc_id for hashed, _, _ in passages],
+            "ordinal": [passage.ordinal for _, passage, _ in passages],
+            "source": [source] * len(passages),
+            "doc_hash": [hashed.doc_hash for hashed, _, _ in passages],
+            "passages": [count for _, _, count in passages],
+            "title": [hashed.document.title for hashed, _, _ in passages],
+            "text": [passage.text for _, passage, _ in passages],
+            "metadata": [hashed.metadata for hashed, _, _ in passages],
+        }
+        rows = encoded_to_arrow(columns, batch, arrow)
+        yield EncodedRows(piece.shard, rows, int(batch.tokens.sum()), piece.last)
 
 
-def write_shard(folder: ShardSink, fingerprint: Fingerprint, pieces: Iterable[EncodedRows]) -> Entry | None:
+def write_shard(
+    folder: ShardSink,
+    fingerprint: Fingerprint,
+    pieces: Iterable[EncodedRows],
+    open_writer: OpenWriter = Writer,
+) -> Entry | None:
     """Writes a shard from all its pieces. Returns None, and writes no shard, if the last one is missing."""
     try:
-        return _write(folder, fingerprint, pieces)
+        return _write(folder, fingerprint, pieces, open_writer)
     except _UnfinishedError:
         return None
 
@@ -331,22 +347,20 @@ class _UnfinishedError(Exception):
     """The last piece of a shard is missing, so its file must be discarded."""
 
 
-def _total(tokens: Sequence[int | None]) -> int:
-    return sum(t for t in tokens if t is not None)
-
-
-def _write(folder: ShardSink, fingerprint: Fingerprint, pieces: Iterable[EncodedRows]) -> Entry:
+def _write(
+    folder: ShardSink, fingerprint: Fingerprint, pieces: Iterable[EncodedRows], open_writer: OpenWriter
+) -> Entry:
     pieces = iter(pieces)
     piece = next(pieces)
     shard = piece.shard
     folder.unfinish(shard.number)
     rows = tokens = 0
     with folder.shards.writing(shard_file(shard.number)) as path:
-        writer = Writer(path, fingerprint)
+        writer = open_writer(path, fingerprint)
         try:
             while True:
-                writer.add(piece.rows, piece.tokens)
-                rows, tokens = rows + len(piece.rows), tokens + _total(piece.tokens)
+                writer.add(piece.rows)
+                rows, tokens = rows + piece.rows.num_rows, tokens + piece.tokens
                 if piece.last:
                     break
                 following = next(pieces, None)
@@ -354,8 +368,7 @@ def _write(folder: ShardSink, fingerprint: Fingerprint, pieces: Iterable[Encoded
                     raise _UnfinishedError
                 piece = following
         finally:
-            writer.close()
-        size, digest = path.stat().st_size, digest_of(path)
+            size, digest = writer.close()
     entry = Entry(
         shard.number, shard.content, fingerprint.digest, shard.documents, rows, tokens or None, size, digest
     )

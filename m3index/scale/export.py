@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from m3index.errors import DriftError, decide
@@ -26,7 +27,7 @@ from m3index.scale.blocks import ShardKey, content_bytes
 from m3index.scale.encode import EncodedRows, open_for, write_shard
 from m3index.scale.manifest import CorpusRecord, digest_of_digests
 from m3index.scale.options import DenseType
-from m3index.scale.shards import Fingerprint
+from m3index.scale.shards import Fingerprint, to_arrow
 from m3index.store.base import Store
 from m3index.store.filter import Compare
 from m3index.types import EncoderInfo, Row, key_of_passage, passage_key
@@ -89,7 +90,10 @@ def export(
         shard = ShardKey(number, _content(part), len(part))
         contents.append(shard.content)
         if not stop() and not folder.finished(number, shard.content, fingerprint.digest):
-            written += write_shard(folder, fingerprint, _pieces(store, target, shard, part)) is not None
+            written += (
+                write_shard(folder, fingerprint, _pieces(store, target, shard, part, fingerprint.arrow))
+                is not None
+            )
         done += int(part["passages"].sum())
         reporter.progress(Progress(first + len(part), done, total=len(documents)))
     if not stop():
@@ -166,12 +170,13 @@ def _content(part: NDArray[np.void]) -> str:
 
 
 def _pieces(
-    store: Store, target: Collection, shard: ShardKey, part: NDArray[np.void]
+    store: Store, target: Collection, shard: ShardKey, part: NDArray[np.void], arrow: pa.Schema
 ) -> Iterator[EncodedRows]:
     ids = [passage_key(key.decode(), o) for key, passages, _ in part.tolist() for o in range(passages)]
     for start in range(0, len(ids), READ_ROWS):
         rows = _rows(store, target, ids[start : start + READ_ROWS])
-        yield EncodedRows(shard, rows, [None] * len(rows), last=start + READ_ROWS >= len(ids))
+        batch = to_arrow(rows, [None] * len(rows), arrow)
+        yield EncodedRows(shard, batch, 0, last=start + READ_ROWS >= len(ids))
 
 
 def _rows(store: Store, target: Collection, ids: Sequence[str]) -> list[Row]:

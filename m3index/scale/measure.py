@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import cycle, takewhile
 from typing import Any
 
 import numpy as np
@@ -142,13 +143,13 @@ def measure(
             encoder.encode_ids(call, lexical=lexical)
     reporter.stage("encoding")
     texts = tokens = 0
+    elapsed = 0.0
     started = time.perf_counter()
-    while (elapsed := time.perf_counter() - started) < seconds:
-        call = calls.pop(0)
-        calls.append(call)
-        encoder.encode_ids(call, lexical=lexical)
-        texts += len(call)
-        tokens += sum(map(len, call))
+    endless = ((None, call) for call in takewhile(lambda _: elapsed < seconds, cycle(calls)))
+    for _, encoded in encoder.encode_stream(endless, lexical=lexical):
+        elapsed = time.perf_counter() - started
+        texts += len(encoded)
+        tokens += int(encoded.tokens.sum())
         reporter.progress(Progress(int(elapsed), texts, tokens, total=int(seconds), unit="seconds"))
     return Measurement(
         encoder=encoder.info.name,

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import dropwhile
+from itertools import chain, dropwhile
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,7 @@ from m3index.scale.encode import (
     ShardPlan,
     check_complete,
     check_errors,
-    encode_piece,
+    encode_pieces,
     fingerprint_of,
     in_pieces,
     open_for,
@@ -54,7 +54,6 @@ from m3index.scale.encode import (
 from m3index.scale.manifest import ShardSink
 from m3index.scale.options import Cluster, EncodeOptions
 from m3index.scale.shards import Fingerprint
-from m3index.schema import metadata_json
 from m3index.types import Document, Passage, Place, Rejected
 from m3index.wording import many
 
@@ -336,7 +335,8 @@ def cut_shard(table: pa.Table, job: RayJob) -> pa.Table:
     rejected: list[Rejected] = []
     places = {id(hashed): i for i, hashed in enumerate(block.documents)}
     passages = job.fingerprint.passages
-    cut = list(passages_of(block, _tokenizer_of(job.load), passages, rejected.append))
+    of_shard = passages_of([block], _tokenizer_of(job.load), passages, rejected.append)
+    cut = [passage for _, passage in of_shard if passage is not None]
     rejected_rows = [
         {"doc_id": r.doc_id, "reason": r.reason, "path": r.place.path, "line": r.place.line} for r in rejected
     ]
@@ -392,13 +392,11 @@ class EncodeShard:
         [row] = table.drop_columns(["cut"]).to_pylist()
         documents = [_hashed(one) for one in row["of"]]
         cut = _cut_passages(table.column("cut").combine_chunks().flatten(), documents)
-        lexical = job.fingerprint.sparse == "lexical"
-        encoded = (
-            encode_piece(self._encoder, piece, job.settings.source, lexical=lexical)
-            for piece in in_pieces(_shard(row), cut)
-        )
-        with closing(prefetch(encoded, depth=2)) as pieces:
-            entry = write_shard(self._sink, job.fingerprint, pieces)
+        shard = _shard(row)
+        pieces = in_pieces(chain(((shard, passage) for passage in cut), [(shard, None)]))
+        encoded = encode_pieces(self._encoder, pieces, job.settings.source, job.fingerprint)
+        with closing(prefetch(encoded, depth=2)) as rows:
+            entry = write_shard(self._sink, job.fingerprint, rows)
         assert entry is not None  # no piece is missing
         if isinstance(self._encoder, CachedEncoder):
             self._encoder.flush()  # actors are never closed
@@ -424,7 +422,7 @@ def _document(hashed: Hashed) -> dict[str, Any]:
         "doc_id": document.doc_id,
         "title": document.title,
         "text": document.text,
-        "metadata": metadata_json(document.metadata),
+        "metadata": hashed.metadata,
         "key": hashed.key,
         "doc_hash": hashed.doc_hash,
         "path": place.path,
@@ -435,4 +433,4 @@ def _document(hashed: Hashed) -> dict[str, Any]:
 def _hashed(row: dict[str, Any]) -> Hashed:
     place = Place(row["path"], row["line"])
     document = Document(row["doc_id"], row["text"], row["title"], json.loads(row["metadata"]), place)
-    return Hashed(document, row["key"], row["doc_hash"])
+    return Hashed(document, row["key"], row["doc_hash"], row["metadata"])

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -17,9 +17,10 @@ import pyarrow.parquet as pq
 from m3index import schema
 from m3index.corpus.windows import PassageSize
 from m3index.errors import DriftError, MismatchError
-from m3index.files import Folder
+from m3index.files import Folder, digest_of
 from m3index.scale.options import DenseType
-from m3index.types import EncoderInfo, Row, SparseKind, SparseVector
+from m3index.schema import metadata_json
+from m3index.types import EncodedBatch, EncoderInfo, FloatArray, Row, SparseKind, SparseVector
 
 _DEFINITION: Any = schema.load("shard.json")
 _FILE: Mapping[str, Any] = _DEFINITION["file"]
@@ -79,16 +80,25 @@ class Fingerprint:
 # ---------------------------------------------------------------- rows -> Parquet
 
 
+class ShardWriter(Protocol):
+    """Writes one shard."""
+
+    def add(self, batch: pa.RecordBatch) -> None: ...
+
+    def close(self) -> tuple[int, str]:
+        """Completes the file; returns its size and its digest."""
+        ...
+
+
 class Writer:
-    """Writes one shard, a row group at a time."""
+    """Writes one shard in this process, a row group at a time."""
 
     def __init__(self, path: Path, fingerprint: Fingerprint) -> None:
-        self._schema = fingerprint.arrow
-        self._rows: list[Row] = []
-        self._tokens: list[int | None] = []
+        self._path = path
+        self._waiting: list[pa.RecordBatch] = []
         self._file = pq.ParquetWriter(
             path,
-            self._schema,
+            fingerprint.arrow,
             compression=_FILE["compression"],
             compression_level=_FILE["compression_level"],
             write_page_checksum=_FILE["page_checksums"],
@@ -97,40 +107,68 @@ class Writer:
             column_encoding={"dense.list.element": "BYTE_STREAM_SPLIT"},
         )
 
-    def add(self, rows: Sequence[Row], tokens: Sequence[int | None]) -> None:
-        self._rows += rows
-        self._tokens += tokens
-        while len(self._rows) >= ROW_GROUP:
+    def add(self, batch: pa.RecordBatch) -> None:
+        self._waiting.append(batch)
+        while sum(waiting.num_rows for waiting in self._waiting) >= ROW_GROUP:
             self._write(ROW_GROUP)
 
     def _write(self, count: int) -> None:
-        rows, tokens = self._rows[:count], self._tokens[:count]
-        del self._rows[:count], self._tokens[:count]
-        self._file.write_batch(to_arrow(rows, tokens, self._schema))
+        table = pa.Table.from_batches(self._waiting)
+        self._waiting = table.slice(count).to_batches()
+        self._file.write_table(table.slice(0, count), row_group_size=ROW_GROUP)
 
-    def close(self) -> None:
-        if self._rows:
-            self._write(len(self._rows))
+    def close(self) -> tuple[int, str]:
+        if any(waiting.num_rows for waiting in self._waiting):
+            self._write(ROW_GROUP)
         self._file.close()
+        return self._path.stat().st_size, digest_of(self._path)
 
 
 def to_arrow(rows: Sequence[Row], tokens: Sequence[int | None], arrow: pa.Schema) -> pa.RecordBatch:
     """Rows as a record batch of `Fingerprint.arrow`. tokens: of the input of each row, or None."""
-    from m3index.schema import metadata_json
-
-    columns: dict[str, Any] = {
-        name: [getattr(row, name) for row in rows]
-        for name in ("passage_id", "doc_id", "ordinal", "source", "doc_hash", "passages", "title", "text")
-    }
+    columns: dict[str, Any] = {name: [getattr(row, name) for row in rows] for name in _TEXTS}
     columns["metadata"] = [metadata_json(row.metadata) for row in rows]
     columns["tokens"] = tokens
-    arrays = {name: pa.array(values, arrow.field(name).type) for name, values in columns.items()}
-    dense = arrow.field("dense").type
-    flat = np.concatenate([row.dense for row in rows]).astype(dense.value_type.to_pandas_dtype(), copy=False)
-    arrays["dense"] = pa.FixedSizeListArray.from_arrays(pa.array(flat), type=dense)
+    width = arrow.field("dense").type.list_size
+    dense = np.concatenate([row.dense for row in rows]) if rows else np.zeros(0, np.float32)
     sparse = [row.sparse for row in rows]
-    for name, part in (("lexical_indices", "indices"), ("lexical_values", "values")):
-        arrays[name] = _lists(sparse, part, arrow.field(name).type)
+    lists = {
+        name: _lists(sparse, part, arrow.field(name).type)
+        for name, part in (("lexical_indices", "indices"), ("lexical_values", "values"))
+    }
+    return _record_batch(columns, dense.reshape(-1, width), lists, arrow)
+
+
+def encoded_to_arrow(
+    columns: Mapping[str, Sequence[Any]], encoded: EncodedBatch, arrow: pa.Schema
+) -> pa.RecordBatch:
+    """Passages as a record batch of `Fingerprint.arrow`: the columns by name, and the vectors as the encoder
+    gave them, without a step for each row."""
+    lexical = encoded.lexical
+    offsets = None if lexical is None else pa.array(lexical.indptr.astype(np.int32))
+    lists = {
+        name: pa.nulls(len(encoded), arrow.field(name).type)
+        if lexical is None
+        else pa.ListArray.from_arrays(offsets, pa.array(getattr(lexical, part)), type=arrow.field(name).type)
+        for name, part in (("lexical_indices", "indices"), ("lexical_values", "values"))
+    }
+    return _record_batch({**columns, "tokens": encoded.tokens.tolist()}, encoded.dense, lists, arrow)
+
+
+_TEXTS = ("passage_id", "doc_id", "ordinal", "source", "doc_hash", "passages", "title", "text")
+
+
+def _record_batch(
+    columns: Mapping[str, Sequence[Any]],
+    dense: FloatArray,
+    lists: Mapping[str, pa.ListArray],
+    arrow: pa.Schema,
+) -> pa.RecordBatch:
+    kind = arrow.field("dense").type
+    flat = pa.array(dense.ravel().astype(kind.value_type.to_pandas_dtype(), copy=False))
+    arrays = {name: pa.array(values, arrow.field(name).type) for name, values in columns.items()}
+    arrays["dense"] = pa.FixedSizeListArray.from_arrays(flat, type=kind)
+    arrays |= lists
     return pa.RecordBatch.from_arrays([arrays[field.name] for field in arrow], schema=arrow)
 
 
@@ -164,10 +202,7 @@ def rows_of(batch: pa.RecordBatch) -> Iterator[Row]:
     width = batch.schema.field("dense").type.list_size
     flat = batch.column("dense").flatten().to_numpy(zero_copy_only=False)
     dense = flat.reshape(-1, width).astype(np.float32, copy=False)
-    plain = {
-        name: batch.column(name).to_pylist()
-        for name in ("passage_id", "doc_id", "ordinal", "source", "doc_hash", "passages", "title", "text")
-    }
+    plain = {name: batch.column(name).to_pylist() for name in _TEXTS}
     metadata = batch.column("metadata").to_pylist()
     sparse = _vectors(batch.column("lexical_indices"), batch.column("lexical_values"))
     for i, vector in enumerate(sparse):

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from m3index.corpus.windows import Tokenizer
-from m3index.encoder.base import Encoder
-from m3index.types import EncodedBatch, EncoderInfo, IntArray, SparseRows
+from m3index.encoder.base import CallByCall, Encoder
+from m3index.types import EncodedBatch, EncoderInfo, IntArray
 
 MAX_QUERIES = 64
 
@@ -27,7 +27,7 @@ class _Request:
         return self.lexical, self.multi_vector
 
 
-class BatchingEncoder:
+class BatchingEncoder(CallByCall):
     """An encoder that can be called from many threads.
 
     A thread that finds the encoder free encodes all waiting queries, so a batch holds what arrived during
@@ -102,20 +102,5 @@ class BatchingEncoder:
         start = 0
         for request in group:
             end = start + len(request.texts)
-            request.answer.set_result(_part(batch, start, end))
+            request.answer.set_result(batch.part(start, end))
             start = end
-
-
-def _part(batch: EncodedBatch, start: int, end: int) -> EncodedBatch:
-    lexical = batch.lexical
-    if lexical is not None:
-        first, last = lexical.indptr[start], lexical.indptr[end]
-        lexical = SparseRows(
-            lexical.indptr[start : end + 1] - first, lexical.indices[first:last], lexical.values[first:last]
-        )
-    return EncodedBatch(
-        dense=batch.dense[start:end],
-        lexical=lexical,
-        tokens=batch.tokens[start:end],
-        multi_vector=None if batch.multi_vector is None else batch.multi_vector[start:end],
-    )

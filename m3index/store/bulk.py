@@ -23,7 +23,7 @@ from m3index.errors import StoreError, UnreachableError
 from m3index.schema import CollectionSpec
 from m3index.store.definition import bm25_limit, to_milvus
 from m3index.store.rows import WireRow, checked
-from m3index.types import Row
+from m3index.types import Row, SparseVector
 
 ROW_GROUP = 1_000
 
@@ -84,12 +84,12 @@ class BulkFile:
 
 
 def _value(value: Any) -> Any:
-    """A value of `to_wire` in the form for bulk files: a CSR row as JSON, token id -> weight."""
+    """A value of `to_wire` in the form for bulk files: lexical weights as JSON, token id -> weight."""
     if isinstance(value, bytes):
         return np.frombuffer(value, np.uint8)
-    if not hasattr(value, "indptr"):
+    if not isinstance(value, SparseVector):
         return value
-    pairs = zip(value.indices.tolist(), value.data.tolist(), strict=True)
+    pairs = zip(value.indices.tolist(), value.values.tolist(), strict=True)
     return json.dumps({str(index): weight for index, weight in pairs})
 
 

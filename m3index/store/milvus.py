@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import grpc
@@ -46,6 +47,7 @@ from m3index.store.half_precision import pack
 from m3index.store.lite import LiteFile
 from m3index.store.options import check_uri, is_server
 from m3index.store.queries import check
+from m3index.store.request import upsert_request
 from m3index.store.rows import WireRow, batches, checked, csr_row, from_wire, refusal, refused
 from m3index.types import Candidate, Leg, Row, Storage, join_title
 from m3index.wording import many
@@ -450,6 +452,7 @@ class MilvusStore:
         GlobalCache.schema.invalidate_db(connection.server_address, self._db)
         connection._final_channel = grpc.intercept_channel(connection._final_channel, self._deadline)
         connection._stub = milvus_pb2_grpc.MilvusServiceStub(connection._final_channel)
+        connection._prepare_row_upsert_request = partial(_dated, connection)
         return client
 
     def _raw_call(self, attempt: Callable[[float], T], name: str | None) -> T:
@@ -711,13 +714,9 @@ class MilvusStore:
         Returns the reasons for the refused rows by passage_id.
         """
         self._check_disk(sum(row.size for row in batch))
+        request = upsert_request(name, batch, self.spec(name), lite=self.kind != "server")
         try:
-            self._raw_call(
-                self._fences.guarded(
-                    name, lambda t: self._client.upsert(name, [dict(row.entity) for row in batch], timeout=t)
-                ),
-                name,
-            )
+            self._raw_call(self._fences.guarded(name, lambda t: self._upsert(request, t)), name)
             return {}
         except (MilvusException, grpc.RpcError) as error:
             if not (errors.is_content(error) or errors.is_too_large(error)):
@@ -730,12 +729,23 @@ class MilvusStore:
         half = len(batch) // 2
         return self._write(name, batch[:half]) | self._write(name, batch[half:])
 
+    def _upsert(self, request: Any, seconds: float) -> None:
+        """Sends a finished request by the method of pymilvus that repeats calls and checks the answer."""
+        connection, context = self._client._get_connection(), self._client._generate_call_context()
+        connection.upsert_rows(request.collection_name, request, timeout=seconds, context=context)
+
     def _check_disk(self, batch_bytes: int) -> None:
         if self._lite is not None:
             self._lite.check_disk(batch_bytes)
 
 
 # ------------------------------------------------------------------ pieces
+
+
+def _dated(connection: Any, name: str, request: Any, _: str | None, timeout: float, **call: Any) -> Any:
+    """A request with the time of the schema that pymilvus knows, in place of one that it builds from rows."""
+    request.schema_timestamp = connection._get_schema(name, timeout=timeout, **call)[1]
+    return request
 
 
 def _quieten() -> None:

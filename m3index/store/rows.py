@@ -1,4 +1,4 @@
-"""Rows on their way to a store and back: checked, sized, and in the form that pymilvus accepts."""
+"""Rows on their way to a store and back: checked, sized, and in the form that is sent."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _LIMITS = {f["name"]: f["max_length"] for f in schema.collection()["fields"] if 
 
 @dataclass(frozen=True, slots=True)
 class WireRow:
-    """A checked row in the form for pymilvus. size: a rough upper estimate of its bytes on the wire."""
+    """A checked row: the value of each field. size: a rough upper estimate of its bytes on the wire."""
 
     row: Row
     entity: Mapping[str, Any]
@@ -85,7 +85,7 @@ def to_wire(row: Row, spec: CollectionSpec, *, bm25_limit: int) -> WireRow:
     size += (4 if spec.storage == "fp32" else 2) * spec.dim
     if spec.sparse == "lexical":
         entity["lexical"] = _lexical(row.sparse)
-        size += 8 * entity["lexical"].nnz
+        size += 8 * len(entity["lexical"])
     elif row.sparse is not None:
         raise ValueError("it has lexical weights, but the collection has no lexical field")
     return WireRow(row, entity, size)
@@ -186,21 +186,22 @@ def _dense(row: Row, spec: CollectionSpec) -> Any:
     vector = np.asarray(row.dense, np.float32)
     if vector.shape != (spec.dim,):
         raise ValueError(f"dense: shape {vector.shape}, but the collection has ({spec.dim},)")
-    if not np.isfinite(vector).all():
-        raise ValueError("dense: not finite")
-    if not vector.any():
-        raise ValueError("dense: all zeros")
+    if not 0 < float(vector @ vector) < np.inf:  # surely neither, seen in one pass
+        if not np.isfinite(vector).all():
+            raise ValueError("dense: not finite")
+        if not vector.any():
+            raise ValueError("dense: all zeros")
     return pack(vector, spec.storage)
 
 
-def _lexical(vector: SparseVector | None) -> sparse.csr_matrix:
+def _lexical(vector: SparseVector | None) -> SparseVector:
     if vector is None:
         raise ValueError("lexical: missing")
     indices, values = np.asarray(vector.indices), np.asarray(vector.values, np.float32)
     if len(indices) == 0:
-        return csr_row(SparseVector(np.array([EMPTY_DIMENSION], np.int32), np.array([1.0], np.float32)))
-    if indices[0] < 0 or indices[-1] >= EMPTY_DIMENSION or (np.diff(indices.astype(np.int64)) <= 0).any():
+        return SparseVector(np.array([EMPTY_DIMENSION], np.int32), np.array([1.0], np.float32))
+    if indices[0] < 0 or indices[-1] >= EMPTY_DIMENSION or (indices[1:] <= indices[:-1]).any():
         raise ValueError("lexical: the token ids do not ascend from 0")
-    if not np.isfinite(values).all() or (values <= 0).any():
+    if not (values.min() > 0 and values.max() < np.inf):
         raise ValueError("lexical: a weight is not finite and greater than 0")
-    return csr_row(SparseVector(indices.astype(np.int32), values))
+    return SparseVector(indices.astype(np.int32, copy=False), values)

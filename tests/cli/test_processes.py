@@ -236,16 +236,16 @@ def test_a_search_loads_no_pandas(tmp_path: Path, corpus: Path, m3_model: Path, 
 
 ENDS = """
 import atexit, sys, threading, time
-from m3index import process
+from m3index import one_shot
 if {ours}:
-    process.take()
+    one_shot.take()
 atexit.register(print, "at exit")
 class Late:
     def __del__(self): print("taken down")
 late = Late()
 {thread}
 print("output", end=" ")
-process.end({code})
+one_shot.end({code})
 print("goes on")
 """
 
@@ -272,9 +272,9 @@ def test_a_process_ends_at_once_when_all_is_done(ours: bool, thread: str, code: 
 def test_pandas_is_there_for_whoever_needs_it() -> None:
     program = """
 import sys
-from m3index import process
-process.take()
-process.import_without_pandas("pymilvus", "pyarrow")
+from m3index import one_shot
+one_shot.take()
+one_shot.import_without_pandas("pymilvus", "pyarrow")
 assert "pandas" not in sys.modules
 import pyarrow
 pyarrow.array([1, 2])
@@ -290,8 +290,8 @@ assert pandas.DataFrame({"a": [1]}).a.sum() == 1
 
 def test_a_library_keeps_its_pandas() -> None:
     program = (
-        "from m3index import process\n"
-        "process.import_without_pandas('pymilvus', 'pyarrow')\n"
+        "from m3index import one_shot\n"
+        "one_shot.import_without_pandas('pymilvus', 'pyarrow')\n"
         "import sys; assert not {'pymilvus', 'pyarrow', 'pandas'} & sys.modules.keys()\n"
         "import pymilvus; assert 'pandas' in sys.modules"
     )

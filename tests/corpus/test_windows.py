@@ -15,6 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from m3index.corpus.windows import (
+    CutsHere,
     PassageSettings,
     PassageSize,
     Tokenizer,
@@ -28,7 +29,7 @@ from m3index.types import Document, Passage, Place, Rejected, join_title
 BYTES = 65_535
 
 
-class NastyTokenizer:
+class NastyTokenizer(CutsHere):
     """Characters to tokens as byte-level BPE does it: an emoji is several tokens with the same offsets;
     spaces are none; the first character of every input costs one more; digits have no offsets."""
 
@@ -59,7 +60,7 @@ class BlindTokenizer(NastyTokenizer):
         return Tokens(tokens.ids, np.zeros_like(tokens.offsets))
 
 
-class RealTokenizer:
+class RealTokenizer(CutsHere):
     """The tokenizer of `offline-en`, by the tokenizers library."""
 
     def __init__(self, path: Path, limit: int = 256) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,48 @@ def test_one_input_that_does_not_fit_says_so(m3: Path, monkeypatch: pytest.Monke
     tighten(monkeypatch, 5)
     with pytest.raises(M3IndexError, match=r"memory for one input of \d+ tokens"):
         load(str(m3), precision="fp32").encode_documents(TEXTS)
+
+
+def test_nothing_of_a_pack_that_did_not_fit_stays_in_memory(
+    m3: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The traceback of an exception that is being handled would keep the activations of every level."""
+    activations: list[weakref.ref[torch.Tensor]] = []
+    alive: list[int] = []
+    original = engines.backbone.load
+
+    def patched(*args: Any, **options: Any) -> Any:
+        inner = original(*args, **options)
+
+        def forward(ids: torch.Tensor, *rest: Any) -> Any:
+            alive.append(sum(tensor() is not None for tensor in activations))
+            if len(ids) > 20:
+                states = torch.zeros(len(ids), 8)
+                activations.append(weakref.ref(states))
+                raise torch.cuda.OutOfMemoryError("not real")
+            return inner(ids, *rest)
+
+        return forward
+
+    monkeypatch.setattr(engines.backbone, "load", patched)
+    load(str(m3), precision="fp32").encode_documents(TEXTS * 8)
+    assert len(activations) > 3
+    assert set(alive) == {0}
+
+
+def test_a_pack_that_overflows_and_then_does_not_fit_is_halved_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = models.overflow(models.write_m3(tmp_path, hidden_act="relu"))
+    expected = load(str(path), precision="fp32").encode_documents(TEXTS)
+    original = engines.backbone.load
+
+    def patched(layout: Any, precision: str, *args: Any, **options: Any) -> Any:
+        return Tight(original(layout, precision, *args, **options), 10**9 if precision == "fp16" else 12)
+
+    monkeypatch.setattr(engines.backbone, "load", patched)
+    got = load(str(path), precision="fp16").encode_documents(TEXTS)
+    assert ((got.dense * expected.dense).sum(1) > 0.99).all()
 
 
 def test_other_errors_of_a_forward_are_not_taken_for_full_memory(

@@ -29,6 +29,18 @@ def test_packs_are_full() -> None:
 
 
 @settings(deadline=None)
+@given(LENGTHS, st.integers(60, 300))
+def test_even_packs_have_every_input_once_and_leave_no_crumb(lengths: list[int], budget: int) -> None:
+    packs = packing.plan(np.array(lengths, np.int32), budget, evenly=True)
+    assert sorted(i for p in packs for i in p.tolist()) == list(range(len(lengths)))
+    sizes = [sum(lengths[i] for i in p) for p in packs]
+    assert all(size <= budget for size in sizes)
+    # Every pack is full, or has its share of what was left, up to the length of one input.
+    if sizes:
+        assert min(sizes) >= sum(sizes) / len(sizes) - max(lengths)
+
+
+@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=12), min_size=1, max_size=6))
 def test_positions_are_those_of_each_input_alone(rows: list[list[int]]) -> None:
     from transformers.models.xlm_roberta.modeling_xlm_roberta import XLMRobertaEmbeddings

@@ -15,7 +15,7 @@ from m3index.corpus.windows import PassageSize
 from m3index.errors import MismatchError, UsageError
 from m3index.scale import shards
 from m3index.scale.options import ShardOptions
-from m3index.scale.shards import Fingerprint, Writer, rows_of
+from m3index.scale.shards import Fingerprint, Writer, rows_of, to_arrow
 from m3index.types import EncoderInfo, Row, SparseVector
 
 INFO = EncoderInfo("m", 3, 64, 2, True, True, "space", "encoder", 7)
@@ -58,7 +58,8 @@ def test_rows_come_back_bit_for_bit(
         writer = Writer(path, PRINT)
         cut = data.draw(st.integers(0, len(written)))
         for part in (written[:cut], written[cut:]):
-            writer.add(part, [None if i % 2 else i for i in range(len(part))])
+            tokens = [None if i % 2 else i for i in range(len(part))]
+            writer.add(to_arrow(part, tokens, PRINT.arrow))
         writer.close()
     file = pq.ParquetFile(path, page_checksum_verification=True)
     assert file.num_row_groups == -(-len(written) // group)
