@@ -11,7 +11,9 @@ import m3index
 from m3index import settings
 from m3index.cli.apps import app
 from m3index.cli.command import COMMANDS
+from m3index.cli.trusting import Configuration
 from m3index.errors import M3IndexError
+from m3index.progress import one_line
 
 # Each module registers its commands; the order is that of the help text.
 # isort: off
@@ -62,20 +64,23 @@ def main(
     if context.resilient_parsing or context.invoked_subcommand is None:
         return
     try:
-        context.default_map = _defaults(config or settings.find(), profile)
+        located = settings.Located(config) if config else settings.find()
+        file = settings.read(None if located is None else located.path, profile, COMMANDS.keys())
+        context.obj = None if located is None else Configuration.of(located, file.content)
+        context.default_map = _defaults(file)
     except M3IndexError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(one_line(f"error: {error}"), err=True)
         raise typer.Exit(int(error.exit_code)) from None
 
 
-def _defaults(path: Path | None, profile: str | None) -> dict[str, Any]:
+def _defaults(file: settings.ConfigFile) -> dict[str, Any]:
     """The values of the configuration file by command, nested for groups of commands. Raises UsageError."""
     allowed = {
         name: {option.name for option in command.options.values() if option.file}
         for name, command in COMMANDS.items()
     }
     nested: dict[str, Any] = {}
-    for name, values in settings.read(path, profile, allowed.keys()).defaults(allowed).items():
+    for name, values in file.defaults(allowed).items():
         *groups, last = name.split()
         table = nested
         for group in groups:

@@ -42,7 +42,21 @@ class Device(Group):
 
 
 @group
-class Loading(Device):
+class RemoteCode(Group):
+    """Whether the code of a model may run."""
+
+    panel = "Encoder"
+
+    trust_remote_code: bool = option(
+        Flag(),
+        "Run Python code from the repository of the model; use it only for code that you have read.",
+        default=False,
+        file=False,
+    )
+
+
+@group
+class Loading(RemoteCode, Device):
     """How a model is loaded."""
 
     panel = "Encoder"
@@ -60,12 +74,6 @@ class Loading(Device):
     )
     tokenizer_processes: int = option(
         Whole(0), "Number of processes that tokenise documents; with 0 the main process does.", default=0
-    )
-    trust_remote_code: bool = option(
-        Flag(),
-        "Run Python code from the repository of the model; use it only for code that you have read.",
-        default=False,
-        file=False,
     )
     no_prepare: bool = option(
         Flag(),
