@@ -20,7 +20,7 @@ from m3index.encoder.options import Loading
 from m3index.encoder.pool import TokenizerPool
 from m3index.encoder.recall import Recall, RecallCheck
 from m3index.encoder.tokens import ModelTokenizer
-from m3index.errors import MissingHeadError, UsageError
+from m3index.errors import MismatchError, MissingHeadError, UsageError
 from m3index.types import EncodedBatch, EncoderInfo, FloatArray, IntArray, SparseRows
 
 if TYPE_CHECKING:
@@ -148,6 +148,12 @@ class ModelEncoder:
             )
         if any(len(row) == 0 for row in ids):
             raise UsageError("An input without any tokens cannot be encoded.")
+        words = self._layout.config.get("vocab_size")
+        if isinstance(words, int) and (largest := max((int(row.max()) for row in ids), default=0)) >= words:
+            raise MismatchError(
+                f"The tokenizer of {self._info.name} gives the token {largest:,}, but the model knows "
+                f"{words:,} tokens. They are not of the same model."
+            )
 
     def _results(
         self, ids: Sequence[IntArray], lengths: IntArray, lexical: bool, multi_vector: bool, skip: int
