@@ -42,6 +42,7 @@ _REFUSAL = (
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 2\r\n"
     b"connection: close\r\ncontent-length: %d\r\n\r\n%s" % (len(_BUSY), _BUSY)
 )
+_TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
 def connection_limit() -> int:
@@ -149,7 +150,7 @@ class LimitedConnection(H11Protocol):
     def _expire(self) -> None:
         head, _ = self.conn.trailing_data
         if self.conn.their_state is h11.IDLE and self.conn.our_state is h11.IDLE and head:
-            self.send_400_response("The request took too long.")
+            self.transport.write(_TOO_SLOW)
         self._close()
 
     def _close(self) -> None:
