@@ -50,7 +50,7 @@ def examine(connect: Callable[[], IndexService]) -> Iterator[Finding]:
     try:
         index = connect()
     except M3IndexError as error:
-        yield _problem("store", error, "Check --uri and --token, and that Milvus is running.")
+        yield _problem("store", error, "Check --uri and M3INDEX_TOKEN, and that Milvus is running.")
         return
     with index:
         yield from _store(index)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import queue
 import shutil
 import tempfile
+import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from m3index.errors import (
     M3IndexError,
@@ -23,6 +25,8 @@ from m3index.errors import (
     UnreachableError,
     UsageError,
 )
+
+T = TypeVar("T")
 
 _CHUNK = 8 * 2**20
 
@@ -185,6 +189,31 @@ def _words(error: OSError) -> str:
 def _sync(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
+
+
+PATIENCE = 300.0
+"""The seconds in which an object store must give what is asked of it: a listing, or a block of at most 8 MiB.
+Its own client waits as long as a byte arrives each second."""
+
+
+def patiently(place: str, call: Callable[[], T]) -> T:
+    """What the call returns, within `PATIENCE`. Raises UnreachableError, and what the call raises."""
+    result: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            result.put((call(), None))
+        except BaseException as error:
+            result.put((None, error))
+
+    threading.Thread(target=run, name="m3index-remote", daemon=True).start()  # it may never end
+    try:
+        value, error = result.get(timeout=PATIENCE)
+    except queue.Empty:
+        raise UnreachableError(f"{place} did not answer within {PATIENCE:.0f} s.") from None
+    if error is not None:
+        raise error
+    return cast("T", value)
 
 
 def file_system(location: str, *, local: bool) -> tuple[Any, str]:

@@ -306,7 +306,9 @@ class Option:
     """One option, created by `option`; `group` sets `name` and `group`.
 
     help: one sentence. shown: describes a derived default. flag, variable, file: whether the option can be
-    set on the command line, by `M3INDEX_<NAME>` and in m3index.toml. secret: never shown.
+    set on the command line, by `M3INDEX_<NAME>` and in m3index.toml. secret: never shown. harmless: whether a
+    file that nobody has trusted may set it, because it does not change what a run connects to, reads, writes,
+    removes or loads.
     """
 
     kind: Kind
@@ -318,6 +320,7 @@ class Option:
     variable: bool
     file: bool
     secret: bool
+    harmless: bool
     name: str = ""
     group: type[Group] | None = None
 
@@ -371,6 +374,31 @@ def _checked(name: str, kind: Kind, read: Callable[[Any], Any], value: object) -
         raise OptionError(name, f"takes {kind.takes}, not {_shortened(value)}.") from None
 
 
+MAX_SECRET = 65_536
+"""The size in bytes up to which a file can be that of a token."""
+
+
+def read_secret(value: str | None, file: str | None, variable: str, flag: str) -> str | None:
+    """A secret that is given as a value, by a variable or in Python, or in a file; None if neither is given.
+
+    Raises UsageError if both are given or if the file cannot be read.
+    """
+    if file is None:
+        return value
+    if value is not None:
+        raise UsageError(f"The token is given twice: unset {variable} or leave out {flag}.")
+    try:
+        with open(file, "rb") as source:
+            text = source.read(MAX_SECRET + 1).decode("utf-8").strip()
+    except OSError as error:
+        raise UsageError(f"{flag}: {file} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        text = ""
+    if not text or len(text) > MAX_SECRET or len(text.splitlines()) > 1:
+        raise UsageError(f"{flag}: {file} must contain the token, and nothing else, on one line.")
+    return text
+
+
 def _shortened(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
@@ -387,11 +415,12 @@ def option(
     variable: bool = False,
     file: bool = True,
     secret: bool = False,
+    harmless: bool = False,
     kw_only: bool = True,
 ) -> Any:
     """Declares a field of a group; see `Option`. Without a default, the option is required. kw_only: if
     False, the Python API also accepts it by position."""
-    declared = Option(kind, help, default, tuple(flags), shown, flag, variable, file, secret)
+    declared = Option(kind, help, default, tuple(flags), shown, flag, variable, file, secret, harmless)
     return dataclasses.field(default=default, kw_only=kw_only, metadata={"option": declared})
 
 

@@ -14,19 +14,11 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from m3index.errors import StoppedError, UsageError
 
 _DEVICES = ("/dev/", "/proc/")
-
-
-def state_folder() -> Path:
-    """The folder for what runs leave that nobody has named a place for: `$XDG_STATE_HOME/m3index`, or
-    `~/.local/state/m3index`. Nothing is made."""
-    if state := os.environ.get("XDG_STATE_HOME"):
-        return Path(state) / "m3index"
-    home = os.path.expanduser("~")  # stays "~" for a user without a home directory
-    return Path(home if os.path.isabs(home) else "/") / ".local/state/m3index"
 
 
 class OutputFile:
@@ -99,6 +91,12 @@ def write_output(path: str | os.PathLike[str], text: str) -> None:
     """Writes a text file. Errors as `output`."""
     with output(path) as writable, writable.open("w", encoding="utf-8", newline="\n") as file:
         file.write(text)
+
+
+def open_lock(path: Path) -> IO[bytes]:
+    """The file of a lock, which is made if it is missing. A link in its place is not followed: whoever can
+    write to the folder could lead the lock's contents into any file. Raises OSError."""
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666), "a+b")
 
 
 def unwritable(path: Path, error: OSError) -> UsageError | StoppedError:

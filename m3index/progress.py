@@ -107,17 +107,17 @@ class Logged(Silent):
         self._log = logging.getLogger("m3index")
 
     def stage(self, text: str) -> None:
-        self._log.debug(text)
+        self._log.debug("%s", one_line(text))
 
     def rejected(self, rejected: Rejected) -> None:
         verb = "could not read" if rejected.is_file else "quarantined"
-        self._log.warning("%s %s: %s", verb, rejected.place, rejected.reason)
+        self._log.warning("%s", one_line(f"{verb} {rejected.place}: {rejected.reason}"))
 
     def note(self, text: str) -> None:
-        self._log.info(text)
+        self._log.info("%s", one_line(text))
 
     def warning(self, text: str) -> None:
-        self._log.warning(text)
+        self._log.warning("%s", one_line(text))
 
 
 class JsonLines(Silent):
@@ -214,12 +214,19 @@ def json_line(record: Mapping[str, Any]) -> str:
     return line.translate(_LINE_ENDS)
 
 
+_LINES = {ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t"}
 _CONTROLS = {c: "\ufffd" for c in (*range(0x20), *range(0x7F, 0xA0)) if chr(c) not in "\n\t"}
 
 
 def printable(text: str) -> str:
     """Replaces control characters, so that the contents of a corpus cannot control the terminal."""
     return text.translate(_CONTROLS)
+
+
+def one_line(text: str) -> str:
+    """A message on one line: names of files, ids and texts of other programs in it cannot pretend to be
+    further messages."""
+    return printable(text.translate(_LINES)).translate(_LINE_ENDS)
 
 
 class Terminal(Silent):
@@ -245,7 +252,7 @@ class Terminal(Silent):
 
     def _say(self, text: str, style: str | None = None) -> None:
         try:
-            self.console.print(printable(text), style=style, markup=False)
+            self.console.print(one_line(text), style=style, markup=False)
         except BrokenPipeError:
             raise
         except OSError:  # a full disk: there is nobody left to tell

@@ -26,13 +26,16 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from m3index.errors import UsageError
+from m3index import folders
+from m3index.errors import M3IndexError, UsageError
 from m3index.output import write_output
 from m3index.schema import check_field
+from m3index.trust import is_trusted, remember
 
 FILE_NAME = "m3index.toml"
 SECRETS = frozenset({"token", "password", "serve_token"})
@@ -40,9 +43,11 @@ SECRETS = frozenset({"token", "password", "serve_token"})
 
 @dataclass(frozen=True, slots=True)
 class ConfigFile:
-    """A parsed m3index.toml. common, commands: values by option name, with `_`. fields: from `[fields]`."""
+    """A parsed m3index.toml. common, commands: values by option name, with `_`. fields: from `[fields]`.
+    content: the bytes that were read."""
 
     path: Path | None = None
+    content: bytes = b""
     common: Mapping[str, Any] = field(default_factory=dict)
     commands: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     fields: Mapping[str, str] = field(default_factory=dict)
@@ -71,13 +76,23 @@ class ConfigFile:
         return defaults
 
 
-def find() -> Path | None:
-    """The path of the file: M3INDEX_CONFIG, ./m3index.toml, or in the user's configuration directory."""
-    named = os.environ.get("M3INDEX_CONFIG")
-    if named:
-        return Path(named)
-    home = Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")) / "m3index" / FILE_NAME
-    return next((path for path in (Path(FILE_NAME), home) if path.is_file()), None)
+@dataclass(frozen=True, slots=True)
+class Located:
+    """Where the configuration file is. is_found: it lies in the working directory and nobody has named it, so
+    that it needs the trust of the user (trust.py)."""
+
+    path: Path
+    is_found: bool = False
+
+
+def find() -> Located | None:
+    """The configuration file: M3INDEX_CONFIG, ./m3index.toml, or in the user's configuration directory."""
+    if named := os.environ.get("M3INDEX_CONFIG"):
+        return Located(Path(named))
+    if Path(FILE_NAME).is_file():
+        return Located(Path(FILE_NAME), is_found=True)
+    own = folders.configuration() / FILE_NAME
+    return Located(own) if own.is_file() else None
 
 
 def read(path: Path | None, profile: str | None, commands: Collection[str]) -> ConfigFile:
@@ -87,7 +102,8 @@ def read(path: Path | None, profile: str | None, commands: Collection[str]) -> C
             raise UsageError(f"--profile {profile} needs a {FILE_NAME}. Name the file with --config.")
         return ConfigFile()
     try:
-        document = tomllib.loads(path.read_text("utf-8-sig"))
+        content = path.read_bytes()
+        document = tomllib.loads(content.decode("utf-8-sig"))
     except FileNotFoundError:
         raise UsageError(f"There is no configuration file {path}.") from None
     except UnicodeDecodeError:
@@ -98,17 +114,17 @@ def read(path: Path | None, profile: str | None, commands: Collection[str]) -> C
     if not isinstance(profiles, dict) or not all(isinstance(p, dict) for p in profiles.values()):
         raise UsageError(f"{path}: a profile must be a table, [profile.NAME].")
     for layer in profiles.values():
-        _merge(path, [layer], commands)  # reports errors in profiles that are not in use
+        _merge(path, content, [layer], commands)  # reports errors in profiles that are not in use
     layers = [document]
     if profile is not None:
         if profile not in profiles:
             known = ", ".join(sorted(profiles)) or "none"
             raise UsageError(f"{path} has no [profile.{profile}]. Its profiles are: {known}.")
         layers.append(profiles[profile])
-    return _merge(path, layers, commands)
+    return _merge(path, content, layers, commands)
 
 
-def _merge(path: Path, layers: list[dict[str, Any]], commands: Collection[str]) -> ConfigFile:
+def _merge(path: Path, content: bytes, layers: list[dict[str, Any]], commands: Collection[str]) -> ConfigFile:
     """Merges the layers. A later layer wins, even at the top level over a command in an earlier one."""
     common: dict[str, Any] = {}
     own: dict[str, dict[str, Any]] = {}
@@ -130,7 +146,7 @@ def _merge(path: Path, layers: list[dict[str, Any]], commands: Collection[str]) 
                 common[name] = value
                 for table in own.values():
                     table.pop(name, None)
-    return ConfigFile(path, common, own, fields)
+    return ConfigFile(path, content, common, own, fields)
 
 
 def _tables(
@@ -166,7 +182,8 @@ def _refuse_secrets(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def write_table(path: Path, table: str, values: Mapping[str, Any]) -> None:
-    """Sets values in a table of the file and keeps its other lines and comments.
+    """Sets values in a table of the file and keeps its other lines and comments. A trusted file stays
+    trusted, and a new one is.
 
     Raises UsageError if the file is not valid TOML or cannot be written, or if tomlkit is missing.
     """
@@ -178,10 +195,19 @@ def write_table(path: Path, table: str, values: Mapping[str, Any]) -> None:
             "Writing the configuration file needs tomlkit. Install it with: pip install 'm3index[eval]'"
         ) from None
     try:
-        document = tomlkit.parse(path.read_text("utf-8-sig")) if path.exists() else tomlkit.document()
+        before = path.read_bytes() if path.exists() else None
+        document = tomlkit.document() if before is None else tomlkit.parse(before.decode("utf-8-sig"))
         section = document.setdefault(table, tomlkit.table())
         for name, value in values.items():
             section[name] = value
     except (OSError, UnicodeDecodeError, tomlkit.exceptions.TOMLKitError) as error:
         raise UsageError(f"Cannot change {path}: {error}") from None
-    write_output(path, tomlkit.dumps(document))
+    write_trusted(path, tomlkit.dumps(document), is_trusted=before is None or is_trusted(path, before))
+
+
+def write_trusted(path: Path, text: str, *, is_trusted: bool = True) -> None:
+    """Writes the file. What the user has m3index write is trusted, unless `is_trusted` says otherwise."""
+    write_output(path, text)
+    if is_trusted:
+        with suppress(M3IndexError):  # without a state directory, the user is asked
+            remember(path, text.encode())

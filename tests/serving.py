@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from fakes import FakeEncoder
+from starlette.types import ASGIApp
 
 from m3index.encoder.base import Encoder
 from m3index.encoder.options import Model
@@ -67,11 +69,30 @@ class Server:
 
 
 @contextmanager
+def listening(app: ASGIApp) -> Iterator[str]:
+    """An application on a free port of the loopback; yields its URL."""
+    server = make_server(app)
+    urls: queue.Queue[str] = queue.Queue()
+    thread = threading.Thread(target=run_server, args=(server, "127.0.0.1", 0, urls.put))
+    thread.start()
+    try:
+        yield urls.get(timeout=10)
+    finally:
+        server.should_exit = True
+        thread.join(30)
+
+
+@contextmanager
 def serving(
-    index: IndexService, allowed: Access | None = None, *, loaded: bool = True, tenant: str | None = None
+    index: IndexService,
+    allowed: Access | None = None,
+    *,
+    loaded: bool = True,
+    tenant: str | None = None,
+    timeout: float = 60.0,
 ) -> Iterator[Server]:
     metrics = Metrics()
-    warm = ServedIndex(index, on_batch=metrics.batch.observe, tenant=tenant)
+    warm = ServedIndex(index, on_batch=metrics.batch.observe, tenant=tenant, timeout=timeout)
     listening = threading.Event()
     urls: list[str] = []
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from m3index import settings
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("M3INDEX_DATA") or REPOSITORY.parent / "shared" / "data")
 KEPT = ("M3INDEX_DATA", "M3INDEX_TEST_URI", "M3INDEX_TEST_TOKEN")
@@ -44,6 +46,11 @@ def without_stamp(line: Mapping[str, Any]) -> dict[str, Any]:
 
 
 Command = Callable[..., Done]
+
+
+def configure(text: str, folder: Path = Path()) -> None:
+    """Writes m3index.toml into a folder and trusts it, like its owner."""
+    settings.write_trusted(folder / settings.FILE_NAME, text)
 
 
 def process_environment(**more: str) -> dict[str, str]:

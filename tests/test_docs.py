@@ -24,8 +24,8 @@ FLAGS = {
     for name, command in click_commands().items()
 }
 VARIABLES = {
-    "cache", "collection", "db", "device", "encoder", "json", "metrics_file", "precision", "quiet",
-    "serve_token", "server", "tenant", "timeout", "token", "uri",
+    "cache", "collection", "db", "device", "encoder", "insecure", "json", "metrics_file", "precision",
+    "quiet", "serve_token_file", "server", "tenant", "timeout", "token_file", "uri",
 }  # fmt: skip
 """Options that a variable sets: what is the same for every command of a machine or a job."""
 

@@ -250,10 +250,12 @@ def test_only_some_options_have_variables() -> None:
     assert variables == {
         f"M3INDEX_{name}"
         for name in (
-            "CACHE", "COLLECTION", "DB", "DEVICE", "ENCODER", "JSON", "METRICS_FILE", "PRECISION", "QUIET",
-            "SERVER", "SERVE_TOKEN", "TENANT", "TIMEOUT", "TOKEN", "URI",
+            "CACHE", "COLLECTION", "DB", "DEVICE", "ENCODER", "INSECURE", "JSON", "METRICS_FILE",
+            "PRECISION", "QUIET", "SERVER", "SERVE_TOKEN_FILE", "TENANT", "TIMEOUT", "TOKEN_FILE", "URI",
         )
     }  # fmt: skip
+    secrets = {o.envvar for c in all_commands().values() for o in c.secrets.values()}
+    assert secrets == {"M3INDEX_TOKEN", "M3INDEX_SERVE_TOKEN"}
 
 
 def test_one_option_is_one_flag() -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from terminal import Command
+from terminal import Command, configure
 
 from m3index import settings
 from m3index.errors import UsageError
+from m3index.settings import Located
 
 OPTIONS = {
     "search": ["uri", "k", "mode", "collection", "where"],
@@ -149,11 +150,11 @@ def test_the_path_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     user = tmp_path / "home" / "m3index" / "m3index.toml"
     user.parent.mkdir(parents=True)
     user.touch()
-    assert settings.find() == user
+    assert settings.find() == Located(user)
     Path("m3index.toml").touch()
-    assert settings.find() == Path("m3index.toml")
+    assert settings.find() == Located(Path("m3index.toml"), is_found=True)
     monkeypatch.setenv("M3INDEX_CONFIG", "other.toml")
-    assert settings.find() == Path("other.toml")
+    assert settings.find() == Located(Path("other.toml"))
 
 
 # -- through the command line
@@ -170,7 +171,7 @@ def test_the_order(m3index: Command, tmp_path: Path) -> None:
     (tmp_path / "x.db").mkdir()
     status = ("status", "--uri", "x.db")
     assert collection(*status) == "docs"
-    (tmp_path / "m3index.toml").write_text('collection = "file"\n[profile.p]\ncollection = "profile"\n')
+    configure('collection = "file"\n[profile.p]\ncollection = "profile"\n')
     assert collection(*status) == "file"
     assert collection("--profile", "p", *status) == "profile"
     assert collection(*status, M3INDEX_PROFILE="p") == "profile"
@@ -182,7 +183,7 @@ def test_the_order(m3index: Command, tmp_path: Path) -> None:
 
 
 def test_fields_of_the_file_are_declared(m3index: Command, dense_model: Path, corpus: Path) -> None:
-    (corpus.parent / "m3index.toml").write_text(
+    configure(
         f'encoder = "{dense_model}"\nuri = "mine.db"\n[fields]\nlang = "str"\n[search]\nk = 2\n'
         'format = "ids"\nmode = "dense"\n'
     )
@@ -213,7 +214,7 @@ def test_fields_of_the_file_are_declared(m3index: Command, dense_model: Path, co
     ],
 )
 def test_a_bad_file_is_one_line(m3index: Command, tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "m3index.toml").write_text(text)
+    configure(text)
     done = m3index("search", "fox")
     assert done.code == 2
     assert message in done.err
@@ -221,7 +222,7 @@ def test_a_bad_file_is_one_line(m3index: Command, tmp_path: Path, text: str, mes
 
 
 def test_a_bad_file_does_not_prevent_help(m3index: Command, tmp_path: Path) -> None:
-    (tmp_path / "m3index.toml").write_text("colour = true")
+    configure("colour = true")
     assert m3index("--help").code == 0
     assert m3index("--version").code == 0
 

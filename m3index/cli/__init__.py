@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -10,7 +11,10 @@ import typer
 import m3index
 from m3index import settings
 from m3index.cli.apps import all_commands, app
+from m3index.cli.command import Command
+from m3index.cli.trusting import Configuration
 from m3index.errors import M3IndexError
+from m3index.progress import one_line
 
 __all__ = ["all_commands", "app"]
 
@@ -52,23 +56,26 @@ def main(
     if context.resilient_parsing or context.invoked_subcommand is None:
         return
     try:
-        context.default_map = _defaults(Path(config) if config else settings.find(), profile)
+        located = settings.Located(Path(config)) if config else settings.find()
+        if located is None and not profile:
+            return
+        commands = all_commands()
+        file = settings.read(None if located is None else located.path, profile, commands.keys())
+        context.obj = None if located is None else Configuration.of(located, file.content)
+        context.default_map = _defaults(file, commands)
     except M3IndexError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(one_line(f"error: {error}"), err=True)
         raise typer.Exit(int(error.exit_code)) from None
 
 
-def _defaults(path: Path | None, profile: str | None) -> dict[str, Any]:
+def _defaults(file: settings.ConfigFile, commands: Mapping[str, Command]) -> dict[str, Any]:
     """The values of the configuration file by command, nested for groups of commands. Raises UsageError."""
-    if path is None and not profile:
-        return {}
-    commands = all_commands()
     allowed = {
         name: {option.name for option in command.options.values() if option.file}
         for name, command in commands.items()
     }
     nested: dict[str, Any] = {}
-    for name, values in settings.read(path, profile, allowed.keys()).defaults(allowed).items():
+    for name, values in file.defaults(allowed).items():
         *groups, last = name.split()
         table = nested
         for group in groups:

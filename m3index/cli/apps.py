@@ -87,4 +87,6 @@ shards = _group(
 )
 generations = _group("generations", "The generations of a collection: list, roll back.", OPERATIONS)
 collections = _group("collections", "The collections of a store: list, drop, unlock.", OPERATIONS)
-config = _group("config", "The configuration: create the file, show the current values.", OPERATIONS)
+config = _group(
+    "config", "The configuration: create the file, trust it, show the current values.", OPERATIONS
+)

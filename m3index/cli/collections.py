@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from m3index.addresses import redacted
 from m3index.cli import apps
 from m3index.cli.command import command
 from m3index.cli.options import Confirmation, DryRun, Output
@@ -31,7 +32,7 @@ def list_collections(session: Session, address: Address, output: Output) -> None
     if session.as_json:
         return
     if not collections:
-        session.reporter.note(f"There are no collections at {address.uri}.")
+        session.reporter.note(f"There are no collections at {redacted(address.uri)}.")
         return
     from m3index.cli.show import rows
 

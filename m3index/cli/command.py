@@ -8,6 +8,7 @@ environment and m3index.toml report a wrong value like the Python API.
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import typer
 import typer.core
 
 from m3index.cli.session import Session, session
+from m3index.cli.trusting import refusal
 from m3index.errors import UsageError
 from m3index.options import Group, Option, OptionError, options_of
 
@@ -42,6 +44,11 @@ class Command:
         options = [o for group in self.groups for o in options_of(group) if o.flag]
         options.sort(key=lambda o: PANELS.index(o.panel) if o.panel in PANELS else len(PANELS))
         return {o.name: o for o in options if o.name not in self.arguments}
+
+    @property
+    def secrets(self) -> dict[str, Option]:
+        """The options that only a variable can set, because arguments of a process can be seen by others."""
+        return {o.name: o for group in self.groups for o in options_of(group) if o.variable and not o.flag}
 
 
 PANELS = (
@@ -73,20 +80,42 @@ def command(app: typer.Typer, name: str, *, panel: str | None = None) -> Callabl
         )
         COMMANDS[full] = declared
 
+        own_context = [p.name for p in arguments if p.annotation is typer.Context]
+
         def run(**values: Any) -> None:
+            context = values[own_context[0]] if own_context else values.pop(_CONTEXT.name)
             texts = {name: value for name, value in values.items() if value not in (None, False, [], ())}
+            refused = refusal(context, declared.options, texts)
+            if refused is not None:  # a run that is not allowed reports in a harmless way
+                texts = {name: value for name, value in texts.items() if name in ("json", "quiet")}
+            texts |= _secrets(declared)
             with session(full, texts, _collection(declared, texts)) as current:
+                if refused is not None:
+                    raise refused
                 own = {p.name: values[p.name] for p in arguments}
                 function(current, **own, **{n: read(group, texts) for n, group in groups.items()})
 
         run.__name__, run.__doc__ = name, declared.help
-        shown = [*arguments, *map(_parameter, declared.options.values())]
+        shown = [
+            *([] if own_context else [_CONTEXT]),
+            *arguments,
+            *map(_parameter, declared.options.values()),
+        ]
         run.__signature__ = inspect.Signature([p.replace(kind=p.KEYWORD_ONLY) for p in shown])  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in shown}
         app.command(name, cls=_TextCommand, rich_help_panel=panel)(run)
         return function
 
     return decorate
+
+
+_CONTEXT = inspect.Parameter("typer_context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+
+
+def _secrets(declared: Command) -> dict[str, str]:
+    """The secrets in the environment; an empty variable counts as unset."""
+    found = {name: os.environ.get(str(o.envvar), "") for name, o in declared.secrets.items()}
+    return {name: value for name, value in found.items() if value}
 
 
 class _TextCommand(typer.core.TyperCommand):

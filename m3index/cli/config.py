@@ -1,25 +1,26 @@
-"""m3index config init and config show."""
+"""m3index config init, config trust and config show."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from m3index import settings
+from m3index.addresses import redacted
 from m3index.cli import apps
 from m3index.cli.command import command
 from m3index.cli.options import Confirmation, Output, Quiet
 from m3index.cli.session import Session, is_interactive
+from m3index.cli.trusting import origin_of
 from m3index.encoder.options import DEFAULT_ENCODER
 from m3index.errors import UsageError
 from m3index.options import FileName, Group, Option, group, option
-from m3index.output import write_output
 from m3index.store.options import DEFAULT_URI
+from m3index.trust import remember
 from m3index.types import DEFAULT_COLLECTION
 
 _FILE = """\
@@ -89,8 +90,23 @@ def init(session: Session, new: NewFile, confirmation: Confirmation, quiet: Quie
         from m3index.index.collection import check_name
 
         check_name(answers["collection"])
-    write_output(path, _FILE.format(**{k: json.dumps(v) for k, v in answers.items()}))
+    settings.write_trusted(path, _FILE.format(**{k: json.dumps(v) for k, v in answers.items()}))
     session.reporter.note(f"Wrote {path}. Next: m3index ingest CORPUS")
+
+
+@command(apps.config, "trust")
+def trust(
+    session: Session,
+    quiet: Quiet,  # noqa: ARG001
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="The file; by default m3index.toml here.", show_default=False),
+    ] = Path(settings.FILE_NAME),
+) -> None:
+    """Trust the m3index.toml of this folder, which may be a stranger's, until it changes. Read it first."""
+    found = settings.read(file, None, apps.all_commands().keys())
+    remember(file, found.content)
+    session.reporter.note(f"{file} is trusted until it changes.")
 
 
 @command(apps.config, "show")
@@ -108,14 +124,14 @@ def show(
         known = ", ".join(sorted(declared_commands))
         raise UsageError(f"There is no command {name!r}. The commands are {known}.")
     root = context.find_root()
-    file = str(root.params["config"] or settings.find() or settings.FILE_NAME)
+    file = origin_of(root.obj)
     rows: dict[tuple[str, str, str], tuple[Any, list[str]]] = {}
     for full, listed in declared_commands.items():
         if name in ("", full):
             table: Any = root.default_map or {}
             for word in full.split():
                 table = table.get(word, {})
-            for declared in listed.options.values():
+            for declared in (*listed.options.values(), *listed.secrets.values()):
                 has_value = declared.name in table or not declared.is_required
                 if has_value and (declared.variable or declared.file):
                     value, origin = _row(declared, table, file)
@@ -145,14 +161,9 @@ def _as_text(value: Any) -> str:
 def _row(declared: Option, from_file: dict[str, Any], file: str) -> tuple[Any, str]:
     """A value to show, and its origin."""
     if declared.envvar and os.environ.get(declared.envvar):  # an empty variable is ignored
-        value = "(set)" if declared.secret else _without_password(os.environ[declared.envvar])
+        value = "(set)" if declared.secret else redacted(os.environ[declared.envvar])
         return value, declared.envvar
     if declared.name in from_file:
         value = from_file[declared.name]
-        return (_without_password(value) if isinstance(value, str) else value), file
+        return (redacted(value) if isinstance(value, str) else value), file
     return declared.default_text or str(declared.default).lower(), "default"
-
-
-def _without_password(value: str) -> str:
-    """`https://user:secret@host` -> `https://host`."""
-    return re.sub(r"(://)[^/@]*@", r"\1", value)

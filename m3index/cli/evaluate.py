@@ -269,7 +269,8 @@ def tune(
     if not session.as_json:
         _show(tuned)
     if options.write:
-        path = settings.find() or Path(settings.FILE_NAME)
+        located = settings.find()
+        path = Path(settings.FILE_NAME) if located is None else located.path
         settings.write_table(path, "search", _search_values(tuned))
         session.reporter.note(f"Wrote the weights to [search] in {path}.")
 

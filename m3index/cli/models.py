@@ -211,7 +211,12 @@ def drift(
         current = index.current()
         expected = drifting.expected(locate(current.properties["encoder"]).directory)
         name = options.teacher or expected.teacher or DEFAULT
-        teacher = load(name, device=device.device, precision=device.precision)
+        teacher = load(
+            name,
+            device=device.device,
+            precision=device.precision,
+            trust_remote_code=options.trust_remote_code,
+        )
         session.reporter.stage(f"encoding {many(options.sample, 'passage')} with {teacher.info.name}")
         agreement = drifting.measure(
             index.store, current.name, teacher, sample=options.sample, seed=options.seed

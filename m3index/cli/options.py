@@ -12,7 +12,12 @@ class Quiet(Group):
     panel = "Output"
 
     quiet: bool = option(
-        Flag(), "Print only warnings and errors.", default=False, flags=("--quiet", "-q"), variable=True
+        Flag(),
+        "Print only warnings and errors.",
+        default=False,
+        flags=("--quiet", "-q"),
+        variable=True,
+        harmless=True,
     )
 
 
@@ -22,7 +27,9 @@ class Output(Quiet):
 
     panel = "Output"
 
-    json: bool = option(Flag(), "Print only JSON Lines on standard output.", default=False, variable=True)
+    json: bool = option(
+        Flag(), "Print only JSON Lines on standard output.", default=False, variable=True, harmless=True
+    )
 
 
 @group

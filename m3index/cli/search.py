@@ -56,11 +56,14 @@ class SearchCommand(SearchOptions):
         shown="none",
         file=False,
     )
-    tag: str = option(Text("NAME"), "Run name, the last column of a TREC run.", default="m3index")
+    tag: str = option(
+        Text("NAME"), "Run name, the last column of a TREC run.", default="m3index", harmless=True
+    )
     format: Format = option(
         OneOf(("table", "jsonl", "ids", "trec"), "FORMAT"),
         "Output format: table, jsonl, ids or trec (a TREC run).",
         default="table",
+        harmless=True,
     )
 
 

@@ -39,7 +39,7 @@ def serve(
         def on_listening(url: str) -> None:
             session.reporter.note(f"{connection.collection} at {url} (loading the encoder; stop with Ctrl-C)")
 
-        run_server(index, access, serving, on_listening=on_listening)
+        run_server(index, access, serving, connection.timeout, on_listening=on_listening)
 
 
 @command(apps.app, "mcp", panel=apps.OPERATIONS)
@@ -57,7 +57,7 @@ def mcp(
 
     with opened(session, connection, model) as index:
         index.current()
-        served = ServedIndex(index, tenant=serving.tenant_name)
+        served = ServedIndex(index, tenant=serving.tenant_name, timeout=connection.timeout)
         if not serving.http:  # standard output is reserved for the protocol
             served.load()
             tools(served).run("stdio")
@@ -75,7 +75,7 @@ def mcp(
 def _access(listening: Listening) -> Access:
     from m3index.serve.guard import access
 
-    return access(listening.host, listening.serve_token)
+    return access(listening.host, listening.shared_token)
 
 
 def _show_token(access: Access) -> None:

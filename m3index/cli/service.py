@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
-from m3index import one_shot
+from m3index import folders, one_shot
 from m3index.cli.session import Session
 from m3index.corpus.options import Input, Rejects
 from m3index.encoder.options import Model
@@ -76,7 +76,6 @@ def quarantined(session: Session, options: R, place: str, *names: str) -> Iterat
     Raises UsageError if the file that the user named cannot be.
     """
     from m3index.corpus.quarantine import Quarantine, Quarantining
-    from m3index.output import state_folder
 
     named = options.quarantine_file
     if options.quarantine is not None and named is None:
@@ -86,7 +85,7 @@ def quarantined(session: Session, options: R, place: str, *names: str) -> Iterat
         where = place if "://" in place else os.path.realpath(place)
         digest = hashlib.blake2b(where.encode(), digest_size=3).hexdigest()
         stem = "-".join(quote(name, safe=" ") for name in [*names, digest] if name)
-        file = Quarantine(state_folder() / "quarantine" / f"{stem}.jsonl", is_optional=True)
+        file = Quarantine(folders.state() / "quarantine" / f"{stem}.jsonl", is_optional=True)
     else:
         file = Quarantine(named)
     try:
@@ -105,7 +104,9 @@ def serving(session: Session, remote: RemoteServer, connection: Connection) -> R
     """The index of the server. Raises UsageError if it serves another collection than the explicit one."""
     from m3index.serve.client import RemoteIndex
 
-    server = RemoteIndex(remote.server or "", remote.serve_token, timeout=connection.timeout)
+    server = RemoteIndex(
+        remote.server or "", remote.shared_token, timeout=connection.timeout, insecure=remote.insecure
+    )
     if "collection" in session.explicit and (served := server.info()["collection"]) != connection.collection:
         raise UsageError(f"{remote.server} serves the collection {served!r}, not {connection.collection!r}.")
     return server

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import typer
 
+from m3index.addresses import redacted_text
 from m3index.cli.stdin import stoppable
 from m3index.errors import Exit, M3IndexError, UsageError
 from m3index.progress import JsonLines, Reporter, Terminal, discard
@@ -210,7 +211,8 @@ def session(command: str, texts: Mapping[str, Any], collection: str | None = Non
             if isinstance(error, OSError) and _is_full(error):
                 raise
             run.exit = Exit.UNEXPECTED
-            run.reporter.error(f"unexpected error: {type(error).__name__}: {error}", int(run.exit))
+            said = redacted_text(f"unexpected error: {type(error).__name__}: {error}")
+            run.reporter.error(said, int(run.exit))
             if os.environ.get("M3INDEX_TRACEBACK"):
                 traceback.print_exc()
             else:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from m3index.addresses import redacted
 from m3index.cli import apps
 from m3index.cli.command import command, need
 from m3index.cli.ingest import Paths
@@ -143,9 +144,9 @@ def _importer(connection: Connection) -> Importer:
 
     if not connection.uri.startswith(("http://", "https://")):
         raise UsageError(
-            f"Bulk import needs a Milvus server (http://host:19530); {connection.uri} is not one."
+            f"Bulk import needs a Milvus server (http://host:19530); {redacted(connection.uri)} is not one."
         )
-    return ServerImporter(connection.uri, connection.token or "", connection.db or "")
+    return ServerImporter(connection.uri, connection.credentials or "", connection.db or "")
 
 
 @command(apps.shards, "export")

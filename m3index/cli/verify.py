@@ -14,6 +14,7 @@ from m3index.cli.service import check_input, opened
 from m3index.cli.session import Session
 from m3index.encoder.options import Model
 from m3index.index.options import VerifyOptions
+from m3index.progress import one_line
 from m3index.store.options import Connection
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def verify(
     def on_difference(difference: Difference) -> None:
         session.reporter.result(difference.to_json())
         if not session.as_json:
-            typer.echo(str(difference))
+            typer.echo(one_line(str(difference)))
 
     with opened(session, connection, model) as index, session.stop.listening(session.reporter):
         outcome = index.verify(

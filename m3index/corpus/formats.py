@@ -15,6 +15,7 @@ from decimal import Decimal
 from pathlib import PurePath
 from typing import Any, TypeAlias
 
+from m3index.corpus.decoded import compact_columns, decoded, decoded_sizes, parts, rows_at_once
 from m3index.corpus.lines import KEPT, Line, UnreadableError, lines, reading
 from m3index.corpus.mapping import FieldMapping, RowError, typed_cell
 from m3index.corpus.places import COMPRESSIONS, File
@@ -241,8 +242,8 @@ def _cells(header: Sequence[str], cells: Sequence[str], fields: Mapping[str, Fie
 # ----------------------------------------------------------------- Parquet
 
 
-def parquet(of: File, mapping: FieldMapping, advance: Callable[[float], None]) -> Rows:
-    """Reads row group by row group, in batches of about 16 MB according to the file's own metadata.
+def parquet(of: File, mapping: FieldMapping, max_line: int, advance: Callable[[float], None]) -> Rows:
+    """Reads row group by row group, in batches of about 16 MB, decoded.
 
     Nulls count as absent. Dates and times become ISO 8601 strings, decimals become strings. advance:
     called with the share of the file read so far.
@@ -256,7 +257,14 @@ def parquet(of: File, mapping: FieldMapping, advance: Callable[[float], None]) -
         with (
             reading(),
             nullcontext(path) if remote is None else remote.random() as source,
-            pq.ParquetFile(source, buffer_size=block, pre_buffer=False) as file,
+            pq.ParquetFile(source, buffer_size=block, pre_buffer=False) as described,
+            pq.ParquetFile(
+                source,
+                metadata=described.metadata,
+                read_dictionary=(compact := compact_columns(described.metadata)),
+                buffer_size=block,
+                pre_buffer=False,
+            ) as file,
         ):
             names = file.schema_arrow.names
             if missing := mapping.missing(names):
@@ -265,9 +273,9 @@ def parquet(of: File, mapping: FieldMapping, advance: Callable[[float], None]) -
             columns = [name for name in names if name not in mapping.exclude]
             rows, number = file.metadata.num_rows, 0
             for group in range(file.num_row_groups):
-                size = _batch_rows(file.metadata.row_group(group))
+                size = rows_at_once(file.metadata.row_group(group), compact, _BATCH_ROWS, _BATCH_BYTES)
                 for batch in file.iter_batches(size, [group], columns):
-                    for row in _batch(batch):
+                    for row in _bounded(batch, max_line):
                         number += 1
                         place = Place(path, number)
                         if isinstance(row, UnreadableRow):
@@ -275,18 +283,33 @@ def parquet(of: File, mapping: FieldMapping, advance: Callable[[float], None]) -
                         else:
                             yield Parsed(place, row)
                     advance(number / rows)
-    except (pa.ArrowException, UnicodeDecodeError) as error:  # the latter from column names
+    except (pa.ArrowException, ValueError) as error:  # the latter from column names and bounds
         raise UnreadableError(f"cannot be read as Parquet: {error}") from None
 
 
-def _batch_rows(group: Any) -> int:
-    row_bytes = group.total_byte_size / max(group.num_rows, 1)
-    return int(min(_BATCH_ROWS, max(1, _BATCH_BYTES // max(row_bytes, 1))))
+def _bounded(batch: Any, max_line: int) -> Iterator[dict[str, Any] | UnreadableRow]:
+    """The rows of a batch, decoded in parts. A row that is too long is not decoded."""
+    for part, sizes in parts(batch, min(_BATCH_BYTES, max_line)):
+        if sizes[0] > max_line:
+            yield UnreadableRow("", _longer(max_line), _short_cells(part))
+        else:
+            yield from _batch(decoded(part))
+
+
+def _short_cells(row: Any) -> dict[str, Any]:
+    """The cells of a row that is too long, without the long ones: its id is among them."""
+    cells: dict[str, Any] = {}
+    for name, column in zip(row.schema.names, row.columns, strict=True):
+        if int(decoded_sizes(column)[0]) <= KEPT:
+            [part] = _batch(decoded(row.select([name])))
+            cells |= part.row if isinstance(part, UnreadableRow) else part
+    return cells
 
 
 @dataclass(frozen=True, slots=True)
 class UnreadableRow:
-    """A row with a value that JSON cannot hold. row: the row with null in place of such values."""
+    """A row with a value that JSON cannot hold, or that is too long. column: that of the value, if it is one.
+    row: the row without such values."""
 
     column: str
     problem: str
@@ -297,7 +320,8 @@ class UnreadableRow:
             doc_id = mapping.row_id(self.row)
         except RowError:
             doc_id = None
-        remedy = "" if mapping.has_role(self.column) else f"; leave it out with --exclude-field {self.column}"
+        excludable = self.column and not mapping.has_role(self.column)
+        remedy = f"; leave it out with --exclude-field {self.column}" if excludable else ""
         return reject(place, self.problem + remedy, json.dumps(self.row, ensure_ascii=False), doc_id)
 
 

@@ -7,6 +7,7 @@ import glob
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePath
@@ -113,7 +114,7 @@ class CorpusFiles:
             yield from self._remote(Remote.of(path))
         elif os.path.lexists(path):
             yield self._root(path)
-        elif matches := sorted(glob.iglob(path, recursive=True)):
+        elif matches := _glob(path):
             for match in matches:
                 yield partial(_directory if os.path.isdir(match) else _matched_file, match, self._format)
             yield partial(_unmatched, matches)
@@ -213,11 +214,64 @@ def _unmatched(matches: Sequence[str]) -> Iterator[Entry]:
                 yield Unmatched(path, PurePath(path).as_posix() + ("/" if entry.is_dir() else ""))
 
 
+def _glob(pattern: str) -> list[str]:
+    """What the pattern matches, in order. `**` goes into no links, which could lead back, and what lies in a
+    directory that matches itself is read with it."""
+    if "**" not in PurePath(pattern).parts:
+        return sorted(glob.glob(pattern))
+    found: list[str] = []
+    for path in sorted(_below(pattern)):
+        if not os.path.islink(path) or not os.path.isdir(path):
+            folder = found[-1] if found else None
+            if folder is None or not (path.startswith(os.path.join(folder, "")) and os.path.isdir(folder)):
+                found.append(path)
+    return found
+
+
+def _below(pattern: str) -> set[str]:
+    """The matches of a pattern with `**`. One at its end stands for all files."""
+    parts = PurePath(pattern).parts
+    at = parts.index("**")
+    before, after = os.path.join("", *parts[:at]), parts[at + 1 :]
+    found: set[str] = set()
+    for top in glob.glob(before) if before else [""]:
+        for folder in _folders(top):
+            rest = os.path.join(glob.escape(folder), *(after or "*"))
+            matches = _below(rest) if "**" in after else glob.glob(rest)
+            found.update(path for path in matches if after or os.path.isfile(path))
+    return found
+
+
+def _folders(top: str) -> Iterator[str]:
+    """A directory and all that are in it, without hidden ones and links."""
+    waiting = [top]
+    while waiting:
+        folder = waiting.pop()
+        yield folder
+        with suppress(OSError), os.scandir(folder or ".") as entries:
+            inner = (e.name for e in entries if e.name[0] != "." and e.is_dir(follow_symlinks=False))
+            waiting.extend(os.path.join(folder, name) for name in inner)
+
+
 def _directory(path: str, asked: Format | None) -> Iterator[Entry]:
-    yield from _walk(path, "", asked)
+    yield from _depth_first(partial(_level, path, asked))
 
 
-def _walk(top: str, inside: str, asked: Format | None) -> Iterator[Entry]:
+def _depth_first(level: Callable[[str], Iterator[Entry | str]]) -> Iterator[Entry]:
+    """The entries of a directory and of those in it, which `level` yields by name. Not recursive: directories
+    can be nested deeper than calls of functions."""
+    levels = [level("")]
+    while levels:
+        entry = next(levels[-1], None)
+        if entry is None:
+            levels.pop()
+        elif isinstance(entry, str):
+            levels.append(level(entry))
+        else:
+            yield entry
+
+
+def _level(top: str, asked: Format | None, inside: str) -> Iterator[Entry | str]:
     try:
         with os.scandir(os.path.join(top, inside)) as entries:
             children = sorted(entries, key=lambda e: e.name)
@@ -231,7 +285,7 @@ def _walk(top: str, inside: str, asked: Format | None) -> Iterator[Entry]:
         elif _made_by_m3index(entry):
             yield Skipped(entry.path, name, "made by m3index")
         elif entry.is_dir(follow_symlinks=False):
-            yield from _walk(top, f"{name}/", asked)
+            yield f"{name}/"
         elif entry.is_dir():
             yield Skipped(entry.path, f"{name}/", "a link to a directory")
         elif (form := _format_in_directory(entry.name, asked)) is None:
@@ -263,10 +317,11 @@ def _remote_matched_file(remote: Remote, asked: Format | None) -> Iterator[Entry
 
 
 def _remote_folder(remote: Remote, asked: Format | None) -> Iterator[Entry]:
-    yield from _walk_remote(remote, "", asked)
+    yield from _depth_first(partial(_remote_level, remote, asked))
 
 
-def _walk_remote(folder: Remote, inside: str, asked: Format | None) -> Iterator[Entry]:
+def _remote_level(top: Remote, asked: Format | None, inside: str) -> Iterator[Entry | str]:
+    folder = top.inside(inside.rstrip("/"))
     try:
         children = folder.listing()
     except M3IndexError as error:
@@ -277,7 +332,7 @@ def _walk_remote(folder: Remote, inside: str, asked: Format | None) -> Iterator[
         if entry.base.startswith("."):
             yield Skipped(str(entry), f"{name}/" if entry.folder else name, "hidden")
         elif entry.folder:
-            yield from _walk_remote(entry, f"{name}/", asked)
+            yield f"{name}/"
         elif (form := _format_in_directory(entry.base, asked)) is None:
             yield Skipped(str(entry), name, _not_read(asked))
         else:

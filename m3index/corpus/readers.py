@@ -169,7 +169,7 @@ class FileCorpus:
 
     def _rows(self, file: File) -> Rows:
         if file.format == "parquet":
-            yield from formats.parquet(file, self._mapping, self._advance(file))
+            yield from formats.parquet(file, self._mapping, self._max_line, self._advance(file))
             return
         with (
             reading(),

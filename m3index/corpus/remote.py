@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any, BinaryIO, cast
 
 from m3index.errors import UsageError
-from m3index.files import file_system, mapped
+from m3index.files import file_system, mapped, patiently
 
 _BUFFER = 8 * 2**20
 """Each read of an object store is a separate request, so reads are few and large."""
@@ -63,6 +65,10 @@ class Remote:
         """The address without its options, as people write it."""
         return f"{self.bucket}/{self.key}" if self.key else self.bucket
 
+    def inside(self, path: str) -> Remote:
+        """The folder at this path inside this one; itself for an empty path."""
+        return replace(self, key="/".join(filter(None, (self.key, path))), folder=True)
+
     @property
     def base(self) -> str:
         return self.key.rpartition("/")[2]
@@ -76,7 +82,7 @@ class Remote:
         from pyarrow import fs
 
         with self._mapped():
-            info = self.fs.get_file_info(self._path)
+            info = patiently(self.name, partial(self.fs.get_file_info, self._path))
         if info.type == fs.FileType.NotFound:
             return None
         folder = info.type == fs.FileType.Directory
@@ -87,7 +93,8 @@ class Remote:
         from pyarrow import fs
 
         with self._mapped():
-            infos = self.fs.get_file_info(fs.FileSelector(self._path, allow_not_found=True))
+            selector = fs.FileSelector(self._path, allow_not_found=True)
+            infos = patiently(self.name, partial(self.fs.get_file_info, selector))
         prefix = f"{self.key}/" if self.key else ""
         entries = [
             replace(
@@ -112,15 +119,50 @@ class Remote:
 
     def stream(self) -> AbstractContextManager[BinaryIO]:
         """The file's bytes, in order. Reading raises OSError if they break off."""
-        source = self.fs.open_input_stream(self._path, compression=None, buffer_size=_BUFFER)
-        return cast("AbstractContextManager[BinaryIO]", source)
+        open_stream = partial(self.fs.open_input_stream, self._path, compression=None, buffer_size=_BUFFER)
+        return cast(
+            "AbstractContextManager[BinaryIO]", _Patient(self.name, patiently(self.name, open_stream))
+        )
 
     def random(self) -> Any:
-        """The file for random access, a `pyarrow.NativeFile`."""
-        return self.fs.open_input_file(self._path)
+        """The file for random access."""
+        return _Patient(self.name, patiently(self.name, partial(self.fs.open_input_file, self._path)))
 
     def _mapped(self) -> AbstractContextManager[None]:
         return mapped(self.name, local=False)
+
+
+class _Patient(io.RawIOBase):
+    """A file of an object store that gives up a store from which hardly anything comes."""
+
+    def __init__(self, name: str, source: Any) -> None:
+        self._name, self._source = name, source
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return bool(self._source.seekable())
+
+    def read(self, size: int = -1) -> bytes:
+        return bytes(patiently(self._name, partial(self._source.read, None if size < 0 else size)))
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def seek(self, position: int, whence: int = io.SEEK_SET) -> int:
+        self._source.seek(position, whence)
+        return self.tell()
+
+    def tell(self) -> int:
+        return int(self._source.tell())
+
+    def close(self) -> None:
+        if not self.closed:
+            self._source.close()
+        super().close()
 
 
 def _matching(folder: Remote, parts: list[str]) -> Iterator[Remote]:

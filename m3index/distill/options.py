@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 from m3index.corpus.options import Input
 from m3index.distill.layers import LayerChoice
-from m3index.encoder.options import DEFAULT_ENCODER
+from m3index.encoder.options import DEFAULT_ENCODER, RemoteCode
 from m3index.options import (
     FileName,
     Flag,
@@ -84,7 +84,7 @@ def _weight(of: str) -> Any:
 
 
 @group
-class Student(Group):
+class Student(RemoteCode):
     """The student model and its teacher."""
 
     panel = "Student"
@@ -119,9 +119,6 @@ class Student(Group):
         Flag(), "Freeze the --student and train only heads on top of it.", default=False
     )
     train_embeddings: bool = option(Flag(), "Also train the token embeddings.", default=False)
-    trust_remote_code: bool = option(
-        Flag(), "Run Python code from the repositories of the models.", default=False, flag=False
-    )
 
     def check(self) -> None:
         if self.heads_only and self.student is None:
@@ -350,7 +347,7 @@ class DistillOptions(Judging, Input, TrainingData, Learning, Loss, Student):
 
 
 @group
-class DriftOptions(Group):
+class DriftOptions(RemoteCode):
     """A comparison of stored vectors with a model, on a sample of passages."""
 
     panel = "Drift"

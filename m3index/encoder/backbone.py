@@ -43,6 +43,18 @@ class Backbone(Protocol):
     def __call__(self, ids: Tensor, positions: Tensor, types: Tensor | None, spans: Spans) -> Tensor: ...
 
 
+_BROKEN = (
+    OSError, ValueError, RuntimeError, ImportError, LookupError, TypeError, AttributeError, ArithmeticError,
+    AssertionError,
+)  # fmt: skip
+"""What transformers raises for files that do not fit together."""
+
+_REMOTE_CODE = {
+    False: " Code that a model ships runs only with --trust-remote-code (in Python: trust_remote_code=True).",
+    True: " Code that a reranker ships is never run.",
+}
+
+
 def load_model(
     layout: Layout, precision: Precision, *, trust_remote_code: bool = False, classifier: bool = False
 ) -> Any:
@@ -64,8 +76,8 @@ def load_model(
     with quiet_transformers():
         try:
             model, info = auto.from_pretrained(str(layout.backbone), **options)
-        except (OSError, ValueError, RuntimeError, ImportError, KeyError) as e:
-            hint = "" if trust_remote_code else " Code that a model ships runs only with trust_remote_code."
+        except _BROKEN as e:
+            hint = "" if trust_remote_code else _REMOTE_CODE[classifier]
             raise MismatchError(f"{layout.backbone} cannot be loaded: {_first_line(e)}{hint}") from e
     # No embedding depends on the pooler of BERT-like models, and many checkpoints omit it.
     unused = () if classifier else ("pooler.",)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from m3index.encoder.plausible import check_config, check_size
 from m3index.encoder.presets import Preset
 from m3index.errors import MismatchError, ModelNotFoundError, UsageError
 
@@ -102,11 +103,26 @@ def read(
 ) -> Layout:
     """Reads a model directory; `preset` supplies whatever the directory does not specify.
 
-    Raises ModelNotFoundError if files are missing, UsageError for unsupported models.
+    Raises ModelNotFoundError if files are missing, UsageError for unsupported models, MismatchError for files
+    that contain something else than they should.
     """
+    try:
+        return _read(root, preset, dim, query_prompt, document_prompt)
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
+        reason = f"{type(error).__name__}: {error}"[:200]
+        raise MismatchError(
+            f"{root} is not a complete model: its JSON files lack something ({reason})."
+        ) from None
+
+
+def _read(
+    root: Path, preset: Preset | None, dim: int | None, query_prompt: str | None, document_prompt: str | None
+) -> Layout:
     modules = _modules(root)
     backbone = _backbone(root, modules)
-    config = _json(backbone / "config.json")
+    config = dict(_json(backbone / "config.json"))
+    weights = weight_files(backbone)
+    check_config(config, backbone, sum(path.stat().st_size for path in weights))
     hidden = hidden_size(config)
     pooling, pool_prompt = _pooling(root, modules, config, preset)
     after, full_dim = _after_pooling(root, modules, hidden * len(pooling))
@@ -128,7 +144,7 @@ def read(
         append_eos=_append_eos(backbone, preset),
         lexical=_head(root, "sparse_linear"),
         multi_vector=_head(root, "colbert_linear"),
-        weights=weight_files(backbone),
+        weights=weights,
     )
 
 
@@ -229,23 +245,27 @@ def sample(path: Path, digest: hashlib.blake2b) -> None:
             digest.update(f.read(_SLICE_BYTES))
 
 
+_HEADER = 100_000_000  # as the library
+
+
 def safetensors_header(path: Path) -> bytes:
     with path.open("rb") as f:
         prefix = f.read(8)
         if len(prefix) < 8:
             raise MismatchError(f"{path} is not a complete safetensors file. Download it again.")
         (length,) = struct.unpack("<Q", prefix)
-        if length > path.stat().st_size:
+        if length > min(path.stat().st_size, _HEADER):
             raise MismatchError(f"{path} is not a complete safetensors file. Download it again.")
         return f.read(length)
 
 
 def _json(path: Path) -> Any:
+    check_size(path)
     try:
         return json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise ModelNotFoundError(f"{path.parent} is not a model directory: it has no {path.name}.") from None
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise MismatchError(f"{path} is not valid JSON: {e}.") from None
 
 

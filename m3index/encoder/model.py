@@ -18,7 +18,7 @@ from m3index.encoder.options import Loading
 from m3index.encoder.pool import TokenizerPool
 from m3index.encoder.recall import Recall, RecallCheck
 from m3index.encoder.tokens import ModelTokenizer
-from m3index.errors import MissingHeadError, UsageError
+from m3index.errors import MismatchError, MissingHeadError, UsageError
 from m3index.types import EncodedBatch, EncoderInfo, IntArray
 
 if TYPE_CHECKING:
@@ -192,6 +192,12 @@ class ModelEncoder:
             )
         if not all(map(len, ids)):
             raise UsageError("An input without any tokens cannot be encoded.")
+        words = self._layout.config.get("vocab_size")
+        if isinstance(words, int) and (largest := max((int(row.max()) for row in ids), default=0)) >= words:
+            raise MismatchError(
+                f"The tokenizer of {self._info.name} gives the token {largest:,}, but the model knows "
+                f"{words:,} tokens. They are not of the same model."
+            )
 
     def _loaded(self) -> list[Engine]:
         with self._lock:

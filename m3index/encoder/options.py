@@ -51,7 +51,21 @@ class Device(Group):
 
 
 @group
-class Loading(Device):
+class RemoteCode(Group):
+    """Whether the code of a model may run."""
+
+    panel = "Encoder"
+
+    trust_remote_code: bool = option(
+        Flag(),
+        "Run Python code from the repository of the model; use it only for code that you have read.",
+        default=False,
+        file=False,
+    )
+
+
+@group
+class Loading(RemoteCode, Device):
     """How a model is loaded."""
 
     panel = "Encoder"
@@ -71,12 +85,6 @@ class Loading(Device):
         Custom(_workers, "a number of processes or auto", "N", {"type": ["integer", "string"]}),
         "Number of processes that split and tokenise documents; 0 for none, auto for some if CUDA is used.",
         default="auto",
-    )
-    trust_remote_code: bool = option(
-        Flag(),
-        "Run Python code from the repository of the model; use it only for code that you have read.",
-        default=False,
-        file=False,
     )
     no_prepare: bool = option(
         Flag(),

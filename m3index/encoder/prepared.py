@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from m3index import folders
 from m3index.encoder.layout import sample
 from m3index.errors import StoppedError, UsageError
 
@@ -52,8 +53,7 @@ def size(directory: Path) -> int:
 
 def cache_folder() -> Path:
     """`m3index/models` in the user's cache directory: $XDG_CACHE_HOME, else ~/.cache."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "m3index" / "models"
+    return folders.cache() / "models"
 
 
 def prepare(form: PreparedModel, build: Callable[[Path], None], announcement: str, size: int = 0) -> Path:

@@ -16,6 +16,7 @@ from tokenizers import normalizers
 from m3index.corpus.windows import CutsHere, Tokens
 from m3index.encoder.layout import Layout
 from m3index.encoder.pieces import pieces
+from m3index.encoder.plausible import check_size, check_tokenizer, check_tokenizer_file
 from m3index.errors import MismatchError, ModelNotFoundError, UsageError
 from m3index.types import IntArray
 
@@ -177,10 +178,13 @@ def _speakable(text: str) -> str:
 def _backend(directory: Path) -> Any:
     path = directory / "tokenizer.json"
     if path.is_file():
+        check_tokenizer_file(path)
         try:
-            return tokenizers.Tokenizer.from_file(str(path))
+            backend = tokenizers.Tokenizer.from_file(str(path))
         except Exception as e:  # the library raises bare Exception
             raise MismatchError(f"{path} cannot be read as a tokenizer: {e}.") from e
+        check_tokenizer(backend, directory)
+        return backend
     return _converted(directory)
 
 
@@ -199,6 +203,7 @@ def _converted(directory: Path) -> Any:
 
 def _config(directory: Path) -> dict[str, Any]:
     path = directory / "tokenizer_config.json"
+    check_size(path)
     return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else {}
 
 

@@ -80,6 +80,7 @@ class EvalOptions(SearchOptions):
         default=None,
         flags=("--mode",),
         shown="those of dense, sparse and hybrid that the collection supports",
+        harmless=True,
     )
     measures: Sequence[str] = option(
         Texts("NAME"),
@@ -87,17 +88,20 @@ class EvalOptions(SearchOptions):
         "Without a cut-off, a search is measured at k.",
         default=("nDCG@10", "Recall@100", "MRR@10"),
         flags=("--measure", "-m"),
+        harmless=True,
     )
     complete: bool = option(
         Flag(),
         "Average over all judged queries, as trec_eval -c does: one that was not asked, or that no run file "
         "has, counts as 0. By default, it is left out.",
         default=False,
+        harmless=True,
     )
     test: Literal["randomisation", "t"] = option(
         OneOf(("randomisation", "t"), "TEST"),
         "Paired significance test of the differences: randomisation or t.",
         default="randomisation",
+        harmless=True,
     )
     differences: str | None = option(
         FileName(),
@@ -108,7 +112,13 @@ class EvalOptions(SearchOptions):
     plot: str | None = option(
         FileName(), "File for a plot of the results: .png or .svg.", default=None, shown="none"
     )
-    k: int = option(Whole(1, MAX_LIMIT), "Maximum number of hits per query.", default=RUN_HITS, flags=("-k",))
+    k: int = option(
+        Whole(1, MAX_LIMIT),
+        "Maximum number of hits per query.",
+        default=RUN_HITS,
+        flags=("-k",),
+        harmless=True,
+    )
     offset: int = option(
         Whole(0), "Not used: rankings are evaluated from the top.", default=0, flag=False, file=False
     )
@@ -137,13 +147,15 @@ class TuneOptions(Reranking, Narrowing):
         f"Measure to maximise; without a cut-off, at {RUN_HITS}.",
         default="nDCG@10",
         flags=("--measure", "-m"),
+        harmless=True,
     )
     depth: int = option(
         Whole(10, MAX_LIMIT),
         "Greatest depth to try: number of documents to retrieve from each leg.",
         default=200,
+        harmless=True,
     )
-    folds: int = option(Whole(2), "Number of folds of the cross-validation.", default=5)
+    folds: int = option(Whole(2), "Number of folds of the cross-validation.", default=5, harmless=True)
     write: bool = option(
         Flag(),
         "Write the recommended weights to the table [search] of the configuration file.",

@@ -7,13 +7,13 @@ of writes; the lease only keeps two runs from doing the same work.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import getpass
 import hashlib
 import json
 import os
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,8 +24,10 @@ from pathlib import Path
 from typing import IO
 from uuid import uuid4
 
+from m3index import folders
 from m3index.errors import CollectionNotFoundError, LockedError, M3IndexError, UsageError
 from m3index.index.collection import Collection
+from m3index.output import open_lock
 from m3index.store.base import Store
 from m3index.store.options import is_server
 
@@ -256,8 +258,8 @@ def hold(store: Store, alias: str, retry: float | None, command: str) -> Iterato
     """Holds the file lock of (uri, alias) on this host during a run; call `lease` on the result.
 
     Waits up to `retry` seconds, then raises a LockedError that names the holder; None for a command that
-    never waits. Raises UsageError if the
-    directory of the lock file belongs to another user.
+    never waits. Raises UsageError if the directory of the lock file belongs to another user, or if the file
+    cannot be opened.
     """
     me = Holder(
         owner=uuid4().hex,
@@ -269,10 +271,10 @@ def hold(store: Store, alias: str, retry: float | None, command: str) -> Iterato
         since=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     deadline = None if retry is None else time.monotonic() + retry
-    with lock_path(store.uri, alias).open("a+") as file:
+    with _open(lock_path(store.uri, alias)) as file:
         _flock(file, alias, deadline)
         file.truncate(0)
-        file.write(me.to_json())
+        file.write(me.to_json().encode())
         file.flush()
         lock = WriteLock(store, me, deadline)
         _writing.add(me.owner)
@@ -284,7 +286,18 @@ def hold(store: Store, alias: str, retry: float | None, command: str) -> Iterato
             file.truncate(0)
 
 
-def _flock(file: IO[str], alias: str, deadline: float | None) -> None:
+def _open(path: Path) -> IO[bytes]:
+    try:
+        return open_lock(path)
+    except OSError as error:
+        reason = "it is a link" if error.errno == errno.ELOOP else error.strerror
+        raise UsageError(
+            f"The lock file {path} cannot be opened: {reason}. Remove it, or have its owner remove it, and "
+            "run again."
+        ) from None
+
+
+def _flock(file: IO[bytes], alias: str, deadline: float | None) -> None:
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -292,7 +305,11 @@ def _flock(file: IO[str], alias: str, deadline: float | None) -> None:
         except BlockingIOError:
             if deadline is None or time.monotonic() >= deadline:
                 file.seek(0)
-                raise locked(Holder.from_json(file.read()), alias, can_wait=deadline is not None) from None
+                raise locked(
+                    Holder.from_json(file.read().decode(errors="replace")),
+                    alias,
+                    can_wait=deadline is not None,
+                ) from None
         time.sleep(RETRY_SECONDS)
 
 
@@ -312,9 +329,7 @@ def lock_path(uri: str, alias: str) -> Path:
     local = Path(uri.removeprefix("file://")).expanduser()
     if is_local(uri) and local.is_dir():
         return local / f"m3index-{alias}.lock"
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    base = Path(runtime) if runtime and Path(runtime).is_dir() else Path(tempfile.gettempdir())
-    folder = base / f"m3index-{os.getuid()}"
+    folder = folders.runtime()
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:

@@ -62,13 +62,18 @@ class Reranking(Group):
         shown="none",
     )
     rerank_depth: int | None = option(
-        Whole(1, MAX_LIMIT), "Number of hits to rerank.", default=None, shown="max(50, offset + k)"
+        Whole(1, MAX_LIMIT),
+        "Number of hits to rerank.",
+        default=None,
+        shown="max(50, offset + k)",
+        harmless=True,
     )
     rerank_weights: Weights | str | None = option(
         _weights("dense=0.4,colbert=0.6"),
         "Weights of the reranker m3.",
         default=None,
         shown=",".join(f"{name}={weight:g}" for name, weight in M3_WEIGHTS.items()),
+        harmless=True,
     )
 
     @property
@@ -83,40 +88,52 @@ class SearchOptions(Reranking, Narrowing):
 
     panel = "Search"
 
-    k: int = option(Whole(1, MAX_LIMIT), "Maximum number of hits.", default=10, flags=("-k",))
+    k: int = option(Whole(1, MAX_LIMIT), "Maximum number of hits.", default=10, flags=("-k",), harmless=True)
     offset: int = option(
         Whole(0, MAX_LIMIT - 1), "Number of hits to skip, as for a second page.", default=0, file=False
     )
     mode: Mode = option(
-        OneOf(MODES, "MODE"), "Search mode: hybrid (both legs), dense or sparse.", default="hybrid"
+        OneOf(MODES, "MODE"),
+        "Search mode: hybrid (both legs), dense or sparse.",
+        default="hybrid",
+        harmless=True,
     )
     weights: Weights | str | None = option(
         _weights("dense=0.7,sparse=0.3"),
         "Weights of the legs, such as dense=0.7,sparse=0.3; 0 omits a leg.",
         default=None,
         shown="equal",
+        harmless=True,
     )
-    rrf_k: float = option(Number(0.0), "Constant k of reciprocal rank fusion, w / (k + rank).", default=RRF_K)
+    rrf_k: float = option(
+        Number(0.0), "Constant k of reciprocal rank fusion, w / (k + rank).", default=RRF_K, harmless=True
+    )
     fusion: Fusion = option(
         OneOf(FUSIONS, "METHOD"),
         "Fusion method: rrf, minmax, dbsf, arctan, or server for Milvus where it gives the same result "
         "(docs/search.md).",
         default="rrf",
+        harmless=True,
     )
     depth: int | None = option(
         Whole(1, MAX_LIMIT),
         "Number of documents that each leg retrieves before fusion.",
         default=None,
         shown=f"max({DEFAULT_DEPTH}, offset + k)",
+        harmless=True,
     )
     passages: bool = option(
-        Flag(), "Return passages as hits, instead of documents with their best passage.", default=False
+        Flag(),
+        "Return passages as hits, instead of documents with their best passage.",
+        default=False,
+        harmless=True,
     )
     group_by: str | None = option(
         Text("FIELD"),
         "Declared field for which only the best hit of each value is returned.",
         default=None,
         shown="none",
+        harmless=True,
     )
     explain: bool = option(
         Flag(),

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from contextvars import copy_context
 from functools import cache
 from typing import TypeVar
 
@@ -13,8 +14,8 @@ T = TypeVar("T")
 
 
 def start(job: Callable[[], T]) -> Future[T]:
-    """Starts the job in a thread."""
-    return _threads().submit(job)
+    """Starts the job in a thread, which has the deadline of this one."""
+    return _threads().submit(copy_context().run, job)
 
 
 def run_together(jobs: Mapping[str, Callable[[], T]]) -> dict[str, Future[T]]:

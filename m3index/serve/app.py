@@ -31,9 +31,7 @@ from m3index.serve.request import (
 )
 from m3index.serve.served import ServedIndex
 
-log = logging.getLogger(__name__)
-
-_UNEXPECTED = "Unexpected error. The log of the server has the details."
+log = logging.getLogger("m3index.serve")
 
 PUBLIC = ("/", "/health", "/health/live", "/openapi.json")
 _ANSWER: dict[int | str, dict[str, Any]] = {
@@ -80,10 +78,10 @@ def create_app(
     )
     _add_search(app, served, metrics)
     _add_operations(app, served, metrics)
-    _add_error_handlers(app)
+    _add_error_handlers(app, served)
     paths = frozenset(str(getattr(route, "path", "")) for route in app.routes)
     app.add_middleware(GZipMiddleware, minimum_size=2048, compresslevel=4)
-    app.add_middleware(Guard, access=access, public=PUBLIC)
+    app.add_middleware(Guard, access=access, limit=served.limit, public=PUBLIC)
     app.add_middleware(Measuring, metrics=metrics, paths=paths)
     return app
 
@@ -122,17 +120,13 @@ def _add_search(app: FastAPI, served: ServedIndex, metrics: Metrics) -> None:
 
 def _add_operations(app: FastAPI, served: ServedIndex, metrics: Metrics) -> None:
     @app.get("/health")
-    def ready() -> JSONResponse:
-        """200 if searches are possible: the encoder is loaded and the store responds. Else 503."""
-        try:
-            served.check()
-        except Exception as error:
-            if isinstance(error, M3IndexError):
-                reason = http_errors.body_of(error)
-            else:
-                reason = http_errors.body(_UNEXPECTED, Exit.UNEXPECTED)
-            return JSONResponse({"status": "not ready", **reason}, 503)
-        return JSONResponse({"status": "ready"})
+    async def readiness() -> JSONResponse:
+        """200 if searches were possible a few seconds ago: the encoder is loaded and the store responds. Else
+        503."""
+        ready = served.readiness
+        if ready.exit == Exit.OK:
+            return JSONResponse({"status": "ready"})
+        return JSONResponse({"status": "not ready", **http_errors.body(ready.reason, ready.exit)}, 503)
 
     @app.get("/health/live")
     async def live() -> JSONResponse:
@@ -152,12 +146,12 @@ def _add_operations(app: FastAPI, served: ServedIndex, metrics: Metrics) -> None
         return HTMLResponse(content.html, headers=headers)
 
 
-def _add_error_handlers(app: FastAPI) -> None:
+def _add_error_handlers(app: FastAPI, served: ServedIndex) -> None:
     @app.exception_handler(M3IndexError)
     async def deliberate(_: Request, error: M3IndexError) -> JSONResponse:
         code = http_errors.http_code(error)
         headers = {"retry-after": "2"} if code == 503 else None
-        return JSONResponse(http_errors.body_of(error), code, headers)
+        return JSONResponse(http_errors.body_of(error, served.public(error)), code, headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -176,4 +170,4 @@ def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def unexpected(_: Request, error: Exception) -> JSONResponse:
         log.error("unexpected error", exc_info=error)
-        return JSONResponse(http_errors.body(_UNEXPECTED, Exit.UNEXPECTED), 500)
+        return JSONResponse(http_errors.body(http_errors.UNEXPECTED, Exit.UNEXPECTED), 500)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
+import socket
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlencode
 
-from m3index.addresses import is_own
+from m3index.addresses import check_secrecy, is_own
 from m3index.errors import QueryError, StoreError, UnreachableError, UsageError
 from m3index.index.state import Status
 from m3index.options import Number, Text, check, options_of
@@ -24,10 +27,15 @@ from m3index.serve.options import ServerUrl
 from m3index.types import MAX_PASSAGES, Hit, LegRank, Query, StoredDocument, StoredPassage
 
 TIMEOUT = 60.0
-"""Seconds to wait for a response of a server."""
+"""Seconds to wait for a response of a server: for all of it."""
+
+MAX_ANSWER = 256 << 20
+"""The bytes up to which a response is read. The largest ones have thousands of hits with long texts."""
 
 
-def connect(url: str, token: str | None = None, *, timeout: float | None = None) -> RemoteIndex:
+def connect(
+    url: str, token: str | None = None, *, timeout: float | None = None, insecure: bool = False
+) -> RemoteIndex:
     """An index behind `m3index serve`, to search and read like a local one.
 
         remote = m3index.connect("http://127.0.0.1:8080")
@@ -35,10 +43,10 @@ def connect(url: str, token: str | None = None, *, timeout: float | None = None)
             print(hit.rank, hit.doc_id)
 
     url: `http://host:port`, with the path prefix if there is one. token: that of the server. timeout:
-    seconds to wait for a response, by default 60. Connects on the first call. Raises UsageError for an
-    invalid argument.
+    seconds to wait for a response, by default 60. insecure: send the token over `http://` to another machine
+    too. Connects on the first call. Raises UsageError for an invalid argument.
     """
-    return RemoteIndex(url, token, timeout=timeout)
+    return RemoteIndex(url, token, timeout=timeout, insecure=insecure)
 
 
 class RemoteIndex(Searchable):
@@ -48,15 +56,18 @@ class RemoteIndex(Searchable):
     token, and the errors that the search on the server raised.
     """
 
-    def __init__(self, url: str, token: str | None = None, *, timeout: float | None = None) -> None:
+    def __init__(
+        self, url: str, token: str | None = None, *, timeout: float | None = None, insecure: bool = False
+    ) -> None:
         self._url: str = check("url", ServerUrl(), url).rstrip("/")
         self._token: str | None = None if token is None else check("token", Text(), token)
         if token is not None and not (token.isascii() and token.isprintable()):
             raise UsageError("A token must consist of printable ASCII characters.")
+        check_secrecy(self._url, has_token=token is not None, insecure=insecure)
         self._timeout: float = check("timeout", Number(0.1), TIMEOUT if timeout is None else timeout)
         # A redirect could send the token to another server.
         proxies = urllib.request.ProxyHandler({} if is_own(self._url) else None)
-        self._opener = urllib.request.build_opener(_NoRedirects, proxies)
+        self._opener = urllib.request.build_opener(_NoRedirects, _Http, _Https, proxies)
 
     def __repr__(self) -> str:
         return f"m3index.connect({self._url!r})"
@@ -132,11 +143,12 @@ class RemoteIndex(Searchable):
             headers["authorization"] = f"Bearer {self._token}"
         request = urllib.request.Request(self._url + path, payload, headers)  # noqa: S310  (checked above)
         try:
-            with self._opener.open(request, timeout=self._timeout) as response:
-                body = response.read()
-        except urllib.error.HTTPError as error:
-            with error:
-                raise self._refusal(error.code, error.read()) from None
+            try:
+                with self._opener.open(request, timeout=self._timeout) as response:
+                    body = self._read(response)
+            except urllib.error.HTTPError as error:
+                with error:
+                    raise self._refusal(error.code, self._read(error)) from None
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             raise UnreachableError(
@@ -150,6 +162,16 @@ class RemoteIndex(Searchable):
             raise StoreError(f"The response of {self._url} is not that of an m3index server. Check the URL.")
         return parsed
 
+    def _read(self, response: Readable) -> bytes:
+        """The whole body, if a server of m3index can have sent it. Raises StoreError."""
+        body = response.read(MAX_ANSWER + 1)
+        if len(body) > MAX_ANSWER:
+            raise StoreError(
+                f"The response of {self._url} is larger than {MAX_ANSWER >> 20} MiB, which m3index never "
+                "sends. Check the URL."
+            )
+        return body
+
     def _refusal(self, code: int, body: bytes) -> Exception:
         try:
             answer = json.loads(body)
@@ -158,6 +180,59 @@ class RemoteIndex(Searchable):
             return StoreError(
                 f"{self._url} responded with HTTP {code}, but is not an m3index server. Check the URL."
             )
+
+
+class Readable(Protocol):
+    def read(self, amt: int, /) -> bytes: ...
+
+
+class _Timed(io.RawIOBase):
+    """Reads from a socket until a point in time, however slowly the bytes arrive. The timeout of a socket
+    alone starts anew with each byte."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, end: float) -> None:
+        self._raw, self._socket, self._end = raw, sock, end
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        self._socket.settimeout(left)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    """A response of which every part arrives before the end."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **named: Any) -> None:
+        super().__init__(sock, *args, **named)
+        end = time.monotonic() + (sock.gettimeout() or TIMEOUT)
+        self.fp = io.BufferedReader(_Timed(self.fp.detach(), sock, end))
+
+
+class _Connection(http.client.HTTPConnection):
+    response_class = _Response
+
+
+class _SecureConnection(http.client.HTTPSConnection):
+    response_class = _Response
+
+
+class _Http(urllib.request.HTTPHandler):
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_Connection, req)
+
+
+class _Https(urllib.request.HTTPSHandler):
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_SecureConnection, req)
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):

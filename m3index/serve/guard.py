@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers
-from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -16,6 +16,7 @@ from m3index.addresses import is_loopback
 from m3index.errors import Exit, UsageError
 from m3index.serve import http_errors
 from m3index.serve.http_errors import MAX_BODY
+from m3index.serve.limits import BUFFERED, REQUESTS
 
 MIN_TOKEN = 16
 
@@ -51,12 +52,25 @@ def access(host: str, token: str | None) -> Access:
 
 
 class Guard:
-    """ASGI middleware. public: paths without a token, which reveal nothing about the collection."""
+    """ASGI middleware. limit: the time of a request. public: paths without a token, which reveal nothing
+    about the collection and are answered from memory.
 
-    def __init__(self, app: ASGIApp, access: Access, public: Collection[str] = ()) -> None:
+    A request is worked on only when all of it is here, so that slow clients hold no place of others.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        access: Access,
+        limit: Callable[[], AbstractContextManager[None]],
+        public: Collection[str] = (),
+    ) -> None:
         self._app = app
         self._access = access
+        self._limit = limit
         self._public = frozenset(public)
+        self._working = 0
+        self._buffered = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -67,22 +81,45 @@ class Guard:
         if refusal is not None:
             await refusal(scope, receive, send)
             return
-        received = 0
-
-        async def counted() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > MAX_BODY:
-                raise HTTPException(413, _TOO_LARGE)  # FastAPI passes it on
-            return message
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", ()), *_HEADERS]
             await send(message)
 
-        await self._app(scope, counted, with_headers)
+        if scope["path"] in self._public and scope["method"] in ("GET", "HEAD"):
+            await self._app(scope, receive, with_headers)
+            return
+        size = 0
+        try:
+            parts: list[bytes] = []
+            more = True
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    return
+                part: bytes = message.get("body", b"")
+                size += len(part)
+                self._buffered += len(part)
+                parts.append(part)
+                more = message.get("more_body", False)
+                if size > MAX_BODY:
+                    await _refused(413, f"{_TOO_LARGE}.", Exit.USAGE)(scope, receive, with_headers)
+                    return
+                if self._buffered > BUFFERED:
+                    await _busy(scope, receive, with_headers)
+                    return
+            if self._working >= REQUESTS:
+                await _busy(scope, receive, with_headers)
+                return
+            self._working += 1
+            try:
+                with self._limit():
+                    await self._app(scope, _replayed(b"".join(parts), receive), with_headers)
+            finally:
+                self._working -= 1
+        finally:
+            self._buffered -= size
 
     def _refusal(self, path: str, headers: Headers) -> JSONResponse | None:
         host = headers.get("host", "")
@@ -102,6 +139,26 @@ class Guard:
         refused = _refused(401, message, Exit.NOT_AUTHORISED)
         refused.headers["www-authenticate"] = "Bearer"
         return refused
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """Gives the body at once; what comes afterwards is the end of the connection."""
+    is_given = False
+
+    async def replay() -> Message:
+        nonlocal is_given
+        if is_given:
+            return await receive()
+        is_given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay
+
+
+async def _busy(scope: Scope, receive: Receive, send: Send) -> None:
+    response = _refused(503, "The server has too many requests. Try again in a moment.", Exit.UNREACHABLE)
+    response.headers["retry-after"] = "2"
+    await response(scope, receive, send)
 
 
 def _is_size(text: str) -> bool:

@@ -35,6 +35,15 @@ _CODES: tuple[tuple[type[M3IndexError], int], ...] = (
     (StoreError, 502),
 )
 
+UNEXPECTED = "Unexpected error. The log of the server has the details."
+_FAULTS: tuple[tuple[type[M3IndexError], str], ...] = (
+    (LockedError, "The database is locked by another process. Try again in a moment."),
+    (StoppedError, "The store of the server has no room left."),
+    (UnreachableError, "The store of the server does not answer. Try again in a moment."),
+    (NotAuthorisedError, "The store refuses the credentials of the server."),
+    (StoreError, "The store of the server refused the request. The log of the server has the details."),
+)
+
 _BY_EXIT: dict[int, type[M3IndexError]] = {
     error.exit_code: error
     for error in (
@@ -55,10 +64,18 @@ def body(message: str, exit_code: int) -> dict[str, object]:
     return {"error": message, "exit": int(exit_code)}
 
 
-def body_of(error: M3IndexError) -> dict[str, object]:
+def body_of(error: M3IndexError, message: str) -> dict[str, object]:
     """The same for an error of m3index, with its class, so that a client can raise the same error."""
     public = next(kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
-    return {**body(str(error), error.exit_code), "kind": public.__name__}
+    return {**body(message, error.exit_code), "kind": public.__name__}
+
+
+def of_the_server(error: M3IndexError) -> str | None:
+    """What clients are told of a fault of the server or its store, without addresses and paths; None for an
+    error in the request."""
+    if http_code(error) < 500:
+        return None
+    return next((said for kind, said in _FAULTS if isinstance(error, kind)), UNEXPECTED)
 
 
 EXPECTED = 'Send a JSON object such as {"query": "..."} with the header content-type: application/json.'

@@ -11,10 +11,13 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.tools import Tool
 from mcp.server.mcpserver.utilities.func_metadata import FuncMetadata
 from mcp_types import ToolAnnotations
+from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
 
 import m3index
-from m3index.errors import M3IndexError
+from m3index.errors import Exit, M3IndexError
 from m3index.search.result import SearchResult
+from m3index.serve import http_errors
 from m3index.serve.answer import document_json
 from m3index.serve.guard import Access, Guard
 from m3index.serve.listen import OnListening, make_server, run_server
@@ -46,6 +49,19 @@ def tools(served: ServedIndex) -> MCPServer[Any]:
         """Describe the collection and the fields that `where` can filter by."""
         return served.info()
 
+    def with_errors(tool: Callable[P, dict[str, Any]]) -> Callable[P, dict[str, Any]]:
+        """The tool, with errors of m3index as messages to the assistant."""
+
+        @wraps(tool)
+        def call(*values: P.args, **arguments: P.kwargs) -> dict[str, Any]:
+            try:
+                with served.limit():
+                    return tool(*values, **arguments)
+            except M3IndexError as error:
+                raise ToolError(served.public(error)) from error
+
+        return call
+
     calls = (
         as_tool(search, ToolRequest, without=("explain", "texts")),
         as_tool(get_document, ToolDocument),
@@ -55,14 +71,14 @@ def tools(served: ServedIndex) -> MCPServer[Any]:
         "m3index",
         instructions=INSTRUCTIONS,
         version=m3index.__version__,
-        tools=[_tool(call) for call in calls],
+        tools=[_tool(with_errors(call)) for call in calls],
         log_level="WARNING",
     )
 
 
 def _tool(call: Callable[..., dict[str, Any]]) -> Tool:
     """A read-only tool that rejects unknown arguments."""
-    tool = Tool.from_function(_with_tool_errors(call), annotations=_READ_ONLY)
+    tool = Tool.from_function(call, annotations=_READ_ONLY)
     tool.fn_metadata = _Arguments(**dict(tool.fn_metadata))
     tool.parameters["additionalProperties"] = False
     return tool
@@ -84,24 +100,25 @@ class _Arguments(FuncMetadata):
         return {**super().pre_parse_json(data), **texts}
 
 
-def _with_tool_errors(tool: Callable[P, dict[str, Any]]) -> Callable[P, dict[str, Any]]:
-    """The tool, with errors of m3index as messages to the assistant."""
-
-    @wraps(tool)
-    def call(*values: P.args, **arguments: P.kwargs) -> dict[str, Any]:
-        try:
-            return tool(*values, **arguments)
-        except M3IndexError as error:
-            raise ToolError(str(error)) from error
-
-    return call
-
-
 def serve_http(served: ServedIndex, access: Access, host: str, port: int, on_listening: OnListening) -> None:
     """Serves the tools as streamable HTTP at /mcp until SIGINT or SIGTERM. Raises UsageError if it cannot
     listen."""
-    app = tools(served).streamable_http_app(host=host)
-    run_server(make_server(Guard(app, access)), host, port, on_listening)
+    run_server(make_server(http_app(served, access, host)), host, port, on_listening)
+
+
+def http_app(served: ServedIndex, access: Access, host: str) -> Guard:
+    """The tools as streamable HTTP at /mcp. There are no sessions and no streams of events, since the tools
+    keep nothing between requests: those that their client does not end would stay."""
+    app = tools(served).streamable_http_app(host=host, stateless_http=True, json_response=True)
+
+    async def posts(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] != "POST":
+            message = http_errors.body(f"/mcp does not take {scope['method']}.", Exit.USAGE)
+            await JSONResponse(message, 405, {"allow": "POST"})(scope, receive, send)
+            return
+        await app(scope, receive, send)
+
+    return Guard(posts, access, served.limit)
 
 
 def _hits(result: SearchResult) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from m3index.addresses import check_server
+from m3index.addresses import ServerAddress, check_secrecy, redacted
+from m3index.errors import UsageError
 from m3index.index.options import TenantLimit
-from m3index.options import Flag, Group, Text, Whole, group, option
+from m3index.options import FileName, Flag, Group, Text, Whole, group, option, read_secret
+from m3index.store.options import Transport
 
 PORT, MCP_PORT = 8080, 8081
 
@@ -18,7 +20,11 @@ class ServerUrl(Text):
         url = super().check(value)
         if not url.lower().startswith(("http://", "https://")):
             raise ValueError
-        check_server(url)
+        if ServerAddress.parse(url).has_credentials:
+            raise UsageError(
+                f"The address {redacted(url)!r} has a user name in it. The token of a server comes from "
+                "M3INDEX_SERVE_TOKEN or --serve-token-file."
+            )
         return url
 
 
@@ -30,17 +36,32 @@ class ServeToken(Group):
 
     serve_token: str | None = option(
         Text("TOKEN"),
-        "Token that clients must send; prefer the environment variable.",
+        "Token that clients must send.",
         default=None,
         shown="none on the local machine",
+        flag=False,
         variable=True,
         file=False,
         secret=True,
     )
+    serve_token_file: str | None = option(
+        FileName(),
+        "File with the token that clients must send, instead of M3INDEX_SERVE_TOKEN.",
+        default=None,
+        shown="none",
+        variable=True,
+    )
+
+    @property
+    def shared_token(self) -> str | None:
+        """The token, from `serve_token` or its file. Raises UsageError if the file cannot be read."""
+        return read_secret(
+            self.serve_token, self.serve_token_file, "M3INDEX_SERVE_TOKEN", "--serve-token-file"
+        )
 
 
 @group
-class RemoteServer(ServeToken):
+class RemoteServer(Transport, ServeToken):
     """A server to query instead of a store."""
 
     panel = "Server"
@@ -52,6 +73,12 @@ class RemoteServer(ServeToken):
         shown="none",
         variable=True,
     )
+
+    def check(self) -> None:
+        if self.server is not None:
+            has_token = self.shared_token is not None
+            check_secrecy(self.server, has_token=has_token, insecure=self.insecure)
+        super().check()
 
 
 @group

@@ -16,15 +16,17 @@ def serve(
     index: IndexService,
     access: Access,
     serving: Serving,
+    timeout: float,
     *,
     on_listening: OnListening,
 ) -> None:
     """Serves the index, or the documents of one tenant, over HTTP until SIGINT or SIGTERM, then closes it.
 
+    timeout: seconds in which a request is answered.
     Raises UsageError if it cannot listen, and the errors of loading the encoder.
     """
     metrics = Metrics()
-    served = ServedIndex(index, serving.rerank or "", metrics.batch.observe, serving.tenant_name)
+    served = ServedIndex(index, serving.rerank or "", metrics.batch.observe, serving.tenant_name, timeout)
 
     def stop() -> None:
         server.should_exit = True

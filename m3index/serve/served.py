@@ -2,27 +2,48 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import m3index
 from m3index.encoder.options import Model
-from m3index.errors import MismatchError, UnreachableError, UsageError
+from m3index.errors import Exit, M3IndexError, UnreachableError, UsageError
 from m3index.index.state import Status
+from m3index.progress import one_line
 from m3index.search.fusion import METHODS
 from m3index.search.options import MODES
 from m3index.search.rerank import Reranker
 from m3index.search.result import SearchResult
+from m3index.serve import http_errors
 from m3index.serve.batching import BatchingEncoder
 from m3index.serve.request import DocumentRequest, SearchRequest
 from m3index.service import IndexService
 from m3index.types import StoredDocument
 
+CHECK_SECONDS = 5.0
+"""How often the server checks that searches are possible, and how long it waits for the store then."""
+
+
+log = logging.getLogger("m3index.serve")
+
 
 class LoadingError(UnreachableError):
     """The encoder is not loaded yet."""
+
+
+class Readiness(NamedTuple):
+    """Whether searches are possible. It says nothing of where the store is, since everybody may read it."""
+
+    exit: Exit
+    reason: str = ""
+
+
+_READY = Readiness(Exit.OK)
+_LOADING = Readiness(Exit.UNREACHABLE, "The encoder is still loading. Try again in a moment.")
 
 
 class ServedIndex:
@@ -30,8 +51,8 @@ class ServedIndex:
 
     cross_encoder: the one that clients can rerank with, besides the heads of the encoder; they cannot make
     the server load other models. on_batch: see BatchingEncoder. tenant: the only tenant whose documents
-    clients see; None: clients see all documents and can name a tenant. Raises UsageError for a tenant if the
-    collection has no tenant field.
+    clients see; None: clients see all documents and can name a tenant. timeout: seconds in which a request is
+    answered. Raises UsageError for a tenant if the collection has no tenant field.
     """
 
     def __init__(
@@ -40,6 +61,7 @@ class ServedIndex:
         cross_encoder: str = "",
         on_batch: Callable[[int], None] | None = None,
         tenant: str | None = None,
+        timeout: float = 60.0,
     ) -> None:
         index.tenant(tenant)  # raises now, not at the first search
         self._base = index
@@ -49,6 +71,14 @@ class ServedIndex:
         self._index: IndexService | None = None
         self._cross: Reranker | None = None
         self._failure: Exception | None = None
+        self._timeout = timeout
+        self._readiness = _LOADING
+        self._closed = threading.Event()
+
+    @property
+    def readiness(self) -> Readiness:
+        """Whether searches were possible at the last check, a few seconds ago. Asks nothing."""
+        return self._readiness
 
     def start(self, on_failure: Callable[[], None]) -> None:
         """Loads in the background. Calls on_failure if that fails; `failure` is then the error."""
@@ -69,7 +99,10 @@ class ServedIndex:
             self._cross = self._base.reranker(self._cross_name)
         batching = BatchingEncoder(encoder, self._on_batch)
         batching.encode_queries(["warm up"], lexical=encoder.info.lexical)
-        self._index = IndexService(self._base.store, self._base.collection, Model(encoder=batching))
+        index = IndexService(self._base.store, self._base.collection, Model(encoder=batching))
+        self._readiness = self._checked(index)
+        self._index = index
+        threading.Thread(target=self._watch, args=(index,), name="m3index-check", daemon=True).start()
 
     @property
     def failure(self) -> Exception | None:
@@ -83,20 +116,44 @@ class ServedIndex:
     def index(self) -> IndexService:
         """Raises LoadingError."""
         if self._index is None:
-            raise LoadingError("The encoder is still loading. Try again in a moment.")
+            raise LoadingError(_LOADING.reason)
         return self._index
 
     def close(self) -> None:
+        self._closed.set()
         (self._index or self._base).close()
 
-    def check(self) -> None:
-        """Raises if a search is not possible now: LoadingError, StoreError, or MismatchError if the
-        collection was rebuilt with another encoder."""
-        current = self.index.current()
-        if not current.has_space_of(self.index.encoder().info):
-            raise MismatchError(
-                "The collection was rebuilt with another encoder. Restart the server to load it."
-            )
+    def limit(self) -> AbstractContextManager[None]:
+        """Within it, the calls of the store end in time for an answer."""
+        return self._base.store.limit(self._timeout)
+
+    def public(self, error: M3IndexError) -> str:
+        """What a client is told of an error. Of faults of the server and its store, only their kind: the
+        details are in the log."""
+        if isinstance(error, LoadingError):
+            return str(error)
+        if (said := http_errors.of_the_server(error)) is not None:
+            log.warning("%s", one_line(str(error)))
+            return said
+        return str(error).replace(self._base.store.uri, "the store")
+
+    def _watch(self, index: IndexService) -> None:
+        while not self._closed.wait(CHECK_SECONDS):
+            self._readiness = self._checked(index)
+
+    def _checked(self, index: IndexService) -> Readiness:
+        try:
+            with index.store.limit(CHECK_SECONDS):
+                is_fitting = index.current().has_space_of(index.encoder().info)
+        except M3IndexError as error:
+            return Readiness(error.exit_code, self.public(error))
+        except Exception as error:
+            log.error("unexpected error", exc_info=error)
+            return Readiness(Exit.UNEXPECTED, http_errors.UNEXPECTED)
+        if not is_fitting:
+            reason = "The collection was rebuilt with another encoder. Restart the server to load it."
+            return Readiness(Exit.MISMATCH, reason)
+        return _READY
 
     def search(self, request: SearchRequest) -> SearchResult:
         """Answers a search. Raises LoadingError, and the errors of `Searcher`."""

@@ -100,8 +100,9 @@ class Store(Protocol):
         ...
 
     def limit(self, seconds: float) -> AbstractContextManager[None]:
-        """Within it, the calls of this thread take at most `seconds` together. For the end of a run, when the
-        store may have fallen silent."""
+        """Within it, the calls of this context take at most `seconds` together, with those of the threads
+        that a search starts. For requests with a deadline, and for the end of a run, when the store may have
+        fallen silent."""
         ...
 
     # -- rows

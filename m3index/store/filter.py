@@ -63,6 +63,18 @@ filter. Its meaning is the same in all interfaces."""
 
 # ---------------------------------------------------------------- building
 
+MAX_VALUES = 4_096
+"""The number of values that a `where` can list. Engines take seconds for many more, and serve nobody else."""
+
+MAX_TERMS = 256
+"""The number of conditions of a `where`, and of `and`, `or` and `not` in an expression."""
+
+MAX_DEPTH = 64
+"""How deep parentheses can be nested in an expression. Parsers of engines are recursive."""
+
+MAX_EXPRESSION = 65_536
+"""The characters of an expression."""
+
 TAKES = 'a condition such as "lang=en", a list of conditions, or a mapping such as {"lang": "en"}'
 
 
@@ -82,6 +94,7 @@ def check_where(where: object) -> Where:
         case Sequence() if not isinstance(where, bytes | bytearray):
             if not where:
                 raise FilterError(f"where is empty. Leave it out, or give {TAKES}.")
+            _check_count(len(where), MAX_TERMS, "conditions")
             for condition in where:
                 if not isinstance(condition, str):
                     raise FilterError(f"where takes {TAKES}; {condition!r} is not a condition.")
@@ -93,16 +106,25 @@ def check_where(where: object) -> Where:
 def _checked_mapping(where: Mapping[Any, Any]) -> Where:
     if not where:
         raise FilterError(f"where is empty. Leave it out, or give {TAKES}.")
+    _check_count(len(where), MAX_TERMS, "conditions")
+    total = 0
     for name, value in where.items():
         if not isinstance(name, str):
             raise FilterError(f"The field names in where must be strings, not {name!r}.")
         values = value if isinstance(value, Sequence) and not isinstance(value, str | bytes) else [value]
         if not values:
             raise FilterError(f"where has no value for {name!r}. Leave the field out, or give a value.")
+        total += len(values)
+        _check_count(total, MAX_VALUES, "values")
         for one in values:
             if not isinstance(one, Scalar):
                 raise FilterError(f"where takes a string, a number, true or false for {name!r}, not {one!r}.")
     return dict(where)
+
+
+def _check_count(count: int, most: int, what: str) -> None:
+    if count > most:
+        raise FilterError(f"A filter can have at most {most:,} {what}, not {count:,}. Ask in several parts.")
 
 
 def bind(where: Where, fields: Mapping[str, FieldType]) -> Filter:
@@ -115,7 +137,9 @@ def bind(where: Where, fields: Mapping[str, FieldType]) -> Filter:
         case Mapping() as values:
             return _joined([_equals(name, value, fields) for name, value in values.items()])
         case conditions:
-            return _joined([parse_where(condition, fields) for condition in conditions])
+            parts = [parse_where(condition, fields) for condition in conditions]
+            _check_count(sum(len(p.values) for p in parts if isinstance(p, In)), MAX_VALUES, "values")
+            return _joined(parts)
 
 
 def _joined(filters: Sequence[Filter]) -> Filter:
@@ -196,18 +220,20 @@ def _split(name: str, text: str) -> list[str]:
     if not text:
         return []
     parts: list[str] = []
-    rest = text
+    position = 0
     while True:
-        quoted = re.match(r'\s*("(?:[^"\\]|\\.)*")\s*(?:,|$)', rest, re.DOTALL)
-        plain = re.match(r"([^,]*)(?:,|$)", rest, re.DOTALL)
-        part = quoted or plain
+        part = _QUOTED.match(text, position) or _PLAIN.match(text, position)
         if part is None:
             raise FilterError(f"The values for {name!r} cannot be parsed: {text!r}.")
         parts.append(part[1].strip())
-        ended = part.end() == len(rest) and not part[0].endswith(",")
-        rest = rest[part.end() :]
-        if ended:
+        _check_count(len(parts), MAX_VALUES, "values")
+        position = part.end()
+        if position == len(text) and not part[0].endswith(","):
             return parts
+
+
+_QUOTED = re.compile(r'\s*("(?:[^"\\]|\\.)*")\s*(?:,|$)', re.DOTALL)
+_PLAIN = re.compile(r"([^,]*)(?:,|$)", re.DOTALL)
 
 
 def _value(name: str, kind: FieldType, text: str) -> Scalar:
@@ -294,15 +320,26 @@ def _checked(text: str) -> str:
         raise FilterError("The filter is empty.")
     if "\0" in text:
         raise FilterError("A filter cannot contain a NUL character.")
+    _check_count(len(text), MAX_EXPRESSION, "characters")
     bare = re.sub(r'"(?:[^"\\]|\\.)*"' + r"|'(?:[^'\\]|\\.)*'", "", text, flags=re.DOTALL)
-    depth = 0
+    depth = deepest = 0
     for character in bare:
-        depth += (character == "(") - (character == ")")
+        depth += (character in "([{") - (character in ")]}")
+        deepest = max(deepest, depth)
         if depth < 0:
             break
     if depth or '"' in bare or "'" in bare:
-        raise FilterError(f"A parenthesis or a quote is not closed in the filter {text!r}.")
+        raise FilterError(f"A parenthesis or a quote is not closed in the filter {_shortened(text)}.")
+    _check_count(deepest, MAX_DEPTH, "parentheses inside each other")
+    _check_count(len(_LOGIC.findall(bare)), MAX_TERMS, "of and, or, not")
     return text
+
+
+_LOGIC = re.compile(r"\b(?:and|or|not)\b|&&|\|\||!(?!=)|[-~+](?=\s*[-~+])", re.IGNORECASE)
+
+
+def _shortened(text: str) -> str:
+    return repr(text if len(text) <= 200 else f"{text[:197]}...")
 
 
 # ---------------------------------------------------------------- matching

@@ -20,7 +20,10 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
+
+from m3index.addresses import shown_command
+from m3index.output import open_lock
 
 HOST_FILE = "m3index.host"
 _WAIT_SECONDS = 5.0
@@ -44,7 +47,7 @@ class SharedEngine:
         self._closed = threading.Event()
         self._server: Any = None
         self._database: Any = None
-        self._host_file: BinaryIO | None = None
+        self._host_file: IO[bytes] | None = None
         self.port = 0
         self._open()
 
@@ -118,10 +121,10 @@ class SharedEngine:
                     return
 
 
-def _publish(path: Path, port: int) -> BinaryIO | None:
+def _publish(path: Path, port: int) -> IO[bytes] | None:
     """Writes and locks the file of the host; None if that is not possible: then there are no guests."""
     try:
-        file = (path / HOST_FILE).open("a+b")
+        file = open_lock(path / HOST_FILE)
         fcntl.flock(file, fcntl.LOCK_EX)  # free, but for the moment in which another process looks
         file.truncate(0)
         file.write(str(port).encode())
@@ -160,8 +163,8 @@ def holder(path: Path) -> str:
         try:
             if not any(os.readlink(fd) == lock for fd in (process / "fd").iterdir()):
                 continue
-            words = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").split()
+            words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
         except OSError:
             continue
-        return f"process {process.name} ({' '.join(words)[:120]})"
+        return f"process {process.name} ({shown_command(words)})"
     return "another process"

@@ -456,7 +456,7 @@ class MilvusStore:
         return client
 
     def _raw_call(self, attempt: Callable[[float], T], name: str | None) -> T:
-        with self._turn():
+        with self._deadline.within(self._timeout), self._turn():
             try:
                 return self._repeated(attempt)
             except MilvusException as error:
@@ -467,7 +467,10 @@ class MilvusStore:
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        """Waits on Milvus Lite until the call of another thread is over."""
+        """Waits on Milvus Lite until the call of another thread is over; the wait counts as part of the call.
+        Raises UnreachableError if the time is over before the call is sent."""
+        if not self._deadline.left:
+            raise UnreachableError(f"{self.uri} did not answer in time. Try again, or increase --timeout.")
         if self._gate is None:
             yield
             return
@@ -479,8 +482,7 @@ class MilvusStore:
             self._gate.release()
 
     def _repeated(self, attempt: Callable[[float], T]) -> T:
-        with self._deadline.within(self._timeout):
-            return retry.call(attempt, self._deadline.left)
+        return retry.call(attempt, self._deadline.left)
 
     def _call(
         self,

@@ -13,7 +13,7 @@ from pymilvus.exceptions import (
     ParamError,
 )
 
-from m3index.addresses import redacted
+from m3index.addresses import redacted, redacted_text
 from m3index.errors import (
     CollectionNotFoundError,
     FilterError,
@@ -64,7 +64,7 @@ def words(error: BaseException) -> str:
         text = str(error)
     text = re.sub(r"^\[\w+\] Retry (?:timeout|run out)[^,]*,\s*(?:message=)?", "", text)
     text = text.split("\nTraceback", 1)[0].split("Stack trace", 1)[0].split(", debug=", 1)[0]
-    return re.sub(r"\s+", " ", text).strip()[:600]
+    return redacted_text(re.sub(r"\s+", " ", text).strip())[:600]
 
 
 def is_transient(error: BaseException) -> bool:
@@ -107,7 +107,9 @@ def translate(error: BaseException, doing: str, uri: str, *, filtered: bool = Fa
     """The error that a caller sees. filtered: the call has a filter, which may be the cause."""
     status, reason, place = code(error), words(error), redacted(uri)
     if status in _AUTH_CODES or status in _AUTH_STATUS:
-        return NotAuthorisedError(f"{place} refuses the credentials ({reason}). Check --token.")
+        return NotAuthorisedError(
+            f"{place} refuses the credentials ({reason}). Check M3INDEX_TOKEN or --token-file."
+        )
     if is_transient(error):
         return UnreachableError(
             f"{place} did not answer while {doing} ({reason}). Check --uri, and that the server runs."

@@ -18,4 +18,6 @@ def open_store(address: Address, *, create: bool = True) -> Store:
         return MemoryStore()
     from m3index.store.milvus import MilvusStore
 
-    return MilvusStore.open(address.uri, address.token, address.db, timeout=address.timeout, create=create)
+    return MilvusStore.open(
+        address.uri, address.credentials, address.db, timeout=address.timeout, create=create
+    )

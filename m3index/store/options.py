@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 
-from m3index.addresses import check_server, redacted
+from m3index.addresses import ServerAddress, check_secrecy, redacted
 from m3index.errors import UsageError
-from m3index.options import FileName, Group, Number, Text, group, option
+from m3index.options import FileName, Flag, Group, Number, Text, group, option, read_secret
 from m3index.types import DEFAULT_COLLECTION
 
 DEFAULT_URI = "m3index.db"
 
 _SERVER = re.compile(r"(https?|tcp)://|unix:", re.IGNORECASE)
-_WITHOUT_SCHEME = re.compile(r"([\w-]+(\.[\w-]+)*|\[[0-9a-f:.]+\]):\d+", re.IGNORECASE)
+_WITHOUT_SCHEME = re.compile(
+    r"(.*@)?(?P<server>([\w-]+(\.[\w-]+)*|\[[0-9a-f:.]+\]):\d+)", re.IGNORECASE | re.DOTALL
+)
 
 
 def is_server(uri: str) -> bool:
@@ -24,13 +26,14 @@ def check_uri(uri: str) -> None:
     """Raises UsageError for what can be neither a server nor a path."""
     if is_server(uri):
         if not uri.lower().startswith("unix:"):
-            check_server(uri)
+            ServerAddress.parse(uri)
     elif "://" in uri and not uri.startswith("file://"):
         raise UsageError(
             f"{redacted(uri)!r} is not an address of Milvus: use a path ending in .db, or http://HOST:PORT."
         )
-    elif _WITHOUT_SCHEME.fullmatch(uri):
-        raise UsageError(f"{uri!r} has no scheme. For a server, write 'http://{uri}'.")
+    elif match := _WITHOUT_SCHEME.fullmatch(uri):
+        server = match["server"]
+        raise UsageError(f"{server!r} has no scheme. For a server, write 'http://{server}'.")
 
 
 class StoreUri(FileName):
@@ -43,7 +46,21 @@ class StoreUri(FileName):
 
 
 @group
-class Address(Group):
+class Transport(Group):
+    """How tokens may travel."""
+
+    panel = "Store"
+
+    insecure: bool = option(
+        Flag(),
+        "Send tokens over unencrypted HTTP to other machines too, where others on the way can read them.",
+        default=False,
+        variable=True,
+    )
+
+
+@group
+class Address(Transport):
     """A store."""
 
     panel = "Store"
@@ -56,12 +73,20 @@ class Address(Group):
     )
     token: str | None = option(
         Text("TOKEN"),
-        "Credentials for the server, USER:PASSWORD or an API key; prefer the environment variable.",
+        "Credentials for the server, USER:PASSWORD or an API key.",
         default=None,
         shown="none",
+        flag=False,
         variable=True,
         file=False,
         secret=True,
+    )
+    token_file: str | None = option(
+        FileName(),
+        "File with the credentials for the server, USER:PASSWORD or an API key, instead of M3INDEX_TOKEN.",
+        default=None,
+        shown="none",
+        variable=True,
     )
     db: str | None = option(
         Text("NAME"),
@@ -75,7 +100,19 @@ class Address(Group):
         "Maximum time to retry while the store does not respond, in seconds.",
         default=60.0,
         variable=True,
+        harmless=True,
     )
+
+    def check(self) -> None:
+        if is_server(self.uri):
+            has_token = read_secret(self.token, self.token_file, "M3INDEX_TOKEN", "--token-file") is not None
+            check_secrecy(self.uri, has_token=has_token, insecure=self.insecure)
+        super().check()
+
+    @property
+    def credentials(self) -> str | None:
+        """The token, from `token` or its file. Raises UsageError if the file cannot be read."""
+        return read_secret(self.token, self.token_file, "M3INDEX_TOKEN", "--token-file")
 
 
 @group

@@ -13,7 +13,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from rich.cells import cell_len
 from servers import lite_server
-from terminal import ROWS, Command, Done, write_jsonl
+from terminal import ROWS, Command, Done, configure, write_jsonl
 
 from m3index import schema
 from m3index.index.lock import Holder
@@ -175,7 +175,7 @@ def test_drop_removes_every_generation_and_no_other_collection(two: Command) -> 
 
 def test_drop_goes_by_its_argument_alone(two: Command) -> None:
     """Not by the variable, the file or -c: what is removed is written out."""
-    Path("m3index.toml").write_text('collection = "docs"\n')
+    configure('collection = "docs"\n')
     for arguments in (["--yes"], ["-c", "docs", "--yes"]):
         assert two("collections", "drop", *arguments, M3INDEX_COLLECTION="docs").code == 2
     assert two("collections", "drop", "notes", "--yes", M3INDEX_COLLECTION="docs").code == 0

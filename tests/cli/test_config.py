@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 from rich.cells import cell_len
-from terminal import Command
+from terminal import Command, configure
 
 from m3index import schema
 
@@ -27,20 +27,20 @@ def shown(
 
 
 def test_the_origin_is_the_file_that_was_read(m3index: Command) -> None:
-    Path("m3index.toml").write_text('uri = "here.db"\n')
+    configure('uri = "here.db"\n')
     Path("other.toml").write_text('uri = "other.db"\n')
     assert shown(m3index, "status")["uri"] == ("here.db", "m3index.toml")
     assert shown(m3index, "status", "--config", "other.toml")["uri"] == ("other.db", "other.toml")
 
 
 def test_an_empty_variable_counts_for_nothing(m3index: Command) -> None:
-    Path("m3index.toml").write_text('tenant = "acme"\n')
+    configure('tenant = "acme"\n')
     assert shown(m3index, "search", M3INDEX_TENANT="")["tenant"] == ("acme", "m3index.toml")
     assert shown(m3index, "search", M3INDEX_TENANT="x")["tenant"] == ("x", "M3INDEX_TENANT")
 
 
 def test_a_profile_sets_the_layout(m3index: Command) -> None:
-    Path("m3index.toml").write_text(
+    configure(
         '[profile.s]\nstorage = "fp16"\nindex-class = "large"\nindex = ["dense.nlist=16", "rows.mmap=true"]\n'
         'tenant-field = "org"\nprecision = "int8"\n[profile.s.search]\ntenant = "acme"\n'
     )
@@ -53,19 +53,19 @@ def test_a_profile_sets_the_layout(m3index: Command) -> None:
 
 
 def test_what_may_be_repeated_may_be_one_word(m3index: Command, dense_model: Path, corpus: Path) -> None:
-    Path("m3index.toml").write_text(f'encoder = "{dense_model}"\nindex = "dense.M=8"\n')
+    configure(f'encoder = "{dense_model}"\nindex = "dense.M=8"\n')
     done = m3index("ingest", corpus)
     assert (done.code, "--index dense.M=8 needs a Milvus server" in done.err) == (2, True)
 
 
 def test_names_are_those_of_the_file(m3index: Command) -> None:
     """What `config show` prints can be written into m3index.toml as it is."""
-    Path("m3index.toml").write_text('max_delete = "5%"\n[search]\nk = 5\n[fields]\nlang = "str"\n')
+    configure('max_delete = "5%"\n[search]\nk = 5\n[fields]\nlang = "str"\n')
     found = shown(m3index, "sync")
     assert found["max_delete"] == ("5%", "m3index.toml")
     assert found["fields"] == (["lang:str"], "m3index.toml")
     for name in found:
-        Path("m3index.toml").write_text(f'[sync]\n{name} = "x"\n')
+        configure(f'[sync]\n{name} = "x"\n')
         assert m3index("config", "show", "sync").code == (2 if name == "token" else 0), name
 
 
@@ -79,7 +79,7 @@ def test_what_is_required_or_a_flag_only_is_not_shown(m3index: Command) -> None:
 
 
 def test_a_name_that_commands_differ_in_is_shown_for_each(m3index: Command) -> None:
-    Path("m3index.toml").write_text("[search]\nk = 5\n")
+    configure("[search]\nk = 5\n")
     ks = {
         (line["value"], line["from"], tuple(line["commands"]))
         for line in m3index("config", "show", "--json").lines
@@ -94,14 +94,14 @@ def test_a_name_that_commands_differ_in_is_shown_for_each(m3index: Command) -> N
 
 
 def test_the_table_of_a_command_in_a_group(m3index: Command) -> None:
-    Path("m3index.toml").write_text('storage = "bf16"\n[shards.encode]\nstorage = "fp16"\nactors = 3\n')
+    configure('storage = "bf16"\n[shards.encode]\nstorage = "fp16"\nactors = 3\n')
     assert shown(m3index, "ingest")["storage"] == ("bf16", "m3index.toml")
     found = shown(m3index, "shards encode")
     assert (found["storage"], found["actors"]) == (("fp16", "m3index.toml"), (3, "m3index.toml"))
 
 
 def test_an_encode_goes_by_its_table(m3index: Command, dense_model: Path, corpus: Path) -> None:
-    Path("m3index.toml").write_text(
+    configure(
         f'encoder = "{dense_model}"\n[shards.encode]\nshard_documents = 2\nstorage = "fp16"\n'
         "[profile.wide.shards.encode]\nshard_documents = 100\n"
     )
@@ -114,7 +114,7 @@ def test_an_encode_goes_by_its_table(m3index: Command, dense_model: Path, corpus
 
 
 def test_a_collection_is_not_dropped_by_the_file(m3index: Command) -> None:
-    Path("m3index.toml").write_text('collection = "docs"\n')
+    configure('collection = "docs"\n')
     done = m3index("collections", "drop", "--yes", M3INDEX_COLLECTION="docs")
     assert (done.code, "Missing argument" in done.err) == (2, True)
     assert "collection" not in shown(m3index, "collections drop")
@@ -152,5 +152,5 @@ def test_every_name_in_the_written_file_is_one(m3index: Command) -> None:
         line.removeprefix("# ") if " = " in line and line.count("=") < 4 else line
         for line in text.splitlines()
     ]
-    Path("m3index.toml").write_text("\n".join(lines) + "\n", "utf-8")
+    configure("\n".join(lines) + "\n")
     assert shown(m3index, "ingest")["tenant_field"] == ("org", "m3index.toml")

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from terminal import Command, without_stamp, write_jsonl
+from terminal import Command, configure, without_stamp, write_jsonl
 
 ROWS = [
     {"id": "a", "text": "the sea rises", "org": "acme"},
@@ -139,7 +139,7 @@ def test_what_cannot_be_is_said(docs: Command, dense_model: Path, corpus: Path) 
 
 
 def test_the_file_sets_all_of_it(m3index: Command, dense_model: Path, corpus: Path) -> None:
-    Path("m3index.toml").write_text(
+    configure(
         f'encoder = "{dense_model}"\ntenant-field = "org"\nindex-class = "large"\n'
         'index = ["dense.type=HNSW_SQ", "rows.mmap=false"]\n'
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import models
 import pytest
-from terminal import Command, without_stamp
+from terminal import Command, configure, without_stamp
 
 from m3index.encoder import e5, prepared
 
@@ -81,7 +81,7 @@ def test_pickled_weights_are_prepared_for_this_device(m3index: Command, cache: P
 def test_no_prepare(m3index: Command, corpus: Path, tmp_path: Path) -> None:
     path = models.pickle_weights(models.write_m3(tmp_path / "m3"))
     assert m3index("ingest", corpus, "-e", path, "--precision", "bf16", "--no-prepare").code == 0
-    (tmp_path / "m3index.toml").write_text("no_prepare = true\n")
+    configure("no_prepare = true\n")
     assert m3index("search", "fox", "--precision", "bf16").code == 0
     assert prepared.prepared() == []
     (tmp_path / "m3index.toml").unlink()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 from rich.cells import cell_len
-from terminal import ROWS, Command, Done
+from terminal import ROWS, Command, Done, configure
 
 from m3index import schema
 
@@ -135,7 +135,7 @@ def test_explain_names_what_matched(search: Search) -> None:
 
 
 def test_options_from_the_file_and_over_it(search: Search, tmp_path: Path) -> None:
-    (tmp_path / "m3index.toml").write_text('[search]\nk = 2\nformat = "ids"\n')
+    configure('[search]\nk = 2\nformat = "ids"\n')
     assert len(search("fox").out.split()) == 2
     assert len(search("fox", "-k", 1).out.split()) == 1
 

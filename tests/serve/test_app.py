@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import threading
+import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -346,19 +347,28 @@ def test_health_tells_loading_from_ready_and_says_why() -> None:
         assert ask(server, "/health")[:2] == (200, {"status": "ready"})
 
 
-def test_health_sees_a_collection_that_is_gone_or_of_another_encoder() -> None:
+def not_ready(server: Server, code: int) -> None:
+    """Waits until the server has checked for itself."""
+    end = time.monotonic() + 20
+    while (found := ask(server, "/health"))[0] != 503 or found[1]["exit"] != code:
+        assert time.monotonic() < end, found
+        time.sleep(0.05)
+
+
+def test_health_sees_a_collection_that_is_gone_or_of_another_encoder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("m3index.serve.served.CHECK_SECONDS", 0.05)
     index = build()
     with serving(index) as server:
         name = index.current().name
         index.store.set_properties(name, {"space_id": "another"})
         index.store.point("other", name)
         server.warm.index._current = None
-        code, answer, _ = ask(server, "/health")
-        assert (code, answer["exit"]) == (503, 13)
+        not_ready(server, 13)
         assert ask(server, "/search?query=sea")[0] == 409
         index.store.drop_alias("notes")
-        code, answer, _ = ask(server, "/health")
-        assert (code, answer["exit"]) == (503, 10)
+        not_ready(server, 10)
         assert ask(server, "/search?query=sea")[0] == 404
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,12 +18,13 @@ pytest.importorskip("mcp", reason="the extra `mcp` is not installed")
 
 from commands import COLLECTION, make_database
 from mcp import Client, StdioServerParameters, stdio_client
-from serving import build
+from serving import build, listening
 
 from m3index.errors import M3IndexError
 from m3index.options import options_of
 from m3index.search.options import SearchOptions
-from m3index.serve.mcp import tools
+from m3index.serve.guard import access
+from m3index.serve.mcp import http_app, tools
 from m3index.serve.request import ToolRequest
 from m3index.serve.served import ServedIndex
 
@@ -240,3 +244,30 @@ def test_over_http_as_a_real_process(tmp_path: Path) -> None:
         assert process.wait(30) == 0
     assert len(names) == 3
     assert answer.structured_content["hits"][0]["doc_id"] == "tides"
+
+
+def test_sessions_do_not_grow(warm: ServedIndex) -> None:
+    """A client that begins and never ends leaves nothing, and an open stream takes no place."""
+    asked = json.dumps(
+        {
+            "jsonrpc": "2.0",
+            "id": 1,
+            "method": "initialize",
+            "params": {
+                "protocolVersion": "2025-06-18",
+                "capabilities": {},
+                "clientInfo": {"name": "x", "version": "1"},
+            },
+        }
+    ).encode()
+    headers = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
+    with listening(http_app(warm, access("127.0.0.1", None), "127.0.0.1")) as url:
+        for _ in range(20):
+            request = urllib.request.Request(f"{url}/mcp", asked, headers)
+            with urllib.request.urlopen(request, timeout=20) as answer:
+                assert answer.headers.get("mcp-session-id") is None
+                assert json.loads(answer.read())["result"]["serverInfo"]["name"] == "m3index"
+        stream = urllib.request.Request(f"{url}/mcp", headers=headers)
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(stream, timeout=20)
+        assert refused.value.code == 405

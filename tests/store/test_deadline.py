@@ -5,6 +5,7 @@ import threading
 import time
 from typing import Any, NamedTuple
 
+from m3index.search.threads import start
 from m3index.store.deadline import Deadline
 from m3index.store.retry import SHORTEST
 
@@ -38,10 +39,12 @@ def test_a_call_ends_with_its_thread() -> None:
     assert deadline.left == math.inf
 
 
-def test_other_threads_have_their_own_time() -> None:
+def test_other_threads_have_their_own_time_but_those_of_a_search() -> None:
     deadline, others = Deadline(), []
     with deadline.within(1):
         thread = threading.Thread(target=lambda: others.append(deadline.left))
         thread.start()
         thread.join()
+        assert start(lambda: deadline.left).result() <= 1
     assert others == [math.inf]
+    assert start(lambda: deadline.left).result() == math.inf
