@@ -53,6 +53,15 @@ def test_every_option_has_a_help_text_with_its_default(pair: tuple[str, Option])
     assert option.flags[0] in FLAGS[name]
 
 
+def test_every_test_that_the_documentation_names_is_there() -> None:
+    named = re.findall(
+        r"`(tests/[\w/]+\.py)::(\w+)`", (REPOSITORY / "docs" / "security.md").read_text("utf-8")
+    )
+    assert len(named) > 30
+    for path, name in named:
+        assert f"def {name}(" in (REPOSITORY / path).read_text("utf-8"), f"{path}::{name}"
+
+
 def test_every_argument_has_a_help_text() -> None:
     for name, command in click_commands().items():
         for parameter in command.params:
