@@ -340,11 +340,12 @@ def test_the_page_of_the_configuration_lists_what_variables_and_only_flags_set()
     assert only_flags
     assert variables
     options = [option for command in all_commands().values() for option in command.options.values()]
+    secrets = [option for command in all_commands().values() for option in command.secrets.values()]
     expected = {max(o.flags, key=len) for o in options if not o.variable and not o.file}
     assert set(re.findall(r"`(--[a-z-]+)`", only_flags[1])) == expected
     rows = [line for line in variables[1].splitlines() if line.startswith("| `")]
     assert set(re.findall(r"`(M3INDEX_\w+)`", "".join(rows))) == {
-        "M3INDEX_CONFIG", "M3INDEX_PROFILE", *(o.envvar for o in options if o.envvar)
+        "M3INDEX_CONFIG", "M3INDEX_PROFILE", *(o.envvar for o in [*options, *secrets] if o.envvar)
     }  # fmt: skip
 
 

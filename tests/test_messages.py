@@ -15,7 +15,7 @@ from m3index.encoder.options import Device, Loading, Model
 from m3index.index.options import Columns, DeleteGuard, IngestOptions, ReindexOptions, Waiting
 from m3index.options import Group
 from m3index.scale.options import EncodeOptions, LoadOptions
-from m3index.serve.options import Listening
+from m3index.serve.options import Listening, ServeToken
 from m3index.store.options import Address
 
 PACKAGE = Path(__file__).resolve().parent.parent / "m3index"
@@ -27,6 +27,7 @@ FLAGS = {name: {f for o in c.options.values() for f in o.flags} | GLOBAL for nam
 EVERY = set().union(*FLAGS.values())
 
 RAISED_BY: dict[str, type[Group] | str] = {
+    "addresses.py": Address,
     "corpus/formats.py": Keys,
     "corpus/notes.py": Keys,
     "corpus/options.py": Rejects,
@@ -34,10 +35,12 @@ RAISED_BY: dict[str, type[Group] | str] = {
     "corpus/quarantine.py": Rejects,
     "distill/": "models distill",
     "doctor.py": "doctor",
+    "encoder/backbone.py": Loading,
     "encoder/e5.py": Model,
     "encoder/engine.py": Device,
     "encoder/hardware.py": Device,
     "encoder/int8.py": Loading,
+    "encoder/memory.py": Device,
     "encoder/prepared.py": Loading,
     "encoder/options.py": Model,
     "encoder/recall.py": Loading,
@@ -50,11 +53,13 @@ RAISED_BY: dict[str, type[Group] | str] = {
     "index/prune.py": DeleteGuard,
     "index/reindex.py": ReindexOptions,
     "index/tenant.py": IngestOptions,
+    "process.py": Loading,
     "scale/bulk.py": LoadOptions,
     "scale/encode.py": EncodeOptions,
     "scale/on_ray.py": EncodeOptions,
     "schema.py": Columns,
     "serve/listen.py": Listening,
+    "serve/options.py": ServeToken,
     "service.py": Model,
     "store/lite.py": Address,
     "store/milvus.py": Columns,
