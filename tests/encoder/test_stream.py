@@ -69,7 +69,7 @@ def same(a: EncodedBatch, b: EncodedBatch, tolerance: float = 0.0) -> None:
     np.testing.assert_allclose(a.lexical.values, b.lexical.values, atol=tolerance, rtol=0)
 
 
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.lists(st.integers(3, 40), max_size=9), max_size=12),
     st.integers(1, 3),

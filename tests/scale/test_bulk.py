@@ -92,8 +92,7 @@ def test_files_are_those_of_pymilvus_own_writer(sparse: Any, storage: Any, tmp_p
             dtype = np.float16 if storage == "fp16" else ml_dtypes.bfloat16
             entity["dense"] = np.frombuffer(entity["dense"], dtype)
         if sparse == "lexical":
-            matrix = entity["lexical"]
-            entity["lexical"] = dict(zip(matrix.indices.tolist(), matrix.data.tolist(), strict=True))
+            entity["lexical"] = entity["lexical"].to_dict()
         entity.pop("lang")
         theirs.append_row(entity | {"lang": None})
     theirs.commit()
