@@ -11,7 +11,7 @@ from messages import literals
 import m3index.cli  # noqa: F401  (declares the commands)
 from m3index.cli.command import COMMANDS
 from m3index.corpus.options import Input, Keys, Rejects
-from m3index.encoder.options import Device, Loading, Model
+from m3index.encoder.options import Device, Loading, Model, RemoteCode
 from m3index.index.options import Columns, DeleteGuard, IngestOptions, ReindexOptions, Waiting
 from m3index.options import Group
 from m3index.scale.options import EncodeOptions, LoadOptions
@@ -26,6 +26,7 @@ FLAGS = {name: {f for o in c.options.values() for f in o.flags} | GLOBAL for nam
 EVERY = set().union(*FLAGS.values())
 
 RAISED_BY: dict[str, type[Group] | str] = {
+    "addresses.py": Address,
     "corpus/formats.py": Keys,
     "corpus/notes.py": Keys,
     "corpus/options.py": Rejects,
@@ -33,6 +34,7 @@ RAISED_BY: dict[str, type[Group] | str] = {
     "corpus/quarantine.py": Rejects,
     "distill/": "models distill",
     "doctor.py": "doctor",
+    "encoder/backbone.py": RemoteCode,
     "encoder/e5.py": Model,
     "encoder/engine.py": Device,
     "encoder/hardware.py": Device,
@@ -54,10 +56,12 @@ RAISED_BY: dict[str, type[Group] | str] = {
     "scale/on_ray.py": EncodeOptions,
     "schema.py": Columns,
     "serve/listen.py": Listening,
+    "serve/options.py": Listening,
     "service.py": Model,
     "store/lite.py": Address,
     "store/milvus.py": Columns,
     "store/milvus_errors.py": Address,
+    "store/options.py": Address,
 }
 """Who says what a file below the command line says: a command, or every command with a group of options."""
 
