@@ -11,7 +11,7 @@ from messages import literals
 import m3index.cli  # noqa: F401  (declares the commands)
 from m3index.cli.apps import all_commands
 from m3index.corpus.options import Input, Keys, Rejects
-from m3index.encoder.options import Device, Loading, Model
+from m3index.encoder.options import Device, Loading, Model, RemoteCode
 from m3index.index.options import Columns, DeleteGuard, IngestOptions, ReindexOptions, Waiting
 from m3index.options import Group
 from m3index.scale.options import EncodeOptions, LoadOptions
@@ -35,7 +35,7 @@ RAISED_BY: dict[str, type[Group] | str] = {
     "corpus/quarantine.py": Rejects,
     "distill/": "models distill",
     "doctor.py": "doctor",
-    "encoder/backbone.py": Loading,
+    "encoder/backbone.py": RemoteCode,
     "encoder/e5.py": Model,
     "encoder/engine.py": Device,
     "encoder/hardware.py": Device,
@@ -64,6 +64,7 @@ RAISED_BY: dict[str, type[Group] | str] = {
     "store/lite.py": Address,
     "store/milvus.py": Columns,
     "store/milvus_errors.py": Address,
+    "store/options.py": Address,
 }
 """Who says what a file below the command line says: a command, or every command with a group of options."""
 
