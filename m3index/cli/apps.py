@@ -26,7 +26,9 @@ work."""
 
 
 def _group(name: str, summary: str, panel: str) -> typer.Typer:
-    sub_app = typer.Typer(name=name, help=summary, no_args_is_help=True, context_settings=_SETTINGS)
+    sub_app = typer.Typer(
+        name=name, cls=_Group, help=summary, no_args_is_help=True, context_settings=_SETTINGS
+    )
     app.add_typer(sub_app, rich_help_panel=panel)
     return sub_app
 
@@ -39,7 +41,14 @@ def all_commands() -> Mapping[str, Command]:
     return dict(sorted(COMMANDS.items(), key=lambda item: order.index(item[0].split()[0])))
 
 
-class _Root(typer.core.TyperGroup):
+class _Group(typer.core.TyperGroup):
+    """Commands whose own options, such as --help, stay as they are."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return keep_texts(super().get_params(ctx))
+
+
+class _Root(_Group):
     """All commands, those of `_MODULES`. A command line that cannot be parsed is told in plain text: the
     framed one takes longer to import than to parse it."""
 
@@ -47,9 +56,6 @@ class _Root(typer.core.TyperGroup):
         super().__init__(**settings)
         self._declared: set[str] = set()
         self._markup, self.rich_markup_mode = self.rich_markup_mode, None
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        return keep_texts(super().get_params(ctx))
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  (of typer)
         return list(_MODULES)
