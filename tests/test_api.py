@@ -337,7 +337,7 @@ class NeverLoaded(FakeEncoder):
     """An encoder that fails when it is used."""
 
     def __getattribute__(self, name: str) -> Any:
-        if name in ("info", "encode_ids", "encode_queries_of"):
+        if name in ("info", "encode_ids", "encode_stream", "encode_queries_of"):
             raise AssertionError(f"the encoder was asked for {name}")
         return super().__getattribute__(name)
 

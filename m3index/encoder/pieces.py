@@ -25,6 +25,7 @@ from tokenizers import Tokenizer, models
 
 from m3index.encoder import prepared
 from m3index.encoder.layout import Layout
+from m3index.encoder.plausible import check_tokenizer, check_tokenizer_file
 from m3index.encoder.prepared import PreparedModel
 
 _CONVERTER = 1  # raise it with every change of what is written
@@ -53,6 +54,7 @@ class Pieces:
         self._unknown, self._lowest = rest.pop("unknown"), rest.pop("lowest")
         self._longest: int = rest.pop("longest")
         self._tokenizer = Tokenizer.from_str(json.dumps(rest))
+        check_tokenizer(self._tokenizer, directory)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._lock = threading.Lock()
@@ -143,12 +145,16 @@ def pieces(layout: Layout) -> Pieces | None:
     name = prepared.model_name(layout.root)
     form = PreparedModel(f"{name}-tokenizer", prepared.key(f"{_CONVERTER}", [source]))
     if not form.directory.is_dir():
+        check_tokenizer_file(source)
         text = source.read_bytes()
         if not _UNIGRAM.search(text) or _BYTES.search(text):
             return None
         announcement = f"Preparing the tokenizer of {name}, once, in {prepared.cache_folder()}."
-        if not prepared.prepare_if_possible(form, partial(_convert, source), announcement):
-            return None
+        try:
+            if not prepared.prepare_if_possible(form, partial(_convert, source), announcement):
+                return None
+        except (ArithmeticError, LookupError, TypeError, ValueError, sqlite3.Error):
+            return None  # whoever reads the whole file says what is wrong with it
     return Pieces(form.directory)
 
 

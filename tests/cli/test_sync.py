@@ -167,7 +167,7 @@ def test_removals_only_encodes_nothing(
     def encode(*_: object, **__: object) -> None:
         raise AssertionError("it encodes")
 
-    monkeypatch.setattr("m3index.encoder.model.ModelEncoder.encode_ids", encode)
+    monkeypatch.setattr("m3index.encoder.engine.Engine.launch", encode)
     assert indexed("sync", corpus, "--removals-only", *options, "--json").summary["deleted"] == 1
     assert "it encodes" in indexed("sync", corpus).err
 

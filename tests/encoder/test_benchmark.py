@@ -41,7 +41,8 @@ def test_every_section_runs_at_toy_size_on_a_cpu(tmp_path: Path) -> None:
     assert found["precision"]["student fp16"]["least cosine to fp32"] > 0.999
     assert found["faults"]["overflow, least cosine to fp32"] > 0.99
     assert found["rates"]["teacher spread budget auto"]["ktokens/s"] > 0
-    assert found["pipeline"]["student"]["passages"] >= 40
+    for workers in ("0", "2"):
+        assert found["pipeline"][f"student --workers {workers}"]["passages"] >= 40
     assert found["distill"]["ktokens/s"] > 0
 
 

@@ -186,7 +186,7 @@ def test_weights_that_are_missing(published: Path) -> None:
 
 def test_a_pickle_that_is_no_model(published: Path) -> None:
     (published / "pytorch_model.bin").write_bytes(b"nonsense" * 100)
-    with pytest.raises(MismatchError, match="not a file of tensors alone"):
+    with pytest.raises(MismatchError, match=r"not a file of tensors alone|are too small"):
         encode(published)
     assert prepared.prepared() == []
 

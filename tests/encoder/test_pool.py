@@ -150,7 +150,8 @@ def test_closing_ends_the_processes_and_they_start_again(m3: Path) -> None:
 
 
 PROGRAM = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where this test runs in the background
 from m3index.encoder.load import load
 from m3index.corpus.windows import windows
 from m3index.types import Document

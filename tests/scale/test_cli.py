@@ -54,11 +54,11 @@ def test_encode_load_export(run: Run, model: str) -> None:
 
 
 def test_the_cache_spares_the_second_ingest(run: Run, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from m3index.encoder.model import ModelEncoder
+    from m3index.encoder.engine import Engine
 
     shared = ("corpus.jsonl", "-e", model, "--cache", "cache")
     assert run("ingest", *shared, "--uri", "a.db")[0] == 0
-    monkeypatch.setattr(ModelEncoder, "encode_ids", None)  # whoever calls it fails
+    monkeypatch.setattr(Engine, "launch", None)  # whoever calls it fails
     code, lines = run("ingest", *shared, "--uri", "b.db")
     assert (code, lines[-1]["added"]) == (0, 30)
     assert run("shards", "encode", *shared, "-o", "shards")[1][-1]["documents"] == 30
