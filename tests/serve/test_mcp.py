@@ -270,4 +270,5 @@ def test_sessions_do_not_grow(warm: ServedIndex) -> None:
         stream = urllib.request.Request(f"{url}/mcp", headers=headers)
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(stream, timeout=20)
-        assert refused.value.code == 405
+        with refused.value as answer:
+            assert answer.code == 405
