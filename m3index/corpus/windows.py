@@ -25,6 +25,8 @@ T = TypeVar("T")
 Text = tuple[str, str]
 """The title and the text of a document."""
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
@@ -318,7 +320,7 @@ class _Cutter:
         self._reach = VARCHAR_BYTES
         joined = len(self.head) + len(text)
         self.may_be_whole = 4 * joined <= VARCHAR_BYTES or (
-            joined <= VARCHAR_BYTES and len(self.input(0).encode()) <= VARCHAR_BYTES
+            joined <= VARCHAR_BYTES and len(_utf8(self.input(0))) <= VARCHAR_BYTES
         )
 
     @property
@@ -339,7 +341,7 @@ class _Cutter:
     def measure(self, head: Tokens) -> None:
         """head: the tokens of everything except the text."""
         title_tokens = len(head.ids) - self.tokenizer.reserve
-        title_bytes = len(self.head.encode())
+        title_bytes = len(_utf8(self.head))
         if 2 * title_tokens > self.size - self.tokenizer.reserve or 2 * title_bytes > VARCHAR_BYTES:
             self.problem = (
                 f"the title takes {title_tokens} tokens ({title_bytes} bytes), more than half of a "
@@ -447,7 +449,7 @@ def _within_bytes(text: str, start: int, end: int, limit: int) -> int:
     end = min(end, start + limit)
     if 4 * (end - start) <= limit:
         return end
-    data = text[start:end].encode()
+    data = _utf8(text[start:end])
     return end if len(data) <= limit else start + len(data[:limit].decode("utf-8", "ignore"))
 
 
@@ -467,3 +469,11 @@ def _boundary(text: str, low: int, high: int) -> int:
         if ends:
             return ends[-1]
     return high
+
+
+def _utf8(text: str) -> bytes:
+    """A lone surrogate, which UTF-8 does not have, counts as the replacement character."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return _SURROGATE.sub("\ufffd", text).encode()
