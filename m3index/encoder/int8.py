@@ -1,4 +1,4 @@
-"""BERT, RoBERTa and XLM-R with int8 products on CPUs with VNNI: twice the rate of bf16, but coarser rounding.
+"""BERT, RoBERTa and XLM-R with int8 products on CPUs with VNNI: faster than bf16, but coarser rounding.
 
 Each token has its own scale, computed as it passes, and each output of a weight has one as well. Nothing is
 calibrated on texts, so a model gives the same vectors wherever it runs, and a text's vectors do not depend on
