@@ -13,35 +13,13 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from m3index.corpus.readers import read
-from m3index.corpus.windows import windows
+from m3index.distill.retrieval import MEASURE, encode, legs, read_collection, scored
 from m3index.encoder.load import load
-from m3index.evaluate.formats import read_qrels, read_queries
-from m3index.evaluate.measures import score_run
-from m3index.types import Document, FloatArray, Query
 
-MEASURE = "nDCG@10"
-HITS = 10
 TOKENS = 512
-
-
-def documents(folder: Path) -> list[Document]:
-    return [item for item in read([str(folder / "corpus.jsonl")]) if isinstance(item, Document)]
-
-
-def measured(
-    queries: list[Query], ids: list[str], scores: FloatArray, qrels: dict[str, dict[str, int]]
-) -> float:
-    """scores: (queries, documents)."""
-    run = {
-        query.query_id: {ids[i]: float(row[i]) for i in np.argsort(-row, kind="stable")[:HITS]}
-        for query, row in zip(queries, scores, strict=True)
-    }
-    return float(score_run(run, qrels, [MEASURE]).values[MEASURE].mean())
 
 
 def main() -> None:
@@ -53,25 +31,18 @@ def main() -> None:
     options = parser.parse_args()
     encoder = load(options.encoder)
     languages = sorted(path.name for path in options.data.iterdir() if (path / "corpus.jsonl").is_file())
-    queries, ids, vectors, asked = {}, {}, {}, {}
     started = time.process_time()
-    for language in languages:
-        folder = options.data / language
-        corpus = documents(folder)
-        queries[language] = list(read_queries(folder / "queries.jsonl"))
-        ids[language] = [document.doc_id for document in corpus]
-        firsts = [p[0].token_ids for _, p in windows(corpus, encoder.tokenizer, TOKENS, 0)]
-        vectors[language] = encoder.encode_ids(firsts, lexical=False).dense
-        asked[language] = encoder.encode_queries([query.text for query in queries[language]]).dense
-    # A paragraph and a question have the same id in every language.
-    qrels = read_qrels(options.data / languages[0] / "qrels" / "test.tsv")
+    collections = {language: read_collection(options.data / language, language) for language in languages}
+    encoded = {language: encode(encoder, found, TOKENS) for language, found in collections.items()}
     print("| questions \\ paragraphs | " + " | ".join(languages) + " |")
     print("|---" * (len(languages) + 1) + "|")
     for question in languages:
-        row = [
-            measured(queries[question], ids[paragraph], asked[question] @ vectors[paragraph].T, qrels)
-            for paragraph in languages
-        ]
+        row = []
+        for paragraph in languages:
+            # A paragraph and a question have the same id in every language.
+            mixed = replace(collections[paragraph], queries=collections[question].queries)
+            found = legs(encoded[question][0], encoded[paragraph][1], mixed, same_tokens=False)
+            row.append(scored(found["dense"], mixed).mean(MEASURE))
         print(f"| {question} | " + " | ".join(f"{value:.3f}" for value in row) + " |", flush=True)
     print(f"{time.process_time() - started:.0f} CPU seconds")
 

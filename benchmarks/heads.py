@@ -14,31 +14,19 @@ import argparse
 import random
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from statistics import fmean
 
 import numpy as np
 
-from m3index.corpus.windows import windows
-from m3index.distill.retrieval import MEASURE, Rankings, TestCollection, legs, read_collection
+from m3index.distill.retrieval import MEASURE, TestCollection, encode, legs, read_collection, scored
 from m3index.encoder.load import load
 from m3index.encoder.model import ModelEncoder
-from m3index.evaluate.measures import score_run
 from m3index.search.rerank import late_interaction
 from m3index.types import FloatArray
 
 LANGUAGES = "ar,de,el,en,es,hi,ro,ru,th,tr,vi,zh"
 TOKENS, RERANKED = 512, 20
-
-
-def each(rankings: Rankings, collection: TestCollection) -> FloatArray:
-    """nDCG@10 of each query."""
-    run = {
-        query.query_id: {doc_id: -float(rank) for rank, doc_id in enumerate(ranking)}
-        for query, ranking in zip(collection.queries, rankings, strict=True)
-    }
-    values: FloatArray = score_run(run, collection.qrels, [MEASURE]).values[MEASURE]
-    return values
 
 
 def reordered(ranking: Sequence[str], query: FloatArray, texts: Mapping[str, FloatArray]) -> list[str]:
@@ -49,22 +37,19 @@ def reordered(ranking: Sequence[str], query: FloatArray, texts: Mapping[str, Flo
 
 
 def measured(encoder: ModelEncoder, collection: TestCollection, sample: int) -> dict[str, float]:
-    firsts = [p[0].token_ids for _, p in windows(collection.documents, encoder.tokenizer, TOKENS, 0)]
-    documents = encoder.encode_ids(firsts, lexical=True, multi_vector=True)
-    queries = encoder.encode_queries([q.text for q in collection.queries], lexical=True, multi_vector=True)
+    queries, documents = encode(encoder, collection, TOKENS, multi_vector=True)
     assert documents.multi_vector is not None
     assert queries.multi_vector is not None
     rankings = legs(queries, documents, collection, same_tokens=True)
-    found = {mode: each(rankings[mode], collection) for mode in ("dense", "lexical", "hybrid")}
     texts = {d.doc_id: v for d, v in zip(collection.documents, documents.multi_vector, strict=True)}
-    some = sorted(random.Random(0).sample(range(len(queries)), min(sample, len(queries))))
-    late = list(rankings["hybrid"])
-    for i in some:
-        late[i] = reordered(late[i], queries.multi_vector[i], texts)
-    figures = {mode: fmean(values.tolist()) for mode, values in found.items()}
-    return figures | {
-        "hybrid, sample": fmean(found["hybrid"][some].tolist()),
-        "reranked, sample": fmean(each(late, collection)[some].tolist()),
+    some = random.Random(0).sample(range(len(queries)), min(sample, len(queries)))
+    part = replace(collection, queries=[collection.queries[i] for i in some])
+    hybrid = [rankings["hybrid"][i] for i in some]
+    late = [reordered(rankings["hybrid"][i], queries.multi_vector[i], texts) for i in some]
+    return {
+        **{mode: scored(rankings[mode], collection).mean(MEASURE) for mode in ("dense", "lexical", "hybrid")},
+        "hybrid, sample": scored(hybrid, part).mean(MEASURE),
+        "reranked, sample": scored(late, part).mean(MEASURE),
     }
 
 

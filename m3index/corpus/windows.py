@@ -182,6 +182,11 @@ def windows(
             raise UnfitError(found.problem)
 
 
+def speakable(text: str) -> str:
+    """Replaces each lone surrogate, which UTF-8 lacks, with one U+FFFD, which preserves the offsets."""
+    return _SURROGATE.sub("\ufffd", text)
+
+
 def cut_stream(
     items: Iterable[T], document_of: Callable[[T], Document | None], tokenizer: Tokenizer, size: PassageSize
 ) -> Iterator[tuple[T, CutDocument | None]]:
@@ -472,8 +477,7 @@ def _boundary(text: str, low: int, high: int) -> int:
 
 
 def _utf8(text: str) -> bytes:
-    """A lone surrogate, which UTF-8 does not have, counts as the replacement character."""
     try:
         return text.encode()
     except UnicodeEncodeError:
-        return _SURROGATE.sub("\ufffd", text).encode()
+        return speakable(text).encode()

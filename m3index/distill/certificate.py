@@ -43,7 +43,7 @@ class Trial:
 
 
 def read_pair_sets(paths: Sequence[str]) -> dict[str, list[Pair]]:
-    """The pairs of several files under short names (`paths.short_names`)."""
+    """The pairs of several files under short names (`wording.short_names`)."""
     return {name: read_pairs(path) for name, path in short_names(paths).items()}
 
 

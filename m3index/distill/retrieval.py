@@ -17,7 +17,7 @@ from m3index.corpus.windows import windows
 from m3index.encoder.model import ModelEncoder
 from m3index.errors import UsageError
 from m3index.evaluate.formats import read_qrels, read_queries
-from m3index.evaluate.measures import score_run
+from m3index.evaluate.measures import Scores, score_run
 from m3index.evaluate.statistics import estimate
 from m3index.search.fusion import Ranking, fuse
 from m3index.search.options import RUN_HITS
@@ -51,7 +51,7 @@ class TestCollection:
 
 
 def read_collections(directories: Sequence[str]) -> list[TestCollection]:
-    """Reads each under a short name (`paths.short_names`)."""
+    """Reads each under a short name (`wording.short_names`)."""
     return [read_collection(path, name) for name, path in short_names(directories).items()]
 
 
@@ -81,7 +81,7 @@ def evaluate(
     Documents are represented by their first window of at most `tokens`. The search is exact.
     """
     size = min(tokens, *(e.info.limit for e in encoders.values()))
-    texts = {name: _encode(e, collection, size) for name, e in encoders.items()}
+    texts = {name: encode(e, collection, size) for name, e in encoders.items()}
     by_way = {
         way: legs(texts[q][0], texts[d][1], collection, same_tokens=same_tokens or q == d)
         for way, (q, d) in WAYS.items()
@@ -103,13 +103,16 @@ def evaluate(
     return report
 
 
-def _encode(
-    encoder: ModelEncoder, collection: TestCollection, size: int
+def encode(
+    encoder: ModelEncoder, collection: TestCollection, size: int, *, multi_vector: bool = False
 ) -> tuple[EncodedBatch, EncodedBatch]:
+    """The queries, and the first window of each document of at most `size` tokens. Both are in the order of
+    the collection, and have lexical weights if the encoder has that head."""
     lexical = encoder.info.lexical
-    queries = encoder.encode_queries([q.text for q in collection.queries], lexical=lexical)
+    texts = [q.text for q in collection.queries]
+    queries = encoder.encode_queries(texts, lexical=lexical, multi_vector=multi_vector)
     firsts = [p[0].token_ids for _, p in windows(collection.documents, encoder.tokenizer, size, 0)]
-    return queries, encoder.encode_ids(firsts, lexical=lexical)
+    return queries, encoder.encode_ids(firsts, lexical=lexical, multi_vector=multi_vector)
 
 
 def legs(
@@ -154,12 +157,17 @@ def _fused(legs: Mapping[str, tuple[Rankings, list[NDArray[np.float32]]]], i: in
     return [f.id for f in fuse(rankings, dict.fromkeys(rankings, 1.0))]
 
 
-def _figures(rankings: Rankings, teacher: Rankings, collection: TestCollection) -> dict[str, float]:
+def scored(rankings: Rankings, collection: TestCollection) -> Scores:
+    """`MEASURE` for each query. rankings: in the order of the collection."""
     run = {
         query.query_id: {doc_id: -float(rank) for rank, doc_id in enumerate(ranking)}
         for query, ranking in zip(collection.queries, rankings, strict=True)
     }
-    interval = estimate(score_run(run, collection.qrels, [MEASURE]).values[MEASURE])
+    return score_run(run, collection.qrels, [MEASURE])
+
+
+def _figures(rankings: Rankings, teacher: Rankings, collection: TestCollection) -> dict[str, float]:
+    interval = estimate(scored(rankings, collection).values[MEASURE])
     pairs = zip(rankings, teacher, strict=True)
     overlap = [len({*ranking[:10]} & {*best[:10]}) / max(1, len(best[:10])) for ranking, best in pairs]
     return {

@@ -17,11 +17,11 @@ from m3index.encoder import backbone, csr, heads, int8, memory, packing
 from m3index.encoder.attention import Spans
 from m3index.encoder.backbone import Backbone
 from m3index.encoder.base import Wanted
-from m3index.encoder.hardware import Precision, bytes_per_token, token_budget, wider
+from m3index.encoder.hardware import Precision, bytes_per_token, token_budget
 from m3index.encoder.layout import Layout, hidden_size, position_padding
 from m3index.encoder.packing import Pack
 from m3index.encoder.transfer import to_device, to_host
-from m3index.errors import MismatchError
+from m3index.encoder.widening import Widening
 from m3index.types import FloatArray, IntArray, SparseRows
 
 _IN_FLIGHT = 2
@@ -84,14 +84,13 @@ class Engine:
         self._layout, self._trust, self._prepare = layout, trust_remote_code, prepare
         self._silent = silent_ids
         self._padding = position_padding(layout.config)
-        self._backbones: dict[Precision, Backbone] = {}
         self._after = heads.AfterPooling(layout.modules, layout.dim).to(device)
         width = hidden_size(layout.config)
         self._lexical = heads.load_linear(layout.lexical, width, 1).to(device) if layout.lexical else None
         self._multi = (
             heads.load_linear(layout.multi_vector, width, None).to(device) if layout.multi_vector else None
         )
-        self._backbone(precision)
+        self._backbones = Widening(self._load, precision, device, str(layout.root))
         self.budget = token_budget(batch_tokens, device, bytes_per_token(layout.config, precision))
         self.wave_tokens = _WAVE_PACKS * self.budget if device.type == "cuda" else 0
 
@@ -114,29 +113,19 @@ class Engine:
         if all(np.isfinite(t.numpy()).all() for t in flight.outputs.values()):
             yield self._result(flight)
             return
-        next_wider = wider(flight.precision, self.device)
-        if next_wider is None:
-            raise MismatchError(
-                f"{self._layout.root}: the model's output is not finite in {flight.precision}. Its weights "
-                f"are damaged, or it is not a text model. Download it again or use another model."
-            )
-        for again in self.launch(flight.job, wanted, next_wider):
+        for again in self.launch(flight.job, wanted, self._backbones.wider(flight.precision)):
             yield from self.results(again, wanted)
 
-    def _backbone(self, precision: Precision) -> Backbone:
-        if precision not in self._backbones:
-            self._backbones[precision] = (
-                int8.load(self._layout, trust_remote_code=self._trust)
-                if precision == "int8"
-                else backbone.load(
-                    self._layout,
-                    precision,
-                    self.device,
-                    trust_remote_code=self._trust,
-                    prepare=self._prepare and precision == self.precision,
-                )
-            )
-        return self._backbones[precision]
+    def _load(self, precision: Precision) -> Backbone:
+        if precision == "int8":
+            return int8.load(self._layout, trust_remote_code=self._trust)
+        return backbone.load(
+            self._layout,
+            precision,
+            self.device,
+            trust_remote_code=self._trust,
+            prepare=self._prepare and precision == self.precision,
+        )
 
     def _forward(self, job: Job, wanted: Wanted, precision: Precision) -> _Flight:
         pack = packing.pack(job.rows, self._padding)
@@ -144,7 +133,7 @@ class Engine:
             ids, positions, bounds = (
                 to_device(x, self.device) for x in (pack.ids, pack.positions, pack.bounds)
             )
-            hidden = self._backbone(precision)(ids, positions, None, Spans.of(pack, bounds))
+            hidden = self._backbones.in_(precision)(ids, positions, None, Spans.of(pack, bounds))
             pooled = heads.pool(hidden, bounds, self._layout.pooling, wanted.skip)
             outputs = {"dense": self._after(pooled)}
             if wanted.lexical and self._lexical is not None:

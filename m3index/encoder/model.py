@@ -10,6 +10,8 @@ from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
+
 from m3index.encoder import certificate
 from m3index.encoder import layout as layouts
 from m3index.encoder.base import Wanted
@@ -193,7 +195,7 @@ class ModelEncoder:
         if not all(map(len, ids)):
             raise UsageError("An input without any tokens cannot be encoded.")
         words = self._layout.config.get("vocab_size")
-        if isinstance(words, int) and (largest := max((int(row.max()) for row in ids), default=0)) >= words:
+        if ids and isinstance(words, int) and (largest := int(np.concatenate(ids).max())) >= words:
             raise MismatchError(
                 f"The tokenizer of {self._info.name} gives the token {largest:,}, but the model knows "
                 f"{words:,} tokens. They are not of the same model."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import tokenizers
 from tokenizers import normalizers
 
-from m3index.corpus.windows import CutsHere, Tokens
+from m3index.corpus.windows import CutsHere, Tokens, speakable
 from m3index.encoder.layout import Layout
 from m3index.encoder.pieces import pieces
 from m3index.encoder.plausible import check_size, check_tokenizer, check_tokenizer_file
@@ -23,7 +22,6 @@ from m3index.types import IntArray
 _FEW_CALLS = 16
 """Calls after which the whole tokenizer, which takes longer to read but is faster, is worth it."""
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
 # Tokens without a lexical weight: FlagEmbedding's cls, eos, pad and unk. bos and sep are other names for
 # the same tokens, except in BERT, where [SEP] ends a text.
 _ROLES = ("cls_token", "bos_token", "eos_token", "sep_token", "pad_token", "unk_token")
@@ -114,7 +112,7 @@ class ModelTokenizer(CutsHere):
 
     def pair_ids(self, query: str, texts: Sequence[str]) -> list[tuple[IntArray, IntArray]]:
         """(ids, token type ids) of query and text as one input for cross-encoders."""
-        pairs = [(_speakable(query), _speakable(text)) for text in texts]
+        pairs = [(speakable(query), speakable(text)) for text in texts]
         encodings = self._backend.encode_batch_fast(pairs)
         return [(np.array(e.ids, np.int32), np.array(e.type_ids, np.int32)) for e in encodings]
 
@@ -130,7 +128,7 @@ class ModelTokenizer(CutsHere):
         try:
             return self._encoded(inputs, offsets)
         except (TypeError, UnicodeEncodeError):  # a lone surrogate is not valid UTF-8
-            return self._encoded([_speakable(text) for text in inputs], offsets)
+            return self._encoded([speakable(text) for text in inputs], offsets)
 
     def _encoded(self, inputs: list[str], offsets: bool) -> list[Any]:
         if self._pieces is not None and self._few_calls > 0 and "_backend" not in self.__dict__:
@@ -168,11 +166,6 @@ class ModelTokenizer(CutsHere):
             return 0
         ids = self._ids(self._encode(prompt, [""], offsets=False)[0])
         return len(ids) - int(ids[-1] in self.silent_ids)
-
-
-def _speakable(text: str) -> str:
-    """Replaces each lone surrogate with one U+FFFD, which preserves the offsets."""
-    return _SURROGATE.sub("\ufffd", text)
 
 
 def _backend(directory: Path) -> Any:

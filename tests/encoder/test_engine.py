@@ -33,7 +33,7 @@ def test_a_pack_that_overflows_fp16_is_done_again_in_what_the_device_computes(
     assert np.isfinite(got.dense).all()
     assert ((got.dense * expected.dense).sum(1) > 0.99).all()
     assert encoder._engines is not None
-    assert list(encoder._engines[0]._backbones) == ["fp16", wider]
+    assert list(encoder._engines[0]._backbones._models) == ["fp16", wider]
 
 
 def test_weights_that_are_not_finite_are_an_error_not_a_vector(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_xlmr_and_bert_take_the_forward_of_our_own(tmp_path: Path) -> None:
         encoder = load(str(WRITERS[family](tmp_path / family)))
         encoder.encode_documents(["fox"])
         assert encoder._engines is not None
-        (found,) = encoder._engines[0]._backbones.values()
+        (found,) = encoder._engines[0]._backbones._models.values()
         assert isinstance(found, backbone.FusedBackbone)
 
 

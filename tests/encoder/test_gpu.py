@@ -44,7 +44,8 @@ def test_cuda_is_close_to_the_cpu(
     cosine = (got.dense * expected.dense).sum(1)
     assert cosine.min() > {"fp16": 0.9999, "bf16": 0.99, "fp32": 0.99999}[precision]
     assert encoder._engines is not None
-    assert isinstance(next(iter(encoder._engines[0]._backbones.values())), way)  # packed, not one by one
+    # Packed, not one by one.
+    assert isinstance(next(iter(encoder._engines[0]._backbones._models.values())), way)
     if expected.lexical is not None and precision != "bf16":
         assert got.lexical is not None
         for i in range(len(TEXTS)):
