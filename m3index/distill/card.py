@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from m3index.distill.options import SETTINGS
 from m3index.wording import many
 
 _ROWS = (
@@ -61,9 +62,7 @@ def _what(
     student: Mapping[str, Any], title: str, training: Mapping[str, Any], data: Mapping[str, Any]
 ) -> str:
     terms = ", ".join(
-        f"{weight} {name}"
-        for name, weight in training["objective"].items()
-        if name not in ("matryoshka", "standardised")
+        f"{weight} {name}" for name, weight in training["objective"].items() if name not in SETTINGS
     )
     lines = [
         f"# {title}\n",

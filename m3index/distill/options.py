@@ -29,6 +29,10 @@ Head: TypeAlias = Literal["dense", "lexical", "colbert"]
 HEADS: tuple[Head, ...] = ("dense", "lexical", "colbert")
 
 
+SETTINGS = ("matryoshka", "standardised")
+"""The fields of an objective that are not weights."""
+
+
 @dataclass(frozen=True, slots=True)
 class Objective:
     """The weight of each term of the loss; zero omits the term.
@@ -49,8 +53,7 @@ class Objective:
     standardised: bool = False
 
     def weights(self) -> dict[str, float]:
-        settings = ("matryoshka", "standardised")
-        return {name: value for name, value in asdict(self).items() if name not in settings}
+        return {name: value for name, value in asdict(self).items() if name not in SETTINGS}
 
     @property
     def per_token(self) -> bool:

@@ -82,7 +82,8 @@ class Pieces:
                 return None
             splitter = self._tokenizer.pre_tokenizer
             words |= {word for word, _ in splitter.pre_tokenize_str(normal)} if splitter else {normal}
-        rows = sorted({*self._rows("piece", self._substrings(words)), self._unknown_row, self._lowest_row})
+        always = self._rows("id", [self._unknown, self._lowest])
+        rows = sorted({*self._rows("piece", self._substrings(words)), *always})
         ids = [i for i, _, _ in rows]
         model = models.Unigram(
             [(piece, score) for _, piece, score in rows], ids.index(self._unknown), byte_fallback=False
@@ -100,18 +101,6 @@ class Pieces:
             )
             for encoding in encodings
         ]
-
-    @property
-    def _unknown_row(self) -> tuple[int, str, float]:
-        return self._row(self._unknown)
-
-    @property
-    def _lowest_row(self) -> tuple[int, str, float]:
-        return self._row(self._lowest)
-
-    def _row(self, token_id: int) -> tuple[int, str, float]:
-        [row] = self._rows("id", [token_id])
-        return row
 
     def _substrings(self, words: Iterable[str]) -> list[str]:
         return list(
