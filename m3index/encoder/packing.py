@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,18 +48,35 @@ def plan(lengths: IntArray, budget: int, *, evenly: bool = False) -> list[NDArra
     """
     order = np.argsort(-lengths.astype(np.int64), kind="stable")
     ends = np.cumsum(lengths[order], dtype=np.int64)
-    packs: list[NDArray[np.int64]] = []
-    start = done = 0
-    while start < len(order):
-        stop = int(np.searchsorted(ends, done + budget, "right"))
-        if evenly:
-            left = int(ends[-1]) - done
-            share = left / -(-left // budget)
-            stop = min(stop, int(np.searchsorted(ends, done + share, "left")) + 1)
-        stop = max(stop, start + 1)
-        packs.append(order[start:stop])
-        start, done = stop, int(ends[stop - 1])
-    return packs
+    bounds = _full(ends, budget)
+    if evenly:
+        bounds = _even(ends, budget, at_least=len(bounds) - 1)
+    return [order[start:stop] for start, stop in pairwise(bounds)]
+
+
+def _full(ends: NDArray[np.int64], budget: int) -> list[int]:
+    """The bounds of packs that take inputs while they have room. ends: the tokens up to each input's end."""
+    bounds, done = [0], 0
+    while bounds[-1] < len(ends):
+        stop = max(int(np.searchsorted(ends, done + budget, "right")), bounds[-1] + 1)
+        bounds.append(stop)
+        done = int(ends[stop - 1])
+    return bounds
+
+
+def _even(ends: NDArray[np.int64], budget: int, *, at_least: int) -> list[int]:
+    """The bounds of as few equal packs as fit. Each bound is the nearest one to an equal share, so that no
+    pack differs from the mean by more than the longest input."""
+    sums = np.concatenate([[0], ends])
+    for count in range(at_least, len(ends)):
+        shares = np.arange(1, count) / count * ends[-1]
+        above = np.searchsorted(sums, shares)
+        nearest = above - (shares - sums[above - 1] < sums[above] - shares)
+        bounds = np.unique(np.concatenate([[0], nearest, [len(ends)]]))
+        if ((np.diff(sums[bounds]) <= budget) | (np.diff(bounds) == 1)).all():
+            found: list[int] = bounds.tolist()
+            return found
+    return list(range(len(ends) + 1))
 
 
 def pack(

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from m3index.encoder import packing
@@ -30,6 +30,7 @@ def test_packs_are_full() -> None:
 
 @settings(deadline=None)
 @given(LENGTHS, st.integers(60, 300))
+@example([1, 1, 1, 1, 1, 12, 14, 14, 16, 16, 16, 16], 60)
 def test_even_packs_have_every_input_once_and_leave_no_crumb(lengths: list[int], budget: int) -> None:
     packs = packing.plan(np.array(lengths, np.int32), budget, evenly=True)
     assert sorted(i for p in packs for i in p.tolist()) == list(range(len(lengths)))
