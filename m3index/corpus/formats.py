@@ -199,7 +199,22 @@ def _swallows_rows(record: Sequence[Line], delimiter: str, columns: int) -> bool
     together with the cells before it.
     """
     mark = delimiter.encode()
-    return len(record) > 1 and all(line.data.count(mark) == columns - 1 for line in record)
+    return (
+        len(record) > 1
+        and all(line.data.count(mark) == columns - 1 for line in record)
+        and all(_can_be_row(_readable(line.data), delimiter) for line in record)
+    )
+
+
+def _can_be_row(text: str, delimiter: str) -> bool:
+    """Whether a line is a record, at most with a quote that it does not close."""
+    for record in (text.rstrip("\r\n"), text.rstrip("\r\n") + '"'):
+        try:
+            next(csv.reader([record], delimiter=delimiter, strict=True), None)
+        except csv.Error:
+            continue
+        return True
+    return False
 
 
 def _quoting(delimiter: str, *, tsv: bool) -> Any:

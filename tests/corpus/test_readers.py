@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from m3index.corpus.mapping import FieldMapping
@@ -110,6 +110,7 @@ ROW = st.fixed_dictionaries(
 
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(ROW, min_size=1, max_size=6))
+@example([{"id": ",\n", "text": "0"}])  # the second line, `","0"`, is no row by itself
 def test_what_is_written_is_read(tmp_path: Path, table: list[dict[str, str]]) -> None:
     expected = [Document(row["id"], row["text"]) for row in table]
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in table)
