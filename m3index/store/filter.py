@@ -322,19 +322,30 @@ def _checked(text: str) -> str:
         raise FilterError("A filter cannot contain a NUL character.")
     _check_count(len(text), MAX_EXPRESSION, "characters")
     bare = re.sub(r'"(?:[^"\\]|\\.)*"' + r"|'(?:[^'\\]|\\.)*'", "", text, flags=re.DOTALL)
-    depth = deepest = 0
-    for character in bare:
-        depth += (character in "([{") - (character in ")]}")
-        deepest = max(deepest, depth)
-        if depth < 0:
-            break
-    if depth or '"' in bare or "'" in bare:
-        raise FilterError(f"A parenthesis or a quote is not closed in the filter {_shortened(text)}.")
-    _check_count(deepest, MAX_DEPTH, "parentheses inside each other")
+    _check_count(_depth(bare, text), MAX_DEPTH, "parentheses inside each other")
     _check_count(len(_LOGIC.findall(bare)), MAX_TERMS, "of and, or, not")
     return text
 
 
+def _depth(bare: str, text: str) -> int:
+    """How deep the parentheses of an expression without its quoted values are nested. Each must be closed by
+    its own kind, before the one around it. Raises FilterError."""
+    expected, deepest = [""], 1
+    for character in bare:
+        if character in _CLOSED_BY:
+            expected.append(_CLOSED_BY[character])
+            deepest = max(deepest, len(expected))
+        elif character == expected[-1]:
+            expected.pop()
+        elif character in _CLOSED_BY.values():
+            expected.append(character)
+            break
+    if len(expected) > 1 or '"' in bare or "'" in bare:
+        raise FilterError(f"A parenthesis or a quote is not closed in the filter {_shortened(text)}.")
+    return deepest - 1
+
+
+_CLOSED_BY = {"(": ")", "[": "]", "{": "}"}
 _LOGIC = re.compile(r"\b(?:and|or|not)\b|&&|\|\||!(?!=)|[-~+](?=\s*[-~+])", re.IGNORECASE)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 HERE = Path(__file__).parent
@@ -103,10 +103,13 @@ def test_any_parquet(rows: list[tuple[str, int]], kind: pa.DataType, change: tup
 
 NAMES = st.sampled_from(["lang", "year", "score", "open", "tags", "doc_id", "x"])
 SIGNS = st.sampled_from(["=", "==", "!=", "<", ">=", " in ", ")", ""])
-QUOTED = st.text(alphabet="\"\\')(,ab\n\0é", max_size=12) | st.text(max_size=8)
+QUOTED = st.text(alphabet="\"\\')([]{},ab\n\0é", max_size=12) | st.text(max_size=8)
 
 
 @settings(deadline=None, max_examples=500)
 @given(st.tuples(NAMES, SIGNS, QUOTED).map("".join) | QUOTED)
+@example("(}")
+@example("([)]")
+@example("a[0] in {x}) or (1 == 1")
 def test_any_filter(text: str) -> None:
     properties.filters(text.encode("utf-8", "replace"))
