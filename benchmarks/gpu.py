@@ -59,9 +59,9 @@ from m3index.distill.options import RECIPES, Learning  # noqa: E402
 from m3index.distill.teachers import FrozenModel, Online  # noqa: E402
 from m3index.encoder import attention, backbone, hardware, layout, memory, packing  # noqa: E402
 from m3index.encoder.attention import Spans  # noqa: E402
+from m3index.encoder.bert import shapes  # noqa: E402
 from m3index.encoder.load import load  # noqa: E402
 from m3index.encoder.model import ModelEncoder  # noqa: E402
-from m3index.encoder.weights import shapes  # noqa: E402
 
 LIMIT = 8192
 Note = Callable[[str, Any], None]

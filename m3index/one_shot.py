@@ -16,6 +16,7 @@ from typing import Any
 
 _PANDAS_TYPES = "pandas.api.types"
 _ours = False
+_brief = False
 
 
 def take() -> None:
@@ -24,15 +25,28 @@ def take() -> None:
     _ours = True
 
 
+def be_brief() -> None:
+    """The command of this process answers one question. Does nothing in a process that belongs to somebody
+    else."""
+    global _brief
+    _brief = _ours
+
+
+def is_brief() -> bool:
+    """Whether this process ends before a library that makes it faster pays for its import."""
+    return _brief
+
+
 def import_without_pandas(*modules: str) -> None:
-    """Imports pymilvus, and pyarrow if it is among the modules, without pandas, for a command that has no
-    data frames. Does nothing in a process that belongs to somebody else, or has one of them already.
+    """Imports pymilvus, and pyarrow if it is among the modules, without pandas and scipy, for a command that
+    answers one question. Does nothing for others, or in a process that has one of these libraries already.
 
     pymilvus imports pandas only to recognise data frames, and pyarrow imports it at the first value that it
     converts, to do the same; that takes longer than to answer `m3index status`. So pymilvus finds a module
-    with a class that nothing is an instance of, and pyarrow finds none. Everybody else can import pandas.
+    with a class that nothing is an instance of, and pyarrow finds none. pymilvus imports scipy to recognise
+    sparse matrices, which a search does not send. Everybody else can import them.
     """
-    if not _ours or {"pandas", *modules} & sys.modules.keys():
+    if not _brief or {"pandas", *modules} & sys.modules.keys():
         return
     pandas, api, types = (ModuleType(name) for name in ("pandas", "pandas.api", _PANDAS_TYPES))
     pandas.DataFrame = pandas.Series = type("NoData", (), {})  # type: ignore[attr-defined]
@@ -44,6 +58,9 @@ def import_without_pandas(*modules: str) -> None:
     finally:
         for name in stubs:
             del sys.modules[name]
+    helper = getattr(sys.modules.get("pymilvus.client.utils"), "SciPyHelper", None)
+    if helper is not None:
+        helper._checked = True  # as if it had looked for scipy, and found none
     if "pyarrow" in modules:
         sys.meta_path.insert(0, hidden := _Hidden())
         try:

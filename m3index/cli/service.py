@@ -49,10 +49,11 @@ def opened(
     """The index for the duration of a command. Shows the warnings of the store at the end.
 
     Milvus Lite only logs that it lost rows, and users should not have to read its log. create: create a local
-    database if there is none. brief: the command answers one question, and has no use for pandas. Raises the
-    errors of `IndexService.open`.
+    database if there is none. brief: the command answers one question. Raises the errors of
+    `IndexService.open`.
     """
     if brief:
+        one_shot.be_brief()
         one_shot.import_without_pandas("pymilvus", *([] if is_server(connection.uri) else ["pyarrow"]))
     from m3index.service import IndexService
 

@@ -21,20 +21,27 @@ from torch import Tensor
 
 from m3index.encoder import attention, packing
 from m3index.encoder.attention import Spans
+from m3index.encoder.bert import (
+    ACTIVATIONS,
+    Activation,
+    attention_heads,
+    is_bert,
+    layer_names,
+    layer_norm_eps,
+    runs_own_code,
+)
 from m3index.encoder.hardware import DTYPES, Precision, sum_in_fp32
 from m3index.encoder.layout import Layout, hidden_size, position_padding
 from m3index.encoder.mapped import mapped_if_possible, needed
 from m3index.encoder.memory import is_shortage
 from m3index.encoder.weights import Weights, joined
-from m3index.errors import MismatchError, UsageError
+from m3index.errors import MismatchError
 
 Read: TypeAlias = Callable[[str], Tensor]
 
 _log = logging.getLogger(__name__)
 _UNPACKED_TOKENS = 512
 """Tokens after which reordered weights are worth it."""
-
-_FUSED = ("bert", "roberta", "xlm-roberta", "camembert")
 
 
 class Backbone(Protocol):
@@ -114,11 +121,6 @@ def quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def runs_own_code(layout: Layout, *, trust_remote_code: bool) -> bool:
-    """Whether the model runs its own code, which rules out our forward passes."""
-    return trust_remote_code and "auto_map" in layout.config
-
-
 def load(
     layout: Layout,
     precision: Precision,
@@ -133,7 +135,7 @@ def load(
     """
     sum_in_fp32(device)
     dtype = DTYPES[precision]
-    ours_fits = fusable(layout.config) and not runs_own_code(layout, trust_remote_code=trust_remote_code)
+    ours_fits = is_bert(layout.config) and not runs_own_code(layout, trust_remote_code=trust_remote_code)
     if ours_fits and _kernels_agree(layout.config, dtype, device):
         readable = layout
         if prepare and needed(layout, dtype, device):
@@ -156,7 +158,7 @@ def of_model(model: Any, device: torch.device, *, modules: bool = False) -> Back
     own_attention = model.config._attn_implementation
     truth = _probe(SingleBackbone(model), model, device)
     candidates: list[Callable[[Any], Backbone]] = [PackedBackbone]
-    if not modules and fusable(model.config.to_dict()):
+    if not modules and is_bert(model.config.to_dict()):
         candidates.insert(0, _fused)
     for candidate in candidates:
         try:
@@ -190,20 +192,9 @@ def _same(ours: Tensor, truth: Tensor, *, exact: bool) -> bool:
     return bool(F.cosine_similarity(ours, truth, dim=-1).min() > least)
 
 
-def fusable(config: Mapping[str, Any]) -> bool:
-    return (
-        config.get("model_type") in _FUSED
-        and not config.get("is_decoder")
-        and not config.get("add_cross_attention")
-        and not config.get("quantization_config")
-        and config.get("position_embedding_type", "absolute") == "absolute"
-        and config.get("hidden_act", "gelu") in ACTIVATIONS
-    )
-
-
 def prepares(layout: Layout, precision: Precision, device: torch.device) -> bool:
     """Whether `load` reads the weights from the cache of prepared models, if it may."""
-    if not fusable(layout.config) or precision not in DTYPES:
+    if not is_bert(layout.config) or precision not in DTYPES:
         return False
     dtype = DTYPES[precision]
     return needed(layout, dtype, device) and _kernels_agree(layout.config, dtype, device)
@@ -216,7 +207,7 @@ def _fused(model: Any) -> Backbone:
 def _kernels_agree(config: Mapping[str, Any], dtype: torch.dtype, device: torch.device) -> bool:
     """Whether the fused operations match the plain ones here, with this model's heads: the fused ones are not
     part of torch's stable interface."""
-    heads, width = _heads(config), hidden_size(config)
+    heads, width = attention_heads(config), hidden_size(config)
     rng = torch.Generator().manual_seed(0)
 
     def random(*shape: int) -> Tensor:
@@ -323,28 +314,12 @@ def _gelu_tanh(x: Tensor) -> Tensor:
     return F.gelu(x, approximate="tanh")
 
 
-# Name in config.json -> (function, (oneDNN post-operation, variant)).
-ACTIVATIONS = {
+# The function, and oneDNN's post-operation with its variant.
+FUNCTIONS: Mapping[Activation, tuple[Callable[[Tensor], Tensor], tuple[str, str]]] = {
     "gelu": (_gelu, ("gelu", "none")),
-    "gelu_new": (_gelu_tanh, ("gelu", "tanh")),
-    "gelu_pytorch_tanh": (_gelu_tanh, ("gelu", "tanh")),
+    "gelu_tanh": (_gelu_tanh, ("gelu", "tanh")),
     "relu": (torch.relu, ("relu", "")),
 }
-
-
-def layer_names(config: Mapping[str, Any]) -> list[str]:
-    return [f"encoder.layer.{i}" for i in range(int(config.get("num_hidden_layers", 12)))]
-
-
-def _eps(config: Mapping[str, Any]) -> float:
-    return float(config.get("layer_norm_eps", 1e-12))
-
-
-def _heads(config: Mapping[str, Any]) -> int:
-    heads = int(config.get("num_attention_heads", 12))
-    if hidden_size(config) % heads:
-        raise UsageError("config.json: the hidden size is not a multiple of the number of attention heads.")
-    return heads
 
 
 class Linear(Protocol):
@@ -352,7 +327,7 @@ class Linear(Protocol):
 
     def plain(self, x: Tensor) -> Tensor: ...
 
-    def activated(self, x: Tensor, name: str) -> Tensor: ...
+    def activated(self, x: Tensor, name: Activation) -> Tensor: ...
 
     def added(self, x: Tensor, residual: Tensor) -> Tensor: ...
 
@@ -381,8 +356,8 @@ class _Linear:
             return self._pointwise(x, "none", "")
         return F.linear(x, self._weight, self._bias)
 
-    def activated(self, x: Tensor, name: str) -> Tensor:
-        function, operation = ACTIVATIONS[name]
+    def activated(self, x: Tensor, name: Activation) -> Tensor:
+        function, operation = FUNCTIONS[name]
         if self._onednn:
             return self._pointwise(x, *operation)
         return function(F.linear(x, self._weight, self._bias))
@@ -429,8 +404,8 @@ class Layer:
         config: Mapping[str, Any],
         linear_of: Callable[[Tensor, Tensor], Linear] = _Linear,
     ) -> None:
-        self._heads, self._activation = _heads(config), config.get("hidden_act", "gelu")
-        eps = _eps(config)
+        self._heads, self._activation = attention_heads(config), ACTIVATIONS[config.get("hidden_act", "gelu")]
+        eps = layer_norm_eps(config)
 
         def linear(*parts: str) -> Linear:
             matrices, biases = (
@@ -465,7 +440,7 @@ class Embeddings:
         self._words, self._places, self._types = (
             weights(f"embeddings.{kind}_embeddings.weight") for kind in ("word", "position", "token_type")
         )
-        self._norm = _Norm(weights, "embeddings.LayerNorm", _eps(config))
+        self._norm = _Norm(weights, "embeddings.LayerNorm", layer_norm_eps(config))
 
     def __call__(self, ids: Tensor, positions: Tensor, types: Tensor | None) -> Tensor:
         kind = self._types[0] if types is None else F.embedding(types, self._types)

@@ -26,7 +26,8 @@ from torch import Tensor
 
 from m3index.encoder import attention, backbone, packing
 from m3index.encoder.attention import Spans
-from m3index.encoder.backbone import ACTIVATIONS, Embeddings, Layer, Read, fusable, layer_names
+from m3index.encoder.backbone import FUNCTIONS, Embeddings, Layer, Read
+from m3index.encoder.bert import Activation, is_bert, layer_names, runs_own_code
 from m3index.encoder.layout import Layout, position_padding
 from m3index.encoder.weights import Weights
 from m3index.errors import UsageError
@@ -40,8 +41,8 @@ _ZERO = 128  # oneDNN's int8 products are fast only for unsigned inputs
 
 def load(layout: Layout, *, trust_remote_code: bool = False) -> Int8Backbone:
     """Loads a model directory on the CPU. Raises UsageError for a family without an int8 forward pass."""
-    own_code = backbone.runs_own_code(layout, trust_remote_code=trust_remote_code)
-    if own_code or not fusable(layout.config):
+    own_code = runs_own_code(layout, trust_remote_code=trust_remote_code)
+    if own_code or not is_bert(layout.config):
         kind = "a model with code of its own" if own_code else f"a {layout.model_type} model"
         raise UsageError(
             f"--precision int8 is for BERT, RoBERTa and XLM-R encoders; {layout.root} is {kind}. Use auto."
@@ -126,8 +127,8 @@ class _Watched:
         self._peak, self._loudness = x.abs().amax(0), x.square().mean(0).sqrt()
         return F.linear(x, self._weight, self._bias)
 
-    def activated(self, x: Tensor, name: str) -> Tensor:
-        return ACTIVATIONS[name][0](self.plain(x))
+    def activated(self, x: Tensor, name: Activation) -> Tensor:
+        return FUNCTIONS[name][0](self.plain(x))
 
     def added(self, x: Tensor, residual: Tensor) -> Tensor:
         return self.plain(x) + residual
@@ -168,8 +169,8 @@ class Int8Linear:
         product, scale = self._product(x)
         return torch.addcmul(self._bias, product, scale, out=product if out is None else out)
 
-    def activated(self, x: Tensor, name: str) -> Tensor:
-        return ACTIVATIONS[name][0](self.plain(x))
+    def activated(self, x: Tensor, name: Activation) -> Tensor:
+        return FUNCTIONS[name][0](self.plain(x))
 
     def added(self, x: Tensor, residual: Tensor) -> Tensor:
         product, scale = self._product(x)

@@ -3,7 +3,7 @@
 Reading a pickle takes longer than all else of a search from a shell: transformers has to be imported and its
 model made, and every weight is read and rounded. Safetensors of another precision are rounded as a whole too.
 The file in the cache of prepared models is mapped instead. The weights in it are those that the original
-gives in this precision, bit for bit.
+gives in this precision, bit for bit. A pickled lexical head lies beside it, as it is, in float32.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,16 +18,15 @@ import torch
 from torch import Tensor
 
 from m3index.encoder import prepared, safetensors_file
+from m3index.encoder.bert import StoredNames, incomplete, shapes
 from m3index.encoder.hardware import DTYPES, Precision
-from m3index.encoder.heads import read_tensors
-from m3index.encoder.layout import Layout, safetensors_header
+from m3index.encoder.heads import load_linear, read_tensors
+from m3index.encoder.layout import Layout, hidden_size, safetensors_header
 from m3index.encoder.prepared import PreparedModel
+from m3index.encoder.prepared_weights import LEXICAL, WEIGHTS, at, form, pickled_head
 from m3index.encoder.safetensors_file import BYTES, Stored
-from m3index.encoder.weights import StoredNames, incomplete, shapes
 
 _LARGE = 100_000_000  # bytes of weights that take noticeably long to round
-_CONVERTER = 2  # raise it with every change of what is written
-_FILE = "model.safetensors"
 _STORED: Mapping[torch.dtype, Stored] = {
     torch.float32: "F32",
     torch.bfloat16: "BF16",
@@ -52,18 +50,14 @@ def mapped(layout: Layout, precision: Precision) -> Layout:
     cannot be written or has no room.
     """
     prepared.prepare(*_preparation(layout, precision))
-    return _at(layout, precision)
+    return at(layout, form(layout, precision))
 
 
 def mapped_if_possible(layout: Layout, precision: Precision) -> Layout:
     """`mapped`, or the layout as it is, with a warning, if the cache cannot be written."""
     if prepared.prepare_if_possible(*_preparation(layout, precision)):
-        return _at(layout, precision)
+        return at(layout, form(layout, precision))
     return layout
-
-
-def _at(layout: Layout, precision: Precision) -> Layout:
-    return replace(layout, weights=(_form(layout, precision).directory / _FILE,))
 
 
 def _preparation(
@@ -73,18 +67,12 @@ def _preparation(
     folder, dtype = prepared.cache_folder(), DTYPES[precision]
     size = BYTES[_STORED[dtype]] * sum(math.prod(shape) for shape in shapes(layout.config).values())
     return (
-        _form(layout, precision),
+        form(layout, precision),
         partial(_convert, layout, dtype),
         f"Preparing the model {prepared.model_name(layout.root)} in {precision}, once, in {folder} "
         f"({size / 1e6:,.0f} MB).",
         size,
     )
-
-
-def _form(layout: Layout, precision: Precision) -> PreparedModel:
-    text = f"{_CONVERTER} {DTYPES[precision]} {sorted(shapes(layout.config).items())}"
-    name = prepared.model_name(layout.root)
-    return PreparedModel(f"{name}-{precision}", prepared.key(text, layout.weights))
 
 
 def _stored_types(paths: Sequence[Path]) -> set[str]:
@@ -115,4 +103,8 @@ def _convert(layout: Layout, dtype: torch.dtype, target: Path) -> None:
             yield tensor.to(dtype).contiguous().view(torch.uint8).numpy().data
 
     shapes_in_order = [(name, required[name]) for name in complete]
-    safetensors_file.write(target / _FILE, _STORED[dtype], shapes_in_order, parts())
+    safetensors_file.write(target / WEIGHTS, _STORED[dtype], shapes_in_order, parts())
+    if file := pickled_head(layout):
+        head = dict(load_linear(file, hidden_size(layout.config), 1).named_parameters())
+        named = [(name, tuple(tensor.shape)) for name, tensor in head.items()]
+        safetensors_file.write(target / LEXICAL, "F32", named, (t.numpy().data for t in head.values()))

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from m3index import one_shot
 from m3index.encoder import certificate
 from m3index.encoder import layout as layouts
 from m3index.encoder.base import Wanted
+from m3index.encoder.bert import runs_own_code
 from m3index.encoder.layout import Layout
 from m3index.encoder.options import Loading
 from m3index.encoder.pool import TokenizerPool
@@ -25,6 +27,7 @@ from m3index.types import EncodedBatch, EncoderInfo, IntArray
 
 if TYPE_CHECKING:
     from m3index.encoder.engine import Engine
+    from m3index.encoder.light import LightModel
 
 T = TypeVar("T")
 
@@ -40,6 +43,7 @@ class ModelEncoder:
         self._layout, self._options = layout, options
         self._tokenizer = TokenizerPool(layout, lambda: self.workers, prepare=not options.no_prepare)
         self._engines: list[Engine] | None = None
+        self._light: LightModel | None = None
         self._lock = threading.Lock()
         self._sampled = self._recall_check() if options.precision == "int8" else None
         space = layouts.space_digest(layout)
@@ -75,7 +79,8 @@ class ModelEncoder:
 
     def prepare(self) -> None:
         """Loads the weights now instead of at the first encode."""
-        self._loaded()
+        if self._light_model() is None:
+            self._loaded()
 
     def encode_ids(
         self, ids: Sequence[IntArray], *, lexical: bool, multi_vector: bool = False
@@ -115,7 +120,9 @@ class ModelEncoder:
         lexical = self._info.lexical if lexical is None else lexical
         skip = 0 if self._layout.pool_prompt else self._tokenizer.query_prompt_tokens
         wanted = Wanted(lexical=lexical, multi_vector=multi_vector, skip=skip)
-        return self._encode(self._tokenizer.query_ids(list(texts)), wanted)
+        ids = self._tokenizer.query_ids(list(texts))
+        batch = self._encoded_lightly(ids, wanted)
+        return self._encode(ids, wanted) if batch is None else batch
 
     def token_texts(self, ids: Sequence[int]) -> list[str]:
         return self._tokenizer.token_texts(ids)
@@ -141,6 +148,29 @@ class ModelEncoder:
             return exact()._encode(ids, Wanted(lexical=lexical, skip=skip))
 
         return RecallCheck(reference, done=exact.cache_clear)
+
+    def _light_model(self) -> LightModel | None:
+        """The model without torch, for a process that answers one question, if it asks for nothing else."""
+        options = self._options
+        anyhow = options.device in ("auto", "cpu") and options.precision in ("auto", "bf16")
+        own_code = runs_own_code(self._layout, trust_remote_code=options.trust_remote_code)
+        if not one_shot.is_brief() or not anyhow or own_code or options.no_prepare:
+            return None
+        with self._lock:
+            if self._light is None and self._engines is None:
+                from m3index.encoder.light import light_model
+
+                self._light = light_model(self._layout, self._tokenizer.silent_ids)
+            return self._light
+
+    def _encoded_lightly(self, ids: Sequence[IntArray], wanted: Wanted) -> EncodedBatch | None:
+        """The vectors of a few texts, without torch. None if torch has to be imported for them."""
+        light = None if wanted.multi_vector or not ids else self._light_model()
+        if light is None or self._engines is not None:
+            return None
+        self._check_heads(wanted)
+        self._check(ids)
+        return light.encode(ids, wanted)
 
     def _encode(self, ids: Sequence[IntArray], wanted: Wanted) -> EncodedBatch:
         [(_, batch)] = self._stream([(None, ids)], wanted)

@@ -6,73 +6,20 @@ importing torch.
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from m3index.encoder.layout import Layout, hidden_size, safetensors_header
+from m3index.encoder import safetensors_file
+from m3index.encoder.bert import StoredNames, incomplete, shapes
+from m3index.encoder.layout import Layout
+from m3index.encoder.safetensors_file import StoredTensor
 from m3index.errors import MismatchError
 
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
-
-_WORDS = "embeddings.word_embeddings.weight"
-_FIRST_NAMES = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}  # from TensorFlow
-
-
-def shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Every weight that config.json requires except the pooler, which no embedding depends on."""
-    width, inner = hidden_size(config), int(config.get("intermediate_size", 3072))
-    norm = {"LayerNorm.weight": (width,), "LayerNorm.bias": (width,)}
-    required: dict[str, tuple[int, ...]] = {
-        _WORDS: (int(config.get("vocab_size", 30522)), width),
-        "embeddings.position_embeddings.weight": (int(config.get("max_position_embeddings", 512)), width),
-        "embeddings.token_type_embeddings.weight": (int(config.get("type_vocab_size", 2)), width),
-        **{f"embeddings.{name}": shape for name, shape in norm.items()},
-    }
-    linear = {
-        "attention.self.query": (width, width),
-        "attention.self.key": (width, width),
-        "attention.self.value": (width, width),
-        "attention.output.dense": (width, width),
-        "intermediate.dense": (inner, width),
-        "output.dense": (width, inner),
-    }
-    for i in range(int(config.get("num_hidden_layers", 12))):
-        layer = f"encoder.layer.{i}"
-        for name, shape in linear.items():
-            required |= {f"{layer}.{name}.weight": shape, f"{layer}.{name}.bias": shape[:1]}
-        for place in ("attention.output", "output"):
-            required |= {f"{layer}.{place}.{name}": shape for name, shape in norm.items()}
-    return required
-
-
-class StoredNames:
-    """Maps the name of a weight in transformers to its name in a checkpoint, which may have a prefix."""
-
-    def __init__(self, stored: Collection[str]) -> None:
-        self._stored = stored
-        words = next((name for name in stored if name.endswith(_WORDS)), _WORDS)
-        self._prefix = words.removesuffix(_WORDS)
-
-    def __call__(self, name: str) -> str:
-        full = self._prefix + name
-        for current, original in _FIRST_NAMES.items():
-            if full not in self._stored:
-                full = full.replace(current, original)
-        return full
-
-
-def incomplete(layout: Layout, missing: Sequence[str]) -> MismatchError:
-    return MismatchError(
-        f"{layout.backbone} lacks {len(missing)} weights that its config.json requires, such as "
-        f"{missing[0]}. Check that the directory holds the complete model."
-    )
 
 
 class Weights:
@@ -97,41 +44,29 @@ class Weights:
 
     def _shape(self, name: str) -> tuple[int, ...] | None:
         found = self._stored.get(self._names(name))
-        return None if found is None else found.shape
+        return None if found is None else found.place.shape
 
 
 @dataclass(frozen=True, slots=True)
 class _MappedTensor:
     file: Tensor
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-    start: int
-    end: int
+    place: StoredTensor
 
     def read(self) -> Tensor:
-        part = self.file[self.start : self.end]
-        if self.start % self.dtype.itemsize:
+        part, dtype = self.file[self.place.start : self.place.end], _DTYPES[self.place.dtype]
+        if self.place.start % dtype.itemsize:
             part = part.clone()
-        return part.view(self.dtype).view(self.shape)
+        return part.view(dtype).view(self.place.shape)
 
 
 def _mapped_tensors(path: Path) -> dict[str, _MappedTensor]:
     """The tensors of a safetensors file by their names there."""
-    header = safetensors_header(path)
-    size, first = path.stat().st_size, 8 + len(header)
+    places = safetensors_file.tensors(path)
     try:
-        file = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
-        tensors = {}
-        for name, told in json.loads(header).items():
-            if name != "__metadata__" and told["dtype"] in _DTYPES:
-                dtype, shape = _DTYPES[told["dtype"]], tuple(told["shape"])
-                start, end = (first + offset for offset in told["data_offsets"])
-                if end > size or end - start != math.prod(shape) * dtype.itemsize:
-                    raise ValueError(f"{name} is not where the header says")
-                tensors[name] = _MappedTensor(file, dtype, shape, start, end)
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        file = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)
+    except (OSError, RuntimeError) as error:
         raise MismatchError(f"{path} cannot be read: {error}.") from error
-    return tensors
+    return {name: _MappedTensor(file, place) for name, place in places.items()}
 
 
 def joined(parts: Sequence[Tensor]) -> Tensor:

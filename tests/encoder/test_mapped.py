@@ -76,7 +76,10 @@ def test_the_vectors_are_those_of_the_original(published: Path, precision: str) 
     first, second = encode(published, precision), encode(published, precision)
     [form] = prepared.prepared()
     assert form.name == f"m3-{precision}"
-    assert [path.name for path in form.directory.iterdir()] == ["model.safetensors"]
+    assert {path.name for path in form.directory.iterdir()} == {
+        "model.safetensors",
+        "sparse_linear.safetensors",
+    }
     assert_same(first, expected)
     assert_same(second, expected)
 
@@ -99,6 +102,9 @@ def test_what_is_written_is_what_the_precision_needs(published: Path) -> None:
     for name, tensor in written.items():
         assert tensor.dtype == torch.bfloat16
         assert torch.equal(tensor, source[name].to(torch.bfloat16))
+    head = load_file(str(form.directory / "sparse_linear.safetensors"))
+    for name, tensor in torch.load(published / "sparse_linear.pt", weights_only=True).items():
+        assert torch.equal(head[name], tensor)
 
 
 def test_later_loads_make_no_model_of_transformers(published: Path, never_transformers: None) -> None:

@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from encoder import reference
 from m3index.encoder import backbone, layout
+from m3index.encoder.bert import shapes
 from m3index.encoder.load import load
-from m3index.encoder.weights import shapes
 from m3index.errors import MismatchError
 
 TEXTS = ["the quick brown fox", "", "le renard brun saute", "a " * 40]
