@@ -12,7 +12,7 @@ LOCK   := UV_CUSTOM_COMPILE_COMMAND='make lock (torch is left out: see requireme
 PIP    := -m pip install --quiet --disable-pip-version-check
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help demo test lint types audit lint-ci lock licences figures fuzz test-slow test-oracle test-gpu test-browser \
+.PHONY: help demo test lint types audit lint-ci lock licences figures fuzz test-slow test-oracle bench-encode test-gpu test-browser \
 	engines integration integration-lite docs docs-reference package sbom setup clean
 
 help: ## this list
@@ -96,6 +96,12 @@ test-oracle: ## against FlagEmbedding and sentence-transformers, in a virtual en
 	.venv-oracle/bin/python -m pip install --quiet -c constraints.txt -e '.[dev]' -r tests/oracle/requirements.txt
 	.venv-oracle/bin/python -m pytest -m oracle
 
+BENCH_ENCODE ?= --shape student --texts 48 --rounds 3 --int8 --flag-batch --st-batch 8
+bench-encode: ## encoding beside FlagEmbedding, sentence-transformers, onnxruntime and bge-m3-lite, in an environment of its own
+	@test -d .venv-peers || $(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet -c constraints.txt -e '.[dev]' -r benchmarks/peers.txt
+	.venv-peers/bin/python benchmarks/encode.py $(BENCH_ENCODE)
+
 test-browser: $(STAMP) ## the page of `m3index serve` in Chromium (Debian's, or Playwright's own)
 	$(BIN)/python -m pip install --quiet -c constraints.txt playwright
 	$(BIN)/python -m pytest tests/serve -m browser
@@ -117,7 +123,7 @@ test-gpu: $(STAMP) ## needs CUDA
 	$(BIN)/python -m pytest -m gpu
 
 clean: ## remove what make made, the virtual environment too
-	rm -rf $(VENV) .venv-docs $(DEMO) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-docs .venv-peers $(DEMO) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 docs-reference: $(STAMP) ## write docs/reference.md from the commands
 	$(BIN)/python -c 'from m3index.cli.reference import markdown; print(markdown(), end="")' > docs/reference.md
