@@ -4,7 +4,8 @@
     python benchmarks/sync.py [--sizes 10000 100000] [--uri DIR | http://...] [--words 120]
 
 A made-up corpus is ingested once with an encoder that costs nothing, then synced again, each in a process
-of its own: the figures are of that second run. reading: the corpus alone; hashing: the doc hashes alone;
+of its own: the figures are of a second run with `--thorough`, which compares every document. same files: a
+run that finds the files as they were. reading: the corpus alone; hashing: the doc hashes alone;
 asking: the store's strong reads of ordinals 0; listing: the scan for what has left; counting: the counts
 before and after. Reading and asking run in a thread of their own.
 """
@@ -127,9 +128,10 @@ def write_corpus(path: Path, size: int, words: int) -> None:
             file.write(json.dumps({"id": f"document-{i}", "text": text, "n": i}) + "\n")
 
 
-def one_run(uri: str, corpus: Path) -> dict[str, float]:
+def one_run(uri: str, corpus: Path, *, thorough: bool) -> dict[str, float]:
     store = Timed(open_store(Connection(uri=uri)))
-    summary = sync(store, CostlessEncoder(), "bench", read([corpus]), SyncOptions(sparse="none"))
+    options = SyncOptions(sparse="none", thorough=thorough)
+    summary = sync(store, CostlessEncoder(), "bench", read([corpus]), options)
     store.close()
     assert summary.exit == 0, summary
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -173,24 +175,26 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--words", type=int, default=120)
     parser.add_argument("--uri", help="a server; without it, Milvus Lite in a temporary folder")
-    parser.add_argument("--task", choices=["run", "alone"], help=argparse.SUPPRESS)
+    parser.add_argument("--task", choices=["thorough", "run", "alone"], help=argparse.SUPPRESS)
     parser.add_argument("arguments", nargs="*", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.task == "run":
-        print(json.dumps(one_run(options.arguments[0], Path(options.arguments[1]))))
+    if options.task in ("run", "thorough"):
+        uri, path = options.arguments
+        print(json.dumps(one_run(uri, Path(path), thorough=options.task == "thorough")))
         return
     if options.task == "alone":
         print(json.dumps(alone(Path(options.arguments[0]))))
         return
     columns = "reading  hashing  asking  listing  counting  peak MB  seen B/doc"
-    print(f"documents  first run  no change  documents/s  {columns}")
+    print(f"documents  first run  no change  documents/s  same files  {columns}")
     for size in options.sizes:
         with tempfile.TemporaryDirectory() as folder:
             corpus = Path(folder) / "corpus.jsonl"
             write_corpus(corpus, size, options.words)
             uri = options.uri or str(Path(folder) / "bench.db")
             first = in_a_process("run", uri, str(corpus))
-            again = in_a_process("run", uri, str(corpus))
+            again = in_a_process("thorough", uri, str(corpus))
+            same = in_a_process("run", uri, str(corpus))
             assert again["unchanged"] == size, again
             parts = in_a_process("alone", str(corpus))
             seconds = again["seconds"]
@@ -203,6 +207,7 @@ def main() -> None:
             ]
             print(
                 f"{size:9,}  {first['seconds']:7.1f} s  {seconds:7.1f} s  {size / seconds:11,.0f}  "
+                f"{same['seconds']:8.2f} s  "
                 + "  ".join(f"{share / seconds:6.0%}" for share in shares)
                 + f"  {again['peak_mb']:7.0f}  {parts['seen_bytes']:10.1f}"
             )

@@ -12,7 +12,7 @@ import m3index.cli  # noqa: F401  (declares the commands)
 from m3index.cli.apps import all_commands
 from m3index.corpus.options import Input, Keys, Rejects
 from m3index.encoder.options import Device, Loading, Model, RemoteCode
-from m3index.index.options import Columns, DeleteGuard, IngestOptions, ReindexOptions, Waiting
+from m3index.index.options import Columns, DeleteGuard, IngestOptions, ReindexOptions, SyncOptions, Waiting
 from m3index.options import Group
 from m3index.scale.options import EncodeOptions, LoadOptions
 from m3index.serve.options import Listening, ServeToken
@@ -52,6 +52,7 @@ RAISED_BY: dict[str, type[Group] | str] = {
     "index/plan.py": IngestOptions,
     "index/prune.py": DeleteGuard,
     "index/reindex.py": ReindexOptions,
+    "index/sync.py": SyncOptions,
     "index/tenant.py": IngestOptions,
     "process.py": Loading,
     "scale/bulk.py": LoadOptions,

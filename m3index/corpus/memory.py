@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from m3index.corpus.digest import CorpusDigest
 from m3index.corpus.listing import Listing
 from m3index.corpus.mapping import FieldMapping, RowError
 from m3index.corpus.notes import embedding_notes
@@ -42,6 +43,13 @@ class Documents:
     def repeatable(self) -> bool:
         """Whether a second pass reads the same; not from an iterator."""
         return not isinstance(self._items, Iterator)
+
+    def digest(self) -> CorpusDigest | None:
+        """None: to read the documents is all that could be done for it."""
+        return None
+
+    def is_as_before(self, digest: CorpusDigest) -> bool:  # noqa: ARG002
+        return False
 
     def __iter__(self) -> Iterator[Document | Rejected]:
         self.complete = False

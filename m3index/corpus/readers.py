@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import BinaryIO
 
 from m3index.corpus import formats
+from m3index.corpus.digest import CorpusDigest, digest_of, is_as_before
 from m3index.corpus.formats import Parsed, Rows
 from m3index.corpus.lines import MAX_LINE, Meter, UnreadableError, open_bytes, reading
 from m3index.corpus.listing import Listing
@@ -106,6 +107,17 @@ class FileCorpus:
     def repeatable(self) -> bool:
         """Whether a second pass reads the same; not from a pipe."""
         return self.total_bytes is not None and not self._places.stdin
+
+    def digest(self) -> CorpusDigest | None:
+        """A digest of the files and of how they are read; reads all of them. None for what is not in regular
+        files on this machine. `notes` tells what was skipped, as after a pass."""
+        reading = repr((self._mapping, sorted(self._fields.items()), self._max_line))
+        self._start()
+        return digest_of(self._places.walk(), reading, self._skips.add)
+
+    def is_as_before(self, digest: CorpusDigest) -> bool:
+        """Whether no file has been changed since this digest of it was made."""
+        return is_as_before(self._places.walk(), digest)
 
     @property
     def bytes_read(self) -> int:

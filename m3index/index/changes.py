@@ -95,7 +95,7 @@ def apply_changes(
     """
     with hold(store, alias, settings.lock_seconds, f"m3index {settings.command} --changes") as lock:
         reporter = reporter or Silent()
-        with opened(store, alias, encoder, settings, lock, reporter) as target:
+        with opened(store, alias, encoder, settings, lock, reporter, rewrites=[settings.source]) as target:
             run = Run(store, encoder, target, settings, reporter, stop or Never(), lock)
             with run.accounted():
                 for part in windows_of(changes):

@@ -56,7 +56,7 @@ def drop_collection(store: Store, alias: str, wait: float = 0.0) -> None:
     """
     with hold(store, alias, wait, "m3index collections drop") as lock:
         if store.resolve(alias) is not None:
-            lock.lease(lambda: find(store, alias))
+            lock.lease(lambda: find(store, alias), rewrites=[])
         generations = generation_names(store, alias)
         if not generations:
             raise CollectionNotFoundError(f"There is no collection {alias!r} at {store.uri}.")

@@ -40,7 +40,7 @@ def delete(
             target = find(store, alias)
         else:
             lock = stack.enter_context(hold(store, alias, options.lock_seconds, "m3index delete"))
-            target = lock.lease(lambda: find(store, alias))
+            target = lock.lease(lambda: find(store, alias), rewrites=[options.source])
         tally = Tally()
         tenant = tenant_of(target.spec, alias, options.tenant_name)
 

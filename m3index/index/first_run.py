@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from m3index.encoder.base import Encoder
@@ -22,8 +22,10 @@ def opened(
     settings: IngestOptions,
     lock: WriteLock,
     reporter: Reporter,
+    *,
+    rewrites: Sequence[str],
 ) -> Iterator[Collection]:
-    """The collection of a run, opened or created, with its lease.
+    """The collection of a run, opened or created, with its lease. rewrites: see `WriteLock.lease`.
 
     A collection that this run created and that holds no rows at its end, because of an error, an interruption
     or because every row was rejected, is removed: its layout would bind the next run, which may correct it.
@@ -38,7 +40,7 @@ def opened(
             created.add(target.properties["uuid"])
         return target
 
-    target = lock.lease(open_target)
+    target = lock.lease(open_target, rewrites=rewrites)
     try:
         yield target
     except UnreachableError:

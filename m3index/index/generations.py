@@ -84,7 +84,7 @@ def rollback(store: Store, alias: str, to: int | None = None, *, retry_lock: flo
     """
     with hold(store, alias, retry_lock, "m3index generations rollback") as lock:
         if store.resolve(alias) is not None:
-            lock.lease(lambda: find(store, alias))
+            lock.lease(lambda: find(store, alias), rewrites=[])
         chosen = plan_rollback(store, alias, to)
         switch(store, alias, chosen.name)
         return replace(chosen, current=True, served_until=None)

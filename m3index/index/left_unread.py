@@ -43,19 +43,15 @@ def remembered(
     if not is_complete and before.gave | before.unread.keys():
         listing = Listing(before.gave | listing.gave, before.unread)
     text = listing.to_text() if listing.gave or listing.unread else ""
-    if known.get(_key(planner), "") == text:
+    if known.get(planner.scope, "") == text:
         return {}
-    return {PROPERTY: json.dumps(known | {_key(planner): text})}
+    return {PROPERTY: json.dumps(known | {planner.scope: text})}
 
 
 def _before(properties: Mapping[str, str], planner: Planner) -> Listing:
-    return Listing.from_text(_known(properties).get(_key(planner), ""))
+    return Listing.from_text(_known(properties).get(planner.scope, ""))
 
 
 def _known(properties: Mapping[str, str]) -> dict[str, str]:
     known: dict[str, str] = json.loads(properties.get(PROPERTY, "{}"))
     return known
-
-
-def _key(planner: Planner) -> str:
-    return f"{planner.source}\n{planner.tenant.value}" if planner.tenant else planner.source

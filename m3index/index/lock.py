@@ -16,7 +16,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -27,6 +27,7 @@ from uuid import uuid4
 from m3index import folders
 from m3index.errors import CollectionNotFoundError, LockedError, M3IndexError, UsageError
 from m3index.index.collection import Collection
+from m3index.index.unchanged import forget
 from m3index.output import open_lock
 from m3index.store.base import Store
 from m3index.store.options import is_server
@@ -132,12 +133,18 @@ class WriteLock:
         self._proved = 0.0
         self.lost = False
 
-    def lease(self, open_target: Callable[[], Collection]) -> Collection:
+    def lease(self, open_target: Callable[[], Collection], *, rewrites: Sequence[str] | None) -> Collection:
         """Opens a collection and takes its lease; reopens it if the alias moved in the meantime.
 
-        Raises LockedError if another run still has the lease at the deadline, and the errors of
-        `open_target`.
+        rewrites: the sources of which the run may change rows, None for all: what the last `sync` recorded of
+        them (`index.unchanged`) is forgotten first. Raises LockedError if another run still has the lease at
+        the deadline, and the errors of `open_target`.
         """
+        target = self._leased(open_target)
+        forget(self._store, target.name, rewrites)
+        return target
+
+    def _leased(self, open_target: Callable[[], Collection]) -> Collection:
         target = open_target()
         if is_local(self._store.uri):
             return target

@@ -344,6 +344,11 @@ class IngestOptions(Force, Waiting, CollectionLayout, Rejects, Input, DocumentSc
         return "ingest"
 
     @property
+    def may_end_early(self) -> bool:
+        """Whether the run may end without comparing documents if the corpus is what it was."""
+        return False
+
+    @property
     def command(self) -> str:
         """The command line of such a run."""
         return "sync --removals-only" if self.mode == "prune" else self.mode
@@ -362,9 +367,20 @@ class SyncOptions(DeleteGuard, IngestOptions):
         file=False,
     )
 
+    thorough: bool = option(
+        Flag(),
+        "Compare every document although the files are byte for byte those of the last run.",
+        default=False,
+        file=False,
+    )
+
     @property
     def mode(self) -> Mode:
         return "prune" if self.removals_only else "sync"
+
+    @property
+    def may_end_early(self) -> bool:
+        return not (self.thorough or self.force or self.removals_only)
 
 
 @group

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol, TypeVar
 
+from m3index.corpus.digest import CorpusDigest
 from m3index.corpus.hash import doc_hash, same_content
 from m3index.corpus.listing import Listing
 from m3index.corpus.mapping import declared
@@ -67,6 +68,14 @@ class Corpus(Protocol):
     @property
     def repeatable(self) -> bool:
         """Whether a second pass reads the same; not from a pipe."""
+        ...
+
+    def digest(self) -> CorpusDigest | None:
+        """A digest of all that determines the documents, if one costs less than to read them."""
+        ...
+
+    def is_as_before(self, digest: CorpusDigest) -> bool:
+        """Whether nothing has been changed since this digest was made."""
         ...
 
 
@@ -166,6 +175,11 @@ class Planner:
         """Whether the corpus contains this document, valid or rejected."""
         digest = bytes.fromhex(key)
         return digest in self.seen or digest in self.protected
+
+    @property
+    def scope(self) -> str:
+        """The source, and the tenant of a run that is limited to one, as a key."""
+        return f"{self.source}\n{self.tenant.value}" if self.tenant else self.source
 
     @property
     def rows(self) -> Filter | None:

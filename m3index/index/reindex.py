@@ -94,7 +94,7 @@ def reindex(
             reporter.stage("checking the quality gate")
             gate(old.name, new.name)
         with hold(store, alias, max(settings.lock_seconds, SWAP_WAIT), "m3index reindex") as lock:
-            lock.lease(lambda: find(store, alias))
+            lock.lease(lambda: find(store, alias), rewrites=[])
             if store.resolve(alias) != old.name:
                 raise UsageError(
                     f"The alias {alias!r} moved to another generation in the meantime. Run reindex again."
@@ -303,7 +303,7 @@ class EncodeBuild(Build):
             corpus = open_corpus()
             most = self.settings.max_errors  # without it, _check_losses decides, which knows what is lost
             settings = SyncOptions(
-                source=source, max_delete="100%", max_errors="100%" if most is None else most
+                thorough=True, source=source, max_delete="100%", max_errors="100%" if most is None else most
             )
             run = Run(self.store, self.encoder, self.new, settings, self.reporter, self.stop, lock)
             summary = run.over(corpus)

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from hashlib import blake2b
 
+import m3index
+from m3index.corpus.digest import CorpusDigest
 from m3index.corpus.listing import Listing
 from m3index.encoder.base import Encoder
 from m3index.errors import SUCCESS, Exit, M3IndexError
@@ -23,6 +26,7 @@ from m3index.index.prune import UnseenRows
 from m3index.index.row_versions import StoredRows
 from m3index.index.summary import Summary, Tally
 from m3index.index.tenant import tenant_of
+from m3index.index.unchanged import UnchangedCorpus, forget, recorded, with_record
 from m3index.index.write import mark, remove, write
 from m3index.progress import Progress, Reporter, Silent
 from m3index.store.base import Store
@@ -53,7 +57,7 @@ def sync(
     """
     with hold(store, alias, settings.lock_seconds, f"m3index {settings.command}") as lock:
         reporter = reporter or Silent()
-        with opened(store, alias, encoder, settings, lock, reporter) as target:
+        with opened(store, alias, encoder, settings, lock, reporter, rewrites=[]) as target:
             run = Run(store, encoder, target, settings, reporter, stop or Never(), lock)
             return run.over(corpus)
 
@@ -106,6 +110,8 @@ class Run:
         self.tally = Tally()
         self.rows_before = 0
         self.expected: int | None = None  # rows of the source, if the listing differed from the tally
+        self.digest: CorpusDigest | None = None
+        self.record: UnchangedCorpus | None = None  # for the next run
 
     def new_planner(self, *, stored: Mapping[str, StoredRows] | None = None) -> Planner:
         """stored: the documents to write whatever their hashes say."""
@@ -125,6 +131,9 @@ class Run:
     def over(self, corpus: Corpus) -> Summary:
         """Performs the whole run: writes what changed, removes what has left the corpus, and counts."""
         with self.accounted():
+            if record := self._unchanged(corpus):
+                return self._end_early(record, corpus)
+            forget(self.store, self.target.name, [self.planner.scope])
             total, items = corpus.total_bytes, CountingCorpus(corpus)
             for _ in self.write_changes(items):
                 self.progress(int(corpus.bytes_read * self.tally.finished / max(items.count, 1)), total)
@@ -136,7 +145,47 @@ class Run:
                 self._quarantine(error)
             self.check_rejected(len(corpus.read_errors))
             self._remove_absent(corpus)
+            self._record(corpus)
             return self.finish(corpus.listing)
+
+    def _record(self, corpus: Corpus) -> None:
+        """Remembers what the collection now has, if the next run may rely on it."""
+        tally = self.tally
+        clean = not (tally.quarantined or tally.deletes_withheld or tally.drifted) and self.expected is None
+        if clean and self.digest is not None and corpus.is_as_before(self.digest):
+            self.record = UnchangedCorpus(self._determined_by(self.digest), tally.scanned, tally.rows)
+
+    def _unchanged(self, corpus: Corpus) -> UnchangedCorpus | None:
+        """What the last run recorded, if this one would find the same."""
+        if self.mode != "sync":
+            return None
+        self.reporter.stage("comparing the files with those of the last run")
+        self.digest = corpus.digest()
+        record = recorded(self.store.properties(self.target.name), self.planner.scope)
+        if record is None or self.digest is None or record.digest != self._determined_by(self.digest):
+            return None
+        if record.is_due or not self.settings.may_end_early:
+            return None
+        return record if self.store.count(self.target.name, self.planner.rows) == record.rows else None
+
+    def _determined_by(self, digest: CorpusDigest) -> str:
+        """A digest of all that determines the rows of this source: the corpus, its passages, the layout of
+        the collection, the program."""
+        spec = self.target.spec
+        fields = sorted(spec.fields.items())
+        what = m3index.__version__, digest.text, settings_json(self.passages), fields, spec.tenant
+        return blake2b(repr(what).encode(), digest_size=16).hexdigest()
+
+    def _end_early(self, record: UnchangedCorpus, corpus: Corpus) -> Summary:
+        self.reporter.note(
+            "The files are byte for byte those of the last run, so their documents were not compared; "
+            "--thorough compares them."
+        )
+        self.tally.scanned = self.tally.unchanged = record.documents
+        for note in corpus.notes:
+            self.reporter.note(note)
+        self.record = record.once_more()
+        return self.finish()
 
     @contextmanager
     def accounted(self) -> Iterator[None]:
@@ -317,6 +366,9 @@ class Run:
             all_of_it = self.mode != "ingest"
             name, planner = self.target.name, self.planner
             properties |= remembered(self.store, name, planner, listing, is_complete=all_of_it)
+        if self.record is not None:
+            stored = self.store.properties(self.target.name)
+            properties |= with_record(stored, self.planner.scope, self.record)
         if self.tally.tokens >= RATE_TOKENS:
             properties["rate"] = f"{self.tally.tokens / self.tally.encoding_seconds:.1f}"
         return properties

@@ -153,7 +153,8 @@ def verify(
     LockedError, MismatchError, MissingHeadError, UsageError and StoreError.
     """
     with hold(store, alias, settings.lock_seconds, "m3index verify") as lock:
-        target = lock.lease(lambda: find(store, alias))
+        rewrites = [settings.source] if settings.repair else []
+        target = lock.lease(lambda: find(store, alias), rewrites=rewrites)
         check_fits(target, encoder.info, CollectionLayout())
         reporter, stop = reporter or Silent(), stop or Never()
         run = _Verifier(store, encoder, target, settings, tolerance, on_difference, reporter, stop)

@@ -136,7 +136,7 @@ def open_target(
     fingerprint = shards.fingerprint
     in_use = store.resolve(alias) is not None
     if in_use:
-        target = lock.lease(lambda: find(store, alias))
+        target = lock.lease(lambda: find(store, alias), rewrites=None)
     if in_use and not settings.fresh:
         check_fits(target, fingerprint.encoder, settings)
     else:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from fakes import FakeEncoder, token_id
 
+from m3index.corpus.digest import CorpusDigest
 from m3index.corpus.listing import Listing
 from m3index.index.options import IngestOptions, MaxDelete, ReindexOptions, SyncOptions, VerifyOptions
 from m3index.index.summary import Summary
@@ -43,6 +44,12 @@ class ListCorpus:
         yield from self.items
         unidentified = any(isinstance(item, Rejected) and not item.identified for item in self.items)
         self.complete = not self.read_errors and not unidentified
+
+    def digest(self) -> CorpusDigest | None:
+        return None
+
+    def is_as_before(self, digest: CorpusDigest) -> bool:
+        raise AssertionError(digest)
 
 
 class BrokenEncoder(FakeEncoder):

@@ -168,7 +168,7 @@ def test_the_lease_is_renewed_and_a_stolen_one_ends_the_run(
 ) -> None:
     monkeypatch.setattr(module, "RENEW_SECONDS", 0.05)
     with hold(server, "docs", 0.0, "m3index sync") as lock:
-        lock.lease(lambda: find(server, "docs"))
+        lock.lease(lambda: find(server, "docs"), rewrites=[])
         first = current_lease(server, "docs__g1")
         time.sleep(0.3)
         renewed = current_lease(server, "docs__g1")
@@ -209,7 +209,7 @@ def test_an_alias_that_moved_while_waiting_is_followed(server: Server) -> None:
         return target
 
     with hold(server, "docs", 0.0, "m3index sync") as lock:
-        assert lock.lease(open_target).name == "docs__g2"
+        assert lock.lease(open_target, rewrites=[]).name == "docs__g2"
         assert current_lease(server, "docs__g1") is None
         assert current_lease(server, "docs__g2") is not None
     assert opened == ["docs__g1", "docs__g2", "docs__g2"]
