@@ -26,13 +26,14 @@ COMPARED_EVERY = 7
 class UnchangedCorpus:
     """The corpus as the last run left it in the collection.
 
-    digest: of its files and of what else determines the rows. documents, rows: how many it has. runs: how
-    many have ended early since the last that compared the documents.
+    digest: of its files and of what else determines the rows. documents, rows: how many it has. total: the
+    rows of the whole collection. runs: how many have ended early since the last that compared the documents.
     """
 
     digest: str
     documents: int
     rows: int
+    total: int
     runs: int = 0
 
     @property
@@ -40,8 +41,8 @@ class UnchangedCorpus:
         """Whether the next run has to compare the documents."""
         return self.runs + 1 >= COMPARED_EVERY
 
-    def once_more(self) -> UnchangedCorpus:
-        return replace(self, runs=self.runs + 1)
+    def once_more(self, total: int) -> UnchangedCorpus:
+        return replace(self, total=total, runs=self.runs + 1)
 
 
 def recorded(properties: Mapping[str, str], scope: str) -> UnchangedCorpus | None:

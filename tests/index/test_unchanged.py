@@ -177,6 +177,19 @@ def test_lost_rows_are_noticed(nights: Nights) -> None:
     assert not nights.ended_early
 
 
+def test_other_sources_do_not_matter(nights: Nights, tmp_path_factory: pytest.TempPathFactory) -> None:
+    nights.sync()
+    other = tmp_path_factory.mktemp("other") / "o.jsonl"
+    for count in (1, 2, 2):
+        rows = [json.dumps({"id": str(i), "text": "of another source"}) + "\n" for i in range(count)]
+        other.write_text("".join(rows))
+        nights.sync(replace(SETTINGS, source="other"), read([other]))
+        nights.sync()
+        assert nights.ended_early
+    nights.sync(replace(SETTINGS, source="other"), read([other]))
+    assert nights.ended_early
+
+
 def rebuilt(nights: Nights) -> dict[str, dict[str, Any]]:
     store = MemoryStore()
     sync(store, FakeEncoder(), "docs", nights.corpus(), SETTINGS)
@@ -248,7 +261,7 @@ def test_sources_and_tenants_are_apart() -> None:
     run(store, [doc("one")])
     name = store.resolve("docs")
     assert name
-    record = unchanged.UnchangedCorpus("d", 1, 1)
+    record = unchanged.UnchangedCorpus("d", 1, 1, 1)
     for scope in ("wiki", "wiki\nacme", "wiki\nother", "wikipedia"):
         store.set_properties(name, unchanged.with_record(store.properties(name), scope, record))
 
