@@ -142,7 +142,7 @@ class CollectionSpec:
     """The parameters of a collection, which fill in `schemas/collection.json`.
 
     dim: width of the dense vector. fields: the declared typed columns, by name. analyzer: a name
-    in `analyzers` of the definition (`icu`, `ngrams`), only if sparse is `bm25`. tenant: the
+    in `analyzers` of the definition (`icu`, `stems`), only if sparse is `bm25`. tenant: the
     declared field that is the partition key. storage: how dense vectors are stored.
     """
 

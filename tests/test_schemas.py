@@ -124,7 +124,7 @@ def test_a_row_has_the_fields_of_the_definition() -> None:
 def test_pymilvus_takes_the_definition(sparse: str) -> None:
     from m3index.store.definition import to_milvus
 
-    spec = CollectionSpec(8, sparse, {"lang": "str", "tags": "str[]"}, "ngrams" if sparse == "bm25" else None)  # type: ignore[arg-type]
+    spec = CollectionSpec(8, sparse, {"lang": "str", "tags": "str[]"}, "stems" if sparse == "bm25" else None)  # type: ignore[arg-type]
     made = to_milvus(spec, lite=True)
     assert {field.name for field in made.fields} >= {"passage_id", "text", "dense", "lang", "tags"}
 

@@ -11,7 +11,7 @@ from m3index.search.options import SearchOptions
 from m3index.search.plan import PlannedLeg, SearchTarget
 from m3index.search.rerank import Reranker
 from m3index.search.result import Match
-from m3index.store.analyzer import terms
+from m3index.store.analyzer import folded_words, stem, terms
 from m3index.store.base import QueryVector, StoredRow
 from m3index.types import Hit, LegRank, SparseVector, join_title
 
@@ -111,10 +111,10 @@ def find_matches(
             for key in keys
         ]
     rows = store.get(collection, stored_keys, ["title", "text"])
-    query_terms = terms(str(query))
+    query_words = dict.fromkeys(folded_words(str(query)))
     matched: list[list[Match]] = []
     for key in keys:
         row = rows.get(key) if key is not None else None
         passage_terms = terms(join_title(row["title"], row["text"])) if row is not None else ()
-        matched.append([Match(term) for term in query_terms if term in passage_terms])
+        matched.append([Match(w) for w in query_words if w in passage_terms or stem(w) in passage_terms])
     return matched

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from m3index.search.terms import Term, terms
+from m3index.store.analyzer import stem
 
 WIDTH = 240
 ELLIPSIS = "…"
@@ -24,8 +25,8 @@ class Snippet:
 def snippet(text: str, query: str, width: int = WIDTH) -> Snippet:
     """At most `width` characters of the text, plus ellipses, around the terms of the query."""
     line = " ".join(text.split())
-    query_terms = {term.text for term in terms(query)}
-    matches = [term for term in terms(line) if term.text in query_terms]
+    query_terms = {_form(term) for term in terms(query)}
+    matches = [term for term in terms(line) if _form(term) in query_terms]
     start, end = _window(line, matches, width)
     before = ELLIPSIS if start > 0 else ""
     after = ELLIPSIS if end < len(line) else ""
@@ -34,11 +35,16 @@ def snippet(text: str, query: str, width: int = WIDTH) -> Snippet:
     return Snippet(before + line[start:end] + after, tuple(_merge(spans)))
 
 
+def _form(term: Term) -> str:
+    """What the forms of a word have in common."""
+    return stem(term.text) or term.text
+
+
 def _window(line: str, matches: Sequence[Term], width: int) -> tuple[int, int]:
     """The range with the most distinct terms; a term weighs less the more often the text has it."""
     if len(line) <= width:
         return 0, len(line)
-    counts = Counter(term.text for term in matches)
+    counts = Counter(map(_form, matches))
     best, first, last = 0.0, 0, 0
     for i, term in enumerate(matches):
         seen: dict[str, float] = {}
@@ -46,7 +52,7 @@ def _window(line: str, matches: Sequence[Term], width: int) -> tuple[int, int]:
         for other in matches[i:]:
             if other.end - term.start > width:
                 break
-            seen[other.text] = 1 / counts[other.text]
+            seen[_form(other)] = 1 / counts[_form(other)]
             end = other.end
         value = sum(seen.values())
         if value > best:

@@ -4,6 +4,13 @@ Milvus Lite has one tokenizer, the regular expression `\\w+`. It splits words at
 Hindi, Thai or Arabic, and treats a whole sentence of Chinese or Thai as one word. So the client drops the
 marks and writes such runs as overlapping n-grams with spaces, in documents and in queries alike. Each
 store chooses (`Store.default_analyzer`).
+
+Beside each word of a script with spaces stands its stem, so that a question finds the other forms of its
+words. A stem is the first letters of a word, in every language alike: no language has to be known or guessed,
+neither of a document, nor of a question of four words, nor of a single word in a text of another language.
+This is as good as the stemmers that know each language (docs/results.md; McNamee, Nicholas and Mayfield,
+"Addressing morphological variation in alphabetic languages", SIGIR 2009, who call it truncation). The word
+itself stays, and weighs more, since it is rarer.
 """
 
 from __future__ import annotations
@@ -14,8 +21,15 @@ from collections import Counter
 
 from m3index import schema
 
-NGRAMS = "ngrams"
+STEMS = "stems"
 """The analyzer whose input the client folds."""
+
+_STEM_LETTERS = 5
+_ARABIC_LETTERS = 4
+_STEM_MARK = "\u02ad"  # a letter that no language writes: a stem is no word
+_ARABIC = re.compile(r"[\u0621-\u064a]+")
+_ARABIC_PREFIX = re.compile(r"(?:[وبكف]?ال|لل|و)(?=...)")  # article, preposition, conjunction
+_ARABIC_SPELLINGS = str.maketrans("أإآىة", "ااايه")
 
 _IDEOGRAPHS = (
     r"\u3005-\u3007\u3040-\u312f\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\U00020000-\U0003ffff"
@@ -52,14 +66,43 @@ def _is_dropped(character: str) -> bool:
     return category.startswith("M") or (category == "Cf" and character != "\u200c")
 
 
-def bm25_text(text: str, analyzer: str) -> str:
-    """The text that is stored for BM25 or used as its query."""
-    return fold(text) if analyzer == NGRAMS else text
+def stem(word: str) -> str:
+    """The stem of a folded word: its first five letters without accents, marked. Empty for an n-gram.
+
+    Of an Arabic word, the article and what is written before it are left out, and four letters stay: most
+    Arabic roots have three.
+    """
+    if _RUN.match(word):
+        return ""
+    if _ARABIC.fullmatch(word):
+        bare = _ARABIC_PREFIX.sub("", word.translate(_ARABIC_SPELLINGS), count=1)
+        return _STEM_MARK + bare[:_ARABIC_LETTERS]
+    if not word.isascii():
+        word = "".join(c for c in unicodedata.normalize("NFD", word) if not unicodedata.combining(c))
+    return _STEM_MARK + word[:_STEM_LETTERS]
+
+
+def folded_words(text: str) -> list[str]:
+    """The words and n-grams of a text, folded, in order."""
+    return _WORD.findall(fold(text))
+
+
+def bm25_text(text: str, analyzer: str, most_bytes: int | None = None) -> str:
+    """The text that is stored for BM25 or used as its query. most_bytes: leave out the stems if it is longer
+    with them."""
+    if analyzer != STEMS:
+        return text
+    folded = fold(text)
+    with_stems = f"{folded} {' '.join(filter(None, map(stem, _WORD.findall(folded))))}".rstrip(" ")
+    if most_bytes is not None and len(with_stems.encode("utf-8", "replace")) > most_bytes:
+        return folded
+    return with_stems
 
 
 def terms(text: str) -> Counter[str]:
-    """The tokens that the `ngrams` analyzer makes from a text, with their counts."""
-    return Counter(_WORD.findall(fold(text)))
+    """The tokens that the `stems` analyzer makes from a text, with their counts."""
+    found = folded_words(text)
+    return Counter([*found, *filter(None, map(stem, found))])
 
 
 def _ngrams(run: str, n: int) -> str:

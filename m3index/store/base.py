@@ -50,7 +50,7 @@ class Store(Protocol):
         ...
 
     def default_analyzer(self) -> str:
-        """The analyzer of a new bm25 collection if none is requested: `icu` on servers, `ngrams` (folded
+        """The analyzer of a new bm25 collection if none is requested: `icu` on servers, `stems` (folded
         by the client) on Milvus Lite."""
         ...
 

@@ -12,7 +12,7 @@ from pymilvus.milvus_client.index import IndexParams
 from m3index import schema
 from m3index.errors import MismatchError
 from m3index.schema import CollectionSpec, IndexChoice
-from m3index.store.analyzer import NGRAMS, analyzers
+from m3index.store.analyzer import STEMS, analyzers
 from m3index.types import FieldType, Leg, SparseKind, Storage
 
 INDEX_PROPERTY = "m3index.index"
@@ -61,7 +61,7 @@ def to_milvus(spec: CollectionSpec, *, lite: bool) -> CollectionSchema:
             DataType[sparse["input"]["type"]],
             max_length=bm25_limit(lite=lite),
             enable_analyzer=True,
-            analyzer_params=analyzers()[spec.analyzer or NGRAMS],
+            analyzer_params=analyzers()[spec.analyzer or STEMS],
         )
     built.add_field(sparse["field"]["name"], DataType[sparse["field"]["type"]])
     if function := sparse.get("function"):

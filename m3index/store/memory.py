@@ -16,7 +16,7 @@ import numpy as np
 from m3index import schema
 from m3index.errors import CollectionNotFoundError, StoreError, UsageError
 from m3index.schema import CollectionSpec
-from m3index.store.analyzer import NGRAMS, terms
+from m3index.store.analyzer import STEMS, terms
 from m3index.store.base import LEASE, QueryVector, StoredRow
 from m3index.store.fence import Check, Fences
 from m3index.store.filter import Filter, matches, render
@@ -59,7 +59,7 @@ class MemoryStore:
         return "memory:"
 
     def default_analyzer(self) -> str:
-        return NGRAMS
+        return STEMS
 
     # -- collections and aliases
 
@@ -71,7 +71,7 @@ class MemoryStore:
         if name in self._collections or name in self._aliases:
             raise StoreError(f"The collection {name!r} already exists.")
         if spec.sparse == "bm25":
-            spec = replace(spec, analyzer=spec.analyzer or NGRAMS)
+            spec = replace(spec, analyzer=spec.analyzer or STEMS)
             properties = {**properties, "analyzer": str(spec.analyzer)}
         self._begin("create", name)
         self._collections[name] = _Collection(replace(spec, fields=dict(spec.fields)), dict(properties))
@@ -217,8 +217,8 @@ class MemoryStore:
             "db": "default",
             "dense_index": "exact",
             "storages": list(schema.STORAGES),
-            "analyzers": [NGRAMS],
-            "default_analyzer": NGRAMS,
+            "analyzers": [STEMS],
+            "default_analyzer": STEMS,
             "warnings": [],
         }
 

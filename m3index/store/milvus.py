@@ -29,7 +29,7 @@ from m3index.errors import (
 from m3index.schema import STORAGES, CollectionSpec, IndexChoice
 from m3index.store import milvus_errors as errors
 from m3index.store import retry
-from m3index.store.analyzer import NGRAMS, analyzers, bm25_text
+from m3index.store.analyzer import STEMS, analyzers, bm25_text
 from m3index.store.base import LEASE, QueryVector, StoredRow
 from m3index.store.deadline import Deadline
 from m3index.store.definition import (
@@ -129,7 +129,7 @@ class MilvusStore:
         return [] if self._lite is None else list(self._lite.warnings.messages)
 
     def default_analyzer(self) -> str:
-        return "icu" if self.kind == "server" else NGRAMS
+        return "icu" if self.kind == "server" else STEMS
 
     # -- collections and aliases
 
@@ -414,7 +414,7 @@ class MilvusStore:
             "db": self._db or "default",
             "dense_index": "FLAT" if self.kind != "server" else "HNSW",
             "storages": list(STORAGES) if self.kind == "server" else ["fp32"],
-            "analyzers": [a for a in analyzers() if self.kind == "server" or a == NGRAMS],
+            "analyzers": [a for a in analyzers() if self.kind == "server" or a == STEMS],
             "default_analyzer": self.default_analyzer(),
             "warnings": self.warnings,
         }
@@ -593,8 +593,8 @@ class MilvusStore:
         name = asked or self.default_analyzer()
         if name not in analyzers():
             raise UsageError(f"There is no analyzer {name!r}; choose one of {', '.join(analyzers())}.")
-        if self.kind != "server" and name != NGRAMS:
-            raise UsageError(f"Milvus Lite does not have the analyzer {name!r}; use {NGRAMS!r}.")
+        if self.kind != "server" and name != STEMS:
+            raise UsageError(f"Milvus Lite does not have the analyzer {name!r}; use {STEMS!r}.")
         return name
 
     def _delete_keys(self, name: str, keys: Sequence[str]) -> None:
@@ -804,7 +804,7 @@ def _query_data(leg: Leg, queries: Sequence[Any], spec: CollectionSpec) -> Any:
         case Leg.BM25:
             # An undecodable byte on the command line must not prevent the search.
             decodable = (query.encode("utf-8", "ignore").decode("utf-8") for query in queries)
-            return [bm25_text(query, spec.analyzer or NGRAMS) for query in decodable]
+            return [bm25_text(query, spec.analyzer or STEMS) for query in decodable]
 
 
 def _candidates(hits: Any, leg: Leg, group_field: str | None) -> list[Candidate]:

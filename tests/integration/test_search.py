@@ -34,7 +34,7 @@ def filled(engine: Engine, new_index: NewIndex) -> Pair:
 @pytest.fixture(scope="module")
 def bm25(engine: Engine, new_index: NewIndex) -> Pair:
     engine.needs("bm25")
-    how = layout(engine, sparse="bm25", analyzer="ngrams")
+    how = layout(engine, sparse="bm25", analyzer="stems")
     encoder = FakeEncoder(lexical=False)
     index = new_index(encoder=encoder)
     index.ingest(ITEMS, **how)
@@ -163,7 +163,7 @@ UNSPACED = {
 def test_bm25_by_the_default_analyzer_finds_words_of_every_script(
     engine: Engine, new_index: NewIndex
 ) -> None:
-    """`icu` on servers, `ngrams` (folded by the client) on Milvus Lite."""
+    """`icu` on servers, `stems` (folded by the client) on Milvus Lite."""
     engine.needs("bm25")
     index = new_index(encoder=FakeEncoder(lexical=False))
     items = [Document(lang, text) for lang, (text, _) in UNSPACED.items()]

@@ -497,9 +497,9 @@ def test_many_queries_come_back_in_their_order(
 ) -> None:
     monkeypatch.setattr("m3index.store.milvus.QUERIES_PER_CALL", 4)
     name = fresh(BM25)
-    rows = [row(f"d{i}", text=f"number{i}") for i in range(10)]
+    rows = [row(f"d{i}", text=f"n{i}") for i in range(10)]
     store.upsert(name, rows)
-    asked = [f"number{i}" if i % 3 else "" for i in range(10)]
+    asked = [f"n{i}" if i % 3 else "" for i in range(10)]
     found = store.search(name, Leg.BM25, asked, 2)
     assert [[c.passage_id for c in f] for f in found] == [
         [rows[i].passage_id] if i % 3 else [] for i in range(10)

@@ -201,7 +201,7 @@ def test_the_indexes_of_a_class(server: tuple[MilvusStore, Faults], name: str) -
 
 def test_bm25_keeps_its_parameters_in_every_class(server: tuple[MilvusStore, Faults]) -> None:
     store, faults = server
-    spec = replace(BM25, analyzer="ngrams", index=IndexChoice.parse("huge", ["sparse.mmap=false"]))
+    spec = replace(BM25, analyzer="stems", index=IndexChoice.parse("huge", ["sparse.mmap=false"]))
     store.create("x", spec, {})
     assert asked_for(faults)["bm25"] == {
         "index_type": "SPARSE_INVERTED_INDEX", "metric_type": "BM25", "bm25_k1": "1.2", "bm25_b": "0.75",
