@@ -116,5 +116,5 @@ def find_matches(
     for key in keys:
         row = rows.get(key) if key is not None else None
         passage_terms = terms(join_title(row["title"], row["text"])) if row is not None else ()
-        matched.append([Match(w) for w in query_words if w in passage_terms or stem(w) in passage_terms])
+        matched.append([Match(word) for word in query_words if stem(word) in passage_terms])
     return matched

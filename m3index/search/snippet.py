@@ -37,7 +37,7 @@ def snippet(text: str, query: str, width: int = WIDTH) -> Snippet:
 
 def _form(term: Term) -> str:
     """What the forms of a word have in common."""
-    return stem(term.text) or term.text
+    return stem(term.text)
 
 
 def _window(line: str, matches: Sequence[Term], width: int) -> tuple[int, int]:

@@ -5,12 +5,12 @@ Hindi, Thai or Arabic, and treats a whole sentence of Chinese or Thai as one wor
 marks and writes such runs as overlapping n-grams with spaces, in documents and in queries alike. Each
 store chooses (`Store.default_analyzer`).
 
-Beside each word of a script with spaces stands its stem, so that a question finds the other forms of its
-words. A stem is the first letters of a word, in every language alike: no language has to be known or guessed,
-neither of a document, nor of a question of four words, nor of a single word in a text of another language.
-This is as good as the stemmers that know each language (docs/results.md; McNamee, Nicholas and Mayfield,
-"Addressing morphological variation in alphabetic languages", SIGIR 2009, who call it truncation). The word
-itself stays, and weighs more, since it is rarer.
+Words of scripts with spaces become stems, so that a question finds the other forms of its words. A stem is
+the first five letters of a word, in every language alike: no language has to be known or guessed, neither of
+a document, nor of a question of four words, nor of a single word in a text of another language. This is as
+good as the stemmers that know each language (docs/results.md; McNamee, Nicholas and Mayfield, "Addressing
+morphological variation in alphabetic languages", SIGIR 2009, who call it truncation). Long words, of which a
+stem says little, and words with digits stand beside their stems as they are.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Iterator
 
 from m3index import schema
 
@@ -26,7 +27,7 @@ STEMS = "stems"
 
 _STEM_LETTERS = 5
 _ARABIC_LETTERS = 4
-_STEM_MARK = "\u02ad"  # a letter that no language writes: a stem is no word
+_LONG = 8  # letters of a word that stands beside its stem
 _ARABIC = re.compile(r"[\u0621-\u064a]+")
 _ARABIC_PREFIX = re.compile(r"(?:[وبكف]?ال|لل|و)(?=...)")  # article, preposition, conjunction
 _ARABIC_SPELLINGS = str.maketrans("أإآىة", "ااايه")
@@ -67,19 +68,28 @@ def _is_dropped(character: str) -> bool:
 
 
 def stem(word: str) -> str:
-    """The stem of a folded word: its first five letters without accents, marked. Empty for an n-gram.
+    """The stem of a folded word: the first five letters of a longer one, without accents. An n-gram is its
+    own.
 
     Of an Arabic word, the article and what is written before it are left out, and four letters stay: most
     Arabic roots have three.
     """
     if _RUN.match(word):
-        return ""
+        return word
     if _ARABIC.fullmatch(word):
-        bare = _ARABIC_PREFIX.sub("", word.translate(_ARABIC_SPELLINGS), count=1)
-        return _STEM_MARK + bare[:_ARABIC_LETTERS]
+        return _ARABIC_PREFIX.sub("", word.translate(_ARABIC_SPELLINGS), count=1)[:_ARABIC_LETTERS]
+    if len(word) <= _STEM_LETTERS:
+        return word
     if not word.isascii():
         word = "".join(c for c in unicodedata.normalize("NFD", word) if not unicodedata.combining(c))
-    return _STEM_MARK + word[:_STEM_LETTERS]
+    return word[:_STEM_LETTERS]
+
+
+def forms(word: str) -> list[str]:
+    """The tokens of a folded word: its stem, and the word itself if it is long or has digits."""
+    stemmed = stem(word)
+    whole = len(word) >= _LONG or (word != stemmed and any(map(str.isdigit, word)))
+    return [stemmed, word] if whole and word != stemmed else [stemmed]
 
 
 def folded_words(text: str) -> list[str]:
@@ -87,22 +97,18 @@ def folded_words(text: str) -> list[str]:
     return _WORD.findall(fold(text))
 
 
-def bm25_text(text: str, analyzer: str, most_bytes: int | None = None) -> str:
-    """The text that is stored for BM25 or used as its query. most_bytes: leave out the stems if it is longer
-    with them."""
-    if analyzer != STEMS:
-        return text
-    folded = fold(text)
-    with_stems = f"{folded} {' '.join(filter(None, map(stem, _WORD.findall(folded))))}".rstrip(" ")
-    if most_bytes is not None and len(with_stems.encode("utf-8", "replace")) > most_bytes:
-        return folded
-    return with_stems
+def bm25_text(text: str, analyzer: str) -> str:
+    """The text that is stored for BM25 or used as its query."""
+    return " ".join(_tokens(text)) if analyzer == STEMS else text
 
 
 def terms(text: str) -> Counter[str]:
     """The tokens that the `stems` analyzer makes from a text, with their counts."""
-    found = folded_words(text)
-    return Counter([*found, *filter(None, map(stem, found))])
+    return Counter(_tokens(text))
+
+
+def _tokens(text: str) -> Iterator[str]:
+    return (form for word in folded_words(text) for form in forms(word))
 
 
 def _ngrams(run: str, n: int) -> str:

@@ -114,7 +114,7 @@ def _content(row: Row, spec: CollectionSpec, bm25_limit: int) -> tuple[dict[str,
     if spec.tenant is not None and entity[spec.tenant] is None:
         raise ValueError(f"no value for the tenant field {spec.tenant!r}")
     if spec.sparse == "bm25":
-        text = bm25_text(join_title(row.title, row.text), spec.analyzer or "", bm25_limit)
+        text = bm25_text(join_title(row.title, row.text), spec.analyzer or "")
         size += _utf8("the title and text for BM25", text, bm25_limit)
         entity["bm25_input"] = text
     return entity, size

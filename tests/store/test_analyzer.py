@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from m3index.store.analyzer import STEMS, analyzers, bm25_text, fold, folded_words, stem, terms
+from m3index.store.analyzer import STEMS, analyzers, bm25_text, fold, folded_words, forms, stem, terms
 
 
 @pytest.mark.parametrize(
@@ -35,8 +35,6 @@ from m3index.store.analyzer import STEMS, analyzers, bm25_text, fold, folded_wor
 )
 def test_words_as_the_lite_tokenizer_takes_them(text: str, tokens: list[str]) -> None:
     assert re.findall(r"\w+", fold(text).lower()) == tokens == folded_words(text)
-    stems = [found for token in tokens if (found := stem(token))]
-    assert sorted(terms(text).elements()) == sorted([*tokens, *stems])
 
 
 @given(st.text())
@@ -52,14 +50,14 @@ def test_what_is_stored_has_the_terms(text: str) -> None:
         ("kitapları", "kitaplar", "kitaplarımız"),
         ("άνθρωπος", "ανθρώπου", "ΑΝΘΡΩΠΟΙ"),
         ("الجامعة", "جامعة", "والجامعات", "بالجامعة", "للجامعه"),
-        ("café", "cafe", "Cafés"),
+        ("cafétéria", "Cafeterias"),
         ("honey", "honeys"),
         ("cat", "CAT"),
     ],
 )
 def test_the_forms_of_a_word_have_a_stem_in_common(forms: tuple[str, ...]) -> None:
     stems = {stem(word) for form in forms for word in folded_words(form)}
-    assert len({s[:5] for s in stems}) == 1
+    assert len(stems) == 1
 
 
 @pytest.mark.parametrize("others", [("обучение", "общение"), ("cat", "cats"), ("الجامعة", "الجنوب")])
@@ -68,22 +66,27 @@ def test_other_words_have_others(others: tuple[str, str]) -> None:
     assert one.isdisjoint(other)
 
 
-def test_unspaced_scripts_have_none() -> None:
-    assert {stem(word) for word in folded_words("東京都 กรุงเทพ 대한민국 ガ")} == {""}
+def test_the_ngrams_of_unspaced_scripts_are_their_own_stems() -> None:
+    for word in folded_words("東京都 กรุงเทพ 대한민국 ガ"):
+        assert forms(word) == [word]
 
 
-def test_a_word_as_it_is_written_weighs_more_than_its_stem() -> None:
-    """A text that has the word has its stem too."""
-    query = terms("обучения")
-    same, form = terms("он об обучения"), terms("он об обучении")
-    assert (query & same).total() == 2
-    assert (query & form).total() == 1
-
-
-def test_a_long_text_goes_without_stems() -> None:
-    text = "word " * 100
-    assert bm25_text(text, STEMS, 500) == fold(text)
-    assert len(bm25_text(text, STEMS, 5000)) > len(text)
+@pytest.mark.parametrize(
+    ("word", "tokens"),
+    [
+        ("the", ["the"]),
+        ("honey", ["honey"]),
+        ("honeys", ["honey"]),
+        ("communication", ["commu", "communication"]),
+        ("ab1234", ["ab123", "ab1234"]),
+        ("r2d2", ["r2d2"]),
+        ("việt", ["việt"]),
+        ("άνθρωπος", ["ανθρω", "άνθρωπος"]),
+        ("والجامعات", ["جامع", "والجامعات"]),
+    ],
+)
+def test_the_tokens_of_a_word(word: str, tokens: list[str]) -> None:
+    assert forms(word) == tokens
 
 
 @given(st.text())
@@ -100,7 +103,7 @@ def test_every_two_neighbours_are_a_word(text: str) -> None:
 
 
 def test_only_the_folded_analyzer_folds() -> None:
-    assert bm25_text("東京都", STEMS) == " 東京 京都"
+    assert bm25_text("東京都", STEMS) == "東京 京都"
     assert bm25_text("東京都 ABC", "icu") == "東京都 ABC"
     assert set(analyzers()) == {"icu", STEMS}
 
