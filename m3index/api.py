@@ -18,8 +18,9 @@ from m3index.index.summary import Summary
 from m3index.index.verify import Verification
 from m3index.options import Flag, Whole, check, group, keywords, only_keywords, option
 from m3index.progress import Logged
-from m3index.search.options import SearchOptions
+from m3index.search.options import SearchOptions, WhyOptions
 from m3index.search.result import SearchResult
+from m3index.search.stages import Why
 from m3index.searchable import ReadOptions, Searchable
 from m3index.service import IndexService, Path, Paths
 from m3index.store.options import Connection
@@ -55,6 +56,7 @@ class Index(Searchable):
         """Connects to the store. Raises UnreachableError, NotAuthorisedError, LockedError,
         CollectionNotFoundError, UsageError."""
         self._service = IndexService.open(options, options, create=options.create)
+        self._uri = options.uri
 
     def close(self) -> None:
         """Releases the store, including the lock of a local database, and the encoder."""
@@ -163,6 +165,10 @@ class Index(Searchable):
 
     def _similar(self, doc_id: str, options: SearchOptions) -> SearchResult:
         return self._service.similar(doc_id, options)
+
+    def _why(self, query: str, options: WhyOptions) -> Why:
+        files = options.quarantines(self._uri, self._service.collection)
+        return self._service.why(query, options, quarantines=files)
 
     def _search_many(self, queries: Iterable[Query], options: SearchOptions) -> Iterator[SearchResult]:
         return self._service.run(queries, options)
