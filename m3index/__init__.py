@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         UnreachableError,
         UsageError,
     )
+    from m3index.evaluate.recall import IndexRecall, RecallReport
     from m3index.index.generations import Generation
     from m3index.index.reindex import ReindexPlan
     from m3index.index.state import Status
@@ -54,6 +55,7 @@ _HOMES = {
     "m3index.types": ["Document", "Hit", "LegRank", "Query", "StoredDocument", "StoredPassage"],
     "m3index.search.result": ["SearchResult"],
     "m3index.search.stages": ["Stage", "Why"],
+    "m3index.evaluate.recall": ["IndexRecall", "RecallReport"],
     "m3index.index.summary": ["Summary"],
     "m3index.index.verify": ["Difference", "Verification"],
     "m3index.index.state": ["Status"],
@@ -70,11 +72,11 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "CollectionNotFoundError", "DeletesWithheldError", "Difference", "Document", "DriftError",
-    "FilterError", "GateError", "Generation", "Hit", "Index", "LegRank", "LockedError", "M3IndexError",
-    "MismatchError", "MissingHeadError", "ModelNotFoundError", "NotAuthorisedError", "NotFoundError",
-    "Query", "QueryError", "ReindexPlan", "RemoteIndex", "SearchResult", "Stage", "Status", "StoppedError",
-    "StoreError", "StoredDocument", "StoredPassage", "Summary", "UnreachableError", "UsageError",
-    "Verification", "Why", "__version__", "connect",
+    "FilterError", "GateError", "Generation", "Hit", "Index", "IndexRecall", "LegRank", "LockedError",
+    "M3IndexError", "MismatchError", "MissingHeadError", "ModelNotFoundError", "NotAuthorisedError",
+    "NotFoundError", "Query", "QueryError", "RecallReport", "ReindexPlan", "RemoteIndex", "SearchResult",
+    "Stage", "Status", "StoppedError", "StoreError", "StoredDocument", "StoredPassage", "Summary",
+    "UnreachableError", "UsageError", "Verification", "Why", "__version__", "connect",
 ]  # fmt: skip
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from m3index.encoder.options import Model
 from m3index.errors import UsageError
-from m3index.evaluate.options import GateOptions
+from m3index.evaluate.options import GateOptions, RecallOptions
 from m3index.index.generations import Generation
 from m3index.index.options import DeleteOptions, IngestOptions, SyncOptions, VerifyOptions
 from m3index.index.reindex import ReindexPlan
@@ -25,6 +25,9 @@ from m3index.searchable import ReadOptions, Searchable
 from m3index.service import IndexService, Path, Paths
 from m3index.store.options import Connection
 from m3index.types import Query, StoredDocument
+
+if TYPE_CHECKING:
+    from m3index.evaluate.recall import RecallReport
 
 
 @group
@@ -122,6 +125,19 @@ class Index(Searchable):
         StoreError.
         """
         return self._service.verify(documents, options, reporter=Logged())
+
+    @keywords(RecallOptions)
+    def recall(self, passages: int, options: RecallOptions) -> RecallReport:
+        """Measures what the index finds of what an exact scan of all rows finds, with `passages` sampled
+        stored passages as queries.
+
+            index.recall(500, min_recall=0.95).raise_for_recall()
+
+        Raises CollectionNotFoundError, FilterError, UsageError, StoreError; with `queries`, also the errors
+        of `search`.
+        """
+        count = check("passages", Whole(1), passages)
+        return self._service.recall(count, options, reporter=Logged())
 
     @keywords(GateOptions)
     def reindex(

@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path as FilePath
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 from m3index.corpus.memory import Documents, Item
 from m3index.corpus.notes import embedding_notes
@@ -34,6 +34,7 @@ from m3index.errors import (
 from m3index.evaluate.coverage import find_relevant
 from m3index.evaluate.gate import QualityGate
 from m3index.evaluate.measures import score_run
+from m3index.evaluate.options import RecallOptions
 from m3index.evaluate.runs import as_run
 from m3index.index import collection as collections
 from m3index.index.changes import apply_changes, plan_changes, read_changes
@@ -76,6 +77,9 @@ from m3index.types import (
     document_key,
     passage_key,
 )
+
+if TYPE_CHECKING:
+    from m3index.evaluate.recall import RecallReport
 
 Path: TypeAlias = str | os.PathLike[str]
 Paths: TypeAlias = Path | Iterable[Path | Item]
@@ -258,6 +262,16 @@ class IndexService:
             reporter=reporter,
             stop=stop,
         )
+
+    def recall(
+        self, passages: int, options: RecallOptions, *, reporter: Reporter | None = None
+    ) -> RecallReport:
+        """Measures what the index finds of what an exact scan finds, with `passages` sampled stored passages
+        and the queries of a file. Raises CollectionNotFoundError, FilterError, UsageError, StoreError, and
+        for the queries of a file the errors of `search`."""
+        from m3index.evaluate.recall import measure  # scipy, which a search does without
+
+        return measure(self._target(), passages, options, reporter)
 
     def reindex(
         self,

@@ -32,7 +32,7 @@ from m3index import (
 )
 from m3index.api import OpenOptions
 from m3index.encoder.options import Model
-from m3index.evaluate.options import GateOptions
+from m3index.evaluate.options import GateOptions, RecallOptions
 from m3index.index.options import DeleteOptions, IngestOptions, SyncOptions, VerifyOptions
 from m3index.options import Group, options_of
 from m3index.search.options import SearchOptions, WhyOptions
@@ -348,6 +348,7 @@ METHODS: dict[str, tuple[type[Group], tuple[Any, ...]]] = {
     "apply_changes": (IngestOptions, ("feed.jsonl",)),
     "delete": (DeleteOptions, ()),
     "verify": (VerifyOptions, (DOCUMENTS,)),
+    "recall": (RecallOptions, (5,)),
     "reindex": (GateOptions, (None,)),
     "search": (SearchOptions, ("fox",)),
     "similar": (SearchOptions, ("fox-en",)),
