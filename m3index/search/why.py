@@ -96,7 +96,7 @@ class _Inquiry:
     ) -> None:
         self.target, self.query, self.doc_id = target, query, options.doc_id
         self.quarantines, self.confined, self.rerankers = quarantines, confined, rerankers
-        self.k = options.last_rank
+        self.k, self.fusion = options.last_rank, options.fusion
         self.asked = changed(
             options.search,
             {
@@ -500,8 +500,10 @@ class _Ranked:
         share = _nearest_share(explanation.ranks, explanation.share or 0.0, self.wanted)
         if share is None:
             return None
-        mode = {} if self.asked.mode == "hybrid" else {"mode": "hybrid"}
-        repair = self.tried({**mode, "weights": {dense: round(1 - share, 4), sparse: round(share, 4)}})
+        named: dict[str, Any] = {} if self.asked.mode == "hybrid" else {"mode": "hybrid"}
+        if self.inquiry.fusion != self.asked.fusion:
+            named["fusion"] = self.asked.fusion  # the weights are those of this fusion
+        repair = self.tried({**named, "weights": {dense: round(1 - share, 4), sparse: round(share, 4)}})
         if repair is None:
             return None
         said = Stage.FUSION.message.format(fused=self.fused_text, ranks=self.ranks, votes=self.votes)

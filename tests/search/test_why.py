@@ -134,6 +134,18 @@ def test_a_leg_that_was_not_asked_is_a_matter_of_the_fusion() -> None:
     assert shown_by(target, answer, mode="dense", k=1)
 
 
+def test_the_weights_are_those_of_a_fusion_that_is_named() -> None:
+    target = collection(documents(), "bm25")
+    options = {"k": 2, "weights": "dense=0.95,sparse=0.05"}
+    plain = [asked(target, doc.doc_id, **options) for doc in documents()]
+    answer = next(a for a in plain if a.stage is Stage.FUSION)
+    by_server = asked(target, answer.doc_id, fusion="server", **options)
+    assert answer.repair is not None
+    assert by_server.repair is not None
+    assert by_server.repair.changes == {"fusion": "rrf", **answer.repair.changes}
+    assert "--fusion rrf --weights dense=" in by_server.remedy
+
+
 def test_a_better_query_has_as_few_words_more_as_will_do() -> None:
     target = collection(documents(), "bm25")
     answers = [asked(target, doc.doc_id, k=2) for doc in documents()]
