@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from m3index.corpus.quarantine import kept_row
-from m3index.errors import QueryError
+from m3index.errors import QueryError, UsageError
 from m3index.index.collection import generation_names, generation_number
+from m3index.index.generations import LIVE
 from m3index.index.tenant import tenant_of
 from m3index.options import changed
 from m3index.search.assemble import FusedHit, fuse_legs
@@ -145,7 +147,7 @@ class _Inquiry:
         if not copies:
             return self.absent(rejected)
         if rejected is not None:
-            self.notes.append(f"A newer version of it could not be indexed ({rejected[0]}): {rejected[1]}.")
+            self.notes.append(f"A quarantine file has a row of it too ({rejected[0]}): {rejected[1]}.")
         own = [c for c in copies if self.asked.source in (None, c.source)]
         if not own:
             return self.of_another_source(copies)
@@ -214,13 +216,16 @@ class _Inquiry:
             collection=alias,
             serving=generation_number(alias, self.target.collection),
         )
+        there, here = (t.store.properties(t.collection) for t in (target, self.target))
         repair = None
-        spaces = {t.store.properties(t.collection).get("space_id") for t in (target, self.target)}
-        if len(spaces) == 1:  # else its vectors are of another encoder
-            result = Searcher(target, rerankers=self.rerankers).search(self.query, self.asked)
-            repair = Repair(generation=number, rank=self.rank(result, copy.key))
-        rollback = f"m3index generations rollback --to {number}"
-        remedy = f"Sync the corpus that has it, or serve that generation: {rollback}."
+        if there.get("space_id") == here.get("space_id"):  # else its vectors are of another encoder
+            with suppress(UsageError):  # it lacks a field of the search
+                result = Searcher(target, rerankers=self.rerankers).search(self.query, self.asked)
+                repair = Repair(generation=number, rank=self.rank(result, copy.key))
+        remedy = "Sync the corpus that has it, or wait until that generation is built and serves."
+        if there.get("state", LIVE) == LIVE:
+            rollback = f"m3index generations rollback --to {number}"
+            remedy = f"Sync the corpus that has it, or let that generation serve: {rollback}."
         return self.why(Stage.GENERATION, said, remedy, copy, repair)
 
     def of_another_source(self, copies: Sequence[_Copy]) -> Why:

@@ -400,6 +400,15 @@ def test_another_generation(index: Index) -> None:
     assert index.why("sea b 3", "b3", k=1).is_found
 
 
+def test_a_generation_that_cannot_serve_or_be_searched(index: Index) -> None:
+    index.reindex(None, fields={"org": "str", "year": "int"}, keep=1)
+    index.delete(["b3"])
+    answer = index.why("sea b 3", "b3", where="year>=2000")
+    assert (answer.stage, answer.repair) == (Stage.GENERATION, None)
+    index._service.store.set_properties("docs__g1", {"state": "building"})
+    assert "wait until that generation is built" in index.why("sea b 3", "b3").remedy
+
+
 def test_quarantined(index: Index, tmp_path: Path) -> None:
     kept = tmp_path / "bad.jsonl"
     rows = [{"id": "new", "org": "a"}, {"id": "a1", "org": "a"}]
@@ -410,7 +419,7 @@ def test_quarantined(index: Index, tmp_path: Path) -> None:
     assert "text" in answer.reason
     assert index.why("sea", "new").stage is Stage.ABSENT  # no file was named
     [note] = index.why("sea a 1", "a1", quarantine=str(kept)).notes
-    assert note.startswith("A newer version of it could not be indexed")
+    assert note.startswith(f"A quarantine file has a row of it too ({kept}:2)")
     index.ingest([{"id": "new", "text": "sea", "org": "a"}])
     assert index.why("sea", "new", quarantine=str(kept)).is_found
 
