@@ -35,7 +35,7 @@ def test_each_kind_of_answer(m3index: Command, m3_model: Path, tmp_path: Path) -
     done = m3index("why", *query, "fox-en", "--where", "lang=de")
     assert done.out.startswith("filtered  None of its passages meets lang=de.")
     assert "Search without this condition: then it is at rank 1." in done.out
-    configure("[why]\nk = 1\n")
+    configure("[search]\nk = 1\n")  # it is about the search that the user has
     done = m3index("why", *query, "book-en")
     assert done.out.splitlines()[0].split()[0] in ("fusion", "outranked")
     assert {line.split()[0] for line in done.out.splitlines()} >= {"dense", "sparse", "fused", "remedy"}
