@@ -36,12 +36,14 @@ if TYPE_CHECKING:
         UnreachableError,
         UsageError,
     )
+    from m3index.evaluate.recall import IndexRecall, RecallReport
     from m3index.index.generations import Generation
     from m3index.index.reindex import ReindexPlan
     from m3index.index.state import Status
     from m3index.index.summary import Summary
     from m3index.index.verify import Difference, Verification
     from m3index.search.result import SearchResult
+    from m3index.search.stages import Stage, Why
     from m3index.serve.client import RemoteIndex, connect
     from m3index.types import Document, Hit, LegRank, Query, StoredDocument, StoredPassage
 
@@ -52,6 +54,8 @@ _HOMES = {
     "m3index.serve.client": ["RemoteIndex", "connect"],
     "m3index.types": ["Document", "Hit", "LegRank", "Query", "StoredDocument", "StoredPassage"],
     "m3index.search.result": ["SearchResult"],
+    "m3index.search.stages": ["Stage", "Why"],
+    "m3index.evaluate.recall": ["IndexRecall", "RecallReport"],
     "m3index.index.summary": ["Summary"],
     "m3index.index.verify": ["Difference", "Verification"],
     "m3index.index.state": ["Status"],
@@ -67,11 +71,12 @@ _HOMES = {
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "CollectionNotFoundError", "DeletesWithheldError", "Difference", "Document", "DriftError", "FilterError",
-    "GateError", "Generation", "Hit", "Index", "LegRank", "LockedError", "M3IndexError", "MismatchError",
-    "MissingHeadError", "ModelNotFoundError", "NotAuthorisedError", "NotFoundError", "Query", "QueryError",
-    "ReindexPlan", "RemoteIndex", "SearchResult", "Status", "StoppedError", "StoreError", "StoredDocument",
-    "StoredPassage", "Summary", "UnreachableError", "UsageError", "Verification", "__version__", "connect",
+    "CollectionNotFoundError", "DeletesWithheldError", "Difference", "Document", "DriftError",
+    "FilterError", "GateError", "Generation", "Hit", "Index", "IndexRecall", "LegRank", "LockedError",
+    "M3IndexError", "MismatchError", "MissingHeadError", "ModelNotFoundError", "NotAuthorisedError",
+    "NotFoundError", "Query", "QueryError", "RecallReport", "ReindexPlan", "RemoteIndex", "SearchResult",
+    "Stage", "Status", "StoppedError", "StoreError", "StoredDocument", "StoredPassage", "Summary",
+    "UnreachableError", "UsageError", "Verification", "Why", "__version__", "connect",
 ]  # fmt: skip
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from m3index.encoder.options import Model
 from m3index.errors import UsageError
-from m3index.evaluate.options import GateOptions
+from m3index.evaluate.options import GateOptions, RecallOptions
 from m3index.index.generations import Generation
 from m3index.index.options import DeleteOptions, IngestOptions, SyncOptions, VerifyOptions
 from m3index.index.reindex import ReindexPlan
@@ -18,12 +18,16 @@ from m3index.index.summary import Summary
 from m3index.index.verify import Verification
 from m3index.options import Flag, Whole, check, group, keywords, only_keywords, option
 from m3index.progress import Logged
-from m3index.search.options import SearchOptions
+from m3index.search.options import SearchOptions, WhyOptions
 from m3index.search.result import SearchResult
+from m3index.search.stages import Why
 from m3index.searchable import ReadOptions, Searchable
 from m3index.service import IndexService, Path, Paths
 from m3index.store.options import Connection
 from m3index.types import Query, StoredDocument
+
+if TYPE_CHECKING:
+    from m3index.evaluate.recall import RecallReport
 
 
 @group
@@ -55,6 +59,7 @@ class Index(Searchable):
         """Connects to the store. Raises UnreachableError, NotAuthorisedError, LockedError,
         CollectionNotFoundError, UsageError."""
         self._service = IndexService.open(options, options, create=options.create)
+        self._uri = options.uri
 
     def close(self) -> None:
         """Releases the store, including the lock of a local database, and the encoder."""
@@ -121,6 +126,19 @@ class Index(Searchable):
         """
         return self._service.verify(documents, options, reporter=Logged())
 
+    @keywords(RecallOptions)
+    def recall(self, passages: int, options: RecallOptions) -> RecallReport:
+        """Measures what the index finds of what an exact scan of all rows finds, with `passages` sampled
+        stored passages as queries.
+
+            index.recall(500, min_recall=0.95).raise_for_recall()
+
+        Raises CollectionNotFoundError, FilterError, UsageError, StoreError; with `queries`, also the errors
+        of `search`.
+        """
+        count = check("passages", Whole(1), passages)
+        return self._service.recall(count, options, reporter=Logged())
+
     @keywords(GateOptions)
     def reindex(
         self, corpora: Mapping[str, Paths] | Paths | None, options: GateOptions
@@ -163,6 +181,10 @@ class Index(Searchable):
 
     def _similar(self, doc_id: str, options: SearchOptions) -> SearchResult:
         return self._service.similar(doc_id, options)
+
+    def _why(self, query: str, options: WhyOptions) -> Why:
+        files = options.quarantines(self._uri, self._service.collection)
+        return self._service.why(query, options, quarantines=files)
 
     def _search_many(self, queries: Iterable[Query], options: SearchOptions) -> Iterator[SearchResult]:
         return self._service.run(queries, options)

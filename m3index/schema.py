@@ -100,6 +100,12 @@ class IndexChoice:
         changes = [f"--index {change}" for change in self.changes]
         return " ".join([f"--index-class {self.size}", *changes])
 
+    @property
+    def dense_type(self) -> str:
+        """The type of the dense index on a server."""
+        of_class = collection()["index_classes"][self.size]["dense"]
+        return str(self.part("dense").get("type", of_class))
+
     def part(self, prefix: str) -> dict[str, Any]:
         """The changes directly below a prefix (`dense`, `dense.search`); JSON values are parsed."""
         values = {}

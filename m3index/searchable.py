@@ -9,8 +9,9 @@ from typing import ParamSpec, TypeVar
 from m3index.errors import QueryError, UsageError
 from m3index.index.options import DocumentScope
 from m3index.options import Whole, group, keywords, option
-from m3index.search.options import SearchOptions
+from m3index.search.options import SearchOptions, WhyOptions
 from m3index.search.result import SearchResult
+from m3index.search.stages import Why
 from m3index.types import Query, StoredDocument
 
 P = ParamSpec("P")
@@ -50,6 +51,16 @@ class Searchable(ABC):
         """
         return self._similar(_identifier(doc_id), options)
 
+    @keywords(WhyOptions)
+    def why(self, query: str, options: WhyOptions) -> Why:
+        """The stage that keeps a document from the first hits of a query, and a search that shows it.
+
+            print(index.why("why does the sea rise", "tides-3", k=5).reason)
+
+        Raises the errors of `search`.
+        """
+        return self._why(_text(query), options)
+
     @keywords(SearchOptions)
     def search_many(self, queries: Iterable[str | Query], options: SearchOptions) -> Iterator[SearchResult]:
         """The results of many queries, in their order, with many queries per call of encoder and store.
@@ -75,6 +86,11 @@ class Searchable(ABC):
         """`similar` in a thread. Raises the same errors."""
         return await _in_thread(self._similar, _identifier(doc_id), options)
 
+    @keywords(WhyOptions)
+    async def awhy(self, query: str, options: WhyOptions) -> Why:
+        """`why` in a thread. Raises the same errors."""
+        return await _in_thread(self._why, _text(query), options)
+
     @keywords(ReadOptions)
     async def aget(self, doc_id: str, options: ReadOptions) -> StoredDocument:
         """`get` in a thread. Raises the same errors."""
@@ -88,6 +104,10 @@ class Searchable(ABC):
         """`similar` with the options as a group. Raises the same errors."""
         return self._similar(_identifier(doc_id), options)
 
+    def why_with(self, query: str, options: WhyOptions) -> Why:
+        """`why` with the options as a group. Raises the same errors."""
+        return self._why(_text(query), options)
+
     def search_many_with(
         self, queries: Iterable[str | Query], options: SearchOptions
     ) -> Iterator[SearchResult]:
@@ -99,6 +119,9 @@ class Searchable(ABC):
 
     @abstractmethod
     def _similar(self, doc_id: str, options: SearchOptions) -> SearchResult: ...
+
+    @abstractmethod
+    def _why(self, query: str, options: WhyOptions) -> Why: ...
 
     @abstractmethod
     def _search_many(self, queries: Iterable[Query], options: SearchOptions) -> Iterator[SearchResult]: ...

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from pathlib import Path as FilePath
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 from m3index.corpus.memory import Documents, Item
 from m3index.corpus.notes import embedding_notes
@@ -33,6 +34,7 @@ from m3index.errors import (
 from m3index.evaluate.coverage import find_relevant
 from m3index.evaluate.gate import QualityGate
 from m3index.evaluate.measures import score_run
+from m3index.evaluate.options import RecallOptions
 from m3index.evaluate.runs import as_run
 from m3index.index import collection as collections
 from m3index.index.changes import apply_changes, plan_changes, read_changes
@@ -58,10 +60,12 @@ from m3index.index.tenant import Tenant, tenant_of
 from m3index.index.verify import Difference, Verification, verify
 from m3index.progress import Reporter, Silent
 from m3index.schema import with_tenant
-from m3index.search.options import SearchOptions
+from m3index.search.options import SearchOptions, Sought
 from m3index.search.rerank import Reranker, load_reranker
 from m3index.search.result import SearchResult
 from m3index.search.searcher import Rerankers, Searcher, SearchTarget
+from m3index.search.stages import Why
+from m3index.search.why import why
 from m3index.store.base import Store
 from m3index.store.open import open_store
 from m3index.store.options import Connection
@@ -73,6 +77,9 @@ from m3index.types import (
     document_key,
     passage_key,
 )
+
+if TYPE_CHECKING:
+    from m3index.evaluate.recall import RecallReport
 
 Path: TypeAlias = str | os.PathLike[str]
 Paths: TypeAlias = Path | Iterable[Path | Item]
@@ -256,6 +263,16 @@ class IndexService:
             stop=stop,
         )
 
+    def recall(
+        self, passages: int, options: RecallOptions, *, reporter: Reporter | None = None
+    ) -> RecallReport:
+        """Measures what the index finds of what an exact scan finds, with `passages` sampled stored passages
+        and the queries of a file. Raises CollectionNotFoundError, FilterError, UsageError, StoreError, and
+        for the queries of a file the errors of `search`."""
+        from m3index.evaluate.recall import measure  # scipy, which a search does without
+
+        return measure(self._target(), passages, options, reporter)
+
     def reindex(
         self,
         corpora: Mapping[str, Paths] | None,
@@ -402,6 +419,26 @@ class IndexService:
         `search`, except QueryError."""
         return self._searcher(None).run(queries, options)
 
+    def why(
+        self,
+        query: str,
+        options: Sought,
+        *,
+        rerankers: Rerankers | None = None,
+        quarantines: Sequence[FilePath] = (),
+        confined: bool = False,
+    ) -> Why:
+        """Why a document is not among the first hits of a query. quarantines: the files in which to look for
+        its row. confined: say nothing of other tenants and generations. Raises the errors of `search`."""
+        return why(
+            self._target(),
+            query,
+            options,
+            rerankers=rerankers or self.reranker,
+            quarantines=quarantines,
+            confined=confined,
+        )
+
     def get(
         self,
         doc_id: str,
@@ -446,11 +483,13 @@ class IndexService:
         return self._rerankers.setdefault(key, load_reranker(self.encoder, name, weights))
 
     def _searcher(self, rerankers: Rerankers | None) -> Searcher:
+        return Searcher(self._target(), rerankers=rerankers or self.reranker)
+
+    def _target(self) -> SearchTarget:
         current = self.current()
-        target = SearchTarget(
+        return SearchTarget(
             self.store, current.name, current.spec, self._matching_encoder(current), name=self.collection
         )
-        return Searcher(target, rerankers=rerankers or self.reranker)
 
     def _matching_encoder(self, current: collections.Collection) -> Callable[[], Encoder]:
         """A function that returns the encoder, and raises MismatchError if its space differs."""

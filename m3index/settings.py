@@ -17,8 +17,8 @@ The file uses the option names of the command line, with `_` or `-`:
     uri = "m3index.db"
 
 Top-level names apply to every command, and a table named after a command (`[search]`, `[shards.encode]`) to
-that command. `[profile.NAME]` has the same structure and overrides both with `--profile NAME`. A file cannot
-set secrets or options for a single run (`where`, `force`, `dry_run` ...).
+that command (`[search]` to `why` too). `[profile.NAME]` has the same structure and overrides both with
+`--profile NAME`. A file cannot set secrets or options for a single run (`where`, `force`, `dry_run` ...).
 """
 
 from __future__ import annotations
@@ -38,6 +38,10 @@ from m3index.schema import check_field
 from m3index.trust import is_trusted, remember
 
 FILE_NAME = "m3index.toml"
+LIKE = {"why": "search"}
+"""Commands that also take the table of another one, since they are about the same: why a search misses a
+document depends on the options that it has."""
+
 SECRETS = frozenset({"token", "password", "serve_token"})
 
 
@@ -69,7 +73,8 @@ class ConfigFile:
             for name in own:
                 if name not in names:
                     raise UsageError(f"{self.path}: [{command}] has no option {name!r} that a file can set.")
-            values = {name: value for name, value in self.common.items() if name in names} | dict(own)
+            shared = {**self.common, **self.commands.get(LIKE.get(command, ""), {})}
+            values = {name: value for name, value in shared.items() if name in names} | dict(own)
             if declared and "fields" in names:
                 values.setdefault("fields", declared)
             defaults[command] = values

@@ -32,10 +32,10 @@ from m3index import (
 )
 from m3index.api import OpenOptions
 from m3index.encoder.options import Model
-from m3index.evaluate.options import GateOptions
+from m3index.evaluate.options import GateOptions, RecallOptions
 from m3index.index.options import DeleteOptions, IngestOptions, SyncOptions, VerifyOptions
 from m3index.options import Group, options_of
-from m3index.search.options import SearchOptions
+from m3index.search.options import SearchOptions, WhyOptions
 from m3index.searchable import ReadOptions
 from m3index.service import IndexService
 
@@ -348,12 +348,15 @@ METHODS: dict[str, tuple[type[Group], tuple[Any, ...]]] = {
     "apply_changes": (IngestOptions, ("feed.jsonl",)),
     "delete": (DeleteOptions, ()),
     "verify": (VerifyOptions, (DOCUMENTS,)),
+    "recall": (RecallOptions, (5,)),
     "reindex": (GateOptions, (None,)),
     "search": (SearchOptions, ("fox",)),
     "similar": (SearchOptions, ("fox-en",)),
+    "why": (WhyOptions, ("fox",)),
     "search_many": (SearchOptions, (["fox"],)),
     "get": (ReadOptions, ("fox-en",)),
 }
+REQUIRED: dict[str, dict[str, Any]] = {"why": {"doc_id": "fox-en"}}
 WRONG_OF_ALL: list[Any] = [object(), b"bytes", {1, 2}, 3 + 4j]
 WRONG = [
     (name, declared.name, value)
@@ -369,7 +372,7 @@ def test_a_wrong_type_of_every_option(index: Index, method: str, option: str, va
     service = index._service
     service._encoder = NeverLoaded()
     with pytest.raises(UsageError, match=option):
-        getattr(index, method)(*METHODS[method][1], **{option: value})
+        getattr(index, method)(*METHODS[method][1], **{**REQUIRED.get(method, {}), option: value})
     assert service.store.count("docs__g1") == len(DOCUMENTS)
     assert service.store.collections() == ["docs__g1"]
 

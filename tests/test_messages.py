@@ -62,6 +62,7 @@ RAISED_BY: dict[str, type[Group] | str] = {
     "serve/listen.py": Listening,
     "serve/options.py": ServeToken,
     "service.py": Model,
+    "search/why.py": "why",
     "store/lite.py": Address,
     "store/milvus.py": Columns,
     "store/milvus_errors.py": Address,

@@ -8,7 +8,19 @@ from __future__ import annotations
 
 from typing import assert_type
 
-from m3index import Document, Hit, Index, Query, RemoteIndex, SearchResult, StoredDocument, Summary, connect
+from m3index import (
+    Document,
+    Hit,
+    Index,
+    Query,
+    RecallReport,
+    RemoteIndex,
+    SearchResult,
+    StoredDocument,
+    Summary,
+    Why,
+    connect,
+)  # fmt: skip
 
 
 def right(index: Index, remote: RemoteIndex) -> None:
@@ -18,6 +30,9 @@ def right(index: Index, remote: RemoteIndex) -> None:
     index.search("honey bees", where={"lang": "en", "year": [2008, 2009]}, filter="year > 2007", tenant=7)
     for hit in index.similar("d1", k=3):
         assert_type(hit, Hit)
+    assert_type(index.why("honey bees", "d1", k=5, where="lang=en"), Why)
+    assert_type(remote.why("honey bees", "d1"), Why)
+    assert_type(index.recall(300, min_recall=0.95), RecallReport)
     for result in index.search_many(["a", Query("q", "b")], texts=False):
         assert_type(result, SearchResult)
     assert_type(index.sync("corpus.jsonl", fields={"lang": str, "year": int}, max_delete="5%"), Summary)
@@ -47,5 +62,8 @@ def wrong(index: Index, remote: RemoteIndex) -> None:
     index.sync("corpus.jsonl", fields=5)  # type: ignore[arg-type]
     index.sync("corpus.jsonl", subset="1/2")  # type: ignore[call-arg]
     index.ingest("corpus.jsonl", max_delete="5%")  # type: ignore[call-arg]
+    index.why("q")  # type: ignore[call-arg]
+    index.why("q", "d1", passages=True)  # type: ignore[call-arg]
+    index.recall()  # type: ignore[call-arg]
     remote.search("q", where=5)  # type: ignore[arg-type]
     Index("docs", url="m3index.db")  # type: ignore[call-arg]

@@ -16,8 +16,8 @@ EVERYDAY, QUALITY, MODELS, OPERATIONS = "Everyday", "Quality", "Models", "Operat
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
 _MODULES = {
     "ingest": "ingest", "sync": "ingest", "search": "search", "status": "status", "verify": "verify",
-    "delete": "delete", "reindex": "reindex", "eval": "evaluate", "tune": "evaluate", "models": "models",
-    "serve": "serve", "mcp": "serve", "shards": "shards", "generations": "generations",
+    "delete": "delete", "reindex": "reindex", "eval": "evaluate", "tune": "evaluate", "why": "why",
+    "models": "models", "serve": "serve", "mcp": "serve", "shards": "shards", "generations": "generations",
     "collections": "collections", "config": "config", "doctor": "doctor",
 }  # fmt: skip
 """Commands and groups of commands, in the order of the help text, and the module that declares each. Only the

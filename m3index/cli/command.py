@@ -52,9 +52,9 @@ class Command:
 
 
 PANELS = (
-    "Query", "Documents", "Verification", "Generation", "Evaluation", "Tuning", "Drift", "Student", "Loss",
-    "Learning", "Data", "Certificate", "Shards", "Input", "Search", "Filter", "Rerank", "Collection", "Run",
-    "Server", "Store", "Encoder", "Output",
+    "Query", "Documents", "Verification", "Recall", "Generation", "Evaluation", "Tuning", "Drift", "Student",
+    "Loss", "Learning", "Data", "Certificate", "Shards", "Input", "Search", "Filter", "Rerank", "Collection",
+    "Run", "Server", "Store", "Encoder", "Output",
 )  # fmt: skip
 """The headings of options, in the order of help texts: options of single commands come first."""
 

@@ -12,7 +12,9 @@ _COUNTS = ("added", "updated", "metadata_only", "unchanged", "deleted", "quarant
 
 
 def sentences(record: Mapping[str, Any]) -> Iterator[str]:
-    """The sentences for a record of `Summary`, `Verification` or `ReindexPlan`."""
+    """The sentences for a record of `Summary`, `Verification`, `RecallReport` or `ReindexPlan`."""
+    if "recall" in record:
+        return _measured(record)
     if "encodes" in record:
         return _reindexed(record)
     if record["command"] == "delete":
@@ -49,6 +51,22 @@ def _verified(record: Mapping[str, Any]) -> Iterator[str]:
     )
     differ = "differs" if record["differing"] == 1 else "differ"
     yield f"{many(record['differing'], 'document')} {differ} ({kinds}). {repair}"
+
+
+def _measured(record: Mapping[str, Any]) -> Iterator[str]:
+    rows, least = record["recall"], record["min_recall"]
+    if least is None:
+        return
+    low = [row for row in rows if row["mean"] < least]
+    if not low:
+        yield f"{record['collection']}: every recall is at least {least:g}."
+        return
+    worst = min(low, key=lambda row: row["mean"])
+    yield (
+        f"{record['collection']}: {len(low)} of {many(len(rows), 'recall')} below {least:g}; the lowest is "
+        f"{worst['mean']:.4f} ({worst['leg']}{', filtered' if worst['filtered'] else ''}). Build an index "
+        "that searches more widely: m3index reindex --index dense.search.ef=512 (docs/scale.md)."
+    )
 
 
 def _deleted(record: Mapping[str, Any]) -> Iterator[str]:

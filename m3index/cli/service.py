@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import quote
 
-from m3index import folders, one_shot
+from m3index import one_shot
 from m3index.cli.session import Session
 from m3index.corpus.options import Input, Rejects
 from m3index.encoder.options import Model
@@ -76,19 +73,14 @@ def quarantined(session: Session, options: R, place: str, *names: str) -> Iterat
     such as the collection and the source. A default file that cannot be written does not stop the run.
     Raises UsageError if the file that the user named cannot be.
     """
-    from m3index.corpus.quarantine import Quarantine, Quarantining
+    from m3index.corpus.quarantine import Quarantine, Quarantining, default_path
 
     named = options.quarantine_file
     if options.quarantine is not None and named is None:
         yield options, session.reporter
         return
-    if named is None:
-        where = place if "://" in place else os.path.realpath(place)
-        digest = hashlib.blake2b(where.encode(), digest_size=3).hexdigest()
-        stem = "-".join(quote(name, safe=" ") for name in [*names, digest] if name)
-        file = Quarantine(folders.state() / "quarantine" / f"{stem}.jsonl", is_optional=True)
-    else:
-        file = Quarantine(named)
+    path = default_path(place, *names) if named is None else named
+    file = Quarantine(path, is_optional=named is None)
     try:
         with file:
             yield changed(options, {"quarantine": "none"}), Quarantining(session.reporter, file)

@@ -7,6 +7,7 @@ document, and ingest the file.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -15,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
+from urllib.parse import quote
 
+from m3index import folders
 from m3index.corpus.lines import KEPT
 from m3index.corpus.options import Rejects
 from m3index.errors import StoppedError, UsageError
@@ -58,6 +61,41 @@ def unwrap(line: dict[str, Any]) -> Held | None:
     if isinstance(raw := line.get("raw"), str) and raw:
         return Held(raw)
     raise LostRowError("a quarantine line without its row", doc_id)
+
+
+def default_path(place: str, *names: str) -> Path:
+    """The file for bad rows of a run that names none. place: the database, or the folder, that the run writes
+    to. names: the collection, the source and the tenant, if there is one."""
+    stem = "-".join(quote(name, safe=" ") for name in [*names, _digest(place)] if name)
+    return folders.state() / "quarantine" / f"{stem}.jsonl"
+
+
+def default_paths(place: str, collection: str) -> list[Path]:
+    """The files for bad rows of all runs over a collection that named none, newest first."""
+    files = (folders.state() / "quarantine").glob(f"{quote(collection, safe=' ')}-*{_digest(place)}.jsonl")
+    return sorted(files, key=lambda path: (-path.stat().st_mtime, path))
+
+
+def _digest(place: str) -> str:
+    where = place if "://" in place else os.path.realpath(place)
+    return hashlib.blake2b(where.encode(), digest_size=3).hexdigest()
+
+
+def kept_row(path: Path, doc_id: str) -> tuple[str, str] | None:
+    """Where a quarantine file keeps the row of a document (`FILE:LINE`), and why it could not be indexed;
+    None if it does not, or if there is no file. Raises UsageError if the file cannot be read."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, text in enumerate(file, 1):
+                with suppress(ValueError, RecursionError):
+                    line = json.loads(text)
+                    if isinstance(line, dict) and line.get(MARKER) == 1 and line.get("id") == doc_id:
+                        return f"{path}:{number}", str(line.get("reason", ""))
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"The quarantine file {path} cannot be read: {error}.") from None
+    return None
 
 
 class Quarantine:

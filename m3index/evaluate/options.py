@@ -8,7 +8,7 @@ from typing import Literal
 from m3index.errors import UsageError
 from m3index.evaluate.gate import Gate, QualityGate
 from m3index.index.options import ReindexOptions
-from m3index.options import Custom, FileName, Flag, OneOf, Text, Texts, Whole, group, option
+from m3index.options import Custom, FileName, Flag, Number, OneOf, Text, Texts, Whole, group, option
 from m3index.search.options import MODES, RUN_HITS, Mode, Narrowing, Reranking, SearchOptions
 from m3index.store.base import MAX_LIMIT
 
@@ -186,3 +186,26 @@ class TuneOptions(Reranking, Narrowing):
             rerank_weights=None if self.qrels is not None else self.rerank_weights,
             texts=False,
         )
+
+
+@group
+class RecallOptions(Narrowing):
+    """A measurement of what the index finds of what an exact scan finds."""
+
+    panel = "Recall"
+
+    queries: str | None = option(
+        FileName(),
+        "File of queries to measure with too: BEIR queries.jsonl, TSV (id, text) or TREC topics.",
+        default=None,
+        shown="none",
+        file=False,
+    )
+    recall_k: int = option(Whole(1, RUN_HITS), "Number of hits to compare.", default=10, file=False)
+    min_recall: float | None = option(
+        Number(0.0, 1.0),
+        "Recall that each leg and their fusion must reach (exit 16 if one does not).",
+        default=None,
+        shown="none",
+        file=False,
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,13 @@ _HELP = {
 }
 
 
+_RECALL = {
+    "recall": ("mean", "Mean recall of the index, against an exact scan."),
+    "recall_low": ("low", "Lower end of the 95 % interval of the recall."),
+    "recall_high": ("high", "Upper end of the 95 % interval of the recall."),
+}
+
+
 def render(summary: Mapping[str, Any], now: float, last_success: float | None) -> str:
     """The run summary in the Prometheus text format, without the values that are None.
 
@@ -41,16 +48,23 @@ def render(summary: Mapping[str, Any], now: float, last_success: float | None) -
     )
     lines: list[str] = []
 
-    def gauge(name: str, text: str, value: float) -> None:
+    def family(name: str, text: str, values: Iterable[tuple[str, float]]) -> None:
         metric = f"m3index_{name}"
         lines.append(f"# HELP {metric} {text}")
         lines.append(f"# TYPE {metric} gauge")
-        lines.append(f"{metric}{{{labels}}} {value!r}")
+        lines.extend(f"{metric}{{{labels}{more}}} {value!r}" for more, value in values)
+
+    def gauge(name: str, text: str, value: float) -> None:
+        family(name, text, [("", value)])
 
     for name, text in _HELP.items():
         value = summary.get(name)
         if value is not None:
             gauge(name, text, int(value) if isinstance(value, bool | Exit) else value)
+    recalls: Sequence[Mapping[str, Any]] = summary.get("recall") or ()
+    if recalls:
+        for name, (key, text) in _RECALL.items():
+            family(name, text, [(_labels(row), row[key]) for row in recalls])
     gauge("last_run_timestamp_seconds", "Unix time at which the last run ended.", int(now))
     if last_success is not None:
         gauge(
@@ -59,6 +73,12 @@ def render(summary: Mapping[str, Any], now: float, last_success: float | None) -
             int(last_success),
         )
     return "\n".join(lines) + "\n"
+
+
+def _labels(row: Mapping[str, Any]) -> str:
+    """The labels of one recall, after those of the run."""
+    filtered = "yes" if row["filtered"] else "no"
+    return f',leg="{row["leg"]}",at="{row["at"]}",filter="{filtered}",asked="{row["asked"]}"'
 
 
 def write_metrics(path: str | os.PathLike[str], summary: Mapping[str, Any]) -> None:

@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
+from m3index.corpus.quarantine import default_paths
 from m3index.errors import UsageError
 from m3index.index.options import Filtering, TenantLimit
-from m3index.options import Custom, Flag, Group, NameOr, Number, OneOf, Text, Whole, group, option
+from m3index.options import (
+    Custom,
+    FileName,
+    Flag,
+    Group,
+    NameOr,
+    Number,
+    OneOf,
+    Text,
+    Whole,
+    group,
+    option,
+    options_of,
+)
 from m3index.search.fusion import METHODS, RRF_K, Method
 from m3index.search.weights import M3_WEIGHTS, read_weights
 from m3index.store.base import MAX_LIMIT
@@ -83,8 +98,8 @@ class Reranking(Group):
 
 
 @group
-class SearchOptions(Reranking, Narrowing):
-    """The options of a search. Raises UsageError for an invalid value or combination."""
+class RankingOptions(Reranking, Narrowing):
+    """How a search ranks documents. Raises UsageError for an invalid value or combination."""
 
     panel = "Search"
 
@@ -122,31 +137,12 @@ class SearchOptions(Reranking, Narrowing):
         shown=f"max({DEFAULT_DEPTH}, offset + k)",
         harmless=True,
     )
-    passages: bool = option(
-        Flag(),
-        "Return passages as hits, instead of documents with their best passage.",
-        default=False,
-        harmless=True,
-    )
     group_by: str | None = option(
         Text("FIELD"),
         "Declared field for which only the best hit of each value is returned.",
         default=None,
         shown="none",
         harmless=True,
-    )
-    explain: bool = option(
-        Flag(),
-        "Show the rank, score and contribution of each leg, what matched, and the effect of other weights.",
-        default=False,
-        file=False,
-    )
-    texts: bool = option(
-        Flag(),
-        "Read title, text and metadata of the hits; a run file needs only the ids.",
-        default=True,
-        flag=False,
-        file=False,
     )
 
     def check(self) -> None:
@@ -161,8 +157,6 @@ class SearchOptions(Reranking, Narrowing):
             raise UsageError(
                 f"offset + k is {self.last_rank:,}, but at most {MAX_LIMIT:,} hits can be reached."
             )
-        if self.passages and self.group_by is not None:
-            raise UsageError("passages and group_by cannot be combined. Use one of them.")
         super().check()
 
     @property
@@ -194,3 +188,72 @@ class SearchOptions(Reranking, Narrowing):
     def document_source(self) -> str:
         """The source of the document for which similar ones are searched."""
         return self.source or DEFAULT_SOURCE
+
+
+@group
+class SearchOptions(RankingOptions):
+    """The options of a search. Raises UsageError for an invalid value or combination."""
+
+    panel = "Search"
+
+    passages: bool = option(
+        Flag(),
+        "Return passages as hits, instead of documents with their best passage.",
+        default=False,
+        harmless=True,
+    )
+    explain: bool = option(
+        Flag(),
+        "Show the rank, score and contribution of each leg, what matched, and the effect of other weights.",
+        default=False,
+        file=False,
+    )
+    texts: bool = option(
+        Flag(),
+        "Read title, text and metadata of the hits; a run file needs only the ids.",
+        default=True,
+        flag=False,
+        file=False,
+    )
+
+    def check(self) -> None:
+        if self.passages and self.group_by is not None:
+            raise UsageError("passages and group_by cannot be combined. Use one of them.")
+        super().check()
+
+
+@group
+class Sought(RankingOptions):
+    """A search, and the document that should be among its hits."""
+
+    panel = "Query"
+
+    doc_id: str = option(
+        Text("DOC_ID"), "Id of the document to look for.", flag=False, file=False, kw_only=False
+    )
+
+    @property
+    def search(self) -> SearchOptions:
+        """The options of the search alone."""
+        values = {declared.name: getattr(self, declared.name) for declared in options_of(RankingOptions)}
+        return SearchOptions(**values)
+
+
+@group
+class WhyOptions(Sought):
+    """The same on this machine, where the rows that could not be indexed are kept."""
+
+    panel = "Query"
+
+    quarantine: str | None = option(
+        FileName(),
+        "Quarantine file in which to look for the row of the document; none for no file.",
+        default=None,
+        shown="those of the collection in the user's state directory",
+    )
+
+    def quarantines(self, place: str, collection: str) -> list[Path]:
+        """The files in which to look for the row. place: the database."""
+        if self.quarantine is None:
+            return default_paths(place, collection)
+        return [] if self.quarantine == "none" else [Path(self.quarantine)]

@@ -13,7 +13,7 @@ from m3index.schema import CollectionSpec
 from m3index.search.fusion import check_weights
 from m3index.search.options import SearchOptions
 from m3index.store.base import QueryVector, Store, StoredRow
-from m3index.store.filter import Compare, Expression, Filter, bind, combine
+from m3index.store.filter import Compare, Expression, Filter, bind, combine, parts_of
 from m3index.types import EncodedBatch, Leg, join_title
 
 EncoderSource: TypeAlias = Callable[[], Encoder]
@@ -87,6 +87,15 @@ def filter_of(target: SearchTarget, options: SearchOptions) -> Filter | None:
         None if options.filter is None else Expression(options.filter),
         None if options.source is None else Compare("source", "==", options.source),
         None if owner is None else owner.where,
+    )
+
+
+def conditions_of(target: SearchTarget, options: SearchOptions) -> dict[str, Filter]:
+    """The conditions of `where` and `filter`, each by the text that users know. Raises FilterError."""
+    parts = {} if options.where is None else parts_of(options.where)
+    conditions = {text: bind(part, target.spec.fields) for text, part in parts.items()}
+    return (
+        conditions if options.filter is None else {**conditions, options.filter: Expression(options.filter)}
     )
 
 

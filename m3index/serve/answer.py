@@ -23,6 +23,11 @@ def answer_schema() -> Any:
     return {**answer, "properties": {**answer["properties"], "hits": hits}}
 
 
+def why_schema() -> Any:
+    """The schema of the answer of `POST /why`, as OpenAPI requires."""
+    return {k: v for k, v in schema.load("why.schema.json").items() if not k.startswith("$")}
+
+
 def answer_json(index: IndexService, request: AnswerRequest, result: SearchResult) -> dict[str, Any]:
     explanations = result.explanations or (None,) * len(result.hits)
     query = result.query.text

@@ -16,7 +16,7 @@ from starlette.middleware.gzip import GZipMiddleware
 import m3index
 from m3index.errors import Exit, M3IndexError
 from m3index.serve import http_errors
-from m3index.serve.answer import answer_json, answer_schema, document_json
+from m3index.serve.answer import answer_json, answer_schema, document_json, why_schema
 from m3index.serve.guard import Access, Guard
 from m3index.serve.metrics import CONTENT_TYPE, Measuring, Metrics
 from m3index.serve.page import page
@@ -25,33 +25,35 @@ from m3index.serve.request import (
     Body,
     DocumentParameters,
     Parameters,
+    WhyBody,
     document_from_url,
     from_body,
     from_url,
+    why_from_body,
 )
 from m3index.serve.served import ServedIndex
 
 log = logging.getLogger("m3index.serve")
 
 PUBLIC = ("/", "/health", "/health/live", "/openapi.json")
-_ANSWER: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The hits.", "content": {"application/json": {"schema": answer_schema()}}},
-    "default": {
-        "description": "The error, with the exit code of the command line.",
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "properties": {
-                        "error": {"type": "string"},
-                        "exit": {"type": "integer"},
-                        "kind": {"type": "string"},
-                    },
-                }
-            }
+
+
+def _responses(description: str, answer: Any) -> dict[int | str, dict[str, Any]]:
+    error = {
+        "type": "object",
+        "properties": {"error": {"type": "string"}, "exit": {"type": "integer"}, "kind": {"type": "string"}},
+    }
+    return {
+        200: {"description": description, "content": {"application/json": {"schema": answer}}},
+        "default": {
+            "description": "The error, with the exit code of the command line.",
+            "content": {"application/json": {"schema": error}},
         },
-    },
-}
+    }
+
+
+_ANSWER = _responses("The hits.", answer_schema())
+_WHY = _responses("The stage, and a search that shows the document.", why_schema())
 
 
 def create_app(
@@ -101,6 +103,11 @@ def _add_search(app: FastAPI, served: ServedIndex, metrics: Metrics) -> None:
     def search_by_url(parameters: Annotated[Parameters, Query()]) -> JSONResponse:  # type: ignore[valid-type]
         """Search with the options in the URL."""
         return answer(from_url(parameters))
+
+    @app.post("/why", responses=_WHY)
+    def why(body: WhyBody) -> JSONResponse:  # type: ignore[valid-type]
+        """Say which stage of the search keeps a document from the first hits."""
+        return JSONResponse(served.why(why_from_body(body)).to_json())
 
     @app.get("/document")
     def document(parameters: Annotated[DocumentParameters, Query()]) -> JSONResponse:  # type: ignore[valid-type]

@@ -19,8 +19,9 @@ from m3index.errors import QueryError, StoreError, UnreachableError, UsageError
 from m3index.index.state import Status
 from m3index.options import Number, Text, check, options_of
 from m3index.search.fusion import Ranking
-from m3index.search.options import SearchOptions
+from m3index.search.options import RankingOptions, SearchOptions, Sought, WhyOptions
 from m3index.search.result import Crossing, Explanation, Match, RankRange, SearchResult
+from m3index.search.stages import Why
 from m3index.searchable import ReadOptions, Searchable
 from m3index.serve.http_errors import MAX_BODY, error_of
 from m3index.serve.options import ServerUrl
@@ -87,10 +88,19 @@ class RemoteIndex(Searchable):
             ) from None
 
     def _search(self, query: str, options: SearchOptions) -> SearchResult:
-        return _result(self._post({"query": query, **_changes(options)}))
+        return _result(self._post("/search", {"query": query, **_changes(options, SearchOptions)}))
 
     def _similar(self, doc_id: str, options: SearchOptions) -> SearchResult:
-        return _result(self._post({"similar": doc_id, **_changes(options)}))
+        return _result(self._post("/search", {"similar": doc_id, **_changes(options, SearchOptions)}))
+
+    def _why(self, query: str, options: WhyOptions) -> Why:
+        if options.quarantine is not None:
+            raise UsageError("A server does not read quarantine files. Leave out quarantine.")
+        answer = self._post("/why", {"query": query, **_changes(options, Sought)})
+        try:
+            return Why.from_json(answer)
+        except (KeyError, TypeError, ValueError) as error:
+            raise _invalid(error) from error
 
     def _search_many(self, queries: Iterable[Query], options: SearchOptions) -> Iterator[SearchResult]:
         for query in queries:
@@ -126,7 +136,7 @@ class RemoteIndex(Searchable):
             parameters["tenant"] = options.tenant_name
         return self._request(f"/document?{urlencode(parameters)}")
 
-    def _post(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def _post(self, path: str, request: Mapping[str, Any]) -> dict[str, Any]:
         try:
             payload = json.dumps(request, allow_nan=False).encode()
         except (TypeError, ValueError):
@@ -135,7 +145,7 @@ class RemoteIndex(Searchable):
             ) from None
         if len(payload) > MAX_BODY:
             raise QueryError(f"The query is too long: a server accepts at most {MAX_BODY:,} bytes.")
-        return self._request("/search", payload)
+        return self._request(path, payload)
 
     def _request(self, path: str, payload: bytes | None = None) -> dict[str, Any]:
         headers = {"accept": "application/json", "content-type": "application/json"}
@@ -240,10 +250,11 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def _changes(options: SearchOptions) -> dict[str, Any]:
-    """The options that differ from their defaults. Raises UsageError for values that cannot be sent."""
+def _changes(options: RankingOptions, group: type[RankingOptions]) -> dict[str, Any]:
+    """The options of the group that differ from their defaults. Raises UsageError for values that cannot be
+    sent."""
     values: dict[str, Any] = {}
-    for declared in options_of(SearchOptions):
+    for declared in options_of(group):
         value = getattr(options, declared.name)
         if value == declared.default:
             continue
@@ -267,9 +278,11 @@ def _result(answer: Mapping[str, Any]) -> SearchResult:
             explanations=tuple(_explanation(h["explanation"]) for h in answer["hits"] if "explanation" in h),
         )
     except (KeyError, TypeError) as error:
-        raise StoreError(
-            f"The response of the server is not valid ({error!r}). Does it run this version?"
-        ) from error
+        raise _invalid(error) from error
+
+
+def _invalid(error: Exception) -> StoreError:
+    return StoreError(f"The response of the server is not valid ({error!r}). Does it run this version?")
 
 
 def _hit(hit: Mapping[str, Any]) -> Hit:

@@ -21,7 +21,7 @@ from m3index.serve import http_errors
 from m3index.serve.answer import document_json
 from m3index.serve.guard import Access, Guard
 from m3index.serve.listen import OnListening, make_server, run_server
-from m3index.serve.request import ToolDocument, ToolRequest, ToolStatus, as_tool
+from m3index.serve.request import ToolDocument, ToolRequest, ToolStatus, WhyRequest, as_tool
 from m3index.serve.served import ServedIndex
 
 P = ParamSpec("P")
@@ -40,6 +40,10 @@ def tools(served: ServedIndex) -> MCPServer[Any]:
     def search(request: ToolRequest) -> dict[str, Any]:
         """Find the documents that best match a query, best first, each with its best passage."""
         return _hits(served.search(request))
+
+    def why(request: WhyRequest) -> dict[str, Any]:
+        """Say why a document is not among the first hits of a query, and which search shows it."""
+        return served.why(request).to_json()
 
     def get_document(request: ToolDocument) -> dict[str, Any]:
         """Read a document: its title, metadata and passages in order. Passages overlap slightly."""
@@ -64,6 +68,7 @@ def tools(served: ServedIndex) -> MCPServer[Any]:
 
     calls = (
         as_tool(search, ToolRequest, without=("explain", "texts")),
+        as_tool(why, WhyRequest),
         as_tool(get_document, ToolDocument),
         as_tool(status, ToolStatus),
     )

@@ -22,7 +22,7 @@ from m3index.options import (
     option,
     options_of,
 )
-from m3index.search.options import SearchOptions
+from m3index.search.options import SearchOptions, Sought
 from m3index.searchable import ReadOptions
 from m3index.types import DEFAULT_SOURCE, MAX_PASSAGES
 
@@ -84,6 +84,15 @@ class ToolRequest(SearchRequest):
 
 
 @group
+class WhyRequest(Sought):
+    """A query and the document that is missing from its hits."""
+
+    panel = "Query"
+
+    query: str = option(Custom(_query, "a text"), "The question or keywords that were searched for.")
+
+
+@group
 class DocumentRequest(ReadOptions):
     """A document to read over HTTP."""
 
@@ -134,6 +143,9 @@ def _in_url(declared: Option) -> Any:
 Body: type[BaseModel] = create_model("Body", __base__=_Parameters, **_fields(as_json, AnswerRequest))
 """POST /search."""
 
+WhyBody: type[BaseModel] = create_model("WhyBody", __base__=_Parameters, **_fields(as_json, WhyRequest))
+"""POST /why."""
+
 Parameters: type[BaseModel] = create_model(
     "Parameters", __base__=_Parameters, **_fields(_in_url, AnswerRequest)
 )
@@ -148,6 +160,11 @@ DocumentParameters: type[BaseModel] = create_model(
 def from_body(body: BaseModel) -> AnswerRequest:
     """Reads a body; null stands for an option that is left out. Raises UsageError."""
     return AnswerRequest(**_values(dict(body), AnswerRequest))
+
+
+def why_from_body(body: BaseModel) -> WhyRequest:
+    """Reads the body of a question for a document. Raises UsageError."""
+    return WhyRequest(**_values(dict(body), WhyRequest))
 
 
 def from_url(parameters: BaseModel) -> AnswerRequest:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import m3index
 from m3index.encoder.options import Model
@@ -15,18 +15,21 @@ from m3index.errors import Exit, M3IndexError, UnreachableError, UsageError
 from m3index.index.state import Status
 from m3index.progress import one_line
 from m3index.search.fusion import METHODS
-from m3index.search.options import MODES
+from m3index.search.options import MODES, RankingOptions
 from m3index.search.rerank import Reranker
 from m3index.search.result import SearchResult
+from m3index.search.stages import Why
 from m3index.serve import http_errors
 from m3index.serve.batching import BatchingEncoder
-from m3index.serve.request import DocumentRequest, SearchRequest
+from m3index.serve.request import DocumentRequest, SearchRequest, WhyRequest
 from m3index.service import IndexService
 from m3index.types import StoredDocument
 
 CHECK_SECONDS = 5.0
 """How often the server checks that searches are possible, and how long it waits for the store then."""
 
+
+R = TypeVar("R", bound=RankingOptions)
 
 log = logging.getLogger("m3index.serve")
 
@@ -163,6 +166,14 @@ class ServedIndex:
             return self.index.similar(request.similar, request, rerankers=self._reranker)
         return self.index.search(request.query or "", request, rerankers=self._reranker)
 
+    def why(self, request: WhyRequest) -> Why:
+        """Says why a document is not among the hits. On a server of one tenant, the documents of others count
+        as absent. Raises LoadingError, and the errors of `Searcher`."""
+        if self._tenant is not None:
+            request = self._confined(request)
+        is_confined = self._tenant is not None
+        return self.index.why(request.query, request, rerankers=self._reranker, confined=is_confined)
+
     def document(self, request: DocumentRequest) -> StoredDocument:
         """Reads passages of a document. Raises LoadingError, NotFoundError, UsageError."""
         return self.index.get(
@@ -203,7 +214,7 @@ class ServedIndex:
             "passages": index.store.count(current.name, None if owner is None else owner.where),
         }
 
-    def _confined(self, request: SearchRequest) -> SearchRequest:
+    def _confined(self, request: R) -> R:
         """The request, confined to the tenant of the server. Milvus expressions are rejected: only filters
         that m3index builds are safe to separate tenants."""
         owner = self._owner(request.tenant_name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, assert_never
 
@@ -140,6 +140,37 @@ def bind(where: Where, fields: Mapping[str, FieldType]) -> Filter:
             parts = [parse_where(condition, fields) for condition in conditions]
             _check_count(sum(len(p.values) for p in parts if isinstance(p, In)), MAX_VALUES, "values")
             return _joined(parts)
+
+
+def parts_of(where: Where) -> dict[str, Where]:
+    """The conditions that must all hold, each by its text. They can be bound and left out one by one."""
+    match where:
+        case Compare() | In() | Expression() | All() as built:
+            return {render(built): built}
+        case str() as condition:
+            return {condition: condition}
+        case Mapping() as values:
+            return {_text_of(name, value): {name: value} for name, value in values.items()}
+        case conditions:
+            return {condition: condition for condition in conditions}
+
+
+def without_parts(where: Where, texts: Collection[str]) -> Where | None:
+    """The filter without the conditions of these texts; None if none is left."""
+    kept = [part for text, part in parts_of(where).items() if text not in texts]
+    if isinstance(where, Mapping):
+        return {
+            name: value for part in kept if isinstance(part, Mapping) for name, value in part.items()
+        } or None
+    if isinstance(where, str | Compare | In | Expression | All):
+        return where if kept else None
+    return [part for part in kept if isinstance(part, str)] or None
+
+
+def _text_of(name: str, value: Scalar | Sequence[Scalar]) -> str:
+    if isinstance(value, Scalar):
+        return f"{name}={value}"
+    return f"{name} in {','.join(map(str, value))}"
 
 
 def _joined(filters: Sequence[Filter]) -> Filter:

@@ -85,11 +85,11 @@ def test_a_name_that_commands_differ_in_is_shown_for_each(m3index: Command) -> N
         for line in m3index("config", "show", "--json").lines
         if line.get("name") == "k"
     }
-    assert ks == {(5, "m3index.toml", ("search",)), ("100", "default", ("eval",))}
+    assert ks == {(5, "m3index.toml", ("search", "why")), ("100", "default", ("eval",))}
     words = m3index("config", "show").out.split("\n")
     assert [" ".join(line.split()) for line in words if line.startswith("k ")] == [
         "k 100 (default; eval)",
-        "k 5 (m3index.toml; search)",
+        "k 5 (m3index.toml; search, why)",
     ]
 
 

@@ -5,6 +5,8 @@ Its collections are dense only. The integration suite runs against it too: `make
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -17,15 +19,25 @@ from integration.engines import Engine
 from integration.test_restart import Eager
 from pymilvus import MilvusClient
 from pymilvus.exceptions import MilvusException
+from search.corpus import Doc, rows_of
 from store.material import DENSE, NUMBERED, row
 
-from m3index.errors import StoreError, UnreachableError, UsageError
+from m3index.errors import Exit, StoreError, UnreachableError, UsageError
+from m3index.evaluate.exact import Ask, scan
+from m3index.evaluate.options import RecallOptions
+from m3index.evaluate.recall import measure
 from m3index.index import lock
-from m3index.schema import IndexChoice
+from m3index.schema import CollectionSpec, IndexChoice
+from m3index.search.options import Sought
+from m3index.search.plan import SearchTarget
+from m3index.search.stages import Stage
+from m3index.search.why import why
 from m3index.store.definition import index_params, indexes, to_milvus
 from m3index.store.filter import Compare
 from m3index.store.milvus import MilvusStore
 from m3index.types import Leg
+
+WORDS = [f"w{i}" for i in range(400)]
 
 pytestmark = [
     pytest.mark.engines,
@@ -151,3 +163,47 @@ def test_an_index_that_it_has_not_is_told(store: MilvusStore, changes: list[str]
     with pytest.raises(StoreError, match=r"--index-class large.*v2\.3\.5.*--index dense\.type="):
         store.create("layout_none", spec, {"uuid": "1"})
     assert "layout_none" not in store.collections()
+
+
+@pytest.fixture(scope="module")
+def coarse(server: Milvus23) -> Iterator[SearchTarget]:
+    """A collection whose graph leads astray: few neighbours, chosen in haste."""
+    store, encoder = MilvusStore.open(server.uri, ROOT_TOKEN, timeout=120), FastEncoder(dim=32)
+    choice = IndexChoice.parse("small", ["dense.M=4", "dense.efConstruction=8", "dense.search.ef=16"])
+    spec = CollectionSpec(32, "none", {}, index=choice)
+    rng = random.Random(1)
+    docs = [Doc(f"d{i}", [" ".join(rng.choices(WORDS, k=7))]) for i in range(5_000)]
+    store.create("coarse__g1", spec, {"uuid": "coarse"})
+    store.upsert("coarse__g1", [row for doc in docs for row in rows_of(doc, encoder, False)])
+    store.flush("coarse__g1")
+    target = SearchTarget(store, "coarse__g1", store.spec("coarse__g1"), lambda: encoder)
+    end = time.monotonic() + 90
+    while time.monotonic() < end and not any(r.mean < 1 for r in measure(target, 20, RecallOptions())):
+        time.sleep(1)  # rows are searched exactly until their index is built
+    yield target
+    store.drop("coarse__g1")
+    store.close()
+
+
+def test_the_recall_of_a_graph_is_measured(coarse: SearchTarget) -> None:
+    report = measure(coarse, 100, RecallOptions(min_recall=0.99))
+    assert report.indexes == {"dense": "HNSW"}
+    assert {(row.leg, row.at, row.filtered) for row in report} == {
+        ("dense", at, filtered) for at in (10, 100) for filtered in (False, True)
+    }
+    assert report.exit == Exit.GATE
+    assert all(0.1 < row.mean < 0.99 for row in report if not row.filtered)
+
+
+def test_what_a_graph_loses_is_said_to_be_lost(coarse: SearchTarget) -> None:
+    rng, lost = random.Random(2), 0
+    for _ in range(8):
+        query = " ".join(rng.choices(WORDS, k=7))
+        [vector] = coarse.encoder().encode_queries([query], lexical=False).dense
+        [exact] = scan(coarse.store, coarse.collection, coarse.spec, Leg.DENSE, [Ask(vector)], 2)
+        rows = coarse.store.get(coarse.collection, exact.passages, ["doc_id"])
+        for passage in exact.passages:
+            answer = why(coarse, query, Sought(rows[passage]["doc_id"], mode="dense"))
+            assert answer.stage in (Stage.FOUND, Stage.LOST)
+            lost += answer.stage is Stage.LOST
+    assert lost

@@ -18,7 +18,10 @@ from pymilvus.grpc_gen import common_pb2, milvus_pb2
 from store.material import BM25, DENSE, LEXICAL, keys, row, sparse, vector
 
 from m3index import schema
+from m3index.evaluate.options import RecallOptions
+from m3index.evaluate.recall import measure
 from m3index.schema import CollectionSpec, IndexChoice
+from m3index.search.plan import SearchTarget
 from m3index.store.filter import All, Compare, Filter, In
 from m3index.store.memory import MemoryStore
 from m3index.store.milvus import MilvusStore
@@ -94,6 +97,14 @@ def test_upserts_replace_and_deletes_remove(both: Both) -> None:
     assert core.count(name) == memory.count(name) == 55
     asked = keys(material(core.spec(name)))
     assert set(core.get(name, asked, [])) == set(memory.get(name, asked, []))
+
+
+def test_the_recall_of_its_indexes_is_whole(both: Both) -> None:
+    core, _, name = both
+    report = measure(SearchTarget(core, name, core.spec(name), FakeEncoder), 55, RecallOptions())
+    legs = {"dense"} if core.spec(name).sparse == "none" else {"dense", "sparse", "fused"}
+    assert {row.leg for row in report} == legs
+    assert [row for row in report if row.mean < 1] == []
 
 
 @pytest.mark.parametrize(

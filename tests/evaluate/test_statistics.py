@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from m3index.evaluate.statistics import difference, estimate, holm, randomisation_test, t_test
+from m3index.evaluate.statistics import bounded_mean, difference, estimate, holm, randomisation_test, t_test
 
 RNG = np.random.default_rng(4)
 
@@ -97,3 +98,53 @@ def test_holm_never_lowers_and_keeps_the_order(p_values: list[float]) -> None:
     for i, j in itertools.combinations(range(len(p_values)), 2):
         if p_values[i] < p_values[j]:
             assert adjusted[i] <= adjusted[j]
+
+
+def beta_binomial(
+    mean: float, correlation: float, k: int
+) -> Callable[[np.random.Generator, int], np.ndarray]:
+    """Recalls of the first k. correlation: whether the hits of one query are lost together."""
+
+    def draw(rng: np.random.Generator, count: int) -> np.ndarray:
+        if not correlation:
+            return rng.binomial(k, mean, count) / k
+        scale = (1 - correlation) / correlation
+        return rng.binomial(k, rng.beta(mean * scale, (1 - mean) * scale, count)) / k
+
+    return draw
+
+
+@pytest.mark.parametrize("count", [50])
+@pytest.mark.parametrize("correlation", [0.0, 0.8])
+@pytest.mark.parametrize("mean", [0.7, 0.95, 0.999])
+def test_the_interval_of_a_recall_covers_its_mean(mean: float, correlation: float, count: int) -> None:
+    """At least 93 % of the nominal 95 %, also where nearly all recalls are 1."""
+    rng = np.random.default_rng(7)
+    draw = beta_binomial(mean, correlation, 10)
+    runs = 120
+    estimates = [bounded_mean(draw(rng, count)) for _ in range(runs)]
+    covered = sum(e.low <= mean <= e.high for e in estimates)
+    assert covered / runs >= 0.93
+    assert all(0 <= e.low <= e.mean <= e.high <= 1 for e in estimates)
+
+
+def test_the_interval_of_a_recall_narrows() -> None:
+    widths = [(e := bounded_mean(np.ones(count))).high - e.low for count in (10, 30, 100, 1000)]
+    assert widths == sorted(widths, reverse=True)
+    assert widths[-1] < 0.006
+    values = beta_binomial(0.98, 0.1, 10)(np.random.default_rng(3), 1000)
+    many = bounded_mean(values)
+    assert many.high - many.low < 0.015
+    wide, narrow = (bounded_mean(values[:200], level=level) for level in (0.99, 0.8))
+    assert wide.low < narrow.low <= narrow.mean <= narrow.high < wide.high
+    with pytest.raises(ValueError, match="no values"):
+        bounded_mean(np.array([]))
+
+
+def test_the_bootstrap_misses_recalls_near_one() -> None:
+    """Why a recall has another interval than an evaluation."""
+    rng = np.random.default_rng(7)
+    draw = beta_binomial(0.999, 0.4, 10)
+    samples = [draw(rng, 100) for _ in range(60)]
+    missed = sum(not e.low <= 0.999 <= e.high for e in map(estimate, samples))
+    assert missed > 20

@@ -73,6 +73,23 @@ def test_hits_are_those_of_the_exact_store(
         assert seen(server.search(text, **options)) == seen(memory.search(text, **options)), text
 
 
+@pytest.mark.parametrize("pair", ["filled", "bm25"])
+def test_its_index_finds_what_a_scan_finds(request: pytest.FixtureRequest, pair: str) -> None:
+    """Small segments are searched exactly, whatever the index is."""
+    server, _ = request.getfixturevalue(pair)
+    report = server.recall(30, min_recall=0.999)
+    assert report.exit == 0
+    assert {row.filtered for row in report} == {False, True}
+
+
+@pytest.mark.parametrize("pair", ["filled", "bm25"])
+def test_why_says_the_same(request: pytest.FixtureRequest, pair: str) -> None:
+    server, memory = request.getfixturevalue(pair)
+    for item in ITEMS[:12]:
+        found, expected = (index.why(TEXTS[0], item.doc_id, k=2, depth=5) for index in (server, memory))
+        assert (found.stage, found.rank) == (expected.stage, expected.rank), item.doc_id
+
+
 def test_weights_count_in_the_server_or_on_the_client(engine: Engine, filled: Pair) -> None:
     """`--fusion server` applies only if the server supports weights, and the result is the same."""
     engine.needs("lexical")

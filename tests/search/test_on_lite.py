@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from search.corpus import TIDES, Doc, collection
 
-from m3index.search.options import SearchOptions
+from m3index.search.options import SearchOptions, Sought
 from m3index.search.result import SearchResult
 from m3index.search.searcher import Searcher
+from m3index.search.stages import Stage
+from m3index.search.why import why
 from m3index.store.filter import Compare
 from m3index.store.milvus import MilvusStore
 
@@ -87,3 +89,18 @@ def test_a_query_without_a_lexical_match(both: tuple[Searcher, Searcher]) -> Non
         result = searcher.search("どこにもない言葉")
         assert len(result.hits) == 5
         assert "sparse found nothing" in result.notes[0]
+
+
+@pytest.mark.parametrize("query", ["salt water in the sea", "the moon", "yeast"])
+def test_why_is_as_in_memory(both: tuple[Searcher, Searcher], query: str) -> None:
+    """Among others, the scores of single documents are those that they have in the whole leg."""
+    memory, lite = (searcher._targets[0] for searcher in both)
+    for doc in DOCS:
+        for options in ({"k": 1, "depth": 1}, {"k": 2, "mode": "dense"}, {"k": 1, "where": "lang=fr"}):
+            sought = Sought(doc.doc_id, **options)
+            expected, found = why(memory, query, sought), why(lite, query, sought)
+            assert (found.stage, found.rank) == (expected.stage, expected.rank)
+            assert found.stage is not Stage.LOST
+            if found.repair is not None and found.stage is not Stage.FILTERED:
+                assert found.repair.rank is not None
+                assert found.repair.rank <= found.k

@@ -19,7 +19,7 @@ from serving import EVIL, Server, build, serving
 from m3index.errors import M3IndexError
 from m3index.options import options_of
 from m3index.schema import load
-from m3index.search.options import SearchOptions
+from m3index.search.options import RankingOptions, SearchOptions
 from m3index.serve.answer import answer_schema
 from m3index.serve.guard import MAX_BODY, Access, access
 from m3index.serve.request import AnswerRequest
@@ -293,7 +293,7 @@ def test_metrics_count_by_code_and_know_the_steps(server: Server) -> None:
 def test_openapi_names_the_words_and_the_contract(server: Server) -> None:
     code, api, _ = ask(server, "/openapi.json")
     assert code == 200
-    paths = {"/search", "/document", "/info", "/health", "/status", "/health/live", "/metrics"}
+    paths = {"/search", "/why", "/document", "/info", "/health", "/status", "/health/live", "/metrics"}
     assert paths == set(api["paths"])
     parameters = {p["name"]: p for p in api["paths"]["/search"]["get"]["parameters"]}
     properties = api["components"]["schemas"]["Body"]["properties"]
@@ -307,12 +307,31 @@ def test_openapi_names_the_words_and_the_contract(server: Server) -> None:
         assert described.get("default") == declared.default
     asked = {"query", "similar", "legs", "snippets", "pool"}
     assert properties.keys() == parameters.keys() == {o.name for o in options_of(SearchOptions)} | asked
+    why = api["components"]["schemas"]["WhyBody"]["properties"]
+    assert why.keys() == {o.name for o in options_of(RankingOptions)} | {"query", "doc_id"}
     read = {p["name"]: p for p in api["paths"]["/document"]["get"]["parameters"]}
     assert read.keys() == {"doc_id", "source", "tenant", "start", "count"}
     assert all(p["description"] for p in read.values())
     schema = api["paths"]["/search"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
     assert schema["properties"]["hits"]["items"]["title"] == "A hit"
     assert ask(server, "/docs")[0] == 404
+
+
+def test_why_a_document_is_missing(server: Server) -> None:
+    code, answer, _ = ask(server, "/why", {"query": "tides of the sea", "doc_id": "nobody", "k": 1})
+    assert (code, answer["stage"], answer["k"]) == (200, "absent", 1)
+    jsonschema.validate(answer, load("why.schema.json"))
+    code, answer, _ = ask(server, "/why", {"query": "tides and moons 3 of the sea", "doc_id": "en-3"})
+    assert (code, answer["stage"]) == (200, "found")
+    for body, says in (
+        ({"query": "sea"}, "doc_id is required"),
+        ({"doc_id": "en-3"}, "query is required"),
+        ({"query": "", "doc_id": "en-3"}, "The query is empty"),
+        ({"query": "sea", "doc_id": "en-3", "quarantine": "/etc/passwd"}, "no option 'quarantine'"),
+        ({"query": "sea", "doc_id": "en-3", "rerank": "other/model"}, "no reranker 'other/model'"),
+    ):
+        code, answer, _ = ask(server, "/why", body)
+        assert (code, says in answer["error"]) == (400, True), answer
 
 
 def test_sixteen_clients_at_once_get_their_own_answers(server: Server) -> None:

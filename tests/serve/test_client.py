@@ -24,7 +24,7 @@ from m3index.errors import (
     UnreachableError,
     UsageError,
 )
-from m3index.search.options import SearchOptions
+from m3index.search.options import SearchOptions, Sought
 from m3index.search.result import SearchResult
 from m3index.serve.client import RemoteIndex
 from m3index.serve.guard import Access
@@ -87,6 +87,19 @@ def test_filters_similar_and_documents(server: Server) -> None:
     assert client.get("ar").title == "المد"
     assert client.info()["fields"] == {"lang": "str", "n": "int"}
     assert repr(client) == f"m3index.connect({server.url!r})"
+
+
+@pytest.mark.parametrize("said", [{"k": 2}, {"k": 1, "mode": "dense"}, {"where": "lang=de", "k": 1}], ids=str)
+def test_why_is_answered_as_without_a_server(server: Server, said: dict[str, Any]) -> None:
+    client, index = server.client(), server.warm.index
+    for doc_id in ("en-3", "de-3", "nobody"):
+        expected = index.why("tides of the sea", Sought(doc_id, **said))
+        assert client.why("tides of the sea", doc_id, **said) == expected
+        assert asyncio.run(client.awhy("tides of the sea", doc_id, **said)) == expected
+    with pytest.raises(UsageError, match="does not read quarantine files"):
+        client.why("sea", "en-3", quarantine="bad.jsonl")
+    with pytest.raises(QueryError):
+        client.why(" ", "en-3")
 
 
 def test_connect_is_a_remote_index(server: Server) -> None:

@@ -55,7 +55,7 @@ def listed(warm: ServedIndex) -> dict[str, Any]:
 
 def test_the_tools_say_what_they_are(warm: ServedIndex) -> None:
     found = listed(warm)
-    assert set(found) == {"search", "get_document", "status"}
+    assert set(found) == {"search", "why", "get_document", "status"}
     for tool in found.values():
         assert tool.description
         assert tool.annotations.read_only_hint
@@ -64,6 +64,9 @@ def test_the_tools_say_what_they_are(warm: ServedIndex) -> None:
             assert parameter["description"]
     assert "required" not in found["search"].input_schema  # query or similar
     assert found["get_document"].input_schema["required"] == ["doc_id"]
+    assert set(found["why"].input_schema["required"]) == {"query", "doc_id"}
+    answer = call(warm, "why", query="tides of the sea", doc_id="nobody").structured_content
+    assert answer["stage"] == "absent"
 
 
 def test_every_option_of_a_search_is_an_argument_with_its_help(warm: ServedIndex) -> None:

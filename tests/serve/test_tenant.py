@@ -16,6 +16,7 @@ pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
 from serving import Server, build, serving
 
 from m3index.errors import NotFoundError, UsageError
+from m3index.search.stages import Stage
 from m3index.serve.served import ServedIndex
 
 GERMANS = {f"de-{n}" for n in range(12)}
@@ -79,6 +80,16 @@ def test_a_document_of_another_is_as_one_that_is_not_there(german: Server) -> No
                 ask(name)
             said.append(str(refusal.value).replace(name, "NAME"))
         assert said[0] == said[1]
+
+
+def test_why_says_nothing_of_the_documents_of_another(german: Server) -> None:
+    client = german.client()
+    of_another, nobody = client.why("sea", "en-3"), client.why("sea", "nobody")
+    assert of_another.stage is nobody.stage is Stage.ABSENT
+    assert of_another.to_json() == {**nobody.to_json(), "doc_id": "en-3"}
+    assert client.why("sea", "de-3", k=50).is_found
+    with pytest.raises(UsageError, match="another tenant"):
+        client.why("sea", "en-3", tenant="en")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -9,7 +10,19 @@ from hypothesis import strategies as st
 from store.material import FIELDS, MALICIOUS
 
 from m3index.errors import FilterError
-from m3index.store.filter import All, Compare, Expression, In, combine, matches, parse_where, render
+from m3index.store.filter import (
+    All,
+    Compare,
+    Expression,
+    In,
+    bind,
+    combine,
+    matches,
+    parse_where,
+    parts_of,
+    render,
+    without_parts,
+)
 
 
 @pytest.mark.parametrize(
@@ -160,3 +173,24 @@ def test_filters_are_combined() -> None:
     assert combine(None, None) is None
     assert combine(None, a) == a
     assert combine(a, None, b) == All((a, b))
+
+
+@pytest.mark.parametrize(
+    ("where", "texts"),
+    [
+        ("lang=en", ["lang=en"]),
+        (("lang=en", "year>=2020"), ["lang=en", "year>=2020"]),
+        ({"lang": "en", "year": [1, 2]}, ["lang=en", "year in 1,2"]),
+        (Compare("lang", "==", "en"), ['lang == "en"']),
+    ],
+)
+def test_the_conditions_of_a_filter_can_be_left_out_one_by_one(where: Any, texts: list[str]) -> None:
+    parts = parts_of(where)
+    assert list(parts) == texts
+    assert combine(*(bind(part, FIELDS) for part in parts.values())) == bind(where, FIELDS)
+    assert without_parts(where, []) in (where, list(where) if isinstance(where, tuple) else where)
+    assert without_parts(where, texts) is None
+    if len(texts) > 1:
+        left = without_parts(where, texts[:1])
+        assert left is not None
+        assert list(parts_of(left)) == texts[1:]
