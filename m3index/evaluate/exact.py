@@ -18,7 +18,7 @@ from m3index import schema
 from m3index.schema import CollectionSpec
 from m3index.search.fusion import Ranking
 from m3index.search.legs import metric_of
-from m3index.store.analyzer import NGRAMS, terms
+from m3index.store.analyzer import STEMS, terms
 from m3index.store.base import QueryVector, Store, StoredRow
 from m3index.store.filter import Compare, Filter
 from m3index.store.half_precision import rounded
@@ -41,7 +41,7 @@ class Ask:
 def can_scan(spec: CollectionSpec, leg: Leg) -> bool:
     """Whether the client can compute the scores of a leg. The words of an analyzer of the server only the
     server knows."""
-    return leg is not Leg.BM25 or spec.analyzer == NGRAMS
+    return leg is not Leg.BM25 or spec.analyzer == STEMS
 
 
 def scan(
