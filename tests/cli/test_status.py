@@ -79,7 +79,7 @@ def test_the_order_of_the_commands(m3index: Command) -> None:
     headings.pop("Options")
     assert list(headings.items()) == [
         ("Everyday", ["ingest", "sync", "search", "status", "verify", "delete", "reindex"]),
-        ("Quality", ["eval", "tune"]),
+        ("Quality", ["eval", "tune", "why"]),
         ("Models", ["models"]),
         ("Operations", ["serve", "mcp", "shards", "generations", "collections", "config", "doctor"]),
     ]
