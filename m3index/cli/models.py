@@ -149,14 +149,14 @@ def bench(
     ] = [],  # noqa: B006  (typer copies it)
 ) -> None:
     """Measure a model on this machine with your texts: texts/s, tokens/s and memory."""
-    from m3index.corpus.readers import read
+    from m3index.corpus.readers import open_corpus
     from m3index.corpus.windows import PassageSettings
     from m3index.scale.measure import measure, synthetic
 
     encoder = model.load()
     try:
         size = (passages.passages or PassageSettings()).resolve(encoder.tokenizer)
-        documents = read(paths, corpus.mapping, format=corpus.input_format) if paths else synthetic()
+        documents = open_corpus(paths, corpus) if paths else synthetic()
         measurement = measure(
             encoder, documents, size, seconds=options.seconds,
             device=model.device, precision=model.precision, reporter=session.reporter,

@@ -9,7 +9,7 @@ import typer
 from m3index.cli import apps
 from m3index.cli.command import command
 from m3index.cli.ingest import Paths
-from m3index.cli.options import Output
+from m3index.cli.options import CorpusOutput
 from m3index.cli.service import check_input, opened
 from m3index.cli.session import Session
 from m3index.encoder.options import Model
@@ -28,7 +28,7 @@ def verify(
     options: VerifyOptions,
     connection: Connection,
     model: Model,
-    output: Output,  # noqa: ARG001  (the session has it)
+    output: CorpusOutput,  # noqa: ARG001  (the session has it)
 ) -> None:
     """Compare the index with the corpus: rows, hashes, texts and newly encoded vectors (exit 15)."""
 

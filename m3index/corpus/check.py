@@ -6,15 +6,20 @@ from collections.abc import Sequence
 
 from m3index.corpus.places import STDIN, CorpusFiles, is_pipe
 from m3index.corpus.remote import is_remote
+from m3index.corpus.selection import ALL, Selection
 from m3index.errors import UsageError
 
 
-def check_corpus(paths: Sequence[str], format: str | None = None) -> None:  # noqa: A002
+def check_corpus(
+    paths: Sequence[str],
+    format: str | None = None,  # noqa: A002
+    selection: Selection = ALL,
+) -> None:
     """Raises the UsageError of `corpus.readers.read` for paths on this machine. Makes no requests: paths in
     an object store are checked when the corpus is opened."""
     local = [path for path in paths if not is_remote(path)]
     if local or not paths:
-        CorpusFiles(local, format)
+        CorpusFiles(local, format, selection)
 
 
 def check_feed(path: str) -> None:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import date, datetime, time
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from pathlib import PurePath
 from typing import Any, TypeAlias
@@ -390,9 +390,9 @@ def _plain(value: Any) -> Any:
 # -------------------------------------------------------------- plain text
 
 
-def text(stream: io.BufferedReader, path: str, name: str, max_line: int) -> Rows:
-    """The file is one document. Its id is `name`, its title the file name without suffixes."""
-    place, blocks, size = Place(path), [], 0
+def text(stream: io.BufferedReader, file: File, max_line: int) -> Rows:
+    """The file is one document. Its id is its name, its title the last part of it without suffixes."""
+    place, name, blocks, size = Place(file.path), file.name, [], 0
     with reading():
         while size <= max_line and (block := stream.read(_BLOCK)):
             blocks.append(block)
@@ -406,7 +406,17 @@ def text(stream: io.BufferedReader, path: str, name: str, max_line: int) -> Rows
     except UnicodeDecodeError as error:
         yield reject(place, f"not UTF-8 at byte {error.start + 1}", _readable(data), name)
         return
-    yield Parsed(place, {"id": name, "title": title_of(name), "text": content}, standard=True)
+    row = {"id": name, "title": title_of(name), "text": content, "metadata": about(file)}
+    yield Parsed(place, row, standard=True)
+
+
+def about(file: File) -> dict[str, Any]:
+    """The metadata that every file has which is one document."""
+    metadata = {"path": file.name, "type": file.format}
+    if file.modified is not None:
+        modified = datetime.fromtimestamp(file.modified, UTC)
+        metadata["modified"] = modified.isoformat(timespec="seconds").replace("+00:00", "Z")
+    return metadata
 
 
 def title_of(name: str) -> str:

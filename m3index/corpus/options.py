@@ -11,6 +11,7 @@ from m3index.options import (
     CountOrPercent,
     Custom,
     FileName,
+    Flag,
     Group,
     OneOf,
     Text,
@@ -21,6 +22,7 @@ from m3index.options import (
 )
 
 if TYPE_CHECKING:
+    from m3index.corpus.selection import Selection
     from m3index.corpus.windows import PassageSettings
 
 Format: TypeAlias = Literal["jsonl", "parquet", "csv", "tsv", "text"]
@@ -84,9 +86,29 @@ class Keys(Group):
 
 @group
 class Input(Keys):
-    """The format of a corpus and the keys of its rows."""
+    """The files of a corpus, their format and the keys of their rows."""
 
     panel = "Input"
+
+    root: str | None = option(
+        FileName("DIR"),
+        "Folder that the ids of documents are relative to where a file is one document.",
+        default=None,
+        shown="the directory that is read; the working directory for files",
+    )
+    include: Sequence[str] | None = option(
+        Texts("PATTERN"),
+        "Files to read, as a pattern of .gitignore files, such as *.md or guide/; repeatable.",
+        default=None,
+        shown="all",
+    )
+    exclude: Sequence[str] | None = option(
+        Texts("PATTERN"),
+        "Files and folders to leave out, as a pattern of .gitignore files; !PATTERN keeps some; repeatable.",
+        default=None,
+        shown="none",
+    )
+    hidden: bool = option(Flag(), "Also read files and folders whose names begin with a dot.", default=False)
 
     input_format: Format | None = option(
         OneOf(FORMATS, "FORMAT"),
@@ -94,6 +116,13 @@ class Input(Keys):
         default=None,
         shown="by the file name; jsonl for stdin",
     )
+
+    @property
+    def selection(self) -> Selection:
+        """The files to read. Raises UsageError."""
+        from m3index.corpus.selection import Selection
+
+        return Selection(self.root, tuple(self.include or ()), tuple(self.exclude or ()), self.hidden)
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,6 +139,7 @@ class Quarantining:
     def __init__(self, reporter: Reporter, quarantine: Quarantine) -> None:
         self._quarantine, self._is_lost = quarantine, False
         self._reporter = reporter
+        self.verbose, self.skipped = reporter.verbose, reporter.skipped
         self.stage, self.progress = reporter.stage, reporter.progress
         self.note, self.warning, self.error = reporter.note, reporter.warning, reporter.error
         self.result, self.close = reporter.result, reporter.close

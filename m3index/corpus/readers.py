@@ -8,8 +8,9 @@ import os
 import stat
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import BinaryIO
 
 from m3index.corpus import formats
@@ -18,12 +19,29 @@ from m3index.corpus.lines import MAX_LINE, Meter, UnreadableError, open_bytes, r
 from m3index.corpus.listing import Listing
 from m3index.corpus.mapping import FieldMapping, RowError
 from m3index.corpus.notes import SkippedFiles, embedding_notes
+from m3index.corpus.options import Input
 from m3index.corpus.places import STDIN, CorpusFiles, File, Skipped, Unmatched
+from m3index.corpus.selection import ALL, Selection
 from m3index.errors import UsageError
 from m3index.types import Document, FieldType, Place, Rejected
 
 _STANDARD = FieldMapping()
-_SKIPPED_KEPT = 1000
+
+
+def open_corpus(
+    paths: Sequence[str | os.PathLike[str]],
+    options: Input,
+    *,
+    fields: Mapping[str, FieldType] | None = None,
+    base: str | None = None,
+    only: Collection[str] | None = None,
+) -> FileCorpus:
+    """The corpus of a command or a method with these options. fields: see `read`. base: in place of the
+    working directory, for the names of files. only: the paths of the files to read; None for all."""
+    selection = replace(options.selection, base=base)
+    corpus = read(paths, options.mapping, format=options.input_format, selection=selection, fields=fields)
+    corpus.only = only
+    return corpus
 
 
 def read(
@@ -31,18 +49,19 @@ def read(
     mapping: FieldMapping = _STANDARD,
     *,
     format: str | None = None,  # noqa: A002
+    selection: Selection = ALL,
     fields: Mapping[str, FieldType] | None = None,
     max_line: int = MAX_LINE,
     stdin: BinaryIO | None = None,
 ) -> FileCorpus:
     """A corpus of files, directories (recursive, sorted) and globs, local or at `s3://`, `gs://`, and `-`.
 
-    format: `jsonl`, `parquet`, `csv`, `tsv` or `text`; by default each file's name decides, and stdin is
-    JSONL. fields: the declared types, used to read the cells of CSV files. max_line: the limit in bytes
-    for a line, a CSV record or a plain text file; anything longer is rejected. Raises UsageError
-    immediately for a path that does not exist; nothing is read before the corpus is iterated.
+    format: one of `corpus.options.FORMATS`; by default each file's name decides, and stdin is JSONL. fields:
+    the declared types, used to read the cells of CSV files. max_line: the limit in bytes for a line, a CSV
+    record or a file that is one document; anything longer is rejected. Raises UsageError immediately for a
+    path that does not exist; nothing is read before the corpus is iterated.
     """
-    return FileCorpus(CorpusFiles(paths, format), mapping, fields or {}, max_line, stdin)
+    return FileCorpus(CorpusFiles(paths, format, selection), mapping, fields or {}, max_line, stdin)
 
 
 class FileCorpus:
@@ -51,9 +70,9 @@ class FileCorpus:
     A file that cannot be read, or not to its end, is recorded in `read_errors`, and the pass continues
     with the next one. The counts are those of the current pass; iterating again resets them.
 
-    documents, rejected: how many were yielded. read_errors: the files, with reasons. skipped: entries of
-    directories and globs that are not read (the first 1,000). skipped_count: how many there are in all.
-    listing: which files gave rows, and what was not read.
+    documents, rejected: how many were yielded. read_errors: the files, with reasons. skip_counts: how many
+    files and folders are not read, by reason. listing: which files gave rows, and what was not read. only:
+    the paths of the files to read; None for all.
     """
 
     def __init__(
@@ -67,12 +86,12 @@ class FileCorpus:
         self._places, self._mapping, self._fields = places, mapping, fields
         self._max_line, self._stdin = max_line, stdin
         self._stdin_read = False
+        self.only: Collection[str] | None = None
         self._start()
 
     def _start(self) -> None:
-        self.documents = self.rejected = self.skipped_count = 0
+        self.documents = self.rejected = 0
         self.read_errors: list[Rejected] = []
-        self.skipped: list[Skipped] = []
         self.listing = Listing()
         self._finished, self._unidentified = False, 0
         self._done_bytes, self._meter = 0, Meter()
@@ -103,6 +122,14 @@ class FileCorpus:
         return [*self._skips.sentences(), *embedding_notes(self._embeddings)]
 
     @property
+    def skip_counts(self) -> Mapping[str, int]:
+        return self._skips.counts
+
+    def skips(self) -> Iterator[Skipped]:
+        """Lists what is not read, anew: memory does not hold it."""
+        return (entry for entry in self._places.walk() if isinstance(entry, Skipped))
+
+    @property
     def repeatable(self) -> bool:
         """Whether a second pass reads the same; not from a pipe."""
         return self.total_bytes is not None and not self._places.stdin
@@ -118,13 +145,11 @@ class FileCorpus:
         self._start()
         for entry in self._places.walk():
             if isinstance(entry, File):
-                yield from self._file(entry)
+                if self.only is None or entry.path in self.only:
+                    yield from self._file(entry)
             elif isinstance(entry, Skipped):
-                self.skipped_count += 1
                 self.listing.add_unread(entry.name, entry.path, entry.reason)
                 self._skips.add(entry)
-                if len(self.skipped) < _SKIPPED_KEPT:
-                    self.skipped.append(entry)
             elif isinstance(entry, Unmatched):
                 self.listing.add_unread(entry.name, entry.path, "the pattern does not match it")
             else:
@@ -180,7 +205,7 @@ class FileCorpus:
                 case "jsonl":
                     yield from formats.jsonl(stream, file.path, self._max_line)
                 case "text":
-                    yield from formats.text(stream, file.path, file.name, self._max_line)
+                    yield from formats.text(stream, file, self._max_line)
                 case "csv" | "tsv":
                     yield from formats.delimited(
                         stream,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import closing, contextmanager
 
 from m3index.corpus.listing import Listing
+from m3index.corpus.notes import tell
 from m3index.encoder.base import Encoder
 from m3index.errors import SUCCESS, Exit, M3IndexError
 from m3index.index.batches import Batcher, Encoded
@@ -128,8 +129,8 @@ class Run:
             total, items = corpus.total_bytes, CountingCorpus(corpus)
             for _ in self.write_changes(items):
                 self.progress(int(corpus.bytes_read * self.tally.finished / max(items.count, 1)), total)
-            for note in corpus.notes:
-                self.reporter.note(note)
+            self.tally.skipped = dict(corpus.skip_counts)
+            tell(corpus, self.reporter)
             if warning := self.planner.spellings.warning:
                 self.reporter.warning(warning)
             for error in corpus.read_errors:

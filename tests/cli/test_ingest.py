@@ -94,6 +94,36 @@ def test_every_format(
     assert found.get("title", "") == ("fox-en" if make is as_text else "Fox")
 
 
+def test_what_is_not_read_is_counted_and_listed(
+    m3index: Command, dense_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = tmp_path / "notes"
+    for name in ("a.txt", "b.exe", "c.exe", "d.exe", "e.exe", "draft/f.txt", ".git/g.txt"):
+        (notes / name).parent.mkdir(parents=True, exist_ok=True)
+        (notes / name).write_text("a fox")
+    (notes / "empty.txt").touch()
+    counts = {"hidden": 1, "unknown type": 4, "excluded": 1, "empty": 1}
+    quiet = m3index("ingest", "notes", "-e", dense_model, "--exclude", "draft/", "--json")
+    assert (quiet.code, quiet.summary["skipped"], quiet.summary["added"]) == (0, counts, 1)
+    assert [line for line in quiet.lines if line["type"] == "skipped"] == []
+    listed = m3index("sync", "notes", "-e", dense_model, "--exclude", "draft/", "--json", "-v")
+    assert [
+        (line["path"], line["reason"]) for line in listed.lines if line["type"] == "skipped"
+    ] == [
+        ("notes/.git", "hidden"), ("notes/b.exe", "unknown type"), ("notes/c.exe", "unknown type"),
+        ("notes/d.exe", "unknown type"), ("notes/draft", "excluded"), ("notes/e.exe", "unknown type"),
+        ("notes/empty.txt", "empty"),
+    ]  # fmt: skip
+    people = m3index("verify", "notes", "--exclude", "draft/", "--verbose")
+    assert people.code == 0, people
+    assert "7 entries were skipped: " in people.err
+    assert "--verbose lists them all." in people.err
+    assert "skipped notes/draft: excluded\n" in people.err
+    everything = [str(path) for path in notes.iterdir()]
+    same = m3index("sync", *everything, "--root", "notes", "-e", dense_model, "--exclude", "draft/", "--json")
+    assert (same.code, same.summary["unchanged"]) == (0, 1), same
+
+
 def test_stdin(m3index: Command, dense_model: Path) -> None:
     lines = "".join(json.dumps(row) + "\n" for row in ROWS)
     done = m3index("ingest", "-", "-e", dense_model, "--json", stdin=lines)
@@ -319,7 +349,7 @@ def test_json_is_only_json_and_follows_the_schema(m3index: Command, dense_model:
     assert list(done.summary) == [
         "type", "time", "run", "command", "seconds", "collection", "quarantine", "encoder", "scanned",
         "added", "updated", "metadata_only", "unchanged", "deleted", "quarantined", "deletes_withheld",
-        "passages", "tokens", "generation", "store_count", "count_ok", "dry_run", "exit",
+        "skipped", "passages", "tokens", "generation", "store_count", "count_ok", "dry_run", "exit",
     ]  # fmt: skip
     assert len({line["run"] for line in done.lines}) == 1
     times = [line["time"] for line in done.lines]

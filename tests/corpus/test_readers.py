@@ -502,15 +502,16 @@ def test_skipped_entries_are_counted_and_named_by_reason(tmp_path: Path) -> None
     (corp / "x.md").write_text("text")
     (corp / "current").symlink_to(real)
     for name in "abcde":
-        (corp / f"{name}.html").write_text("<p>")
+        (corp / f"{name}.exe").write_text("<p>")
     corpus = read([corp])
     assert corpus.notes == []
     for _ in range(2):
         assert len(list(corpus)) == 1
         assert corpus.notes == [
-            f"6 entries were skipped: {corp}/a.html, {corp}/b.html, {corp}/c.html and 2 others (unknown "
-            f"suffix); {corp}/current (a link to a directory)."
+            f"6 entries were skipped: {corp}/a.exe, {corp}/b.exe, {corp}/c.exe and 2 others (unknown "
+            f"type); {corp}/current (a link to a directory). --verbose lists them all."
         ]
+        assert corpus.skip_counts == {"unknown type": 5, "a link to a directory": 1}
 
 
 def test_parquet_without_the_columns(tmp_path: Path) -> None:
@@ -544,10 +545,13 @@ def test_plain_text(tmp_path: Path) -> None:
     mapping = FieldMapping.named(id="pk")
     corpus = read([tmp_path / "notes"], mapping)
     documents, rejected = split(corpus)
-    assert bare(documents) == [
-        Document("b.txt", "one\r\n\r\ntwo \n", "b"),
-        Document("deep/A note.md.gz", "Grüße", "A note"),
+    assert [(d.doc_id, d.text, d.title) for d in documents] == [
+        ("b.txt", "one\r\n\r\ntwo \n", "b"),
+        ("deep/A note.md.gz", "Grüße", "A note"),
     ]
+    os.utime(tmp_path / "notes" / "b.txt", (0, 1.9))
+    [again, _], _ = split(corpus)
+    assert again.metadata == {"path": "b.txt", "type": "text", "modified": "1970-01-01T00:00:01Z"}
     assert [(r.doc_id, r.reason) for r in rejected] == [
         ("empty.txt", "no text: 'text' is empty"),
         ("latin.txt", "not UTF-8 at byte 4"),
@@ -650,12 +654,11 @@ def test_a_file_that_has_gone_and_one_that_is_closed_to_us(tmp_path: Path) -> No
 def test_what_a_directory_skips_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(GOOD)
     for i in range(1100):
-        (tmp_path / f"{i:04}.pdf").touch()
+        (tmp_path / f"{i:04}.exe").touch()
     corpus = read([tmp_path])
     assert len(list(corpus)) == 1
-    assert corpus.skipped_count == 1100
-    assert len(corpus.skipped) == 1000
-    assert corpus.skipped[0].path.endswith("0000.pdf")
+    assert corpus.skip_counts == {"unknown type": 1100}
+    assert [Path(entry.path).name for entry in corpus.skips()] == [f"{i:04}.exe" for i in range(1100)]
     assert corpus.complete
 
 

@@ -34,7 +34,7 @@ def corpus(tmp_path: Path) -> Path:
     (folder / "sub" / "deep").mkdir()
     (folder / "sub" / "deep" / "three.txt").write_text("text of three")
     (folder / "table.csv").write_text("id,text\nfour,text of four\n")
-    (folder / "notes.rst").write_text("not read")
+    (folder / "notes.exe").write_text("not read")
     return folder
 
 
@@ -161,7 +161,7 @@ def test_a_reindex_knows_it_too(corpus: Path, index: Index) -> None:
     (corpus / "one.jsonl").rename(corpus / "one.jsonl.bak")
     from m3index.errors import DeletesWithheldError
 
-    with pytest.raises(DeletesWithheldError, match=r"one\.jsonl\.bak \(unknown suffix\) gives no documents"):
+    with pytest.raises(DeletesWithheldError, match=r"one\.jsonl\.bak \(unknown type\) gives no documents"):
         index.reindex({"default": str(corpus)}, force=True)
     (corpus / "one.jsonl.bak").rename(corpus / "one.jsonl")
     assert index.reindex({"default": str(corpus)}, force=True).exit == 0
