@@ -27,7 +27,7 @@ Paths = Annotated[
     typer.Argument(
         metavar="PATH",
         show_default=False,
-        help="JSONL (also .gz, .zst), Parquet, CSV or text: files, globs, directories, or - for stdin.",
+        help="JSONL, Parquet, CSV, Markdown, HTML, PDF and more: files, globs, directories, or - for stdin.",
     ),
 ]
 

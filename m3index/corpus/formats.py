@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -12,6 +13,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
+from functools import partial
 from pathlib import PurePath
 from typing import Any, TypeAlias
 
@@ -20,11 +22,15 @@ from m3index.corpus.lines import KEPT, Line, UnreadableError, lines, reading
 from m3index.corpus.mapping import FieldMapping, RowError, typed_cell
 from m3index.corpus.places import COMPRESSIONS, File
 from m3index.corpus.quarantine import LostRowError, unwrap
+from m3index.documents.front_matter import markdown
+from m3index.documents.kinds import MAX_FILE, PARSED, BadFileError, Extracted
+from m3index.documents.reader import DocumentReader
 from m3index.types import FieldType, Place, Rejected
 
 _BATCH_BYTES = 16 * 1024 * 1024
 _BATCH_ROWS = 1024
 _BLOCK, _REMOTE_BLOCK = 1024 * 1024, 8 * 1024 * 1024
+_NO_SPACE = re.compile(r"[^ \t\r\n]")
 _NOT_UTF8 = re.compile("(?<!\\\\)(\\\\*)([\udc80-\udcff])")
 
 
@@ -92,6 +98,88 @@ def _object(raw: str) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise ValueError("not an object")
     return row
+
+
+# -------------------------------------------------------------------- JSON
+
+
+def json_array(stream: io.BufferedReader, path: str, max_line: int) -> Rows:
+    """An array of objects, each a row, or one object. Memory holds one of them. A row that is no JSON ends
+    the file, because nobody knows where the next one begins."""
+    decoder, text = json.JSONDecoder(), _Characters(stream)
+    number, in_array = 0, text.begins("[")
+    while text.skip_space():
+        if in_array and text.begins("]"):
+            return
+        if number and not (in_array and text.begins(",")):
+            remedy = "" if in_array else "; if each line is one object, set --input-format jsonl"
+            raise UnreadableError(f"not JSON: no comma or end after row {number:,}{remedy}")
+        text.skip_space()
+        number += 1
+        try:
+            value = text.value(decoder, max_line)
+        except RecursionError:
+            raise UnreadableError(f"not JSON: row {number:,} is nested too deep") from None
+        place = Place(path, number)
+        if isinstance(value, dict):
+            yield Parsed(place, value)
+        else:
+            raw = json.dumps(value, ensure_ascii=False)
+            yield reject(place, f"not an object, but {raw[:40]}", raw)
+    if in_array:
+        raise UnreadableError(f"not JSON: it ends within the array, after row {number:,}")
+
+
+class _Characters:
+    """A stream of UTF-8, from which JSON values are taken."""
+
+    def __init__(self, stream: io.BufferedReader) -> None:
+        self._stream, self._decode = stream, codecs.getincrementaldecoder("utf-8-sig")().decode
+        self._text, self._at, self._ended = "", 0, False
+
+    def skip_space(self) -> bool:
+        """Whether anything but white space follows."""
+        while True:
+            found = _NO_SPACE.search(self._text, self._at)
+            if found is not None:
+                self._at = found.start()
+                return True
+            self._text, self._at = "", 0
+            if not self._more():
+                return False
+
+    def begins(self, mark: str) -> bool:
+        """Takes this character if it is the next one after white space."""
+        found = self.skip_space() and self._text[self._at] == mark
+        self._at += found
+        return found
+
+    def value(self, decoder: json.JSONDecoder, limit: int) -> Any:
+        while True:
+            try:
+                value, end = decoder.raw_decode(self._text, self._at)
+                if end < len(self._text) or not self._more():  # `12` may be the beginning of `123`
+                    self._text, self._at = self._text[end:], 0
+                    return value
+            except ValueError as error:
+                if len(self._text) - self._at > limit:
+                    raise UnreadableError(f"a row is {_longer(limit)}, or not JSON: {error}") from None
+                if not self._more():
+                    raise UnreadableError(f"not JSON: {error}") from None
+
+    def _more(self) -> bool:
+        """Reads on: as much again, so that a long value is not looked at too often."""
+        if self._ended:
+            return False
+        with reading():
+            data = self._stream.read(max(_BLOCK, len(self._text)))
+        self._ended = not data
+        try:
+            self._text = self._text[self._at :] + self._decode(data, self._ended)
+        except UnicodeDecodeError:
+            raise UnreadableError("not UTF-8") from None
+        self._at = 0
+        return bool(data)
 
 
 # ---------------------------------------------------------------- CSV, TSV
@@ -391,23 +479,56 @@ def _plain(value: Any) -> Any:
 
 
 def text(stream: io.BufferedReader, file: File, max_line: int) -> Rows:
-    """The file is one document. Its id is its name, its title the last part of it without suffixes."""
-    place, name, blocks, size = Place(file.path), file.name, [], 0
-    with reading():
-        while size <= max_line and (block := stream.read(_BLOCK)):
-            blocks.append(block)
-            size += len(block)
-    data = b"".join(blocks)
-    if size > max_line:
-        yield Rejected(place, _longer(max_line), _readable(data[:KEPT]), name, truncated=True)
+    """The file is one document. Its id is its name, its title the last part of it without suffixes; that of
+    Markdown is what its front matter or its first heading says."""
+    data = _whole(stream, max_line)
+    if len(data) > max_line:
+        yield _refused(file, _longer(max_line))
         return
     try:
         content = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        yield reject(place, f"not UTF-8 at byte {error.start + 1}", _readable(data), name)
+        yield reject(Place(file.path), f"not UTF-8 at byte {error.start + 1}", _readable(data), file.name)
         return
-    row = {"id": name, "title": title_of(name), "text": content, "metadata": about(file)}
-    yield Parsed(place, row, standard=True)
+    yield _extracted(
+        file, partial(markdown, content) if file.format == "markdown" else lambda: Extracted(content)
+    )
+
+
+def document(stream: io.BufferedReader, file: File, reader: DocumentReader) -> Rows:
+    """The file is one document, which a library reads in a process of its own."""
+    assert file.format in PARSED
+    data = _whole(stream, MAX_FILE)
+    if len(data) > MAX_FILE:
+        yield _refused(file, _longer(MAX_FILE))
+        return
+    yield _extracted(file, partial(reader.read, file.format, data))
+
+
+def _whole(stream: io.BufferedReader, most: int) -> bytes:
+    """All bytes, or a few more than `most`: a file that grows while it is read has an end."""
+    blocks, size = [], 0
+    with reading():
+        while size <= most and (block := stream.read(_BLOCK)):
+            blocks.append(block)
+            size += len(block)
+    return b"".join(blocks)
+
+
+def _extracted(file: File, read: Callable[[], Extracted]) -> Parsed | Rejected:
+    name = file.name
+    try:
+        found = read()
+    except BadFileError as error:
+        return _refused(file, str(error))
+    if not found.text or found.text.isspace():
+        return _refused(file, "it has no text")
+    row = {"id": name, "title": found.title or title_of(name), "text": found.text}
+    return Parsed(Place(file.path), row | {"metadata": about(file) | dict(found.metadata)}, standard=True)
+
+
+def _refused(file: File, reason: str) -> Rejected:
+    return Rejected(Place(file.path), reason, doc_id=file.name, truncated=True)
 
 
 def about(file: File) -> dict[str, Any]:

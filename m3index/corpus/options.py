@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from m3index.corpus.mapping import EMBEDDING, FieldMapping
+from m3index.documents.kinds import PARSED, ParsedType
 from m3index.options import (
     CountOrPercent,
     Custom,
@@ -25,8 +26,11 @@ if TYPE_CHECKING:
     from m3index.corpus.selection import Selection
     from m3index.corpus.windows import PassageSettings
 
-Format: TypeAlias = Literal["jsonl", "parquet", "csv", "tsv", "text"]
-FORMATS: tuple[Format, ...] = get_args(Format)
+RowFormat: TypeAlias = Literal["jsonl", "json", "parquet", "csv", "tsv"]
+Format: TypeAlias = RowFormat | Literal["text", "markdown"] | ParsedType
+ROW_FORMATS: tuple[RowFormat, ...] = get_args(RowFormat)
+"""The formats of files that hold many documents. A file of any other format is one document."""
+FORMATS: tuple[Format, ...] = (*ROW_FORMATS, "text", "markdown", *PARSED)
 
 
 @group
@@ -112,7 +116,7 @@ class Input(Keys):
 
     input_format: Format | None = option(
         OneOf(FORMATS, "FORMAT"),
-        "Format of the corpus: jsonl, parquet, csv, tsv or text.",
+        f"Format of the corpus: {', '.join(FORMATS[:-1])} or {FORMATS[-1]}.",
         default=None,
         shown="by the file name; jsonl for stdin",
     )

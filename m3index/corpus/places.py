@@ -16,7 +16,9 @@ from typing import TypeAlias
 from m3index.corpus.options import FORMATS, Format
 from m3index.corpus.remote import Remote, is_remote
 from m3index.corpus.selection import ALL, Selection, normal
+from m3index.documents.kinds import EXTRA, PARSED, is_installed
 from m3index.errors import M3IndexError, UsageError
+from m3index.wording import to_install
 
 STDIN = "-"
 _DESCRIPTORS = ("/dev/fd/", "/dev/stdin", "/proc/")
@@ -27,6 +29,7 @@ _HIDDEN = "hidden"
 _DIRECTORY_LINK = "a link to a directory"
 _BROKEN_LINK = "a broken link"
 _OURS = "made by m3index"
+_NEEDS_EXTRA = f"needs m3index[{EXTRA}]"
 
 SUFFIXES: dict[str, Format] = {
     ".jsonl": "jsonl",
@@ -34,11 +37,26 @@ SUFFIXES: dict[str, Format] = {
     ".parquet": "parquet",
     ".csv": "csv",
     ".tsv": "tsv",
+    ".json": "json",
     ".txt": "text",
-    ".md": "text",
+    ".md": "markdown",
+    ".markdown": "markdown",
+    ".html": "html",
+    ".htm": "html",
+    ".xhtml": "html",
+    ".pdf": "pdf",
+    ".docx": "docx",
+    ".pptx": "pptx",
+    ".xlsx": "xlsx",
+    ".xls": "xlsx",
+    ".ods": "xlsx",
+    ".odt": "odt",
+    ".rst": "rst",
+    ".epub": "epub",
+    ".eml": "eml",
 }
 COMPRESSIONS = (".gz", ".zst")
-STREAMED = frozenset({"jsonl", "csv", "tsv"})
+STREAMED = frozenset({"jsonl", "json", "csv", "tsv"})
 """The formats that standard input can have."""
 
 
@@ -217,6 +235,8 @@ class CorpusFiles:
             yield Skipped(path, name, _NO_FILE)
         elif form is None:
             yield Skipped(path, name, UNKNOWN)
+        elif not _is_readable(form[0]):
+            yield Skipped(path, name, _NEEDS_EXTRA)
         elif (file := _found(path, name, form)).is_empty and not self._alone:
             yield Skipped(path, name, _EMPTY)
         else:
@@ -263,6 +283,8 @@ class CorpusFiles:
                 yield Skipped(path, name, _DIRECTORY_LINK)
             elif (form := _format_in_directory(entry.name, self._format)) is None:
                 yield Skipped(path, name, self._not_read)
+            elif not _is_readable(form[0]):
+                yield Skipped(path, name, _NEEDS_EXTRA)
             elif not os.path.exists(path):
                 yield Skipped(path, name, _BROKEN_LINK)
             elif is_pipe(path):
@@ -281,6 +303,8 @@ class CorpusFiles:
             yield Skipped(str(remote), name, refusal)
         elif form is None:
             yield Skipped(str(remote), name, UNKNOWN)
+        elif not _is_readable(form[0]):
+            yield Skipped(str(remote), name, _NEEDS_EXTRA)
         else:
             yield File(str(remote), name, *form, remote.size, remote.modified, remote)
 
@@ -304,6 +328,8 @@ class CorpusFiles:
                 yield f"{here}/"
             elif (form := _format_in_directory(entry.base, self._format)) is None:
                 yield Skipped(str(entry), name, self._not_read)
+            elif not _is_readable(form[0]):
+                yield Skipped(str(entry), name, _NEEDS_EXTRA)
             elif (file := File(str(entry), name, *form, entry.size, entry.modified, entry)).is_empty:
                 yield Skipped(str(entry), name, _EMPTY)
             else:
@@ -327,7 +353,13 @@ def _unreadable(path: str, reason: str) -> UsageError:
         return UsageError(
             f"The name of {path!r} does not show its format; set --input-format {'|'.join(FORMATS)}."
         )
+    if reason == _NEEDS_EXTRA:
+        return UsageError(f"{path!r} needs the extra {EXTRA!r}. {to_install(EXTRA)}")
     return UsageError(f"{path!r} is {reason}.")
+
+
+def _is_readable(form: Format) -> bool:
+    return form not in PARSED or is_installed(form)
 
 
 def _nothing_in(path: str) -> Iterator[Entry]:

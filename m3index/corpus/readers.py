@@ -9,7 +9,7 @@ import stat
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from typing import BinaryIO
 
@@ -19,13 +19,15 @@ from m3index.corpus.lines import MAX_LINE, Meter, UnreadableError, open_bytes, r
 from m3index.corpus.listing import Listing
 from m3index.corpus.mapping import FieldMapping, RowError
 from m3index.corpus.notes import SkippedFiles, embedding_notes
-from m3index.corpus.options import Input
+from m3index.corpus.options import ROW_FORMATS, Input
 from m3index.corpus.places import STDIN, CorpusFiles, File, Skipped, Unmatched
 from m3index.corpus.selection import ALL, Selection
+from m3index.documents.reader import DocumentReader
 from m3index.errors import UsageError
 from m3index.types import Document, FieldType, Place, Rejected
 
 _STANDARD = FieldMapping()
+_LINED = ("jsonl", "csv", "tsv")
 
 
 def open_corpus(
@@ -143,6 +145,11 @@ class FileCorpus:
         if self._places.stdin and self._stdin_read:
             raise UsageError("Standard input can be read only once; save it to a file first.")
         self._start()
+        with closing(DocumentReader()) as self._reader:
+            yield from self._walk()
+        self._finished = True
+
+    def _walk(self) -> Iterator[Document | Rejected]:
         for entry in self._places.walk():
             if isinstance(entry, File):
                 if self.only is None or entry.path in self.only:
@@ -154,7 +161,6 @@ class FileCorpus:
                 self.listing.add_unread(entry.name, entry.path, "the pattern does not match it")
             else:
                 self._unreadable(entry.path, entry.reason)
-        self._finished = True
 
     def _file(self, file: File) -> Iterator[Document | Rejected]:
         self._meter = Meter()
@@ -170,11 +176,11 @@ class FileCorpus:
                     self.documents += 1
                 yield item
         except UnreadableError as error:
-            after = f" (after {'row' if file.format == 'parquet' else 'line'} {last.line})" if last else ""
+            after = f" (after {'line' if file.format in _LINED else 'row'} {last.line})" if last else ""
             self._unreadable(file.path, f"{error}{after}")
         if last is None:
             self.listing.add_unread(file.name, file.path, "it has no rows")
-        elif file.format != "text":
+        elif file.format in ROW_FORMATS:
             self.listing.gave.add(file.name)
         self._done_bytes += self._meter.bytes if file.size is None else file.size
         self._meter = Meter()
@@ -204,7 +210,9 @@ class FileCorpus:
             match file.format:
                 case "jsonl":
                     yield from formats.jsonl(stream, file.path, self._max_line)
-                case "text":
+                case "json":
+                    yield from formats.json_array(stream, file.path, self._max_line)
+                case "text" | "markdown":
                     yield from formats.text(stream, file, self._max_line)
                 case "csv" | "tsv":
                     yield from formats.delimited(
@@ -216,6 +224,8 @@ class FileCorpus:
                         mapping=self._mapping,
                         fields=self._fields,
                     )
+                case _:
+                    yield from formats.document(stream, file, self._reader)
 
     def _advance(self, file: File) -> Callable[[float], None]:
         meter = self._meter

@@ -57,7 +57,7 @@ def test_suffixes(here: Path) -> None:
     ]
     make(*names)
     formats = [form for _, _, form in files(*names)]
-    assert formats == ["jsonl"] * 4 + ["parquet", "csv", "tsv", "text", "text"]
+    assert formats == ["jsonl"] * 4 + ["parquet", "csv", "tsv", "markdown", "text"]
 
 
 def test_a_database_and_a_quarantine_beside_the_corpus_are_no_part_of_it(here: Path) -> None:
@@ -71,7 +71,7 @@ def test_a_database_and_a_quarantine_beside_the_corpus_are_no_part_of_it(here: P
 def test_directories_are_walked_in_order_and_name_what_they_skip(here: Path) -> None:
     make("d/b.txt", "d/a/z.md", "d/a.txt", "d/x.exe", "d/.hidden/y.txt", "d/_SUCCESS", "d/k.xml")
     assert files("d") == [
-        ("d/a/z.md", "a/z.md", "text"),
+        ("d/a/z.md", "a/z.md", "markdown"),
         ("d/a.txt", "a.txt", "text"),
         ("d/b.txt", "b.txt", "text"),
     ]
@@ -105,7 +105,7 @@ def test_a_format_that_is_asked_for(here: Path) -> None:
     [
         (["gone.jsonl"], None, "no file, directory or match for 'gone.jsonl'"),
         (["a.txt", "*.nope"], None, r"'\*.nope'"),
-        (["x.xyz"], None, "set --input-format jsonl|parquet"),
+        (["x.xyz"], None, "set --input-format jsonl|json|parquet"),
         (["a.parquet.gz"], None, "set --input-format"),
         (["empty"], None, "holds no file to read"),
         (["link"], None, "is a broken link"),

@@ -553,7 +553,7 @@ def test_plain_text(tmp_path: Path) -> None:
     [again, _], _ = split(corpus)
     assert again.metadata == {"path": "b.txt", "type": "text", "modified": "1970-01-01T00:00:01Z"}
     assert [(r.doc_id, r.reason) for r in rejected] == [
-        ("empty.txt", "no text: 'text' is empty"),
+        ("empty.txt", "it has no text"),
         ("latin.txt", "not UTF-8 at byte 4"),
     ]
     assert corpus.complete, "all of them are known by their ids"
