@@ -33,7 +33,7 @@ def check_input(paths: Sequence[str], options: Input, changes: str | None = None
     from m3index.corpus.check import check_corpus, check_feed
 
     if changes is None:
-        check_corpus(paths, options.input_format, options.selection)
+        check_corpus(paths, options.input_format, options.selection, options.mapping, options.encoding)
     else:
         check_feed(changes)
 

@@ -18,7 +18,7 @@ from pathlib import PurePath
 from typing import Any, TypeAlias
 
 from m3index.corpus.decoded import compact_columns, decoded, decoded_sizes, parts, rows_at_once
-from m3index.corpus.lines import KEPT, Line, UnreadableError, lines, reading
+from m3index.corpus.lines import KEPT, MAX_LINE, Line, Meter, UnreadableError, lines, open_bytes, reading
 from m3index.corpus.mapping import FieldMapping, RowError, typed_cell
 from m3index.corpus.places import COMPRESSIONS, File
 from m3index.corpus.quarantine import LostRowError, unwrap
@@ -189,14 +189,14 @@ class _Feed:
     """Lines for csv.reader, which joins the lines of a quoted cell. Keeps those of the current record, so
     that lines which a stray quote has swallowed can be read again."""
 
-    def __init__(self, source: Iterator[Line], limit: int) -> None:
-        self._source, self._limit = source, limit
+    def __init__(self, source: Iterator[Line], limit: int, encoding: str) -> None:
+        self._source, self._limit, self._encoding = source, limit, encoding
         self._again: deque[Line] = deque()
         self.begin()
 
     def begin(self) -> None:
         self.record: list[Line] = []
-        self.utf8, self._size = True, 0
+        self.is_decoded, self._size = True, 0
 
     @property
     def first(self) -> int:
@@ -224,21 +224,20 @@ class _Feed:
                 f"the record at line {self.first} is {_longer(self._limit)}, or its quote is never closed"
             )
         try:
-            return line.data.decode("utf-8")
+            return line.data.decode(self._encoding)
         except UnicodeDecodeError:
-            self.utf8 = False
+            self.is_decoded = False
             return _readable(line.data)
 
 
 def delimited(
     stream: io.BufferedReader,
-    path: str,
+    file: File,
     max_line: int,
     *,
-    delimiters: str,
-    tsv: bool,
     mapping: FieldMapping,
     fields: Mapping[str, FieldType],
+    encoding: str | None = None,
 ) -> Rows:
     """A table with a header. The delimiter is the first one that gives the header an id and a text.
 
@@ -249,13 +248,14 @@ def delimited(
     what follows may be the inside of a quoted cell.
     """
     csv.field_size_limit(max(csv.field_size_limit(), max_line))
+    path, tsv = file.path, file.format == "tsv"
     source = lines(stream, max_line)
     first = next((line for line in source if line.data.strip()), None)
     if first is None:
         return
-    header, delimiter = _header(first, delimiters, mapping, tsv=tsv)
+    header, delimiter = _header(first, _delimiters(file), mapping, fields, encoding, tsv=tsv)
     quoting = _quoting(delimiter, tsv=tsv)
-    feed = _Feed(source, max_line)
+    feed = _Feed(source, max_line, encoding or "utf-8")
     while True:
         feed.begin()
         try:
@@ -269,8 +269,8 @@ def delimited(
         place = Place(path, feed.first)
         if not any(cells):
             continue
-        if not feed.utf8:
-            yield reject(place, "not UTF-8", feed.raw)
+        if not feed.is_decoded:
+            yield reject(place, _not_decoded(encoding), feed.raw)
         elif _swallows_rows(feed.record, delimiter, len(header)):
             feed.give_back()
             yield reject(place, "a stray quote: the cell in quotes would hold the rows that follow", feed.raw)
@@ -309,23 +309,70 @@ def _quoting(delimiter: str, *, tsv: bool) -> Any:
     return csv.QUOTE_NONE if tsv and delimiter == "\t" else csv.QUOTE_MINIMAL
 
 
-def _header(line: Line, delimiters: str, mapping: FieldMapping, *, tsv: bool) -> tuple[list[str], str]:
-    problem = ""
+def _header(
+    line: Line,
+    delimiters: str,
+    mapping: FieldMapping,
+    fields: Mapping[str, FieldType],
+    encoding: str | None,
+    *,
+    tsv: bool,
+) -> tuple[list[str], str]:
+    try:
+        text = line.data.decode(encoding or "utf-8").rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise UnreadableError(f"the header is {_not_decoded(encoding)}") from None
+    problems: list[tuple[int, str]] = []
     for delimiter in delimiters:
         try:
-            text = line.data.decode("utf-8").rstrip("\r\n")
             quoting = _quoting(delimiter, tsv=tsv)
             [names] = csv.reader([text], delimiter=delimiter, quoting=quoting, strict=True)
         except (csv.Error, ValueError) as error:
-            problem = problem or f"the first line is not a header: {error}"
+            problems.append((0, f"the first line is not a header: {error}"))
             continue
         names = [name.strip() or f"column_{i}" for i, name in enumerate(names, 1)]
+        names = mapping.columns(names, fields)
         missing = mapping.missing(names)
         if not missing:
             _check_unique(names)
             return names, delimiter
-        problem = problem or missing
-    raise UnreadableError(problem)
+        problems.append((len(names), missing))
+    raise UnreadableError(max(problems, key=lambda problem: problem[0])[1])
+
+
+def _not_decoded(encoding: str | None) -> str:
+    """A text that is not in this encoding, and what to do about it."""
+    if encoding is not None:
+        return f"not {encoding}"
+    return "not UTF-8; if Excel made it, set --encoding (cp1252 in western Europe), or save it as CSV UTF-8"
+
+
+def check_columns(file: File, mapping: FieldMapping, encoding: str | None) -> str:
+    """Why no row of this table can be read; empty if some may be."""
+    try:
+        if file.format == "parquet":
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+
+            try:
+                return mapping.missing(mapping.columns(pq.read_schema(file.path).names))
+            except (pa.ArrowException, ValueError, OSError):
+                return ""  # reading it says more
+        with (
+            reading(),
+            open(file.path, "rb", buffering=0) as source,
+            open_bytes(source, Meter(), file.compression) as stream,
+        ):
+            first = next((line for line in lines(stream, MAX_LINE) if line.data.strip()), None)
+            if first is not None:
+                _header(first, _delimiters(file), mapping, {}, encoding, tsv=file.format == "tsv")
+    except UnreadableError as error:
+        return str(error)
+    return ""
+
+
+def _delimiters(file: File) -> str:
+    return "\t,;" if file.format == "tsv" else ",;\t"
 
 
 def _check_unique(names: Sequence[str]) -> None:
@@ -345,7 +392,13 @@ def _cells(header: Sequence[str], cells: Sequence[str], fields: Mapping[str, Fie
 # ----------------------------------------------------------------- Parquet
 
 
-def parquet(of: File, mapping: FieldMapping, max_line: int, advance: Callable[[float], None]) -> Rows:
+def parquet(
+    of: File,
+    mapping: FieldMapping,
+    fields: Mapping[str, FieldType],
+    max_line: int,
+    advance: Callable[[float], None],
+) -> Rows:
     """Reads row group by row group, in batches of about 16 MB, decoded.
 
     Nulls count as absent. Dates and times become ISO 8601 strings, decimals become strings. advance:
@@ -369,11 +422,13 @@ def parquet(of: File, mapping: FieldMapping, max_line: int, advance: Callable[[f
                 pre_buffer=False,
             ) as file,
         ):
-            names = file.schema_arrow.names
+            columns_read = file.schema_arrow.names
+            names = mapping.columns(columns_read, fields)
             if missing := mapping.missing(names):
                 raise UnreadableError(missing)
             _check_unique(names)
-            columns = [name for name in names if name not in mapping.exclude]
+            renamed = dict(zip(columns_read, names, strict=True))
+            columns = [old for old, new in renamed.items() if new not in mapping.exclude]
             rows, number = file.metadata.num_rows, 0
             for group in range(file.num_row_groups):
                 size = rows_at_once(file.metadata.row_group(group), compact, _BATCH_ROWS, _BATCH_BYTES)
@@ -382,9 +437,9 @@ def parquet(of: File, mapping: FieldMapping, max_line: int, advance: Callable[[f
                         number += 1
                         place = Place(path, number)
                         if isinstance(row, UnreadableRow):
-                            yield row.rejected(place, mapping)
+                            yield row.rejected(place, mapping, renamed)
                         else:
-                            yield Parsed(place, row)
+                            yield Parsed(place, {renamed[name]: cell for name, cell in row.items()})
                     advance(number / rows)
     except (pa.ArrowException, ValueError) as error:  # the latter from column names and bounds
         raise UnreadableError(f"cannot be read as Parquet: {error}") from None
@@ -418,12 +473,13 @@ class UnreadableRow:
     problem: str
     row: Mapping[str, Any]
 
-    def rejected(self, place: Place, mapping: FieldMapping) -> Rejected:
+    def rejected(self, place: Place, mapping: FieldMapping, renamed: Mapping[str, str]) -> Rejected:
+        """renamed: the keys of the mapping by the names of columns."""
         try:
-            doc_id = mapping.row_id(self.row)
+            doc_id = mapping.row_id({renamed[name]: cell for name, cell in self.row.items()})
         except RowError:
             doc_id = None
-        excludable = self.column and not mapping.has_role(self.column)
+        excludable = self.column and not mapping.has_role(renamed[self.column])
         remedy = f"; leave it out with --exclude-field {self.column}" if excludable else ""
         return reject(place, self.problem + remedy, json.dumps(self.row, ensure_ascii=False), doc_id)
 
@@ -478,7 +534,7 @@ def _plain(value: Any) -> Any:
 # -------------------------------------------------------------- plain text
 
 
-def text(stream: io.BufferedReader, file: File, max_line: int) -> Rows:
+def text(stream: io.BufferedReader, file: File, max_line: int, encoding: str | None = None) -> Rows:
     """The file is one document. Its id is its name, its title the last part of it without suffixes; that of
     Markdown is what its front matter or its first heading says."""
     data = _whole(stream, max_line)
@@ -486,9 +542,10 @@ def text(stream: io.BufferedReader, file: File, max_line: int) -> Rows:
         yield _refused(file, _longer(max_line))
         return
     try:
-        content = data.decode("utf-8-sig")
+        content = data.decode(encoding or "utf-8-sig")
     except UnicodeDecodeError as error:
-        yield reject(Place(file.path), f"not UTF-8 at byte {error.start + 1}", _readable(data), file.name)
+        problem = f"not {encoding or 'UTF-8'} at byte {error.start + 1}; set --encoding, such as cp1252"
+        yield reject(Place(file.path), problem, _readable(data), file.name)
         return
     yield _extracted(
         file, partial(markdown, content) if file.format == "markdown" else lambda: Extracted(content)

@@ -33,6 +33,18 @@ ROW_FORMATS: tuple[RowFormat, ...] = get_args(RowFormat)
 FORMATS: tuple[Format, ...] = (*ROW_FORMATS, "text", "markdown", *PARSED)
 
 
+def _encoding(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError
+    try:
+        extends = '\n,;"'.encode(value) == b'\n,;"'
+    except (LookupError, UnicodeError):
+        raise ValueError from None
+    if not extends:
+        raise ValueError
+    return value
+
+
 @group
 class Keys(Group):
     """The keys of a row that hold the parts of a document."""
@@ -119,6 +131,13 @@ class Input(Keys):
         f"Format of the corpus: {', '.join(FORMATS[:-1])} or {FORMATS[-1]}.",
         default=None,
         shown="by the file name; jsonl for stdin",
+    )
+
+    encoding: str | None = option(
+        Custom(_encoding, "an encoding that extends ASCII, such as cp1252 or latin-1", "NAME"),
+        "Encoding of CSV, TSV, text and Markdown files, such as cp1252 for files of Excel in western Europe.",
+        default=None,
+        shown="UTF-8",
     )
 
     @property

@@ -56,6 +56,8 @@ SUFFIXES: dict[str, Format] = {
     ".eml": "eml",
 }
 COMPRESSIONS = (".gz", ".zst")
+TABLES = frozenset({"csv", "tsv", "parquet"})
+"""The formats whose files name their columns."""
 STREAMED = frozenset({"jsonl", "json", "csv", "tsv"})
 """The formats that standard input can have."""
 

@@ -41,7 +41,14 @@ def open_corpus(
     """The corpus of a command or a method with these options. fields: see `read`. base: in place of the
     working directory, for the names of files. only: the paths of the files to read; None for all."""
     selection = replace(options.selection, base=base)
-    corpus = read(paths, options.mapping, format=options.input_format, selection=selection, fields=fields)
+    corpus = read(
+        paths,
+        options.mapping,
+        format=options.input_format,
+        selection=selection,
+        fields=fields,
+        encoding=options.encoding,
+    )
     corpus.only = only
     return corpus
 
@@ -53,17 +60,20 @@ def read(
     format: str | None = None,  # noqa: A002
     selection: Selection = ALL,
     fields: Mapping[str, FieldType] | None = None,
+    encoding: str | None = None,
     max_line: int = MAX_LINE,
     stdin: BinaryIO | None = None,
 ) -> FileCorpus:
     """A corpus of files, directories (recursive, sorted) and globs, local or at `s3://`, `gs://`, and `-`.
 
     format: one of `corpus.options.FORMATS`; by default each file's name decides, and stdin is JSONL. fields:
-    the declared types, used to read the cells of CSV files. max_line: the limit in bytes for a line, a CSV
+    the declared types, used to read the cells of CSV files. encoding: of CSV files and texts, if it is not
+    UTF-8. max_line: the limit in bytes for a line, a CSV
     record or a file that is one document; anything longer is rejected. Raises UsageError immediately for a
     path that does not exist; nothing is read before the corpus is iterated.
     """
-    return FileCorpus(CorpusFiles(paths, format, selection), mapping, fields or {}, max_line, stdin)
+    files = CorpusFiles(paths, format, selection)
+    return FileCorpus(files, mapping, fields or {}, max_line, stdin, encoding)
 
 
 class FileCorpus:
@@ -84,9 +94,10 @@ class FileCorpus:
         fields: Mapping[str, FieldType],
         max_line: int,
         stdin: BinaryIO | None,
+        encoding: str | None,
     ) -> None:
         self._places, self._mapping, self._fields = places, mapping, fields
-        self._max_line, self._stdin = max_line, stdin
+        self._max_line, self._stdin, self._encoding = max_line, stdin, encoding
         self._stdin_read = False
         self.only: Collection[str] | None = None
         self._start()
@@ -200,7 +211,7 @@ class FileCorpus:
 
     def _rows(self, file: File) -> Rows:
         if file.format == "parquet":
-            yield from formats.parquet(file, self._mapping, self._max_line, self._advance(file))
+            yield from formats.parquet(file, self._mapping, self._fields, self._max_line, self._advance(file))
             return
         with (
             reading(),
@@ -213,16 +224,15 @@ class FileCorpus:
                 case "json":
                     yield from formats.json_array(stream, file.path, self._max_line)
                 case "text" | "markdown":
-                    yield from formats.text(stream, file, self._max_line)
+                    yield from formats.text(stream, file, self._max_line, self._encoding)
                 case "csv" | "tsv":
                     yield from formats.delimited(
                         stream,
-                        file.path,
+                        file,
                         self._max_line,
-                        delimiters="\t,;" if file.format == "tsv" else ",;\t",
-                        tsv=file.format == "tsv",
                         mapping=self._mapping,
                         fields=self._fields,
+                        encoding=self._encoding,
                     )
                 case _:
                     yield from formats.document(stream, file, self._reader)

@@ -306,7 +306,8 @@ def test_bad_csv_rows_are_rejected_alone(tmp_path: Path) -> None:
         (8, None),
     ]
     assert [r.reason.split(":")[0] for r in rejected] == [
-        "not UTF-8", "3 cells in a table of 2 columns", "not CSV", "no id", "no text", "not CSV"
+        "not UTF-8; if Excel made it, set --encoding (cp1252 in western Europe), or save it as CSV UTF-8",
+        "3 cells in a table of 2 columns", "not CSV", "no id", "no text", "not CSV"
     ]  # fmt: skip
     assert rejected[0].raw == r"2,caf\xe9"
     assert rejected[5].raw == '7,"never closed'
@@ -372,7 +373,8 @@ def test_csv_bounds(tmp_path: Path) -> None:
         ("a,b\n1,2\n", "no column 'id', '_id', 'docid' or 'doc_id' for the id; its columns are: a, b"),
         ("id,b\n1,2\n", "for the text"),
         ("id,text,id\n1,2,3\n", "two columns have the name 'id'"),
-        (b"id,text,\xe9\n1,2,3\n", "not a header"),
+        ("id;b\n1;2\n", "for the text; its columns are: id, b. Name the right one with --text-field"),
+        (b"id,text,\xe9\n1,2,3\n", "the header is not UTF-8; if Excel made it, set --encoding (cp1252 in"),
     ],
 )
 def test_a_table_without_the_columns_is_a_read_error(tmp_path: Path, data: str | bytes, says: str) -> None:
@@ -381,6 +383,35 @@ def test_a_table_without_the_columns_is_a_read_error(tmp_path: Path, data: str |
     assert not rejected
     assert says in corpus.read_errors[0].reason
     assert not corpus.complete
+
+
+def test_columns_have_the_names_of_keys_without_regard_to_case(tmp_path: Path) -> None:
+    documents, _, _ = table(
+        tmp_path, "ID;Titel; TEXT ;Year;Text2\n7;T;a b;2011;x\n", fields={"year": "int"},
+        mapping=FieldMapping.named(title="titel"),
+    )  # fmt: skip
+    assert bare(documents) == [Document("7", "a b", "T", {"year": 2011, "Text2": "x"})]
+    documents, _, _ = table(tmp_path, "Id,id,ID,text\n1,2,3,a\n")
+    assert bare(documents) == [Document("2", "a", "", {"Id": "1", "ID": "3"})], "the exact name is first"
+    path = tmp_path / "c.parquet"
+    pq.write_table(pa.table({"Id": [1], "TEXT": ["a"], "Lang": ["en"]}), path)
+    assert bare(split(read([path], fields={"lang": "str"}))[0]) == [Document("1", "a", "", {"lang": "en"})]
+
+
+def test_a_table_of_excel(tmp_path: Path) -> None:
+    """Western European: semicolons, and no UTF-8."""
+    data = "ID;Text;Größe\r\n1;Grüße – für 5 €;10\r\n2;ohne;11\r\n"
+    documents, rejected, _ = table(tmp_path, data.encode("cp1252"), encoding="cp1252")
+    assert not rejected
+    assert bare(documents) == [
+        Document("1", "Grüße – für 5 €", "", {"Größe": "10"}), Document("2", "ohne", "", {"Größe": "11"})
+    ]  # fmt: skip
+    _, rejected, _ = table(tmp_path, b"id,text\n1,caf\x81\n", encoding="cp1252")
+    assert [item.reason for item in rejected] == ["not cp1252"]
+    (tmp_path / "a.txt").write_bytes("Grüße".encode("cp1252"))
+    [text] = read([tmp_path / "a.txt"], encoding="cp1252")
+    assert isinstance(text, Document)
+    assert text.text == "Grüße"
 
 
 def test_an_empty_table(tmp_path: Path) -> None:
@@ -554,7 +585,7 @@ def test_plain_text(tmp_path: Path) -> None:
     assert again.metadata == {"path": "b.txt", "type": "text", "modified": "1970-01-01T00:00:01Z"}
     assert [(r.doc_id, r.reason) for r in rejected] == [
         ("empty.txt", "it has no text"),
-        ("latin.txt", "not UTF-8 at byte 4"),
+        ("latin.txt", "not UTF-8 at byte 4; set --encoding, such as cp1252"),
     ]
     assert corpus.complete, "all of them are known by their ids"
 
