@@ -7,10 +7,12 @@ import json
 import os
 import stat
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import BinaryIO
 
 from m3index.corpus import formats
@@ -22,11 +24,14 @@ from m3index.corpus.notes import SkippedFiles, embedding_notes
 from m3index.corpus.options import ROW_FORMATS, Input
 from m3index.corpus.places import STDIN, CorpusFiles, File, Skipped, Unmatched
 from m3index.corpus.selection import ALL, Selection
-from m3index.documents.reader import DocumentReader
+from m3index.documents.kinds import PARSED
+from m3index.documents.reader import DocumentReader, DocumentReaders
 from m3index.errors import UsageError
 from m3index.types import Document, FieldType, Place, Rejected
 
 _STANDARD = FieldMapping()
+_AHEAD = 4
+"""The number of files, for each process that reads documents, that are begun before their turn."""
 _LINED = ("jsonl", "csv", "tsv")
 
 
@@ -156,15 +161,20 @@ class FileCorpus:
         if self._places.stdin and self._stdin_read:
             raise UsageError("Standard input can be read only once; save it to a file first.")
         self._start()
-        with closing(DocumentReader()) as self._reader:
-            yield from self._walk()
+        with closing(DocumentReaders()) as readers:
+            yield from self._walk(readers)
         self._finished = True
 
-    def _walk(self) -> Iterator[Document | Rejected]:
+    def _walk(self, readers: DocumentReaders) -> Iterator[Document | Rejected]:
+        """Reads the files in their order; some that libraries read are begun ahead."""
+        begun: deque[tuple[File, Future[list[Parsed | Rejected]] | None]] = deque()
         for entry in self._places.walk():
             if isinstance(entry, File):
                 if self.only is None or entry.path in self.only:
-                    yield from self._file(entry)
+                    parsed = entry.format in PARSED
+                    begun.append((entry, readers.submit(partial(self._parse, entry)) if parsed else None))
+                if len(begun) > _AHEAD * readers.count:
+                    yield from self._file(*begun.popleft())
             elif isinstance(entry, Skipped):
                 self.listing.add_unread(entry.name, entry.path, entry.reason)
                 self._skips.add(entry)
@@ -172,12 +182,25 @@ class FileCorpus:
                 self.listing.add_unread(entry.name, entry.path, "the pattern does not match it")
             else:
                 self._unreadable(entry.path, entry.reason)
+        while begun:
+            yield from self._file(*begun.popleft())
 
-    def _file(self, file: File) -> Iterator[Document | Rejected]:
+    def _parse(self, file: File, reader: DocumentReader) -> list[Parsed | Rejected]:
+        """Raises UnreadableError."""
+        with (
+            reading(),
+            self._open(file) as source,
+            open_bytes(source, Meter(), file.compression) as stream,
+        ):
+            return list(formats.document(stream, file, reader))
+
+    def _file(
+        self, file: File, begun: Future[list[Parsed | Rejected]] | None
+    ) -> Iterator[Document | Rejected]:
         self._meter = Meter()
         last: Place | None = None
         try:
-            for row in self._rows(file):
+            for row in self._rows(file) if begun is None else begun.result():
                 last = row.place
                 item = self._document(row) if isinstance(row, Parsed) else row
                 if isinstance(item, Rejected):
@@ -234,8 +257,6 @@ class FileCorpus:
                         fields=self._fields,
                         encoding=self._encoding,
                     )
-                case _:
-                    yield from formats.document(stream, file, self._reader)
 
     def _advance(self, file: File) -> Callable[[float], None]:
         meter = self._meter

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
 
 from m3index.documents.kinds import MAX_TEXT, BadFileError, Extracted, ParsedType
 from m3index.process import Channel, EndedError, Process
+
+T = TypeVar("T")
 
 SECONDS = 120.0
 """The limit for reading one file."""
@@ -24,6 +28,8 @@ MEMORY = 2 * 1024**3
 FILES = 200
 """The number of files after which a new process takes over, so that no leak grows."""
 
+MOST = 4
+"""The number of processes at most: more read faster than texts are encoded."""
 _ANSWER = 4 * MAX_TEXT + 16 * 1024**2
 
 _READERS: dict[ParsedType, str] = {
@@ -46,6 +52,7 @@ class DocumentReader:
         self._seconds, self._memory = seconds, memory
         self._process: Process | None = None
         self._files = 0
+        self._crashed, self._stopped = "", False
 
     def read(self, kind: ParsedType, data: bytes) -> Extracted:
         """Raises BadFileError with the reason if the file cannot be read."""
@@ -53,7 +60,9 @@ class DocumentReader:
             self.close()
         used = self._files > 0
         answer, reason = self._ask(kind, data)
-        if answer is None and used and not reason:  # what files before it left behind may be the cause
+        if (
+            answer is None and used and not reason and not self._stopped
+        ):  # what files before it left behind may be the cause
             answer, reason = self._ask(kind, data)
         if answer is None:
             raise BadFileError(reason or self._crashed)
@@ -66,11 +75,19 @@ class DocumentReader:
         if process is not None:
             process.close()
 
+    def stop(self) -> None:
+        """Ends what it reads, from another thread. It reads nothing after that."""
+        self._stopped = True
+        if (process := self._process) is not None:
+            process.kill()
+
     def _ask(self, kind: ParsedType, data: bytes) -> tuple[dict[str, Any] | None, str]:
         """The answer; or None with the reason, empty if the process ended by itself."""
+        is_new = self._process is None
         if self._process is None:
             self._process = Process("m3index.documents.reader:answer", "reads documents")
-            self._process.send(self._memory)
+        if self._stopped:
+            self._process.kill()
         process, late = self._process, threading.Event()
 
         def end() -> None:
@@ -81,6 +98,8 @@ class DocumentReader:
         timer.daemon = True
         timer.start()
         try:
+            if is_new:
+                process.send(self._memory)
             process.send((kind, data))
             self._files += 1
             answer: dict[str, Any] = json.loads(process.receive_bytes(_ANSWER))
@@ -97,7 +116,44 @@ class DocumentReader:
             timer.cancel()
         return answer, ""
 
-    _crashed = ""
+
+class DocumentReaders:
+    """Several processes that read files at the same time. count: how many; by default one less than there are
+    processors, at most four."""
+
+    def __init__(self, count: int | None = None) -> None:
+        self.count = min(MOST, max(1, (os.cpu_count() or 1) - 1)) if count is None else count
+        self._readers: list[DocumentReader] = []
+        self._free: queue.SimpleQueue[DocumentReader] = queue.SimpleQueue()
+        self._threads: ThreadPoolExecutor | None = None
+
+    def submit(self, task: Callable[[DocumentReader], T]) -> Future[T]:
+        """Does the task with a process, as soon as one is free."""
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self.count, "m3index-documents")
+            self._readers = [DocumentReader() for _ in range(self.count)]
+            for reader in self._readers:
+                self._free.put(reader)
+
+        def work() -> T:
+            reader = self._free.get()
+            try:
+                return task(reader)
+            finally:
+                self._free.put(reader)
+
+        return self._threads.submit(work)
+
+    def close(self) -> None:
+        """Ends the processes, also those that are at work."""
+        if self._threads is None:
+            return
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for reader in self._readers:
+            reader.stop()
+        self._threads.shutdown()
+        for reader in self._readers:
+            reader.close()
 
 
 def answer(channel: Channel) -> None:

@@ -17,9 +17,9 @@ import samples
 
 from m3index.corpus import places, readers
 from m3index.corpus.readers import FileCorpus, read
-from m3index.documents import kinds
+from m3index.documents import kinds, reader
 from m3index.documents.front_matter import MAX_FRONT
-from m3index.documents.reader import DocumentReader
+from m3index.documents.reader import DocumentReader, DocumentReaders
 from m3index.errors import UsageError
 from m3index.types import Document, Rejected
 
@@ -317,7 +317,7 @@ def test_nothing_is_included_from_elsewhere(tmp_path: Path) -> None:
 def test_a_file_that_takes_all_time_or_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: dict[str, Any], data: bytes, says: str
 ) -> None:
-    monkeypatch.setattr(readers, "DocumentReader", lambda: DocumentReader(**limits))
+    monkeypatch.setattr(reader, "DocumentReader", lambda: DocumentReader(**limits))
     (tmp_path / "a.html").write_bytes(data)
     (tmp_path / "b.html").write_bytes(samples.HTML.encode())
     bad, good = read([tmp_path])
@@ -335,10 +335,35 @@ def test_a_library_that_crashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
                 self._process._process.wait()
             return super()._ask(kind, data)
 
-    monkeypatch.setattr(readers, "DocumentReader", Crashing)
+    monkeypatch.setattr(reader, "DocumentReader", Crashing)
     for name, text in {"a": "one", "b": "crash", "c": "three"}.items():
         (tmp_path / f"{name}.html").write_text(f"<p>{text}</p>")
     assert [item.text for item in read([tmp_path]) if isinstance(item, Document)] == ["one", "crash", "three"]
+
+
+@needs_extra
+def test_several_processes_keep_the_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "DocumentReaders", lambda: DocumentReaders(3))
+    names = [f"{i:02}.{'md' if i % 5 == 0 else 'html'}" for i in range(30)]
+    for i, name in enumerate(names):
+        (tmp_path / name).write_text("<p>word</p>" * (1 if i % 3 else 5000))
+    (tmp_path / "10.exe").touch()
+    corpus = read([tmp_path])
+    assert [item.doc_id for item in corpus] == names
+    assert corpus.bytes_read == corpus.total_bytes
+    assert corpus.complete
+
+
+@needs_extra
+def test_a_pass_that_ends_early_ends_its_processes(tmp_path: Path) -> None:
+    (tmp_path / "a.html").write_text("<p>first</p>")
+    (tmp_path / "b.html").write_bytes(b"<div>" * 200_000)
+    items = iter(read([tmp_path]))
+    next(items)
+    started = time.perf_counter()
+    items.close()  # type: ignore[attr-defined]
+    assert time.perf_counter() - started < 20
+    assert "m3index-documents" not in {thread.name.rpartition("_")[0] for thread in threading.enumerate()}
 
 
 def test_a_file_that_grows_has_an_end(tmp_path: Path) -> None:
