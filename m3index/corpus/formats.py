@@ -18,7 +18,17 @@ from pathlib import PurePath
 from typing import Any, TypeAlias
 
 from m3index.corpus.decoded import compact_columns, decoded, decoded_sizes, parts, rows_at_once
-from m3index.corpus.lines import KEPT, MAX_LINE, Line, Meter, UnreadableError, lines, open_bytes, reading
+from m3index.corpus.lines import (
+    KEPT,
+    MAX_LINE,
+    Line,
+    Meter,
+    NoCorpusError,
+    UnreadableError,
+    lines,
+    open_bytes,
+    reading,
+)
 from m3index.corpus.mapping import FieldMapping, RowError, typed_cell
 from m3index.corpus.places import COMPRESSIONS, File
 from m3index.corpus.quarantine import LostRowError, unwrap
@@ -103,9 +113,10 @@ def _object(raw: str) -> dict[str, Any]:
 # -------------------------------------------------------------------- JSON
 
 
-def json_array(stream: io.BufferedReader, path: str, max_line: int) -> Rows:
+def json_array(stream: io.BufferedReader, path: str, max_line: int, mapping: FieldMapping) -> Rows:
     """An array of objects, each a row, or one object. Memory holds one of them. A row that is no JSON ends
-    the file, because nobody knows where the next one begins."""
+    the file, because nobody knows where the next one begins. Raises NoCorpusError if the first one has
+    neither an id nor a text."""
     decoder, text = json.JSONDecoder(), _Characters(stream)
     number, in_array = 0, text.begins("[")
     while text.skip_space():
@@ -121,6 +132,8 @@ def json_array(stream: io.BufferedReader, path: str, max_line: int) -> Rows:
         except RecursionError:
             raise UnreadableError(f"not JSON: row {number:,} is nested too deep") from None
         place = Place(path, number)
+        if number == 1 and not (isinstance(value, dict) and mapping.has_part(value)):
+            raise NoCorpusError("JSON without rows")
         if isinstance(value, dict):
             yield Parsed(place, value)
         else:

@@ -126,6 +126,10 @@ class FieldMapping:
             if _is_embedding(value) and not self.has_role(key) and key not in self.exclude | self.include
         ]
 
+    def has_part(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row has a key for an id or a text: none has both without being meant for an index."""
+        return any(key in row for key in (*self.id, *self.text))
+
     def has_role(self, key: str) -> bool:
         """Whether this key of a row can hold the id, text, title or metadata."""
         return key in self._roles

@@ -140,12 +140,17 @@ class CorpusFiles:
         if names.count(STDIN) > 1:
             raise UsageError("Standard input (-) can be read only once; name it once.")
         self.stdin = STDIN in names
-        self._alone = len(names) == 1
+        self._alone, self._is_folder = len(names) == 1, False
         self._unreadable: list[UsageError] = []
         self._readable = 0
         self._roots = [root for name in names for root in self._expand(name)]
         if self._unreadable and not self._readable:
             raise self._unreadable[0]
+
+    @property
+    def is_one_path(self) -> bool:
+        """Whether the user names one file, so that skipping it would read nothing."""
+        return self._alone and len(self._roots) == 1 and not self._is_folder
 
     def walk(self) -> Iterator[Entry]:
         for list_root in self._roots:
@@ -206,7 +211,7 @@ class CorpusFiles:
 
     def _checked(self, path: str, directory: _Lister) -> _Lister:
         """What a directory holds. One that is empty may be a disk that is not mounted."""
-        found = False
+        self._is_folder, found = True, False
         for entry in directory():
             found = True
             if isinstance(entry, File | Unlisted):

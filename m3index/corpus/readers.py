@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from m3index.corpus import formats
 from m3index.corpus.formats import Parsed, Rows
-from m3index.corpus.lines import MAX_LINE, Meter, UnreadableError, open_bytes, reading
+from m3index.corpus.lines import MAX_LINE, Meter, NoCorpusError, UnreadableError, open_bytes, reading
 from m3index.corpus.listing import Listing
 from m3index.corpus.mapping import FieldMapping, RowError
 from m3index.corpus.notes import SkippedFiles, embedding_notes
@@ -32,6 +32,7 @@ from m3index.types import Document, FieldType, Place, Rejected
 _STANDARD = FieldMapping()
 _AHEAD = 4
 """The number of files, for each process that reads documents, that are begun before their turn."""
+_KEPT = 1000
 _LINED = ("jsonl", "csv", "tsv")
 
 
@@ -114,6 +115,7 @@ class FileCorpus:
         self._finished, self._unidentified = False, 0
         self._done_bytes, self._meter = 0, Meter()
         self._skips = SkippedFiles()
+        self._no_corpora: list[Skipped] = []
         self._embeddings = Counter[str]()
 
     @property
@@ -144,8 +146,10 @@ class FileCorpus:
         return self._skips.counts
 
     def skips(self) -> Iterator[Skipped]:
-        """Lists what is not read, anew: memory does not hold it."""
-        return (entry for entry in self._places.walk() if isinstance(entry, Skipped))
+        """Lists what is not read, anew: memory does not hold it, but for files that had to be opened to know
+        (the first 1,000)."""
+        yield from (entry for entry in self._places.walk() if isinstance(entry, Skipped))
+        yield from self._no_corpora
 
     @property
     def repeatable(self) -> bool:
@@ -209,6 +213,14 @@ class FileCorpus:
                 else:
                     self.documents += 1
                 yield item
+        except NoCorpusError as error:
+            if self._places.is_one_path:
+                self._unreadable(file.path, str(error))
+            else:
+                skipped = Skipped(file.path, file.name, str(error))
+                self._skips.add(skipped)
+                if len(self._no_corpora) < _KEPT:
+                    self._no_corpora.append(skipped)
         except UnreadableError as error:
             after = f" (after {'line' if file.format in _LINED else 'row'} {last.line})" if last else ""
             self._unreadable(file.path, f"{error}{after}")
@@ -245,7 +257,7 @@ class FileCorpus:
                 case "jsonl":
                     yield from formats.jsonl(stream, file.path, self._max_line)
                 case "json":
-                    yield from formats.json_array(stream, file.path, self._max_line)
+                    yield from formats.json_array(stream, file.path, self._max_line, self._mapping)
                 case "text" | "markdown":
                     yield from formats.text(stream, file, self._max_line, self._encoding)
                 case "csv" | "tsv":

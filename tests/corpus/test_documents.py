@@ -422,6 +422,17 @@ def json_corpus(path: Path, data: str | bytes) -> tuple[FileCorpus, list[Documen
 ROWS = [{"id": str(i), "text": f'text {i} \n "x", [é' * 50, "n": i} for i in range(2000)]
 
 
+def test_other_json_beside_a_corpus_is_skipped(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(ROWS[:2]))
+    (tmp_path / "package.json").write_text('{"name": "x", "version": 1}')
+    corpus = read([tmp_path])
+    assert [item.doc_id for item in corpus] == ["0", "1"]
+    assert corpus.complete
+    assert corpus.skip_counts == {"JSON without rows": 1}
+    assert [Path(entry.path).name for entry in corpus.skips()] == ["package.json"]
+    assert corpus.listing.left("package.json")
+
+
 @pytest.mark.parametrize("indent", [None, 2])
 @pytest.mark.parametrize("ascii_only", [True, False])
 def test_an_array_of_rows(tmp_path: Path, indent: int | None, ascii_only: bool) -> None:
@@ -449,6 +460,8 @@ def test_an_array_of_rows(tmp_path: Path, indent: int | None, ascii_only: bool) 
         ('{"id": "1", "text": "a"}\n{"id": "2", "text": "b"}', 1, [], "set --input-format jsonl"),
         ("[" * 100_000, 0, [], "nested too deep"),
         ("hello", 0, [], "not JSON"),
+        ('{"name": "settings"}', 0, [], "JSON without rows"),
+        ("[1, 2]", 0, [], "JSON without rows"),
         (b'[{"id": "\xff"}]', 0, [], "not UTF-8"),
         ("[1" + "0" * 5000 + "]", 0, [], "not JSON"),
     ],
