@@ -12,10 +12,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import samples
 from jsonschema import Draft202012Validator
 from terminal import ROWS, Command, write_jsonl
 
 from m3index import schema
+from m3index.documents.kinds import is_installed
 
 
 def as_jsonl(folder: Path) -> list[str]:
@@ -92,6 +94,34 @@ def test_every_format(
     assert found["text"] == ROWS[0]["text"]
     assert found["doc_id"] == ("fox-en.txt" if make is as_text else "fox-en")
     assert found.get("title", "") == ("fox-en" if make is as_text else "Fox")
+
+
+@pytest.mark.skipif(not is_installed("pdf"), reason="the extra `documents` is not installed")
+def test_documents(m3index: Command, dense_model: Path, tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    (notes / "tides.md").write_text(samples.MARKDOWN)
+    (notes / "bread.html").write_text(samples.HTML)
+    (notes / "sea.pdf").write_bytes(samples.pdf(["The quick brown fox"]))
+    (notes / "scan.pdf").write_bytes(samples.pdf([""]))
+    done = m3index("ingest", "notes", "-e", dense_model, "--field", "lang:str", "--field", "year:int")
+    assert done.code == 3, done
+    assert "scan.pdf, id 'scan.pdf': it has 1 page and no text: a scan?" in done.err
+    assert "1 file that cannot be read is listed in" in done.err
+    assert "4 documents read, 3 added, 0 unchanged, 1 quarantined." in done.err
+    [found] = m3index("search", "moon", "--where", "year=2011", "--json").hits
+    assert (found["doc_id"], found["title"], found["metadata"]["tags"]) == (
+        "tides.md",
+        "Tides",
+        ["sea", "moon"],
+    )
+    [found] = m3index("search", "fox", "--filter", 'lang == "de"', "--json").hits
+    assert (found["doc_id"], found["metadata"]["url"]) == ("bread.html", "https://example.org/brot")
+    (notes / "sea.pdf").write_bytes(b"%PDF-1.4 broken")
+    again = m3index("sync", "notes", "-e", dense_model, "--json")
+    assert (again.code, again.summary["quarantined"], again.summary["deleted"]) == (3, 2, 0)
+    [found, *_] = m3index("search", "fox", "--mode", "sparse", "--json").hits
+    assert found["doc_id"] == "sea.pdf", "what cannot be read today stays"
 
 
 def test_what_is_not_read_is_counted_and_listed(

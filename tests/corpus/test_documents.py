@@ -310,7 +310,7 @@ def test_nothing_is_included_from_elsewhere(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("limits", "data", "says"),
     [
-        ({"seconds": 1.5}, b"<div>" * 200_000 + b"x", "reading it takes more than 1.5 s"),
+        ({"seconds": 5}, b"<div>" * 200_000 + b"x", "reading it takes more than 5 s"),
         ({"memory": 300 * 2**20}, b"<p>" + b"x" * 100_000_000, "GiB of memory"),
     ],
 )
