@@ -10,7 +10,7 @@ import typer
 
 from m3index.cli import apps
 from m3index.cli.command import command
-from m3index.cli.options import DryRun, Output
+from m3index.cli.options import CorpusOutput, DryRun, Output
 from m3index.cli.service import opened
 from m3index.cli.session import Session
 from m3index.corpus.options import Input, Passages
@@ -237,7 +237,7 @@ def distill(
     session: Session,
     options: DistillOptions,
     device: Device,
-    output: Output,  # noqa: ARG001
+    output: CorpusOutput,  # noqa: ARG001
     more: Annotated[
         list[str], typer.Argument(metavar="FILE", help="More of the corpus.", show_default=False)
     ] = [],  # noqa: B006

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import re
@@ -14,8 +15,11 @@ from typing import Any
 
 import pytest
 import samples
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from m3index.corpus import places, readers
+from m3index.corpus import formats, places, readers
+from m3index.corpus.mapping import FieldMapping
 from m3index.corpus.readers import FileCorpus, read
 from m3index.documents import kinds, reader
 from m3index.documents.front_matter import MAX_FRONT
@@ -420,6 +424,27 @@ def json_corpus(path: Path, data: str | bytes) -> tuple[FileCorpus, list[Documen
 
 
 ROWS = [{"id": str(i), "text": f'text {i} \n "x", [é' * 50, "n": i} for i in range(2000)]
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(VALUES, max_size=5), st.integers(1, 40), st.booleans(), st.sampled_from([None, 1]))
+def test_arrays_are_read_in_pieces_of_any_size(
+    tmp_path: Path, values: list[Any], block: int, ascii_only: bool, indent: int | None
+) -> None:
+    rows = [{"id": 0}, *values]
+    data = json.dumps(rows, ensure_ascii=ascii_only, indent=indent).encode("utf-8", "surrogatepass")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(formats, "_BLOCK", block)
+        stream = io.BufferedReader(io.BytesIO(data))  # type: ignore[type-var]
+        found = list(formats.json_array(stream, "x", 10_000, FieldMapping()))
+    assert [json.loads(row.raw) if isinstance(row, Rejected) else row.row for row in found] == rows
 
 
 def test_other_json_beside_a_corpus_is_skipped(tmp_path: Path) -> None:
