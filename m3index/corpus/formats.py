@@ -40,6 +40,8 @@ from m3index.types import FieldType, Place, Rejected
 _BATCH_BYTES = 16 * 1024 * 1024
 _BATCH_ROWS = 1024
 _BLOCK, _REMOTE_BLOCK = 1024 * 1024, 8 * 1024 * 1024
+_ENDS = frozenset(",] \t\r\n")
+"""What follows a value in an array, or a value alone."""
 _NO_SPACE = re.compile(r"[^ \t\r\n]")
 _NOT_UTF8 = re.compile("(?<!\\\\)(\\\\*)([\udc80-\udcff])")
 
@@ -121,6 +123,8 @@ def json_array(stream: io.BufferedReader, path: str, max_line: int, mapping: Fie
     number, in_array = 0, text.begins("[")
     while text.skip_space():
         if in_array and text.begins("]"):
+            if text.skip_space():
+                raise UnreadableError("not JSON: something follows the array")
             return
         if number and not (in_array and text.begins(",")):
             remedy = "" if in_array else "; if each line is one object, set --input-format jsonl"
@@ -169,16 +173,20 @@ class _Characters:
 
     def value(self, decoder: json.JSONDecoder, limit: int) -> Any:
         while True:
+            problem = ""
             try:
                 value, end = decoder.raw_decode(self._text, self._at)
-                if end < len(self._text) or not self._more():  # `12` may be the beginning of `123`
+                following = self._text[end : end + 1]
+                if following in _ENDS or (self._ended and not following):  # `12` may be a part of `123`
                     self._text, self._at = self._text[end:], 0
                     return value
             except ValueError as error:
-                if len(self._text) - self._at > limit:
-                    raise UnreadableError(f"a row is {_longer(limit)}, or not JSON: {error}") from None
-                if not self._more():
-                    raise UnreadableError(f"not JSON: {error}") from None
+                problem = str(error)
+            if len(self._text) - self._at > limit:
+                raise UnreadableError(f"a row is {_longer(limit)}, or not JSON: {problem or 'no comma'}")
+            was_ended = self._ended
+            if not self._more() and (problem or was_ended):
+                raise UnreadableError(f"not JSON: {problem or 'no comma after a row'}")
 
     def _more(self) -> bool:
         """Reads on: as much again, so that a long value is not looked at too often."""

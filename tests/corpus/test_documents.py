@@ -481,6 +481,8 @@ def test_an_array_of_rows(tmp_path: Path, indent: int | None, ascii_only: bool) 
         ('[{"id": "1", "text": "a"}, 7, {"id": "2"}]', 1, ["not an object, but 7", "no text"], ""),
         ('[{"id": "1", "text": "a"}, {"id": "2", "text": "b"', 1, [], "not JSON: Expecting"),
         ('[{"id": "1", "text": "a"}', 1, [], "it ends within the array, after row 1"),
+        ('[{"id": "1", "text": "a"}]\n[]', 1, [], "something follows the array"),
+        ('[{"id": "1", "text": "a"}{"id": "2", "text": "b"}]', 0, [], "no comma after a row"),
         ('[{"id": "1", "text": "a"} {"id": "2", "text": "b"}]', 1, [], "no comma or end after row 1"),
         ('{"id": "1", "text": "a"}\n{"id": "2", "text": "b"}', 1, [], "set --input-format jsonl"),
         ("[" * 100_000, 0, [], "nested too deep"),
