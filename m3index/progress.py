@@ -313,8 +313,9 @@ class Terminal(Silent):
         what = "files that could not be read" if rejected.is_file else "quarantined rows"
         self._rejected[what] += 1
         if self._rejected[what] <= self.shown_rejections:
-            unplaced = rejected.place.line is None and rejected.doc_id is not None
-            which = f", id {rejected.doc_id!r}" if unplaced else ""
+            place, doc_id = rejected.place, rejected.doc_id
+            is_named = doc_id is None or place.line is not None or place.path.endswith(doc_id)
+            which = "" if is_named else f", id {doc_id!r}"
             verb = "could not read" if rejected.is_file else "quarantined"
             self._say(f"{verb} {rejected.place}{which}: {rejected.reason}", "yellow")
         elif self._rejected[what] == self.shown_rejections + 1:

@@ -106,7 +106,7 @@ def test_documents(m3index: Command, dense_model: Path, tmp_path: Path) -> None:
     (notes / "scan.pdf").write_bytes(samples.pdf([""]))
     done = m3index("ingest", "notes", "-e", dense_model, "--field", "lang:str", "--field", "year:int")
     assert done.code == 3, done
-    assert "scan.pdf, id 'scan.pdf': it has 1 page and no text: a scan?" in done.err
+    assert "quarantined notes/scan.pdf: it has 1 page and no text: a scan?" in done.err
     assert "1 file that cannot be read is listed in" in done.err
     assert "4 documents read, 3 added, 0 unchanged, 1 quarantined." in done.err
     [found] = m3index("search", "moon", "--where", "year=2011", "--json").hits
