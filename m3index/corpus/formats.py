@@ -42,6 +42,7 @@ _BATCH_ROWS = 1024
 _BLOCK, _REMOTE_BLOCK = 1024 * 1024, 8 * 1024 * 1024
 _ENDS = frozenset(",] \t\r\n")
 """What follows a value in an array, or a value alone."""
+_SEPARATOR = re.compile(rb"(?i:sep)=([,;|\t])")
 _NO_SPACE = re.compile(r"[^ \t\r\n]")
 _NOT_UTF8 = re.compile("(?<!\\\\)(\\\\*)([\udc80-\udcff])")
 
@@ -271,10 +272,10 @@ def delimited(
     csv.field_size_limit(max(csv.field_size_limit(), max_line))
     path, tsv = file.path, file.format == "tsv"
     source = lines(stream, max_line)
-    first = next((line for line in source if line.data.strip()), None)
+    first, delimiters = _first(source, file)
     if first is None:
         return
-    header, delimiter = _header(first, _delimiters(file), mapping, fields, encoding, tsv=tsv)
+    header, delimiter = _header(first, delimiters, mapping, fields, encoding, tsv=tsv)
     quoting = _quoting(delimiter, tsv=tsv)
     feed = _Feed(source, max_line, encoding or "utf-8")
     while True:
@@ -384,16 +385,22 @@ def check_columns(file: File, mapping: FieldMapping, encoding: str | None) -> st
             open(file.path, "rb", buffering=0) as source,
             open_bytes(source, Meter(), file.compression) as stream,
         ):
-            first = next((line for line in lines(stream, MAX_LINE) if line.data.strip()), None)
+            first, delimiters = _first(lines(stream, MAX_LINE), file)
             if first is not None:
-                _header(first, _delimiters(file), mapping, {}, encoding, tsv=file.format == "tsv")
+                _header(first, delimiters, mapping, {}, encoding, tsv=file.format == "tsv")
     except UnreadableError as error:
         return str(error)
     return ""
 
 
-def _delimiters(file: File) -> str:
-    return "\t,;" if file.format == "tsv" else ",;\t"
+def _first(source: Iterator[Line], file: File) -> tuple[Line | None, str]:
+    """The header of a table, None if it is empty, and what may divide its cells: Excel says it in a line of
+    its own, `sep=;`."""
+    filled = (line for line in source if line.data.strip())
+    first = next(filled, None)
+    if first is not None and (said := _SEPARATOR.fullmatch(first.data.strip())):
+        return next(filled, None), said[1].decode()
+    return first, "\t,;" if file.format == "tsv" else ",;\t"
 
 
 def _check_unique(names: Sequence[str]) -> None:

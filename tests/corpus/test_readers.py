@@ -406,6 +406,8 @@ def test_a_table_of_excel(tmp_path: Path) -> None:
     assert bare(documents) == [
         Document("1", "Grüße – für 5 €", "", {"Größe": "10"}), Document("2", "ohne", "", {"Größe": "11"})
     ]  # fmt: skip
+    documents, _, _ = table(tmp_path, "sep=|\r\nid|text\r\n1|a, b; c\r\n")
+    assert [(d.text, d.place) for d in documents] == [("a, b; c", Place(str(tmp_path / "c.csv"), 3))]
     _, rejected, _ = table(tmp_path, b"id,text\n1,caf\x81\n", encoding="cp1252")
     assert [item.reason for item in rejected] == ["not cp1252"]
     (tmp_path / "a.txt").write_bytes("Grüße".encode("cp1252"))
