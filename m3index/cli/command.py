@@ -87,7 +87,7 @@ def command(app: typer.Typer, name: str, *, panel: str | None = None) -> Callabl
             texts = {name: value for name, value in values.items() if value not in (None, False, [], ())}
             refused = refusal(context, declared.options, texts)
             if refused is not None:  # a run that is not allowed reports in a harmless way
-                texts = {name: value for name, value in texts.items() if name in ("json", "quiet", "verbose")}
+                texts = {name: value for name, value in texts.items() if name in ("json", "quiet")}
             texts |= _secrets(declared)
             with session(full, texts, _collection(declared, texts)) as current:
                 if refused is not None:

@@ -43,7 +43,6 @@ class CorpusOutput(Output):
         "List the files and folders that are not read, with the reason.",
         default=False,
         flags=("--verbose", "-v"),
-        harmless=True,
     )
 
 

@@ -259,6 +259,9 @@ def test_any_bytes_are_accounted_for(tmp_path: Path, lines: list[bytes]) -> None
     if data[:2] in (b"\x1f\x8b", b"\xff\xfe", b"\xfe\xff") or data[:4] == b"\x28\xb5\x2f\xfd":
         return
     documents, rejected, corpus = jsonl(tmp_path, data)
+    if b"\0" in data[:4] and corpus.read_errors:  # as UTF-16 and UTF-32 begin
+        assert "convert it to UTF-8" in corpus.read_errors[0].reason
+        return
     places = sorted(i.place.line or 0 for i in [*documents, *rejected] if i.place)
     data = data.removeprefix(b"\xef\xbb\xbf")
     assert places == [n for n, line in enumerate(data.split(b"\n"), 1) if line and not line.isspace()]
