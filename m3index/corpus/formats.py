@@ -352,9 +352,9 @@ def _header(
         except (csv.Error, ValueError) as error:
             problems.append((0, f"the first line is not a header: {error}"))
             continue
-        names = [name.strip() or f"column_{i}" for i, name in enumerate(names, 1)]
-        names = mapping.columns(names, fields)
-        missing = mapping.missing(names)
+        written = [name.strip() or f"column_{i}" for i, name in enumerate(names, 1)]
+        names = mapping.columns(written, fields)
+        missing = mapping.missing(names, written)
         if not missing:
             _check_unique(names)
             return names, delimiter
@@ -377,7 +377,8 @@ def check_columns(file: File, mapping: FieldMapping, encoding: str | None) -> st
             import pyarrow.parquet as pq
 
             try:
-                return mapping.missing(mapping.columns(pq.read_schema(file.path).names))
+                names = pq.read_schema(file.path).names
+                return mapping.missing(mapping.columns(names), names)
             except (pa.ArrowException, ValueError, OSError):
                 return ""  # reading it says more
         with (
@@ -452,7 +453,7 @@ def parquet(
         ):
             columns_read = file.schema_arrow.names
             names = mapping.columns(columns_read, fields)
-            if missing := mapping.missing(names):
+            if missing := mapping.missing(names, columns_read):
                 raise UnreadableError(missing)
             _check_unique(names)
             renamed = dict(zip(columns_read, names, strict=True))

@@ -78,11 +78,12 @@ class FieldMapping:
             taken.add(key)
         return columns
 
-    def missing(self, names: Sequence[str]) -> str:
-        """Why a table with these columns cannot hold documents; empty if it can."""
+    def missing(self, names: Sequence[str], as_written: Sequence[str]) -> str:
+        """Why a table with these columns cannot hold documents; empty if it can. as_written: as the file has
+        them."""
         for what, keys in (("id", self.id), ("text", self.text)):
             if not any(key in names and key not in self.exclude for key in keys):
-                shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+                shown = ", ".join(as_written[:20]) + (", ..." if len(names) > 20 else "")
                 return (
                     f"no column {_either(keys)} for the {what}; its columns are: {shown}. Name the right one "
                     f"with --{what}-field"

@@ -376,7 +376,7 @@ def test_csv_bounds(tmp_path: Path) -> None:
         ("a,b\n1,2\n", "no column 'id', '_id', 'docid' or 'doc_id' for the id; its columns are: a, b"),
         ("id,b\n1,2\n", "for the text"),
         ("id,text,id\n1,2,3\n", "two columns have the name 'id'"),
-        ("id;b\n1;2\n", "for the text; its columns are: id, b. Name the right one with --text-field"),
+        ("ID;b\n1;2\n", "for the text; its columns are: ID, b. Name the right one with --text-field"),
         (b"id,text,\xe9\n1,2,3\n", "the header is not UTF-8; if Excel made it, set --encoding (cp1252 in"),
     ],
 )
