@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
 from collections.abc import Mapping, Sequence
 from email.message import EmailMessage
@@ -73,6 +74,18 @@ def archive(parts: Mapping[str, str | bytes]) -> bytes:
         for name, data in parts.items():
             file.writestr(name, data)
     return out.getvalue()
+
+
+def lying(data: bytes, size: int = 1000) -> bytes:
+    """The archive with this in place of the sizes of all parts over a megabyte."""
+    out = bytearray(data)
+    for mark, offset in ((b"PK\x01\x02", 24), (b"PK\x03\x04", 22)):  # in the directory, and before each part
+        at = out.find(mark)
+        while at >= 0:
+            if struct.unpack_from("<I", out, at + offset)[0] > 1_000_000:
+                struct.pack_into("<I", out, at + offset, size)
+            at = out.find(mark, at + 4)
+    return bytes(out)
 
 
 def pdf(

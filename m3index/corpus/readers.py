@@ -282,7 +282,7 @@ class FileCorpus:
         if file.remote is not None:
             return file.remote.stream()
         if file.path != STDIN:
-            return open(file.path, "rb", buffering=0)
+            return open(file.path, "rb", buffering=0, opener=None if file.size is None else _without_waiting)
         self._stdin_read = True
         return nullcontext(self._standard_input())
 
@@ -300,3 +300,8 @@ class FileCorpus:
         except (OSError, ValueError):
             return None
         return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Opens what was a regular file when it was listed. If it is a pipe now, it seems empty."""
+    return os.open(path, flags | os.O_NONBLOCK)

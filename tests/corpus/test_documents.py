@@ -259,6 +259,9 @@ BAD: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "an archive bomb": (
         "a.docx", lambda: samples.archive({"word/document.xml": bytes(300_000_000)}), "it unpacks to 300,000",
     ),
+    "an archive that lies": (
+        "a.docx", lambda: samples.lying(samples.archive({"word/document.xml": bytes(30_000_000)})), "Bad CRC",
+    ),
     "many parts": (
         "a.docx", lambda: samples.archive(dict.fromkeys(map(str, range(20_001)), "")), "it has 20,001 parts",
     ),
@@ -389,6 +392,18 @@ def test_a_file_that_grows_has_an_end(tmp_path: Path) -> None:
         stop.set()
         writer.join()
     assert isinstance(item, Document) or item.reason == "longer than 5,000,000 bytes"
+
+
+def test_a_file_that_becomes_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.jsonl").write_text(f'{{"id": "{name}", "text": "x"}}\n')
+    corpus = read([tmp_path])
+    items = iter(corpus)
+    assert isinstance(next(items), Document)
+    (tmp_path / "b.jsonl").unlink()
+    os.mkfifo(tmp_path / "b.jsonl")
+    assert list(items) == []
+    assert corpus.listing.left("b.jsonl")
 
 
 def test_pipes_and_empty_files_are_counted(tmp_path: Path) -> None:
