@@ -28,15 +28,24 @@ class Channel:
         self._read, self._write = read, write
 
     def send(self, message: Any) -> None:
-        data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+        self.send_bytes(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
+
+    def receive(self) -> Any:
+        """The next message. Raises EOFError if the other process has ended."""
+        return pickle.loads(self.receive_bytes())  # noqa: S301  (from our own process)
+
+    def send_bytes(self, data: bytes) -> None:
         self._write.write(_LENGTH.pack(len(data)))
         self._write.write(data)
         self._write.flush()
 
-    def receive(self) -> Any:
-        """The next message. Raises EOFError if the other process has ended."""
+    def receive_bytes(self, most: int | None = None) -> bytes:
+        """A message that `send_bytes` sent: of a process that must not be trusted with a pickle. Raises
+        EOFError also if it is longer than `most` bytes."""
         (length,) = _LENGTH.unpack(self._exactly(_LENGTH.size))
-        return pickle.loads(self._exactly(length))  # noqa: S301  (from our own process)
+        if most is not None and length > most:
+            raise EOFError
+        return self._exactly(length)
 
     def close(self) -> None:
         self._read.close()
@@ -47,6 +56,17 @@ class Channel:
         if len(data) < count:
             raise EOFError
         return data
+
+
+class EndedError(M3IndexError):
+    """A child process has ended by itself. status: its exit status, negative for a signal."""
+
+    def __init__(self, purpose: str, status: int) -> None:
+        super().__init__(
+            f"A process that {purpose} ended (exit status {status}), perhaps for lack of memory. Run again "
+            "with fewer --workers, or with --workers 0."
+        )
+        self.status = status
 
 
 class Process:
@@ -72,14 +92,14 @@ class Process:
         return self._process.pid
 
     def send(self, message: Any) -> None:
-        """Raises M3IndexError if the process has ended."""
+        """Raises EndedError if the process has ended."""
         try:
             self._channel.send(message)
         except BrokenPipeError:
             raise self._ended() from None
 
     def receive(self) -> Any:
-        """The next answer; raises it if it is an exception, and M3IndexError if the process has ended."""
+        """The next answer; raises it if it is an exception, and EndedError if the process has ended."""
         try:
             answer = self._channel.receive()
         except EOFError:
@@ -88,17 +108,27 @@ class Process:
             raise answer
         return answer
 
+    def receive_bytes(self, most: int) -> bytes:
+        """The next answer, if it is bytes, at most so many. Raises EndedError if the process has ended; one
+        that would say more is ended."""
+        try:
+            return self._channel.receive_bytes(most)
+        except EOFError:
+            self.kill()
+            raise self._ended() from None
+
+    def kill(self) -> None:
+        """Ends the process whatever it does, also while another thread waits for it."""
+        self._process.kill()
+
     def close(self) -> int:
         """Ends the process and returns its exit status."""
         with suppress(BrokenPipeError):  # it has ended by itself
             self._channel.close()
         return self._process.wait()
 
-    def _ended(self) -> M3IndexError:
-        return M3IndexError(
-            f"A process that {self._purpose} ended (exit status {self._process.wait()}), perhaps for lack of "
-            "memory. Run again with fewer --workers, or with --workers 0."
-        )
+    def _ended(self) -> EndedError:
+        return EndedError(self._purpose, self._process.wait())
 
 
 def portable(error: Exception) -> Exception:

@@ -47,6 +47,10 @@ class Progress:
 
 
 class Reporter(Protocol):
+    """verbose: whether it shows what `skipped` reports."""
+
+    verbose: bool
+
     def stage(self, text: str) -> None:
         """A new part of the work begins."""
         ...
@@ -55,6 +59,10 @@ class Reporter(Protocol):
 
     def rejected(self, rejected: Rejected) -> None:
         """A row went to the quarantine."""
+        ...
+
+    def skipped(self, path: str, reason: str) -> None:
+        """A file or folder of a corpus is not read."""
         ...
 
     def note(self, text: str) -> None: ...
@@ -75,11 +83,15 @@ class Reporter(Protocol):
 class Silent:
     """Reports nothing. The base of the others."""
 
+    verbose = False
+
     def stage(self, text: str) -> None: ...
 
     def progress(self, progress: Progress) -> None: ...
 
     def rejected(self, rejected: Rejected) -> None: ...
+
+    def skipped(self, path: str, reason: str) -> None: ...
 
     def note(self, text: str) -> None: ...
 
@@ -134,9 +146,11 @@ class JsonLines(Silent):
         every: float = 1.0,
         *,
         quiet: bool = False,
+        verbose: bool = False,
         people: Reporter | None = None,
     ) -> None:
         self.out = out or sys.stdout
+        self.verbose = verbose
         self.every, self.quiet = every, quiet
         self.people = people or Silent()
         self.run = uuid.uuid4().hex[:12]
@@ -179,6 +193,9 @@ class JsonLines(Silent):
             }
         )
         self.people.rejected(rejected)
+
+    def skipped(self, path: str, reason: str) -> None:
+        self._write({"type": "skipped", "path": path, "reason": reason})
 
     def warning(self, text: str) -> None:
         self._write({"type": "warning", "message": text})
@@ -234,8 +251,8 @@ class Terminal(Silent):
 
     shown_rejections = 10
 
-    def __init__(self, *, quiet: bool = False) -> None:
-        self.quiet = quiet
+    def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
+        self.quiet, self.verbose = quiet, verbose
         self._bar: RichProgress | None = None
         self._task: Any = None
         self._started = time.monotonic()
@@ -296,12 +313,16 @@ class Terminal(Silent):
         what = "files that could not be read" if rejected.is_file else "quarantined rows"
         self._rejected[what] += 1
         if self._rejected[what] <= self.shown_rejections:
-            unplaced = rejected.place.line is None and rejected.doc_id is not None
-            which = f", id {rejected.doc_id!r}" if unplaced else ""
+            place, doc_id = rejected.place, rejected.doc_id
+            is_named = doc_id is None or place.line is not None or place.path.endswith(doc_id)
+            which = "" if is_named else f", id {doc_id!r}"
             verb = "could not read" if rejected.is_file else "quarantined"
             self._say(f"{verb} {rejected.place}{which}: {rejected.reason}", "yellow")
         elif self._rejected[what] == self.shown_rejections + 1:
             self._say(f"further {what} are not shown here", "yellow")
+
+    def skipped(self, path: str, reason: str) -> None:
+        self._say(f"skipped {path}: {reason}", "dim")
 
     def note(self, text: str) -> None:
         if not self.quiet:

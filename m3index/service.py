@@ -21,7 +21,7 @@ from m3index.corpus.memory import Documents, Item
 from m3index.corpus.notes import embedding_notes
 from m3index.corpus.options import Input
 from m3index.corpus.quarantine import quarantining
-from m3index.corpus.readers import read
+from m3index.corpus.readers import open_corpus
 from m3index.encoder.base import Encoder
 from m3index.encoder.options import Model
 from m3index.errors import (
@@ -370,7 +370,7 @@ class IndexService:
             with suppress(CollectionNotFoundError):
                 fields = dict(self.fields())
         fields, _ = with_tenant(fields or {}, None if layout is None else layout.tenant_field)
-        return read(items, options.mapping, format=options.input_format, fields=fields)
+        return open_corpus(items, options, fields=fields)
 
     # -- generations
 

@@ -94,6 +94,11 @@ class Rejected:
         return self.place.line is None and self.doc_id is None and not self.raw
 
     @property
+    def is_document_file(self) -> bool:
+        """Whether this is a file that is one document, and is not held here."""
+        return self.place.line is None and self.doc_id is not None and not self.raw and self.document is None
+
+    @property
     def identified(self) -> bool:
         """Whether the row has a usable id; its document must not be taken for one that left the corpus."""
         return self.doc_id is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,11 @@ def many(count: int, one: str, several: str | None = None) -> str:
     several: the words for any other count than one; by default `one` with an s.
     """
     return f"{count:,} {one if count == 1 else several or f'{one}s'}"
+
+
+def to_install(extra: str) -> str:
+    """How to install an extra of m3index."""
+    return f"Install it with: {sys.executable} -m pip install 'm3index[{extra}]'"
 
 
 def short_names(paths: Sequence[str]) -> dict[str, Path]:

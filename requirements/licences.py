@@ -31,7 +31,7 @@ terms. Models have licences of their own: BGE-M3 is under MIT.
 |---|---|---|---|
 {extras}
 """
-EXTRAS = ("offline", "eval", "serve", "mcp", "bulk")
+EXTRAS = ("offline", "eval", "serve", "mcp", "bulk", "documents")
 """Those of the environment that `make setup` makes. The others have their libraries' own trees."""
 
 

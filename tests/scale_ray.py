@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
-from m3index.corpus.mapping import FieldMapping
+from m3index.corpus.options import Input
 from m3index.encoder.options import Model
 from m3index.files import Folder
 from m3index.scale.on_ray import CorpusInput, encode_on_ray
@@ -18,7 +19,7 @@ ENCODE = EncodeOptions(passage_tokens=40, overlap=4, shard_documents=128)
 def source(corpus: str) -> CorpusInput:
     """corpus: a folder, here or in an object store."""
     named = [corpus] if "://" in corpus else [str(path) for path in sorted(Path(corpus).glob("*.jsonl"))]
-    return CorpusInput(named, FieldMapping())
+    return CorpusInput(named, Input(), os.getcwd())
 
 
 def tiny(model: str) -> Model:

@@ -93,6 +93,19 @@ def test_ingest_takes_documents_rows_and_paths(index: Index, tmp_path: Path) -> 
     assert index.status().documents == len(DOCUMENTS) + 3
 
 
+def test_files_of_a_directory(index: Index, tmp_path: Path) -> None:
+    for name in ("a.md", "drafts/b.md", "deep/c.md", "d.exe"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"# Title of {name}\n\ntext")
+    options = {"root": str(tmp_path), "exclude": ["drafts/"], "source": "notes"}
+    summary = index.ingest(str(tmp_path), **options)  # type: ignore[arg-type]
+    assert (summary.added, summary.skipped) == (2, {"unknown type": 1, "excluded": 1})
+    one = index.ingest([tmp_path / "deep" / "c.md"], root=str(tmp_path), source="notes")
+    assert (one.unchanged, one.skipped) == (1, {})
+    found = index.get("deep/c.md", source="notes")
+    assert (found.title, found.metadata["path"]) == ("Title of deep/c.md", "deep/c.md")
+
+
 def test_fields_are_declared_by_python_types() -> None:
     for fields in ({"lang": str, "year": int}, {"lang": "str", "year": "int"}, ["lang", "year:int"]):
         with Index("docs", uri="memory:", encoder=FakeEncoder()) as index:

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "m3index"
 ROWS = [
     ["one_shot"], ["errors"], ["folders"], ["addresses"], ["wording"], ["types"], ["options"], ["output"],
     ["files"], ["process"], ["schema"], ["trust"], ["settings"], ["progress"],
-    ["corpus"], ["encoder"], ["store"], ["index"], ["search"], ["evaluate"], ["distill"],
+    ["documents"], ["corpus"], ["encoder"], ["store"], ["index"], ["search"], ["evaluate"], ["distill"],
     ["service"], ["searchable"], ["api"], ["scale"], ["serve"], ["integrations"], ["doctor"], ["cli"],
     ["__main__"],
 ]  # fmt: skip
@@ -29,6 +29,8 @@ HOMES = {
     "rich": ["cli/", "progress.py"],
     "fastapi": ["serve/"],
     "ray": ["scale/"],
+    "bs4": ["documents/"],
+    "lxml": ["documents/"],
 }
 GENERIC = ("options.py", "command.py", "request.py")  # derives interfaces from groups
 FILES = sorted(PACKAGE.rglob("*.py"))

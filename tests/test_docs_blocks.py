@@ -201,7 +201,7 @@ def test_the_demo_calls_commands_that_parse(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     calls = [line.split("\037")[1:] for line in done.stdout.splitlines() if line.startswith("called")]
-    assert [words[0] for words in calls] == ["ingest", *["search"] * 6]
+    assert [words[0] for words in calls] == ["ingest", *["search"] * 7]
     for words in calls:
         parse(words)
 

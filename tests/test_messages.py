@@ -10,6 +10,7 @@ from messages import literals
 
 import m3index.cli  # noqa: F401  (declares the commands)
 from m3index.cli.apps import all_commands
+from m3index.cli.options import CorpusOutput
 from m3index.corpus.options import Input, Keys, Rejects
 from m3index.encoder.options import Device, Loading, Model, RemoteCode
 from m3index.index.options import Columns, DeleteGuard, IngestOptions, ReindexOptions, SyncOptions, Waiting
@@ -29,10 +30,11 @@ EVERY = set().union(*FLAGS.values())
 RAISED_BY: dict[str, type[Group] | str] = {
     "addresses.py": Address,
     "corpus/formats.py": Keys,
-    "corpus/notes.py": Keys,
+    "corpus/notes.py": CorpusOutput,
     "corpus/options.py": Rejects,
     "corpus/places.py": Input,
     "corpus/quarantine.py": Rejects,
+    "corpus/selection.py": Input,
     "distill/": "models distill",
     "doctor.py": "doctor",
     "encoder/backbone.py": RemoteCode,

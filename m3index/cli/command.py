@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +22,7 @@ from m3index.cli.session import Session, session
 from m3index.cli.trusting import refusal
 from m3index.errors import UsageError
 from m3index.options import Group, Option, OptionError, options_of
+from m3index.wording import to_install
 
 F = TypeVar("F", bound=Callable[..., None])
 GroupT = TypeVar("GroupT", bound=Group)
@@ -205,5 +205,4 @@ def need(*modules: str, extra: str) -> None:
     """Raises UsageError, with the command to install the extra, if one of its modules is missing."""
     missing = [name for name in modules if find_spec(name) is None]
     if missing:
-        remedy = f"{sys.executable} -m pip install 'm3index[{extra}]'"
-        raise UsageError(f"This command needs {', '.join(missing)}. Install it with: {remedy}")
+        raise UsageError(f"This command needs {', '.join(missing)}. {to_install(extra)}")

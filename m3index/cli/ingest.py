@@ -8,7 +8,7 @@ import typer
 
 from m3index.cli import apps
 from m3index.cli.command import command
-from m3index.cli.options import MetricsFile, Output
+from m3index.cli.options import CorpusOutput, MetricsFile
 from m3index.cli.service import check_input, opened, quarantined
 from m3index.cli.session import Session
 from m3index.encoder.options import Model
@@ -27,7 +27,7 @@ Paths = Annotated[
     typer.Argument(
         metavar="PATH",
         show_default=False,
-        help="JSONL (also .gz, .zst), Parquet, CSV or text: files, globs, directories, or - for stdin.",
+        help="JSONL, Parquet, CSV, Markdown, HTML, PDF and more: files, globs, directories, or - for stdin.",
     ),
 ]
 
@@ -55,7 +55,7 @@ def ingest(
     connection: Connection,
     model: Model,
     metrics: MetricsFile,  # noqa: ARG001  (the session has it, like the output)
-    output: Output,  # noqa: ARG001
+    output: CorpusOutput,  # noqa: ARG001
 ) -> None:
     """Encode and write new and changed documents. Removes nothing."""
     update(session, paths, None, options, connection, model)
@@ -68,7 +68,7 @@ def sync(
     connection: Connection,
     model: Model,
     metrics: MetricsFile,  # noqa: ARG001
-    output: Output,  # noqa: ARG001
+    output: CorpusOutput,  # noqa: ARG001
     paths: Paths = [],  # noqa: B006  (typer copies it)
 ) -> None:
     """Ingest, and remove documents that are no longer in the corpus, up to a limit. For cron jobs."""

@@ -10,7 +10,7 @@ import typer
 
 from m3index.cli import apps
 from m3index.cli.command import command
-from m3index.cli.options import DryRun, Output
+from m3index.cli.options import CorpusOutput, DryRun, Output
 from m3index.cli.service import opened
 from m3index.cli.session import Session
 from m3index.corpus.options import Input, Passages
@@ -149,14 +149,14 @@ def bench(
     ] = [],  # noqa: B006  (typer copies it)
 ) -> None:
     """Measure a model on this machine with your texts: texts/s, tokens/s and memory."""
-    from m3index.corpus.readers import read
+    from m3index.corpus.readers import open_corpus
     from m3index.corpus.windows import PassageSettings
     from m3index.scale.measure import measure, synthetic
 
     encoder = model.load()
     try:
         size = (passages.passages or PassageSettings()).resolve(encoder.tokenizer)
-        documents = read(paths, corpus.mapping, format=corpus.input_format) if paths else synthetic()
+        documents = open_corpus(paths, corpus) if paths else synthetic()
         measurement = measure(
             encoder, documents, size, seconds=options.seconds,
             device=model.device, precision=model.precision, reporter=session.reporter,
@@ -237,7 +237,7 @@ def distill(
     session: Session,
     options: DistillOptions,
     device: Device,
-    output: Output,  # noqa: ARG001
+    output: CorpusOutput,  # noqa: ARG001
     more: Annotated[
         list[str], typer.Argument(metavar="FILE", help="More of the corpus.", show_default=False)
     ] = [],  # noqa: B006

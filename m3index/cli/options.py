@@ -33,6 +33,20 @@ class Output(Quiet):
 
 
 @group
+class CorpusOutput(Output):
+    """What a command that reads a corpus prints."""
+
+    panel = "Output"
+
+    verbose: bool = option(
+        Flag(),
+        "List the files and folders that are not read, with the reason.",
+        default=False,
+        flags=("--verbose", "-v"),
+    )
+
+
+@group
 class MetricsFile(Group):
     """What a run writes for monitoring."""
 

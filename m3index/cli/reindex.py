@@ -9,7 +9,7 @@ import typer
 
 from m3index.cli import apps
 from m3index.cli.command import command
-from m3index.cli.options import MetricsFile, Output
+from m3index.cli.options import CorpusOutput, MetricsFile
 from m3index.cli.service import check_input, opened, quarantined
 from m3index.cli.session import Session
 from m3index.encoder.options import Model
@@ -24,7 +24,7 @@ def reindex(
     connection: Connection,
     model: Model,
     metrics: MetricsFile,  # noqa: ARG001  (the session has it, like the output)
-    output: Output,  # noqa: ARG001
+    output: CorpusOutput,  # noqa: ARG001
     paths: Annotated[
         list[str],
         typer.Argument(

@@ -14,6 +14,7 @@ from m3index.errors import UsageError
 from m3index.options import changed
 from m3index.serve.options import RemoteServer
 from m3index.store.options import Connection, is_server
+from m3index.wording import many
 
 if TYPE_CHECKING:
     from m3index.progress import Reporter
@@ -29,7 +30,7 @@ def check_input(paths: Sequence[str], options: Input, changes: str | None = None
     from m3index.corpus.check import check_corpus, check_feed
 
     if changes is None:
-        check_corpus(paths, options.input_format)
+        check_corpus(paths, options.input_format, options.selection, options.mapping, options.encoding)
     else:
         check_feed(changes)
 
@@ -87,10 +88,14 @@ def quarantined(session: Session, options: R, place: str, *names: str) -> Iterat
     finally:
         if file.count:
             session.summary["quarantine"] = str(file.path)
-            rows, them = (
-                ("1 bad row is", "it") if file.count == 1 else (f"{file.count:,} bad rows are", "them")
+        if rows := file.count - file.documents:
+            said, them = ("1 bad row is", "it") if rows == 1 else (f"{rows:,} bad rows are", "them")
+            session.reporter.warning(f"{said} in {file.path}. Correct {them} there and ingest the file.")
+        if file.documents:
+            said = many(file.documents, "file that cannot be read is", "files that cannot be read are")
+            session.reporter.warning(
+                f"{said} listed in {file.path}. Correct or --exclude what is listed, and run again."
             )
-            session.reporter.warning(f"{rows} in {file.path}. Correct {them} there and ingest the file.")
 
 
 def serving(session: Session, remote: RemoteServer, connection: Connection) -> RemoteIndex:

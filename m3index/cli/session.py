@@ -147,8 +147,11 @@ class Session:
         self.explicit = frozenset(texts)
         self.as_json = as_json = bool(texts.get("json"))
         quiet = bool(texts.get("quiet"))
-        people = Terminal(quiet=quiet or as_json)
-        self.reporter: Reporter = JsonLines(quiet=quiet, people=people) if as_json else people
+        verbose = bool(texts.get("verbose"))
+        people = Terminal(quiet=quiet or as_json, verbose=verbose and not as_json)
+        self.reporter: Reporter = (
+            JsonLines(quiet=quiet, verbose=verbose, people=people) if as_json else people
+        )
         self.stop = SignalStop()
         self.exit: Exit = Exit.OK
         self.summary: dict[str, Any] = {} if collection is None else {"collection": collection}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ from m3index.addresses import redacted
 from m3index.cli import apps
 from m3index.cli.command import command, need
 from m3index.cli.ingest import Paths
-from m3index.cli.options import MetricsFile, Output
+from m3index.cli.options import CorpusOutput, MetricsFile, Output
 from m3index.cli.service import check_input, opened, quarantined
 from m3index.cli.session import Session
 from m3index.encoder.options import Model
@@ -35,7 +36,7 @@ def encode(
     options: EncodeOptions,
     cluster: Cluster,
     model: Model,
-    output: Output,  # noqa: ARG001  (the session has it)
+    output: CorpusOutput,  # noqa: ARG001  (the session has it)
 ) -> None:
     """Encode a corpus into Parquet shards, for `m3index shards load`. Existing shards are kept."""
     check_input(paths, options)
@@ -63,10 +64,10 @@ def _in_process(
     reporter: Reporter,
 ) -> EncodeSummary:
     from m3index import files
-    from m3index.corpus.readers import read
+    from m3index.corpus.readers import open_corpus
     from m3index.scale.encode import encode as encode_here
 
-    corpus, encoder = read(paths, options.mapping, format=options.input_format), model.load()
+    corpus, encoder = open_corpus(paths, options), model.load()
     try:
         with session.stop.listening(session.reporter):
             out = files.Folder(folder.out)
@@ -94,7 +95,7 @@ def _on_ray(
     if out.local:
         out = files.Folder(Path(out.location).absolute())
     names = [path if path == "-" or is_remote(path) else str(Path(path).absolute()) for path in paths]
-    corpus = CorpusInput(names, options.mapping, options.input_format)
+    corpus = CorpusInput(names, options, os.getcwd())
     tokenising = changed(model, {"workers": 0})  # its tasks are processes already
     return encode_on_ray(corpus, out, tokenising.load, options, cluster, reporter=reporter)
 

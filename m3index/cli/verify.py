@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from m3index.cli import apps
 from m3index.cli.command import command
-from m3index.cli.options import MetricsFile, Output
+from m3index.cli.ingest import Paths
+from m3index.cli.options import CorpusOutput, MetricsFile
 from m3index.cli.service import check_input, opened
 from m3index.cli.session import Session
 from m3index.encoder.options import Model
@@ -49,15 +50,8 @@ def verify(
     connection: Connection,
     model: Model,
     metrics: MetricsFile,  # noqa: ARG001  (the session has it)
-    output: Output,  # noqa: ARG001
-    paths: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="PATH",
-            show_default=False,
-            help="JSONL (also .gz, .zst), Parquet, CSV or text: files, globs, directories, or - for stdin.",
-        ),
-    ] = [],  # noqa: B006  (typer copies it)
+    output: CorpusOutput,  # noqa: ARG001
+    paths: Paths = [],  # noqa: B006  (typer copies it)
 ) -> None:
     """Compare the index with the corpus: rows, hashes, texts and newly encoded vectors (exit 15). With
     --recall, compare what it finds with an exact scan (exit 16)."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from m3index.corpus.options import ROW_FORMATS
 from m3index.corpus.places import STDIN, Entry, File, Skipped, Unlisted
 
 _BLOCK = 1 << 20
@@ -45,7 +46,9 @@ def digest_of(
                 if told is None or content is None:
                     return None
                 changed.append(told)
-                parts = (entry.name, entry.format, entry.compression, content)
+                # The document of a file that is one says when the file was changed.
+                told_by_it = "" if entry.format in ROW_FORMATS else str(told[0])
+                parts = (entry.name, entry.format, entry.compression, content, told_by_it)
             case Skipped():
                 on_skipped(entry)
                 parts = ("skipped", entry.name, entry.reason, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -10,21 +11,39 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import date, datetime, time
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
+from functools import partial
 from pathlib import PurePath
 from typing import Any, TypeAlias
 
 from m3index.corpus.decoded import compact_columns, decoded, decoded_sizes, parts, rows_at_once
-from m3index.corpus.lines import KEPT, Line, UnreadableError, lines, reading
+from m3index.corpus.lines import (
+    KEPT,
+    MAX_LINE,
+    Line,
+    Meter,
+    NoCorpusError,
+    UnreadableError,
+    lines,
+    open_bytes,
+    reading,
+)
 from m3index.corpus.mapping import FieldMapping, RowError, typed_cell
 from m3index.corpus.places import COMPRESSIONS, File
 from m3index.corpus.quarantine import LostRowError, unwrap
+from m3index.documents.front_matter import markdown
+from m3index.documents.kinds import MAX_FILE, PARSED, BadFileError, Extracted
+from m3index.documents.reader import DocumentReader
 from m3index.types import FieldType, Place, Rejected
 
 _BATCH_BYTES = 16 * 1024 * 1024
 _BATCH_ROWS = 1024
 _BLOCK, _REMOTE_BLOCK = 1024 * 1024, 8 * 1024 * 1024
+_ENDS = frozenset(",] \t\r\n")
+"""What follows a value in an array, or a value alone."""
+_SEPARATOR = re.compile(rb"(?i:sep)=([,;|\t])")
+_NO_SPACE = re.compile(r"[^ \t\r\n]")
 _NOT_UTF8 = re.compile("(?<!\\\\)(\\\\*)([\udc80-\udcff])")
 
 
@@ -94,6 +113,97 @@ def _object(raw: str) -> dict[str, Any]:
     return row
 
 
+# -------------------------------------------------------------------- JSON
+
+
+def json_array(stream: io.BufferedReader, path: str, max_line: int, mapping: FieldMapping) -> Rows:
+    """An array of objects, each a row, or one object. Memory holds one of them. A row that is no JSON ends
+    the file, because nobody knows where the next one begins. Raises NoCorpusError if the first one has
+    neither an id nor a text."""
+    decoder, text = json.JSONDecoder(), _Characters(stream)
+    number, in_array = 0, text.begins("[")
+    while text.skip_space():
+        if in_array and text.begins("]"):
+            if text.skip_space():
+                raise UnreadableError("not JSON: something follows the array")
+            return
+        if number and not (in_array and text.begins(",")):
+            remedy = "" if in_array else "; if each line is one object, set --input-format jsonl"
+            raise UnreadableError(f"not JSON: no comma or end after row {number:,}{remedy}")
+        text.skip_space()
+        number += 1
+        try:
+            value = text.value(decoder, max_line)
+        except RecursionError:
+            raise UnreadableError(f"not JSON: row {number:,} is nested too deep") from None
+        place = Place(path, number)
+        if number == 1 and not (isinstance(value, dict) and mapping.has_part(value)):
+            raise NoCorpusError("JSON without rows")
+        if isinstance(value, dict):
+            yield Parsed(place, value)
+        else:
+            raw = json.dumps(value, ensure_ascii=False)
+            yield reject(place, f"not an object, but {raw[:40]}", raw)
+    if in_array:
+        raise UnreadableError(f"not JSON: it ends within the array, after row {number:,}")
+
+
+class _Characters:
+    """A stream of UTF-8, from which JSON values are taken."""
+
+    def __init__(self, stream: io.BufferedReader) -> None:
+        self._stream, self._decode = stream, codecs.getincrementaldecoder("utf-8-sig")().decode
+        self._text, self._at, self._ended = "", 0, False
+
+    def skip_space(self) -> bool:
+        """Whether anything but white space follows."""
+        while True:
+            found = _NO_SPACE.search(self._text, self._at)
+            if found is not None:
+                self._at = found.start()
+                return True
+            self._text, self._at = "", 0
+            if not self._more():
+                return False
+
+    def begins(self, mark: str) -> bool:
+        """Takes this character if it is the next one after white space."""
+        found = self.skip_space() and self._text[self._at] == mark
+        self._at += found
+        return found
+
+    def value(self, decoder: json.JSONDecoder, limit: int) -> Any:
+        while True:
+            problem = ""
+            try:
+                value, end = decoder.raw_decode(self._text, self._at)
+                following = self._text[end : end + 1]
+                if following in _ENDS or (self._ended and not following):  # `12` may be a part of `123`
+                    self._text, self._at = self._text[end:], 0
+                    return value
+            except ValueError as error:
+                problem = str(error)
+            if len(self._text) - self._at > limit:
+                raise UnreadableError(f"a row is {_longer(limit)}, or not JSON: {problem or 'no comma'}")
+            was_ended = self._ended
+            if not self._more() and (problem or was_ended):
+                raise UnreadableError(f"not JSON: {problem or 'no comma after a row'}")
+
+    def _more(self) -> bool:
+        """Reads on: as much again, so that a long value is not looked at too often."""
+        if self._ended:
+            return False
+        with reading():
+            data = self._stream.read(max(_BLOCK, len(self._text)))
+        self._ended = not data
+        try:
+            self._text = self._text[self._at :] + self._decode(data, self._ended)
+        except UnicodeDecodeError:
+            raise UnreadableError("not UTF-8") from None
+        self._at = 0
+        return bool(data)
+
+
 # ---------------------------------------------------------------- CSV, TSV
 
 
@@ -101,14 +211,14 @@ class _Feed:
     """Lines for csv.reader, which joins the lines of a quoted cell. Keeps those of the current record, so
     that lines which a stray quote has swallowed can be read again."""
 
-    def __init__(self, source: Iterator[Line], limit: int) -> None:
-        self._source, self._limit = source, limit
+    def __init__(self, source: Iterator[Line], limit: int, encoding: str) -> None:
+        self._source, self._limit, self._encoding = source, limit, encoding
         self._again: deque[Line] = deque()
         self.begin()
 
     def begin(self) -> None:
         self.record: list[Line] = []
-        self.utf8, self._size = True, 0
+        self.is_decoded, self._size = True, 0
 
     @property
     def first(self) -> int:
@@ -136,21 +246,20 @@ class _Feed:
                 f"the record at line {self.first} is {_longer(self._limit)}, or its quote is never closed"
             )
         try:
-            return line.data.decode("utf-8")
+            return line.data.decode(self._encoding)
         except UnicodeDecodeError:
-            self.utf8 = False
+            self.is_decoded = False
             return _readable(line.data)
 
 
 def delimited(
     stream: io.BufferedReader,
-    path: str,
+    file: File,
     max_line: int,
     *,
-    delimiters: str,
-    tsv: bool,
     mapping: FieldMapping,
     fields: Mapping[str, FieldType],
+    encoding: str | None = None,
 ) -> Rows:
     """A table with a header. The delimiter is the first one that gives the header an id and a text.
 
@@ -161,13 +270,14 @@ def delimited(
     what follows may be the inside of a quoted cell.
     """
     csv.field_size_limit(max(csv.field_size_limit(), max_line))
+    path, tsv = file.path, file.format == "tsv"
     source = lines(stream, max_line)
-    first = next((line for line in source if line.data.strip()), None)
+    first, delimiters = _first(source, file)
     if first is None:
         return
-    header, delimiter = _header(first, delimiters, mapping, tsv=tsv)
+    header, delimiter = _header(first, delimiters, mapping, fields, encoding, tsv=tsv)
     quoting = _quoting(delimiter, tsv=tsv)
-    feed = _Feed(source, max_line)
+    feed = _Feed(source, max_line, encoding or "utf-8")
     while True:
         feed.begin()
         try:
@@ -181,8 +291,8 @@ def delimited(
         place = Place(path, feed.first)
         if not any(cells):
             continue
-        if not feed.utf8:
-            yield reject(place, "not UTF-8", feed.raw)
+        if not feed.is_decoded:
+            yield reject(place, _not_decoded(encoding), feed.raw)
         elif _swallows_rows(feed.record, delimiter, len(header)):
             feed.give_back()
             yield reject(place, "a stray quote: the cell in quotes would hold the rows that follow", feed.raw)
@@ -221,23 +331,77 @@ def _quoting(delimiter: str, *, tsv: bool) -> Any:
     return csv.QUOTE_NONE if tsv and delimiter == "\t" else csv.QUOTE_MINIMAL
 
 
-def _header(line: Line, delimiters: str, mapping: FieldMapping, *, tsv: bool) -> tuple[list[str], str]:
-    problem = ""
+def _header(
+    line: Line,
+    delimiters: str,
+    mapping: FieldMapping,
+    fields: Mapping[str, FieldType],
+    encoding: str | None,
+    *,
+    tsv: bool,
+) -> tuple[list[str], str]:
+    try:
+        text = line.data.decode(encoding or "utf-8").rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise UnreadableError(f"the header is {_not_decoded(encoding)}") from None
+    problems: list[tuple[int, str]] = []
     for delimiter in delimiters:
         try:
-            text = line.data.decode("utf-8").rstrip("\r\n")
             quoting = _quoting(delimiter, tsv=tsv)
             [names] = csv.reader([text], delimiter=delimiter, quoting=quoting, strict=True)
         except (csv.Error, ValueError) as error:
-            problem = problem or f"the first line is not a header: {error}"
+            problems.append((0, f"the first line is not a header: {error}"))
             continue
-        names = [name.strip() or f"column_{i}" for i, name in enumerate(names, 1)]
-        missing = mapping.missing(names)
+        written = [name.strip() or f"column_{i}" for i, name in enumerate(names, 1)]
+        names = mapping.columns(written, fields)
+        missing = mapping.missing(names, written)
         if not missing:
             _check_unique(names)
             return names, delimiter
-        problem = problem or missing
-    raise UnreadableError(problem)
+        problems.append((len(names), missing))
+    raise UnreadableError(max(problems, key=lambda problem: problem[0])[1])
+
+
+def _not_decoded(encoding: str | None) -> str:
+    """A text that is not in this encoding, and what to do about it."""
+    if encoding is not None:
+        return f"not {encoding}"
+    return "not UTF-8; if Excel made it, set --encoding (cp1252 in western Europe), or save it as CSV UTF-8"
+
+
+def check_columns(file: File, mapping: FieldMapping, encoding: str | None) -> str:
+    """Why no row of this table can be read; empty if some may be."""
+    try:
+        if file.format == "parquet":
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+
+            try:
+                names = pq.read_schema(file.path).names
+                return mapping.missing(mapping.columns(names), names)
+            except (pa.ArrowException, ValueError, OSError):
+                return ""  # reading it says more
+        with (
+            reading(),
+            open(file.path, "rb", buffering=0) as source,
+            open_bytes(source, Meter(), file.compression) as stream,
+        ):
+            first, delimiters = _first(lines(stream, MAX_LINE), file)
+            if first is not None:
+                _header(first, delimiters, mapping, {}, encoding, tsv=file.format == "tsv")
+    except UnreadableError as error:
+        return str(error)
+    return ""
+
+
+def _first(source: Iterator[Line], file: File) -> tuple[Line | None, str]:
+    """The header of a table, None if it is empty, and what may divide its cells: Excel says it in a line of
+    its own, `sep=;`."""
+    filled = (line for line in source if line.data.strip())
+    first = next(filled, None)
+    if first is not None and (said := _SEPARATOR.fullmatch(first.data.strip())):
+        return next(filled, None), said[1].decode()
+    return first, "\t,;" if file.format == "tsv" else ",;\t"
 
 
 def _check_unique(names: Sequence[str]) -> None:
@@ -257,7 +421,13 @@ def _cells(header: Sequence[str], cells: Sequence[str], fields: Mapping[str, Fie
 # ----------------------------------------------------------------- Parquet
 
 
-def parquet(of: File, mapping: FieldMapping, max_line: int, advance: Callable[[float], None]) -> Rows:
+def parquet(
+    of: File,
+    mapping: FieldMapping,
+    fields: Mapping[str, FieldType],
+    max_line: int,
+    advance: Callable[[float], None],
+) -> Rows:
     """Reads row group by row group, in batches of about 16 MB, decoded.
 
     Nulls count as absent. Dates and times become ISO 8601 strings, decimals become strings. advance:
@@ -281,11 +451,13 @@ def parquet(of: File, mapping: FieldMapping, max_line: int, advance: Callable[[f
                 pre_buffer=False,
             ) as file,
         ):
-            names = file.schema_arrow.names
-            if missing := mapping.missing(names):
+            columns_read = file.schema_arrow.names
+            names = mapping.columns(columns_read, fields)
+            if missing := mapping.missing(names, columns_read):
                 raise UnreadableError(missing)
             _check_unique(names)
-            columns = [name for name in names if name not in mapping.exclude]
+            renamed = dict(zip(columns_read, names, strict=True))
+            columns = [old for old, new in renamed.items() if new not in mapping.exclude]
             rows, number = file.metadata.num_rows, 0
             for group in range(file.num_row_groups):
                 size = rows_at_once(file.metadata.row_group(group), compact, _BATCH_ROWS, _BATCH_BYTES)
@@ -294,9 +466,9 @@ def parquet(of: File, mapping: FieldMapping, max_line: int, advance: Callable[[f
                         number += 1
                         place = Place(path, number)
                         if isinstance(row, UnreadableRow):
-                            yield row.rejected(place, mapping)
+                            yield row.rejected(place, mapping, renamed)
                         else:
-                            yield Parsed(place, row)
+                            yield Parsed(place, {renamed[name]: cell for name, cell in row.items()})
                     advance(number / rows)
     except (pa.ArrowException, ValueError) as error:  # the latter from column names and bounds
         raise UnreadableError(f"cannot be read as Parquet: {error}") from None
@@ -330,12 +502,13 @@ class UnreadableRow:
     problem: str
     row: Mapping[str, Any]
 
-    def rejected(self, place: Place, mapping: FieldMapping) -> Rejected:
+    def rejected(self, place: Place, mapping: FieldMapping, renamed: Mapping[str, str]) -> Rejected:
+        """renamed: the keys of the mapping by the names of columns."""
         try:
-            doc_id = mapping.row_id(self.row)
+            doc_id = mapping.row_id({renamed[name]: cell for name, cell in self.row.items()})
         except RowError:
             doc_id = None
-        excludable = self.column and not mapping.has_role(self.column)
+        excludable = self.column and not mapping.has_role(renamed[self.column])
         remedy = f"; leave it out with --exclude-field {self.column}" if excludable else ""
         return reject(place, self.problem + remedy, json.dumps(self.row, ensure_ascii=False), doc_id)
 
@@ -390,23 +563,67 @@ def _plain(value: Any) -> Any:
 # -------------------------------------------------------------- plain text
 
 
-def text(stream: io.BufferedReader, path: str, name: str, max_line: int) -> Rows:
-    """The file is one document. Its id is `name`, its title the file name without suffixes."""
-    place, blocks, size = Place(path), [], 0
-    with reading():
-        while size <= max_line and (block := stream.read(_BLOCK)):
-            blocks.append(block)
-            size += len(block)
-    data = b"".join(blocks)
-    if size > max_line:
-        yield Rejected(place, _longer(max_line), _readable(data[:KEPT]), name, truncated=True)
+def text(stream: io.BufferedReader, file: File, max_line: int, encoding: str | None = None) -> Rows:
+    """The file is one document. Its id is its name, its title the last part of it without suffixes; that of
+    Markdown is what its front matter or its first heading says."""
+    data = _whole(stream, max_line)
+    if len(data) > max_line:
+        yield _refused(file, _longer(max_line))
         return
     try:
-        content = data.decode("utf-8-sig")
+        content = data.decode(encoding or "utf-8-sig")
     except UnicodeDecodeError as error:
-        yield reject(place, f"not UTF-8 at byte {error.start + 1}", _readable(data), name)
+        problem = f"not {encoding or 'UTF-8'} at byte {error.start + 1}; set --encoding, such as cp1252"
+        yield reject(Place(file.path), problem, _readable(data), file.name)
         return
-    yield Parsed(place, {"id": name, "title": title_of(name), "text": content}, standard=True)
+    yield _extracted(
+        file, partial(markdown, content) if file.format == "markdown" else lambda: Extracted(content)
+    )
+
+
+def document(stream: io.BufferedReader, file: File, reader: DocumentReader) -> Rows:
+    """The file is one document, which a library reads in a process of its own."""
+    assert file.format in PARSED
+    data = _whole(stream, MAX_FILE)
+    if len(data) > MAX_FILE:
+        yield _refused(file, _longer(MAX_FILE))
+        return
+    yield _extracted(file, partial(reader.read, file.format, data))
+
+
+def _whole(stream: io.BufferedReader, most: int) -> bytes:
+    """All bytes, or a few more than `most`: a file that grows while it is read has an end."""
+    blocks, size = [], 0
+    with reading():
+        while size <= most and (block := stream.read(_BLOCK)):
+            blocks.append(block)
+            size += len(block)
+    return b"".join(blocks)
+
+
+def _extracted(file: File, read: Callable[[], Extracted]) -> Parsed | Rejected:
+    name = file.name
+    try:
+        found = read()
+    except BadFileError as error:
+        return _refused(file, str(error))
+    if not found.text or found.text.isspace():
+        return _refused(file, "it has no text")
+    row = {"id": name, "title": found.title or title_of(name), "text": found.text}
+    return Parsed(Place(file.path), row | {"metadata": about(file) | dict(found.metadata)}, standard=True)
+
+
+def _refused(file: File, reason: str) -> Rejected:
+    return Rejected(Place(file.path), reason, doc_id=file.name, truncated=True)
+
+
+def about(file: File) -> dict[str, Any]:
+    """The metadata that every file has which is one document."""
+    metadata = {"path": file.name, "type": file.format}
+    if file.modified is not None:
+        modified = datetime.fromtimestamp(file.modified, UTC)
+        metadata["modified"] = modified.isoformat(timespec="seconds").replace("+00:00", "Z")
+    return metadata
 
 
 def title_of(name: str) -> str:

@@ -31,6 +31,11 @@ class UnreadableError(Exception):
     """A file that cannot be read at all or to its end. The message is the reason. It never leaves corpus/."""
 
 
+class NoCorpusError(Exception):
+    """A file whose type corpora have, and that is none, such as the settings of a program in JSON. The
+    message is the reason to skip it. It never leaves corpus/."""
+
+
 class Line(NamedTuple):
     """A line with its line ending. cut: it exceeds the limit, and only its beginning is here."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,12 +67,27 @@ class FieldMapping:
         named: dict[str, Any] = {part: (key,) for part, key in keys.items() if key}
         return cls(**named, exclude=frozenset(exclude), include=frozenset(include))
 
-    def missing(self, names: list[str]) -> str:
-        """Why a table with these columns cannot hold documents; empty if it can."""
+    def columns(self, names: Sequence[str], fields: Collection[str] = ()) -> list[str]:
+        """The columns of a table by the names of keys and declared fields that they have but for case and for
+        spaces around them, such as `ID`. A name that another column has exactly is not given twice."""
+        keys = {key.casefold(): key for key in (*self._roles, *fields, *self.exclude, *self.include)}
+        taken, columns = set(names), []
+        for name in names:
+            key = keys.get(name.strip().casefold(), name)
+            columns.append(name if key in taken else key)
+            taken.add(key)
+        return columns
+
+    def missing(self, names: Sequence[str], as_written: Sequence[str]) -> str:
+        """Why a table with these columns cannot hold documents; empty if it can. as_written: as the file has
+        them."""
         for what, keys in (("id", self.id), ("text", self.text)):
             if not any(key in names and key not in self.exclude for key in keys):
-                shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-                return f"no column {_either(keys)} for the {what}; its columns are: {shown}"
+                shown = ", ".join(as_written[:20]) + (", ..." if len(names) > 20 else "")
+                return (
+                    f"no column {_either(keys)} for the {what}; its columns are: {shown}. Name the right one "
+                    f"with --{what}-field"
+                )
         return ""
 
     def row_id(self, row: Mapping[str, Any]) -> str:
@@ -111,6 +126,10 @@ class FieldMapping:
             for key, value in row.items()
             if _is_embedding(value) and not self.has_role(key) and key not in self.exclude | self.include
         ]
+
+    def has_part(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row has a key for an id or a text: none has both without being meant for an index."""
+        return any(key in row for key in (*self.id, *self.text))
 
     def has_role(self, key: str) -> bool:
         """Whether this key of a row can hold the id, text, title or metadata."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from m3index.corpus.digest import CorpusDigest
 from m3index.corpus.listing import Listing
 from m3index.corpus.mapping import FieldMapping, RowError
 from m3index.corpus.notes import embedding_notes
+from m3index.corpus.places import Skipped
 from m3index.errors import UsageError
 from m3index.types import Document, Place, Rejected
 
@@ -28,6 +30,7 @@ class Documents:
     listing = Listing()
     bytes_read = 0
     total_bytes: int | None = None
+    skip_counts: Mapping[str, int] = MappingProxyType({})
 
     def __init__(self, items: Iterable[Item], mapping: FieldMapping | None = None) -> None:
         self._items, self._mapping = items, mapping or FieldMapping()
@@ -38,6 +41,9 @@ class Documents:
     def notes(self) -> list[str]:
         """What the pass left out."""
         return list(embedding_notes(self._embeddings))
+
+    def skips(self) -> Iterator[Skipped]:
+        return iter(())
 
     @property
     def repeatable(self) -> bool:

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from m3index.corpus.mapping import EMBEDDING, FieldMapping
+from m3index.documents.kinds import PARSED, ParsedType
 from m3index.options import (
     CountOrPercent,
     Custom,
     FileName,
+    Flag,
     Group,
     OneOf,
     Text,
@@ -21,10 +23,26 @@ from m3index.options import (
 )
 
 if TYPE_CHECKING:
+    from m3index.corpus.selection import Selection
     from m3index.corpus.windows import PassageSettings
 
-Format: TypeAlias = Literal["jsonl", "parquet", "csv", "tsv", "text"]
-FORMATS: tuple[Format, ...] = get_args(Format)
+RowFormat: TypeAlias = Literal["jsonl", "json", "parquet", "csv", "tsv"]
+Format: TypeAlias = RowFormat | Literal["text", "markdown"] | ParsedType
+ROW_FORMATS: tuple[RowFormat, ...] = get_args(RowFormat)
+"""The formats of files that hold many documents. A file of any other format is one document."""
+FORMATS: tuple[Format, ...] = (*ROW_FORMATS, "text", "markdown", *PARSED)
+
+
+def _encoding(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError
+    try:
+        extends = '\n,;"'.encode(value) == b'\n,;"'
+    except (LookupError, UnicodeError):
+        raise ValueError from None
+    if not extends:
+        raise ValueError
+    return value
 
 
 @group
@@ -84,16 +102,50 @@ class Keys(Group):
 
 @group
 class Input(Keys):
-    """The format of a corpus and the keys of its rows."""
+    """The files of a corpus, their format and the keys of their rows."""
 
     panel = "Input"
 
+    root: str | None = option(
+        FileName("DIR"),
+        "Folder that the ids of documents are relative to where a file is one document.",
+        default=None,
+        shown="the directory that is read; the working directory for files",
+    )
+    include: Sequence[str] | None = option(
+        Texts("PATTERN"),
+        "Files to read, as a pattern of .gitignore files, such as *.md or guide/; repeatable.",
+        default=None,
+        shown="all",
+    )
+    exclude: Sequence[str] | None = option(
+        Texts("PATTERN"),
+        "Files and folders to leave out, as a pattern of .gitignore files; !PATTERN keeps some; repeatable.",
+        default=None,
+        shown="none",
+    )
+    hidden: bool = option(Flag(), "Also read files and folders whose names begin with a dot.", default=False)
+
     input_format: Format | None = option(
         OneOf(FORMATS, "FORMAT"),
-        "Format of the corpus: jsonl, parquet, csv, tsv or text.",
+        f"Format of the corpus: {', '.join(FORMATS[:-1])} or {FORMATS[-1]}.",
         default=None,
         shown="by the file name; jsonl for stdin",
     )
+
+    encoding: str | None = option(
+        Custom(_encoding, "an encoding that extends ASCII, such as cp1252 or latin-1", "NAME"),
+        "Encoding of CSV, TSV, text and Markdown files, such as cp1252 for files of Excel in western Europe.",
+        default=None,
+        shown="UTF-8",
+    )
+
+    @property
+    def selection(self) -> Selection:
+        """The files to read. Raises UsageError."""
+        from m3index.corpus.selection import Selection
+
+        return Selection(self.root, tuple(self.include or ()), tuple(self.exclude or ()), self.hidden)
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,8 +53,12 @@ def unwrap(line: dict[str, Any]) -> Held | None:
     doc_id = line.get("id")
     doc_id = doc_id if isinstance(doc_id, str) and doc_id else None
     if line.get("truncated"):
-        origin = f"{line.get('path')}:{line.get('line')}"
-        raise LostRowError(f"too long to be kept whole in a quarantine; correct it in {origin}", doc_id)
+        path, number = line.get("path"), line.get("line")
+        if number is None and not line.get("raw"):
+            raise LostRowError(f"a file that a quarantine cannot hold; correct it, and ingest {path}", doc_id)
+        raise LostRowError(
+            f"too long to be kept whole in a quarantine; correct it in {path}:{number}", doc_id
+        )
     for key in ("row", "document"):
         if isinstance(row := line.get(key), dict):
             return unwrap(row) or Held(json.dumps(row, ensure_ascii=False), row, standard=key == "document")
@@ -106,13 +110,13 @@ class Quarantine:
     written, StoppedError if the disk is full.
 
     is_optional: whether a run goes on without it if it cannot be written. Nothing is then checked before the
-    first row. count: the number of rows written.
+    first row. count: the number of rows written. documents: how many of them are files that it cannot hold.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, is_optional: bool = False) -> None:
         self.path, self.is_optional = Path(path), is_optional
         self._output = None if is_optional else OutputFile(path)
-        self.count = 0
+        self.count = self.documents = 0
         self._file: TextIO | None = None
 
     def add(self, rejected: Rejected) -> None:
@@ -124,6 +128,7 @@ class Quarantine:
             self._file.write(_line(rejected) + "\n")
             self._file.flush()
         self.count += 1
+        self.documents += rejected.is_document_file
 
     def close(self) -> None:
         """Can be called twice."""
@@ -177,6 +182,7 @@ class Quarantining:
     def __init__(self, reporter: Reporter, quarantine: Quarantine) -> None:
         self._quarantine, self._is_lost = quarantine, False
         self._reporter = reporter
+        self.verbose, self.skipped = reporter.verbose, reporter.skipped
         self.stage, self.progress = reporter.stage, reporter.progress
         self.note, self.warning, self.error = reporter.note, reporter.warning, reporter.error
         self.result, self.close = reporter.result, reporter.close

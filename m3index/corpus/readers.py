@@ -7,24 +7,57 @@ import json
 import os
 import stat
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import replace
+from functools import partial
 from typing import BinaryIO
 
 from m3index.corpus import formats
 from m3index.corpus.digest import CorpusDigest, digest_of, is_as_before
 from m3index.corpus.formats import Parsed, Rows
-from m3index.corpus.lines import MAX_LINE, Meter, UnreadableError, open_bytes, reading
+from m3index.corpus.lines import MAX_LINE, Meter, NoCorpusError, UnreadableError, open_bytes, reading
 from m3index.corpus.listing import Listing
 from m3index.corpus.mapping import FieldMapping, RowError
 from m3index.corpus.notes import SkippedFiles, embedding_notes
+from m3index.corpus.options import ROW_FORMATS, Input
 from m3index.corpus.places import STDIN, CorpusFiles, File, Skipped, Unmatched
+from m3index.corpus.selection import ALL, Selection
+from m3index.documents.kinds import PARSED
+from m3index.documents.reader import DocumentReader, DocumentReaders
 from m3index.errors import UsageError
 from m3index.types import Document, FieldType, Place, Rejected
 
 _STANDARD = FieldMapping()
-_SKIPPED_KEPT = 1000
+_AHEAD = 4
+"""The number of files, for each process that reads documents, that are begun before their turn."""
+_KEPT = 1000
+_LINED = ("jsonl", "csv", "tsv")
+
+
+def open_corpus(
+    paths: Sequence[str | os.PathLike[str]],
+    options: Input,
+    *,
+    fields: Mapping[str, FieldType] | None = None,
+    base: str | None = None,
+    only: Collection[str] | None = None,
+) -> FileCorpus:
+    """The corpus of a command or a method with these options. fields: see `read`. base: in place of the
+    working directory, for the names of files. only: the paths of the files to read; None for all."""
+    selection = replace(options.selection, base=base)
+    corpus = read(
+        paths,
+        options.mapping,
+        format=options.input_format,
+        selection=selection,
+        fields=fields,
+        encoding=options.encoding,
+    )
+    corpus.only = only
+    return corpus
 
 
 def read(
@@ -32,18 +65,22 @@ def read(
     mapping: FieldMapping = _STANDARD,
     *,
     format: str | None = None,  # noqa: A002
+    selection: Selection = ALL,
     fields: Mapping[str, FieldType] | None = None,
+    encoding: str | None = None,
     max_line: int = MAX_LINE,
     stdin: BinaryIO | None = None,
 ) -> FileCorpus:
     """A corpus of files, directories (recursive, sorted) and globs, local or at `s3://`, `gs://`, and `-`.
 
-    format: `jsonl`, `parquet`, `csv`, `tsv` or `text`; by default each file's name decides, and stdin is
-    JSONL. fields: the declared types, used to read the cells of CSV files. max_line: the limit in bytes
-    for a line, a CSV record or a plain text file; anything longer is rejected. Raises UsageError
-    immediately for a path that does not exist; nothing is read before the corpus is iterated.
+    format: one of `corpus.options.FORMATS`; by default each file's name decides, and stdin is JSONL. fields:
+    the declared types, used to read the cells of CSV files. encoding: of CSV files and texts, if it is not
+    UTF-8. max_line: the limit in bytes for a line, a CSV
+    record or a file that is one document; anything longer is rejected. Raises UsageError immediately for a
+    path that does not exist; nothing is read before the corpus is iterated.
     """
-    return FileCorpus(CorpusFiles(paths, format), mapping, fields or {}, max_line, stdin)
+    files = CorpusFiles(paths, format, selection)
+    return FileCorpus(files, mapping, fields or {}, max_line, stdin, encoding)
 
 
 class FileCorpus:
@@ -52,9 +89,9 @@ class FileCorpus:
     A file that cannot be read, or not to its end, is recorded in `read_errors`, and the pass continues
     with the next one. The counts are those of the current pass; iterating again resets them.
 
-    documents, rejected: how many were yielded. read_errors: the files, with reasons. skipped: entries of
-    directories and globs that are not read (the first 1,000). skipped_count: how many there are in all.
-    listing: which files gave rows, and what was not read.
+    documents, rejected: how many were yielded. read_errors: the files, with reasons. skip_counts: how many
+    files and folders are not read, by reason. listing: which files gave rows, and what was not read. only:
+    the paths of the files to read; None for all.
     """
 
     def __init__(
@@ -64,20 +101,22 @@ class FileCorpus:
         fields: Mapping[str, FieldType],
         max_line: int,
         stdin: BinaryIO | None,
+        encoding: str | None,
     ) -> None:
         self._places, self._mapping, self._fields = places, mapping, fields
-        self._max_line, self._stdin = max_line, stdin
+        self._max_line, self._stdin, self._encoding = max_line, stdin, encoding
         self._stdin_read = False
+        self.only: Collection[str] | None = None
         self._start()
 
     def _start(self) -> None:
-        self.documents = self.rejected = self.skipped_count = 0
+        self.documents = self.rejected = 0
         self.read_errors: list[Rejected] = []
-        self.skipped: list[Skipped] = []
         self.listing = Listing()
         self._finished, self._unidentified = False, 0
         self._done_bytes, self._meter = 0, Meter()
         self._skips = SkippedFiles()
+        self._no_corpora: list[Skipped] = []
         self._embeddings = Counter[str]()
 
     @property
@@ -104,6 +143,16 @@ class FileCorpus:
         return [*self._skips.sentences(), *embedding_notes(self._embeddings)]
 
     @property
+    def skip_counts(self) -> Mapping[str, int]:
+        return self._skips.counts
+
+    def skips(self) -> Iterator[Skipped]:
+        """Lists what is not read, anew: memory does not hold it, but for files that had to be opened to know
+        (the first 1,000)."""
+        yield from (entry for entry in self._places.walk() if isinstance(entry, Skipped))
+        yield from self._no_corpora
+
+    @property
     def repeatable(self) -> bool:
         """Whether a second pass reads the same; not from a pipe."""
         return self.total_bytes is not None and not self._places.stdin
@@ -111,7 +160,7 @@ class FileCorpus:
     def digest(self) -> CorpusDigest | None:
         """A digest of the files and of how they are read; reads all of them. None for what is not in regular
         files on this machine. `notes` tells what was skipped, as after a pass."""
-        reading = repr((self._mapping, sorted(self._fields.items()), self._max_line))
+        reading = repr((self._mapping, sorted(self._fields.items()), self._max_line, self._encoding))
         self._start()
         return digest_of(self._places.walk(), reading, self._skips.add)
 
@@ -128,26 +177,46 @@ class FileCorpus:
         if self._places.stdin and self._stdin_read:
             raise UsageError("Standard input can be read only once; save it to a file first.")
         self._start()
+        with closing(DocumentReaders()) as readers:
+            yield from self._walk(readers)
+        self._finished = True
+
+    def _walk(self, readers: DocumentReaders) -> Iterator[Document | Rejected]:
+        """Reads the files in their order; some that libraries read are begun ahead."""
+        begun: deque[tuple[File, Future[list[Parsed | Rejected]] | None]] = deque()
         for entry in self._places.walk():
             if isinstance(entry, File):
-                yield from self._file(entry)
+                if self.only is None or entry.path in self.only:
+                    parsed = entry.format in PARSED
+                    begun.append((entry, readers.submit(partial(self._parse, entry)) if parsed else None))
+                if len(begun) > _AHEAD * readers.count:
+                    yield from self._file(*begun.popleft())
             elif isinstance(entry, Skipped):
-                self.skipped_count += 1
                 self.listing.add_unread(entry.name, entry.path, entry.reason)
                 self._skips.add(entry)
-                if len(self.skipped) < _SKIPPED_KEPT:
-                    self.skipped.append(entry)
             elif isinstance(entry, Unmatched):
                 self.listing.add_unread(entry.name, entry.path, "the pattern does not match it")
             else:
                 self._unreadable(entry.path, entry.reason)
-        self._finished = True
+        while begun:
+            yield from self._file(*begun.popleft())
 
-    def _file(self, file: File) -> Iterator[Document | Rejected]:
+    def _parse(self, file: File, reader: DocumentReader) -> list[Parsed | Rejected]:
+        """Raises UnreadableError."""
+        with (
+            reading(),
+            self._open(file) as source,
+            open_bytes(source, Meter(), file.compression) as stream,
+        ):
+            return list(formats.document(stream, file, reader))
+
+    def _file(
+        self, file: File, begun: Future[list[Parsed | Rejected]] | None
+    ) -> Iterator[Document | Rejected]:
         self._meter = Meter()
         last: Place | None = None
         try:
-            for row in self._rows(file):
+            for row in self._rows(file) if begun is None else begun.result():
                 last = row.place
                 item = self._document(row) if isinstance(row, Parsed) else row
                 if isinstance(item, Rejected):
@@ -156,12 +225,20 @@ class FileCorpus:
                 else:
                     self.documents += 1
                 yield item
+        except NoCorpusError as error:
+            if self._places.is_one_path:
+                self._unreadable(file.path, str(error))
+            else:
+                skipped = Skipped(file.path, file.name, str(error))
+                self._skips.add(skipped)
+                if len(self._no_corpora) < _KEPT:
+                    self._no_corpora.append(skipped)
         except UnreadableError as error:
-            after = f" (after {'row' if file.format == 'parquet' else 'line'} {last.line})" if last else ""
+            after = f" (after {'line' if file.format in _LINED else 'row'} {last.line})" if last else ""
             self._unreadable(file.path, f"{error}{after}")
         if last is None:
             self.listing.add_unread(file.name, file.path, "it has no rows")
-        elif file.format != "text":
+        elif file.format in ROW_FORMATS:
             self.listing.gave.add(file.name)
         self._done_bytes += self._meter.bytes if file.size is None else file.size
         self._meter = Meter()
@@ -181,7 +258,7 @@ class FileCorpus:
 
     def _rows(self, file: File) -> Rows:
         if file.format == "parquet":
-            yield from formats.parquet(file, self._mapping, self._max_line, self._advance(file))
+            yield from formats.parquet(file, self._mapping, self._fields, self._max_line, self._advance(file))
             return
         with (
             reading(),
@@ -191,17 +268,18 @@ class FileCorpus:
             match file.format:
                 case "jsonl":
                     yield from formats.jsonl(stream, file.path, self._max_line)
-                case "text":
-                    yield from formats.text(stream, file.path, file.name, self._max_line)
+                case "json":
+                    yield from formats.json_array(stream, file.path, self._max_line, self._mapping)
+                case "text" | "markdown":
+                    yield from formats.text(stream, file, self._max_line, self._encoding)
                 case "csv" | "tsv":
                     yield from formats.delimited(
                         stream,
-                        file.path,
+                        file,
                         self._max_line,
-                        delimiters="\t,;" if file.format == "tsv" else ",;\t",
-                        tsv=file.format == "tsv",
                         mapping=self._mapping,
                         fields=self._fields,
+                        encoding=self._encoding,
                     )
 
     def _advance(self, file: File) -> Callable[[float], None]:
@@ -216,7 +294,7 @@ class FileCorpus:
         if file.remote is not None:
             return file.remote.stream()
         if file.path != STDIN:
-            return open(file.path, "rb", buffering=0)
+            return open(file.path, "rb", buffering=0, opener=None if file.size is None else _without_waiting)
         self._stdin_read = True
         return nullcontext(self._standard_input())
 
@@ -234,3 +312,8 @@ class FileCorpus:
         except (OSError, ValueError):
             return None
         return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Opens what was a regular file when it was listed. If it is a pipe now, it seems empty."""
+    return os.open(path, flags | os.O_NONBLOCK)

@@ -28,7 +28,8 @@ def is_remote(path: str) -> bool:
 class Remote:
     """A file, a folder or a pattern. key: its path within the bucket; options: `?endpoint_override=...`.
 
-    Keys are taken literally, without %-escapes. folder, size: known once `look` or `listing` has read them.
+    Keys are taken literally, without %-escapes. folder, size, modified (a Unix time): known once `look` or
+    `listing` has read them.
     """
 
     bucket: str
@@ -38,6 +39,7 @@ class Remote:
     root: str = field(repr=False)
     folder: bool = False
     size: int | None = None
+    modified: float | None = None
 
     @classmethod
     def of(cls, uri: str) -> Remote:
@@ -86,7 +88,7 @@ class Remote:
         if info.type == fs.FileType.NotFound:
             return None
         folder = info.type == fs.FileType.Directory
-        return replace(self, folder=folder, size=None if folder else info.size)
+        return replace(self, folder=folder, size=None if folder else info.size, modified=_modified(info))
 
     def listing(self) -> list[Remote]:
         """The entries directly in this folder, by name."""
@@ -102,6 +104,7 @@ class Remote:
                 key=f"{prefix}{info.base_name}",
                 folder=info.type == fs.FileType.Directory,
                 size=info.size if info.type == fs.FileType.File else None,
+                modified=_modified(info),
             )
             for info in infos
         ]
@@ -130,6 +133,11 @@ class Remote:
 
     def _mapped(self) -> AbstractContextManager[None]:
         return mapped(self.name, local=False)
+
+
+def _modified(info: Any) -> float | None:
+    nanoseconds = info.mtime_ns
+    return None if nanoseconds is None else nanoseconds / 1e9
 
 
 class _Patient(io.RawIOBase):

@@ -288,7 +288,7 @@ class TrainingData(Group):
     held_out_texts: int = option(
         Whole(0), "Maximum number of texts held out from training.", default=1000, flag=False
     )
-    exclude: Sequence[str] = option(
+    exclude_corpus: Sequence[str] = option(
         Texts("FILE"),
         "Corpus whose texts are excluded from training; repeatable.",
         default=(),

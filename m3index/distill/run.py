@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from m3index.corpus.readers import read
+from m3index.corpus.notes import tell
+from m3index.corpus.readers import open_corpus, read
 from m3index.distill import cache as caches
 from m3index.distill import card, certificate, losses, output
 from m3index.distill.checkpoint import Checkpoint, Cursor
@@ -143,7 +144,7 @@ class _Job:
         if self.world.first and not (self.options.resume and (folder / "data.json").is_file()):
             self.reporter.stage("reading the corpus")
             tokenizers = [self.tokenizer, *[self.teacher_tokenizer] * (not self.same_tokens)]
-            corpus = read(list(self.options.corpus), self.options.mapping, format=self.options.input_format)
+            corpus = open_corpus(list(self.options.corpus), self.options)
             dataset = prepare(
                 corpus, folder, tokenizers, self.options,
                 exclude=self._excluded(), rejected=self.reporter.rejected, replaced=self._replaced(),
@@ -152,8 +153,7 @@ class _Job:
                 raise UsageError(
                     f"{corpus.read_errors[0].place} cannot be read: {corpus.read_errors[0].reason}."
                 )
-            for note in corpus.notes:
-                self.reporter.note(note)
+            tell(corpus, self.reporter)
             counts = dataset.prepared
             self.reporter.note(
                 f"{many(counts.documents, 'document')} ({counts.duplicates:,} duplicates, "
@@ -179,8 +179,8 @@ class _Job:
         for collection in self.collections:
             digests |= {text_digest(query.text) for query in collection.queries}
             digests |= {d for document in collection.documents for d in _digests(document)}
-        if self.options.exclude:
-            others = read(list(self.options.exclude), self.options.mapping)
+        if self.options.exclude_corpus:
+            others = read(list(self.options.exclude_corpus), self.options.mapping)
             digests |= {d for item in others if isinstance(item, Document) for d in _digests(item)}
         return digests
 

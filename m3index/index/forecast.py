@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from m3index.corpus.notes import tell
 from m3index.corpus.windows import PassageSettings, PassageSize, windows
 from m3index.encoder.base import Encoder
 from m3index.index.collection import check_fits, generation_number, load_target, make_spec
@@ -103,8 +104,7 @@ def plan(
             tally.quarantined += 1
             reporter.rejected(rejected)
         reporter.progress(Progress(tally.scanned, 0, 0, corpus.bytes_read, total))
-    for note in corpus.notes:
-        reporter.note(note)
+    tell(corpus, reporter)
     if warning := planner.spellings.warning:
         reporter.warning(warning)
     for error in corpus.read_errors:
@@ -131,6 +131,7 @@ def plan(
         deleted=tally.deleted,
         quarantined=tally.quarantined,
         deletes_withheld=tally.deletes_withheld,
+        skipped=dict(corpus.skip_counts),
         passages=estimate.passages,
         tokens=estimate.tokens,
         seconds=round(estimate.tokens / rate, 1) if rate else None,

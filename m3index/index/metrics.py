@@ -21,6 +21,7 @@ _HELP = {
     "deleted": "Documents removed by the last run.",
     "quarantined": "Rows quarantined by the last run.",
     "deletes_withheld": "Documents that the last run did not remove because deletions were withheld.",
+    "skipped": "Files and folders that the last run did not read.",
     "passages": "Passages written by the last run.",
     "tokens": "Tokens encoded by the last run.",
     "seconds": "Duration of the last run in seconds.",
@@ -59,6 +60,8 @@ def render(summary: Mapping[str, Any], now: float, last_success: float | None) -
 
     for name, text in _HELP.items():
         value = summary.get(name)
+        if isinstance(value, Mapping):
+            value = sum(value.values())
         if value is not None:
             gauge(name, text, int(value) if isinstance(value, bool | Exit) else value)
     recalls: Sequence[Mapping[str, Any]] = summary.get("recall") or ()

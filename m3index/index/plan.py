@@ -11,6 +11,7 @@ from m3index.corpus.digest import CorpusDigest
 from m3index.corpus.hash import doc_hash, same_content
 from m3index.corpus.listing import Listing
 from m3index.corpus.mapping import declared
+from m3index.corpus.places import Skipped
 from m3index.corpus.windows import PassageSize
 from m3index.index.row_versions import StoredRows
 from m3index.index.seen import SeenKeys, Spellings
@@ -63,6 +64,15 @@ class Corpus(Protocol):
     @property
     def notes(self) -> Sequence[str]:
         """What people should know of the pass: what it skipped and left out."""
+        ...
+
+    @property
+    def skip_counts(self) -> Mapping[str, int]:
+        """How many entries of directories and globs the pass did not read, by reason."""
+        ...
+
+    def skips(self) -> Iterator[Skipped]:
+        """Lists them anew."""
         ...
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,8 +14,9 @@ from m3index.progress import Reporter
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The run summary. Counts documents, except `passages` (written), `tokens` (encoded) and `store_count`
-    (rows of the collection; None if the run did not count them).
+    """The run summary. Counts documents, except `passages` (written), `tokens` (encoded), `store_count`
+    (rows of the collection; None if the run did not count them) and `skipped` (files and folders that were
+    not read, by reason).
 
     dry_run: nothing was written; `tokens` and `passages` are estimates and `seconds` is the encoding time at
     the rate of the last run (None without one).
@@ -31,6 +33,7 @@ class Summary:
     deleted: int
     quarantined: int
     deletes_withheld: int
+    skipped: Mapping[str, int]
     passages: int
     tokens: int
     seconds: float | None
@@ -61,6 +64,7 @@ class Tally:
     deleted: int = 0
     quarantined: int = 0
     deletes_withheld: int = 0
+    skipped: Mapping[str, int] = field(default_factory=dict)
     passages: int = 0
     tokens: int = 0
     encoding_seconds: float = 0.0
@@ -130,6 +134,7 @@ class Tally:
             deleted=self.deleted,
             quarantined=self.quarantined,
             deletes_withheld=self.deletes_withheld,
+            skipped=self.skipped,
             passages=self.passages,
             tokens=self.tokens,
             seconds=round(time.monotonic() - self.started, 3),

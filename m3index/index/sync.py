@@ -12,6 +12,7 @@ from hashlib import blake2b
 import m3index
 from m3index.corpus.digest import CorpusDigest
 from m3index.corpus.listing import Listing
+from m3index.corpus.notes import tell
 from m3index.encoder.base import Encoder
 from m3index.errors import SUCCESS, Exit, M3IndexError
 from m3index.index.batches import Batcher, Encoded
@@ -111,6 +112,7 @@ class Run:
         self.rows_before = 0
         self.expected: int | None = None  # rows of the source, if the listing differed from the tally
         self.digest: CorpusDigest | None = None
+        self.skipped_unread: Mapping[str, int] = {}  # by reason, as far as no file has to be read for it
         self.record: UnchangedCorpus | None = None  # for the next run
 
     def new_planner(self, *, stored: Mapping[str, StoredRows] | None = None) -> Planner:
@@ -137,8 +139,8 @@ class Run:
             total, items = corpus.total_bytes, CountingCorpus(corpus)
             for _ in self.write_changes(items):
                 self.progress(int(corpus.bytes_read * self.tally.finished / max(items.count, 1)), total)
-            for note in corpus.notes:
-                self.reporter.note(note)
+            self.tally.skipped = dict(corpus.skip_counts)
+            tell(corpus, self.reporter)
             if warning := self.planner.spellings.warning:
                 self.reporter.warning(warning)
             for error in corpus.read_errors:
@@ -152,6 +154,7 @@ class Run:
         """Remembers what the collection now has, if the next run may rely on it."""
         tally = self.tally
         clean = not (tally.quarantined or tally.deletes_withheld or tally.drifted) and self.expected is None
+        clean &= tally.skipped == self.skipped_unread  # what has to be read to be skipped is told every night
         if clean and self.digest is not None and corpus.is_as_before(self.digest):
             total = self.rows_before + tally.row_delta
             self.record = UnchangedCorpus(self._determined_by(self.digest), tally.scanned, tally.rows, total)
@@ -162,6 +165,7 @@ class Run:
             return None
         self.reporter.stage("comparing the files with those of the last run")
         self.digest = corpus.digest()
+        self.skipped_unread = dict(corpus.skip_counts)
         record = recorded(self.store.properties(self.target.name), self.planner.scope)
         if record is None or self.digest is None or record.digest != self._determined_by(self.digest):
             return None
@@ -185,8 +189,8 @@ class Run:
             "--thorough compares them."
         )
         self.tally.scanned = self.tally.unchanged = record.documents
-        for note in corpus.notes:
-            self.reporter.note(note)
+        self.tally.skipped = dict(corpus.skip_counts)
+        tell(corpus, self.reporter)
         self.record = record.once_more(self.rows_before)
         return self.finish()
 

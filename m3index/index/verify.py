@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from m3index.corpus.notes import tell
 from m3index.corpus.options import MaxErrors
 from m3index.encoder.base import Encoder
 from m3index.errors import SUCCESS, DriftError, Exit, decide
@@ -73,7 +74,8 @@ class Verification:
     """The result of a verification; iterating yields its differences.
 
     checked: the number of documents compared. differing, repaired: numbers of documents. differences: the
-    first 1,000. ghosts_sought: False if the corpus was not read completely.
+    first 1,000. ghosts_sought: False if the corpus was not read completely. skipped: the number of files and
+    folders that were not read, by reason.
     """
 
     collection: str
@@ -89,6 +91,7 @@ class Verification:
     by_kind: dict[str, int] = field(default_factory=dict)
     differences: list[Difference] = field(default_factory=list)
     ghosts_sought: bool = True
+    skipped: Mapping[str, int] = field(default_factory=dict)
     storage: Storage = "fp32"
     tenant_field: str | None = None
     tenant: str | None = None
@@ -125,6 +128,7 @@ class Verification:
             "repaired": self.repaired,
             "by_kind": self.by_kind,
             "ghosts_sought": self.ghosts_sought,
+            "skipped": self.skipped,
             "storage": self.storage,
             "tenant_field": self.tenant_field,
             "tenant": self.tenant,
@@ -255,8 +259,8 @@ class _Verifier:
                 )
                 if self.stop():
                     return
-        for note in corpus.notes:
-            self.reporter.note(note)
+        self.result.skipped = dict(corpus.skip_counts)
+        tell(corpus, self.reporter)
         for error in corpus.read_errors:
             self._quarantine(error)
 

@@ -7,14 +7,15 @@ share a folder: worker i of n takes every n-th block.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby, takewhile
 from typing import Any, TypeAlias
 
 import pyarrow as pa
 
+from m3index.corpus.notes import tell
 from m3index.corpus.options import Rejects
 from m3index.corpus.windows import PassageSettings, PassageSize, Tokenizer, cut_stream
 from m3index.encoder.base import Encoder
@@ -39,7 +40,7 @@ PIECE_TOKENS, PIECE_ROWS = 65_536, 1_024
 @dataclass(slots=True)
 class EncodeSummary:
     """The result of a run. shards: of the whole corpus. written, kept: of this worker's share. documents,
-    passages, tokens: of the written shards."""
+    passages, tokens: of the written shards. skipped: files and folders that were not read, by reason."""
 
     out: str
     encoder: str
@@ -51,6 +52,7 @@ class EncodeSummary:
     passages: int = 0
     tokens: int = 0
     quarantined: int = 0
+    skipped: Mapping[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     exit: int = 0
 
@@ -153,8 +155,8 @@ class _Run:
                 if entry is not None:
                     self.summary.written += 1
                     self.summary.documents += entry.documents
-        for note in corpus.notes:
-            self.reporter.note(note)
+        self.summary.skipped = dict(corpus.skip_counts)
+        tell(corpus, self.reporter)
         for error in corpus.read_errors:
             self._on_bad_row(error)
 

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cache
@@ -27,9 +27,10 @@ from ray.data import DataContext, Datasource
 from ray.data.block import BlockMetadata
 from ray.data.datasource import ReadTask
 
-from m3index.corpus.mapping import FieldMapping
+from m3index.corpus.notes import tell
+from m3index.corpus.options import Input
 from m3index.corpus.places import STDIN
-from m3index.corpus.readers import FileCorpus, read
+from m3index.corpus.readers import FileCorpus, open_corpus
 from m3index.corpus.windows import Tokenizer
 from m3index.encoder.base import Encoder
 from m3index.encoder.cached import CachedEncoder
@@ -92,14 +93,16 @@ DONE = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class CorpusInput:
-    """How to read the corpus, on any machine with the same files."""
+    """How to read the corpus, on any machine with the same files. base: the working directory of the run,
+    which the names of files are relative to."""
 
     paths: Sequence[str]
-    mapping: FieldMapping
-    format: str | None = None
+    options: Input
+    base: str
 
-    def open(self, paths: Sequence[str] | None = None) -> FileCorpus:
-        return read(self.paths if paths is None else paths, self.mapping, format=self.format)
+    def open(self, only: Collection[str] | None = None) -> FileCorpus:
+        """only: the paths of the files to read; None for all."""
+        return open_corpus(self.paths, self.options, base=self.base, only=only)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +153,8 @@ def encode_on_ray(
     corpus = source.open()
     spans = list(_spans(corpus, plan))
     summary = EncodeSummary(str(out), fingerprint.encoder.name, "ray", shards=plan.shards, kept=plan.kept)
-    for note in corpus.notes:
-        reporter.note(note)
+    summary.skipped = dict(corpus.skip_counts)
+    tell(corpus, reporter)
     for item in [*rejected, *corpus.read_errors]:
         reporter.rejected(item)
     summary.quarantined = len(rejected) + len(corpus.read_errors)
@@ -309,8 +312,7 @@ def _consecutive(spans: Sequence[ShardSpan]) -> Iterator[list[ShardSpan]]:
 
 def _blocks_from(job: RayJob, run: Sequence[ShardSpan]) -> Iterator[Block]:
     first = run[0]
-    files = list(dict.fromkeys(file for span in run for file in span.files))
-    items = job.source.open(files)
+    items = job.source.open({file for span in run for file in span.files})
     from_first = dropwhile(
         lambda item: (_place(item).path, _place(item).line) != (first.files[0], first.line), items
     )

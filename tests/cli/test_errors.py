@@ -130,7 +130,10 @@ def test_a_head_that_is_not_there_is_refused(fails: Fails, corpus: Path, dense_m
         (["strange"], "--input-format"),
         (["empty"], "holds no file to read"),
         (["-", "-"], "only once"),
-        (["corpus.jsonl", "--input-format", "xml"], "jsonl, parquet, csv, tsv or text"),
+        (
+            ["corpus.jsonl", "--input-format", "xml"],
+            "takes jsonl, json, parquet, csv, tsv, text, markdown, html,",
+        ),
         (["corpus.jsonl", "--field", "x:blob"], "str, int, float, bool, str[]"),
         (["corpus.jsonl", "--field", "text:str"], "another name"),
         (["corpus.jsonl", "--field", "a b:str"], "letters, digits and _"),

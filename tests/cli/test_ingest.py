@@ -12,10 +12,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import samples
 from jsonschema import Draft202012Validator
 from terminal import ROWS, Command, write_jsonl
 
 from m3index import schema
+from m3index.documents.kinds import is_installed
 
 
 def as_jsonl(folder: Path) -> list[str]:
@@ -92,6 +94,64 @@ def test_every_format(
     assert found["text"] == ROWS[0]["text"]
     assert found["doc_id"] == ("fox-en.txt" if make is as_text else "fox-en")
     assert found.get("title", "") == ("fox-en" if make is as_text else "Fox")
+
+
+@pytest.mark.skipif(not is_installed("pdf"), reason="the extra `documents` is not installed")
+def test_documents(m3index: Command, dense_model: Path, tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    (notes / "tides.md").write_text(samples.MARKDOWN)
+    (notes / "bread.html").write_text(samples.HTML)
+    (notes / "sea.pdf").write_bytes(samples.pdf(["The quick brown fox"]))
+    (notes / "scan.pdf").write_bytes(samples.pdf([""]))
+    done = m3index("ingest", "notes", "-e", dense_model, "--field", "lang:str", "--field", "year:int")
+    assert done.code == 3, done
+    assert "quarantined notes/scan.pdf: it has 1 page and no text: a scan?" in done.err
+    assert "1 file that cannot be read is listed in" in done.err
+    assert "4 documents read, 3 added, 0 unchanged, 1 quarantined." in done.err
+    [found] = m3index("search", "moon", "--where", "year=2011", "--json").hits
+    assert (found["doc_id"], found["title"], found["metadata"]["tags"]) == (
+        "tides.md",
+        "Tides",
+        ["sea", "moon"],
+    )
+    [found] = m3index("search", "fox", "--filter", 'lang == "de"', "--json").hits
+    assert (found["doc_id"], found["metadata"]["url"]) == ("bread.html", "https://example.org/brot")
+    (notes / "sea.pdf").write_bytes(b"%PDF-1.4 broken")
+    again = m3index("sync", "notes", "-e", dense_model, "--json")
+    assert (again.code, again.summary["quarantined"], again.summary["deleted"]) == (3, 2, 0)
+    [found, *_] = m3index("search", "fox", "--mode", "sparse", "--json").hits
+    assert found["doc_id"] == "sea.pdf", "what cannot be read today stays"
+
+
+def test_what_is_not_read_is_counted_and_listed(
+    m3index: Command, dense_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = tmp_path / "notes"
+    for name in ("a.txt", "b.exe", "c.exe", "d.exe", "e.exe", "draft/f.txt", ".git/g.txt"):
+        (notes / name).parent.mkdir(parents=True, exist_ok=True)
+        (notes / name).write_text("a fox")
+    (notes / "empty.txt").touch()
+    counts = {"hidden": 1, "unknown type": 4, "excluded": 1, "empty": 1}
+    quiet = m3index("ingest", "notes", "-e", dense_model, "--exclude", "draft/", "--json")
+    assert (quiet.code, quiet.summary["skipped"], quiet.summary["added"]) == (0, counts, 1)
+    assert [line for line in quiet.lines if line["type"] == "skipped"] == []
+    listed = m3index("sync", "notes", "-e", dense_model, "--exclude", "draft/", "--json", "-v")
+    assert [
+        (line["path"], line["reason"]) for line in listed.lines if line["type"] == "skipped"
+    ] == [
+        ("notes/.git", "hidden"), ("notes/b.exe", "unknown type"), ("notes/c.exe", "unknown type"),
+        ("notes/d.exe", "unknown type"), ("notes/draft", "excluded"), ("notes/e.exe", "unknown type"),
+        ("notes/empty.txt", "empty"),
+    ]  # fmt: skip
+    people = m3index("verify", "notes", "--exclude", "draft/", "--verbose")
+    assert people.code == 0, people
+    assert "7 entries were skipped: " in people.err
+    assert "--verbose lists them all." in people.err
+    assert "skipped notes/draft: excluded\n" in people.err
+    everything = [str(path) for path in notes.iterdir()]
+    same = m3index("sync", *everything, "--root", "notes", "-e", dense_model, "--exclude", "draft/", "--json")
+    assert (same.code, same.summary["unchanged"]) == (0, 1), same
 
 
 def test_stdin(m3index: Command, dense_model: Path) -> None:
@@ -319,7 +379,7 @@ def test_json_is_only_json_and_follows_the_schema(m3index: Command, dense_model:
     assert list(done.summary) == [
         "type", "time", "run", "command", "seconds", "collection", "quarantine", "encoder", "scanned",
         "added", "updated", "metadata_only", "unchanged", "deleted", "quarantined", "deletes_withheld",
-        "passages", "tokens", "generation", "store_count", "count_ok", "dry_run", "exit",
+        "skipped", "passages", "tokens", "generation", "store_count", "count_ok", "dry_run", "exit",
     ]  # fmt: skip
     assert len({line["run"] for line in done.lines}) == 1
     times = [line["time"] for line in done.lines]

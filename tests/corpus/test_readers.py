@@ -259,6 +259,9 @@ def test_any_bytes_are_accounted_for(tmp_path: Path, lines: list[bytes]) -> None
     if data[:2] in (b"\x1f\x8b", b"\xff\xfe", b"\xfe\xff") or data[:4] == b"\x28\xb5\x2f\xfd":
         return
     documents, rejected, corpus = jsonl(tmp_path, data)
+    if b"\0" in data[:4] and corpus.read_errors:  # as UTF-16 and UTF-32 begin
+        assert "convert it to UTF-8" in corpus.read_errors[0].reason
+        return
     places = sorted(i.place.line or 0 for i in [*documents, *rejected] if i.place)
     data = data.removeprefix(b"\xef\xbb\xbf")
     assert places == [n for n, line in enumerate(data.split(b"\n"), 1) if line and not line.isspace()]
@@ -306,7 +309,8 @@ def test_bad_csv_rows_are_rejected_alone(tmp_path: Path) -> None:
         (8, None),
     ]
     assert [r.reason.split(":")[0] for r in rejected] == [
-        "not UTF-8", "3 cells in a table of 2 columns", "not CSV", "no id", "no text", "not CSV"
+        "not UTF-8; if Excel made it, set --encoding (cp1252 in western Europe), or save it as CSV UTF-8",
+        "3 cells in a table of 2 columns", "not CSV", "no id", "no text", "not CSV"
     ]  # fmt: skip
     assert rejected[0].raw == r"2,caf\xe9"
     assert rejected[5].raw == '7,"never closed'
@@ -372,7 +376,8 @@ def test_csv_bounds(tmp_path: Path) -> None:
         ("a,b\n1,2\n", "no column 'id', '_id', 'docid' or 'doc_id' for the id; its columns are: a, b"),
         ("id,b\n1,2\n", "for the text"),
         ("id,text,id\n1,2,3\n", "two columns have the name 'id'"),
-        (b"id,text,\xe9\n1,2,3\n", "not a header"),
+        ("ID;b\n1;2\n", "for the text; its columns are: ID, b. Name the right one with --text-field"),
+        (b"id,text,\xe9\n1,2,3\n", "the header is not UTF-8; if Excel made it, set --encoding (cp1252 in"),
     ],
 )
 def test_a_table_without_the_columns_is_a_read_error(tmp_path: Path, data: str | bytes, says: str) -> None:
@@ -381,6 +386,37 @@ def test_a_table_without_the_columns_is_a_read_error(tmp_path: Path, data: str |
     assert not rejected
     assert says in corpus.read_errors[0].reason
     assert not corpus.complete
+
+
+def test_columns_have_the_names_of_keys_without_regard_to_case(tmp_path: Path) -> None:
+    documents, _, _ = table(
+        tmp_path, "ID;Titel; TEXT ;Year;Text2\n7;T;a b;2011;x\n", fields={"year": "int"},
+        mapping=FieldMapping.named(title="titel"),
+    )  # fmt: skip
+    assert bare(documents) == [Document("7", "a b", "T", {"year": 2011, "Text2": "x"})]
+    documents, _, _ = table(tmp_path, "Id,id,ID,text\n1,2,3,a\n")
+    assert bare(documents) == [Document("2", "a", "", {"Id": "1", "ID": "3"})], "the exact name is first"
+    path = tmp_path / "c.parquet"
+    pq.write_table(pa.table({"Id": [1], "TEXT": ["a"], "Lang": ["en"]}), path)
+    assert bare(split(read([path], fields={"lang": "str"}))[0]) == [Document("1", "a", "", {"lang": "en"})]
+
+
+def test_a_table_of_excel(tmp_path: Path) -> None:
+    """Western European: semicolons, and no UTF-8."""
+    data = "ID;Text;Größe\r\n1;Grüße – für 5 €;10\r\n2;ohne;11\r\n"
+    documents, rejected, _ = table(tmp_path, data.encode("cp1252"), encoding="cp1252")
+    assert not rejected
+    assert bare(documents) == [
+        Document("1", "Grüße – für 5 €", "", {"Größe": "10"}), Document("2", "ohne", "", {"Größe": "11"})
+    ]  # fmt: skip
+    documents, _, _ = table(tmp_path, "sep=|\r\nid|text\r\n1|a, b; c\r\n")
+    assert [(d.text, d.place) for d in documents] == [("a, b; c", Place(str(tmp_path / "c.csv"), 3))]
+    _, rejected, _ = table(tmp_path, b"id,text\n1,caf\x81\n", encoding="cp1252")
+    assert [item.reason for item in rejected] == ["not cp1252"]
+    (tmp_path / "a.txt").write_bytes("Grüße".encode("cp1252"))
+    [text] = read([tmp_path / "a.txt"], encoding="cp1252")
+    assert isinstance(text, Document)
+    assert text.text == "Grüße"
 
 
 def test_an_empty_table(tmp_path: Path) -> None:
@@ -502,15 +538,16 @@ def test_skipped_entries_are_counted_and_named_by_reason(tmp_path: Path) -> None
     (corp / "x.md").write_text("text")
     (corp / "current").symlink_to(real)
     for name in "abcde":
-        (corp / f"{name}.html").write_text("<p>")
+        (corp / f"{name}.exe").write_text("<p>")
     corpus = read([corp])
     assert corpus.notes == []
     for _ in range(2):
         assert len(list(corpus)) == 1
         assert corpus.notes == [
-            f"6 entries were skipped: {corp}/a.html, {corp}/b.html, {corp}/c.html and 2 others (unknown "
-            f"suffix); {corp}/current (a link to a directory)."
+            f"6 entries were skipped: {corp}/a.exe, {corp}/b.exe, {corp}/c.exe and 2 others (unknown "
+            f"type); {corp}/current (a link to a directory). --verbose lists them all."
         ]
+        assert corpus.skip_counts == {"unknown type": 5, "a link to a directory": 1}
 
 
 def test_parquet_without_the_columns(tmp_path: Path) -> None:
@@ -544,13 +581,16 @@ def test_plain_text(tmp_path: Path) -> None:
     mapping = FieldMapping.named(id="pk")
     corpus = read([tmp_path / "notes"], mapping)
     documents, rejected = split(corpus)
-    assert bare(documents) == [
-        Document("b.txt", "one\r\n\r\ntwo \n", "b"),
-        Document("deep/A note.md.gz", "Grüße", "A note"),
+    assert [(d.doc_id, d.text, d.title) for d in documents] == [
+        ("b.txt", "one\r\n\r\ntwo \n", "b"),
+        ("deep/A note.md.gz", "Grüße", "A note"),
     ]
+    os.utime(tmp_path / "notes" / "b.txt", (0, 1.9))
+    [again, _], _ = split(corpus)
+    assert again.metadata == {"path": "b.txt", "type": "text", "modified": "1970-01-01T00:00:01Z"}
     assert [(r.doc_id, r.reason) for r in rejected] == [
-        ("empty.txt", "no text: 'text' is empty"),
-        ("latin.txt", "not UTF-8 at byte 4"),
+        ("empty.txt", "it has no text"),
+        ("latin.txt", "not UTF-8 at byte 4; set --encoding, such as cp1252"),
     ]
     assert corpus.complete, "all of them are known by their ids"
 
@@ -650,12 +690,11 @@ def test_a_file_that_has_gone_and_one_that_is_closed_to_us(tmp_path: Path) -> No
 def test_what_a_directory_skips_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(GOOD)
     for i in range(1100):
-        (tmp_path / f"{i:04}.pdf").touch()
+        (tmp_path / f"{i:04}.exe").touch()
     corpus = read([tmp_path])
     assert len(list(corpus)) == 1
-    assert corpus.skipped_count == 1100
-    assert len(corpus.skipped) == 1000
-    assert corpus.skipped[0].path.endswith("0000.pdf")
+    assert corpus.skip_counts == {"unknown type": 1100}
+    assert [Path(entry.path).name for entry in corpus.skips()] == [f"{i:04}.exe" for i in range(1100)]
     assert corpus.complete
 
 

@@ -17,6 +17,7 @@ import pytest
 from m3index.corpus.places import CorpusFiles, File, Skipped, Unlisted
 from m3index.corpus.readers import read
 from m3index.corpus.remote import Remote, is_remote
+from m3index.corpus.selection import Selection
 from m3index.errors import NotAuthorisedError, UnreachableError, UsageError
 from m3index.files import mapped
 from m3index.types import Document
@@ -102,22 +103,28 @@ def test_every_format_as_it_is_read_here(put: Put, tmp_path: Path, name: str) ->
 
 def test_a_folder_is_read_in_order_and_says_what_it_skips(put: Put) -> None:
     prefix = put(
-        EVERY | {".hidden.jsonl": b"{}", "x.pdf": b"-", "deep/er/note.txt": b"some text", "_SUCCESS": b""}
+        EVERY | {".hidden.jsonl": b"{}", "x.exe": b"-", "deep/er/note.txt": b"some text", "_SUCCESS": b""}
     )
     assert ids(prefix) == ids(f"{prefix}/") == [*ALL[:8], "deep/er/note.txt", *ALL[8:]]
     skipped = [entry for entry in CorpusFiles([prefix]).walk() if isinstance(entry, Skipped)]
     assert [(e.path.removeprefix(f"{prefix}/"), e.reason) for e in skipped] == [
-        (".hidden.jsonl", "hidden"), ("_SUCCESS", "unknown suffix"), ("x.pdf", "unknown suffix"),
+        (".hidden.jsonl", "hidden"), ("_SUCCESS", "unknown type"), ("x.exe", "unknown type"),
     ]  # fmt: skip
     [text] = [item for item in read([f"{prefix}/deep/er/note.txt"]) if isinstance(item, Document)]
     assert (text.doc_id, text.title, text.text) == (f"{prefix}/deep/er/note.txt", "note", "some text")
+    assert text.metadata["modified"] > "2026"
+    for path in (f"{prefix}/deep/er/note.txt", f"{prefix}/deep", f"{prefix}/deep/*/note.txt", prefix):
+        [text] = read([path], selection=Selection(root=prefix, include=["*.txt"]))
+        assert text.doc_id == "deep/er/note.txt", path
+    with pytest.raises(UsageError, match="is not inside --root"):
+        CorpusFiles([f"{prefix}/deep"], None, Selection(root=f"{prefix}/other"))
 
 
 def test_globs(put: Put) -> None:
     prefix = put({
         "2026-01/a.jsonl": lines(0), "2026-02/b.jsonl": lines(1),
         "2026-02/deep/c.jsonl.gz": gzip.compress(lines(2)),
-        "2027-01/d.jsonl": lines(3), "2026-02/.e.jsonl": lines(4), "2026-02/readme.pdf": b"-",
+        "2027-01/d.jsonl": lines(3), "2026-02/.e.jsonl": lines(4), "2026-02/readme.exe": b"-",
     })  # fmt: skip
     assert ids(f"{prefix}/2026-*/*.jsonl") == ["d0", "d1"]
     assert ids(f"{prefix}/**/*.jsonl*") == ["d0", "d1", "d2", "d3"]
@@ -215,9 +222,7 @@ def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(put: Put) 
     object.__setattr__(folder, "fs", Away())
     with pytest.raises(UnreachableError):
         folder.listing()
-    from m3index.corpus.places import _remote_folder
-
-    [entry] = _remote_folder(folder, None)
+    [entry] = places._remote_folder(folder)
     assert isinstance(entry, Unlisted)
     assert any(isinstance(e, File) for e in places.walk())
 

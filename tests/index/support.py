@@ -11,6 +11,7 @@ from fakes import FakeEncoder, token_id
 
 from m3index.corpus.digest import CorpusDigest
 from m3index.corpus.listing import Listing
+from m3index.corpus.places import Skipped
 from m3index.index.options import IngestOptions, MaxDelete, ReindexOptions, SyncOptions, VerifyOptions
 from m3index.index.summary import Summary
 from m3index.index.sync import sync
@@ -38,6 +39,10 @@ class ListCorpus:
         self.repeatable = True
         self.listing = Listing()
         self.notes: list[str] = []
+        self.skip_counts: dict[str, int] = {}
+
+    def skips(self) -> Iterator[Skipped]:
+        return iter(())
 
     def __iter__(self) -> Iterator[Document | Rejected]:
         self.complete = False

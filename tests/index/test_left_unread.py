@@ -34,7 +34,7 @@ def corpus(tmp_path: Path) -> Path:
     (folder / "sub" / "deep").mkdir()
     (folder / "sub" / "deep" / "three.txt").write_text("text of three")
     (folder / "table.csv").write_text("id,text\nfour,text of four\n")
-    (folder / "notes.rst").write_text("not read")
+    (folder / "notes.exe").write_text("not read")
     return folder
 
 
@@ -109,7 +109,7 @@ def outcome(summary: Summary) -> tuple[int, int]:
     [
         lambda c: (c / "one.jsonl").unlink(),
         lambda c: (c / "sub" / "deep" / "three.txt").unlink(),
-        lambda c: ((c / "one.jsonl").unlink(), (c / "new.pdf").write_text("pdf")),
+        lambda c: ((c / "one.jsonl").unlink(), (c / "new.exe").write_text("exe")),
         lambda c: ((c / "one.jsonl").unlink(), (c / "other").symlink_to(c / "sub")),
         lambda c: ((c / "one.jsonl").unlink(), write(c / "notes.jsonl", "one-more")),
     ],
@@ -121,10 +121,27 @@ def test_what_is_gone_is_removed(corpus: Path, index: Index, change: Callable[[P
 
 
 def test_files_that_were_skipped_before_prove_nothing(corpus: Path, index: Index) -> None:
-    (corpus / "one.pdf").write_text("beside one.jsonl, and never read")
+    (corpus / "one.exe").write_text("beside one.jsonl, and never read")
     index.sync(str(corpus))
     (corpus / "one.jsonl").unlink()
     assert outcome(index.sync(str(corpus))) == (0, 1)
+
+
+def test_a_document_that_cannot_be_read_today_is_not_gone(tmp_path: Path, index: Index) -> None:
+    for i in range(30):
+        (tmp_path / f"{i}.md").write_text(f"# Note {i}\n\ntext {i}")
+    assert outcome(index.sync(str(tmp_path))) == (0, 0)
+    (tmp_path / "3.md").write_text("---\ntitle: a: b\n---\ntext")
+    (tmp_path / "4.md").write_text("")
+    (tmp_path / "5.md").unlink()
+    summary = index.sync(str(tmp_path))
+    assert (summary.exit, summary.deleted, summary.deletes_withheld) == (Exit.DELETES_WITHHELD, 0, 2)
+    assert (summary.quarantined, summary.skipped) == (1, {"empty": 1})
+    (tmp_path / "4.md").unlink()
+    assert outcome(index.sync(str(tmp_path))) == (Exit.QUARANTINED, 2), "what is bad has its place, others go"
+    assert index.status().documents == 28
+    (tmp_path / "3.md").write_text("# Note 3\n\ntext 3")
+    assert outcome(index.sync(str(tmp_path))) == (0, 0)
 
 
 def test_a_glob_does_not_wait_for_a_fifo(corpus: Path, index: Index) -> None:
@@ -161,7 +178,7 @@ def test_a_reindex_knows_it_too(corpus: Path, index: Index) -> None:
     (corpus / "one.jsonl").rename(corpus / "one.jsonl.bak")
     from m3index.errors import DeletesWithheldError
 
-    with pytest.raises(DeletesWithheldError, match=r"one\.jsonl\.bak \(unknown suffix\) gives no documents"):
+    with pytest.raises(DeletesWithheldError, match=r"one\.jsonl\.bak \(unknown type\) gives no documents"):
         index.reindex({"default": str(corpus)}, force=True)
     (corpus / "one.jsonl.bak").rename(corpus / "one.jsonl")
     assert index.reindex({"default": str(corpus)}, force=True).exit == 0

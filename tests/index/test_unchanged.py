@@ -116,6 +116,23 @@ def test_a_touched_file_is_the_same(nights: Nights) -> None:
     assert nights.ended_early
 
 
+def test_a_touched_document_has_another_date(nights: Nights) -> None:
+    (nights.folder / "note.txt").write_text("a note")
+    nights.sync()
+    nights.sync()
+    assert nights.ended_early
+    os.utime(nights.folder / "note.txt", (1, 1))
+    assert nights.sync().metadata_only == 1
+    assert not nights.ended_early
+
+
+def test_what_had_to_be_read_to_be_skipped_is_told_every_night(nights: Nights) -> None:
+    (nights.folder / "settings.json").write_text('{"colour": "blue"}')
+    for _ in range(2):
+        assert sum(nights.sync().skipped.values()) == 1
+        assert not nights.ended_early
+
+
 def test_another_mapping_or_other_passages(nights: Nights) -> None:
     nights.sync()
     nights.sync(corpus=nights.corpus(FieldMapping.named(title="heading")))
@@ -165,6 +182,7 @@ def test_what_was_skipped_is_told_every_night(nights: Nights) -> None:
     nights.sync()
     assert nights.ended_early
     assert any("picture.png" in note for note in nights.notes)
+    assert sum(nights.sync().skipped.values()) == 1
 
 
 def test_lost_rows_are_noticed(nights: Nights) -> None:

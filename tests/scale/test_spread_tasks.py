@@ -12,7 +12,7 @@ from scale_support import ENCODE, contents, document
 
 pytest.importorskip("ray", reason="needs m3index[ray]")
 
-from m3index.corpus.mapping import FieldMapping
+from m3index.corpus.options import Input
 from m3index.errors import DriftError
 from m3index.files import Folder
 from m3index.scale.encode import ShardPlan, encode, fingerprint_of, open_for
@@ -34,7 +34,7 @@ def write(folder: Path, rows: dict[str, list[int]]) -> CorpusInput:
         lines = [json.dumps(document(n)) for n in numbers]
         lines.insert(len(lines) // 2, "{broken")
         (folder / name).write_text("\n".join(lines), "utf-8")
-    return CorpusInput([str(folder / name) for name in rows], FieldMapping())
+    return CorpusInput([str(folder / name) for name in rows], Input(), str(folder))
 
 
 @pytest.fixture
