@@ -306,24 +306,25 @@ def _swallows_rows(record: Sequence[Line], delimiter: str, columns: int) -> bool
     """Whether the lines that a quoted cell joins are rows by themselves, with as many cells as the header.
 
     The text of a cell can look like that only if all its lines hold so many delimiters, the first one
-    together with the cells before it.
+    together with the cells before it. Two such lines are more likely an address or a verse than the only two
+    stray quotes of a table, one at the beginning of a cell and one at the end of another.
     """
     mark = delimiter.encode()
     return (
-        len(record) > 1
+        len(record) > 2
         and all(line.data.count(mark) == columns - 1 for line in record)
-        and all(_can_be_row(_readable(line.data), delimiter) for line in record)
+        and all(_can_be_row(_readable(line.data), delimiter, columns) for line in record)
     )
 
 
-def _can_be_row(text: str, delimiter: str) -> bool:
-    """Whether a line is a record, at most with a quote that it does not close."""
+def _can_be_row(text: str, delimiter: str, columns: int) -> bool:
+    """Whether a line is a record with so many cells, at most with a quote that it does not close."""
     for record in (text.rstrip("\r\n"), text.rstrip("\r\n") + '"'):
         try:
-            next(csv.reader([record], delimiter=delimiter, strict=True), None)
+            cells = next(csv.reader([record], delimiter=delimiter, strict=True), [])
         except csv.Error:
             continue
-        return True
+        return len(cells) == columns and all(cells)
     return False
 
 

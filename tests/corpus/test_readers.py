@@ -110,7 +110,10 @@ ROW = st.fixed_dictionaries(
 
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(ROW, min_size=1, max_size=6))
+@example([{"id": ",\n0", "text": "0"}])
 @example([{"id": ",\n", "text": "0"}])  # the second line, `","0"`, is no row by itself
+@example([{"id": "1", "text": "Main Street 5\nBerlin, 10115"}])
+@example([{"id": "1", "text": "one\n,\n,"}])
 def test_what_is_written_is_read(tmp_path: Path, table: list[dict[str, str]]) -> None:
     expected = [Document(row["id"], row["text"]) for row in table]
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in table)
