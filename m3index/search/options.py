@@ -110,8 +110,8 @@ class SearchOptions(Reranking, Narrowing):
     )
     fusion: Fusion = option(
         OneOf(FUSIONS, "METHOD"),
-        "Fusion method: rrf, minmax, dbsf, arctan, or server for Milvus where it gives the same result "
-        "(docs/search.md).",
+        "Fusion method: rrf, evidence, minmax, dbsf, arctan, or server for Milvus where it gives the same "
+        "result (docs/search.md).",
         default="rrf",
         harmless=True,
     )

@@ -65,12 +65,18 @@ def snippet_json(text: str, query: str) -> list[dict[str, Any]]:
 
 
 def _ranking(ranking: Ranking) -> dict[str, Any]:
-    return {
+    line: dict[str, Any] = {
         "ids": list(ranking.ids),
         "scores": [float(score) for score in ranking.scores],
         "passages": list(ranking.passages),
-        "metric": ranking.metric,
+        "leg": str(ranking.leg),
+        "depth": ranking.depth,
+        "trust": ranking.trust,
     }
+    if (chance := ranking.chance) is not None:
+        line["by_chance"] = [chance.expected(score) for score in ranking.scores]
+        line["votes"] = [ranking.trust * chance.vote(score) for score in ranking.scores]
+    return line
 
 
 def _pool(index: IndexService, result: SearchResult, depth: int) -> dict[str, Any]:

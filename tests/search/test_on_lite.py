@@ -13,6 +13,7 @@ from m3index.search.result import SearchResult
 from m3index.search.searcher import Searcher
 from m3index.store.filter import Compare
 from m3index.store.milvus import MilvusStore
+from m3index.types import Leg
 
 DOCS = [
     Doc(d.doc_id, d.passages, d.title, d.source, d.metadata, {"lang": lang})
@@ -53,9 +54,10 @@ def scores(result: SearchResult) -> dict[str, Any]:
         SearchOptions(group_by="lang"),
         SearchOptions(where=Compare("lang", "==", "fr")),
         SearchOptions(fusion="minmax", explain=True),
+        SearchOptions(fusion="evidence", explain=True),
         SearchOptions(mode="sparse"),
     ],
-    ids=["plain", "weights", "passages", "groups", "filter", "explain", "sparse"],
+    ids=["plain", "weights", "passages", "groups", "filter", "explain", "evidence", "sparse"],
 )
 def test_legs_and_hits_are_those_of_the_exact_store(
     both: tuple[Searcher, Searcher], options: SearchOptions
@@ -66,7 +68,7 @@ def test_legs_and_hits_are_those_of_the_exact_store(
     }
     for name, leg in lite.legs.items():
         # Under a filter, Milvus Lite counts how rare a term is among the filtered rows only.
-        if options.where is None or leg.metric != "BM25":
+        if options.where is None or leg.leg is not Leg.BM25:
             assert dict(zip(leg.ids, leg.scores, strict=True)) == scores(exact)[name]
     assert [hit.score for hit in lite.hits] == pytest.approx([hit.score for hit in exact.hits], abs=1e-4)
     assert {hit.text for hit in lite.hits[:1]} == {"fish live in the sea"}

@@ -99,6 +99,8 @@ def test_hybrid_is_the_fusion_of_the_two_legs(sparse: Any, method: Any, weights:
         name: searcher.search("salt water in the sea", options(mode=name)).legs[name]
         for name in ("dense", "sparse")
     }
+    if method == "evidence":  # reads beside the legs how far to trust the sparse one
+        alone["sparse"] = replace(alone["sparse"], trust=result.legs["sparse"].trust)
     assert result.legs == alone
     fused = fuse(alone, weights or {"dense": 1.0, "sparse": 1.0}, method=method)
     assert ids(result) == [KEYS[f.id] for f in fused]
@@ -366,7 +368,7 @@ def test_a_collection_without_sparse_vectors() -> None:
             "rerank_depth is 3, which is less than k (10). Raise rerank_depth to at least 10.",
         ),
         ({"mode": "both"}, "mode takes hybrid, dense or sparse, not 'both'."),
-        ({"fusion": "magic"}, "fusion takes rrf, minmax, dbsf, arctan or server, not 'magic'."),
+        ({"fusion": "magic"}, "fusion takes rrf, evidence, minmax, dbsf, arctan or server, not 'magic'."),
         ({"rrf_k": -1.0}, "rrf_k takes a number from 0 up, not -1.0."),
         ({"rrf_k": float("nan")}, "rrf_k takes a number from 0 up, not nan."),
         ({"rrf_k": float("inf")}, "rrf_k takes a number from 0 up, not inf."),
