@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
@@ -35,6 +36,7 @@ from m3index.evaluate.gate import QualityGate
 from m3index.evaluate.measures import score_run
 from m3index.evaluate.runs import as_run
 from m3index.index import collection as collections
+from m3index.index.calibrate import Calibration, recalibrate
 from m3index.index.changes import apply_changes, plan_changes, read_changes
 from m3index.index.delete import delete
 from m3index.index.forecast import plan
@@ -59,6 +61,7 @@ from m3index.index.verify import Difference, Verification, verify
 from m3index.progress import Reporter, Silent
 from m3index.schema import with_tenant
 from m3index.search.options import SearchOptions
+from m3index.search.plan import EncoderSource
 from m3index.search.rerank import Reranker, load_reranker
 from m3index.search.result import SearchResult
 from m3index.search.searcher import Rerankers, Searcher, SearchTarget
@@ -79,6 +82,10 @@ Paths: TypeAlias = Path | Iterable[Path | Item]
 """Files, directories, globs or `-`, or an iterable of documents."""
 
 
+PROPERTIES_SECONDS = 60.0
+"""For how long the properties of a collection are remembered, so that a server notices a calibration."""
+
+
 class IndexService:
     """A collection in a store. Several threads can search at the same time; only one can write."""
 
@@ -88,6 +95,7 @@ class IndexService:
         self._model = model
         self._encoder = model.loaded
         self._current: collections.Collection | None = None
+        self._current_until = 0.0
         self._rerankers: dict[tuple[str, tuple[tuple[str, float], ...]], Reranker] = {}
         self._lock = threading.Lock()
 
@@ -137,14 +145,24 @@ class IndexService:
 
     def current(self) -> collections.Collection:
         """The generation behind the alias, looked up on each call, so that a swap takes effect immediately.
+        Its properties can be `PROPERTIES_SECONDS` old.
 
         Raises CollectionNotFoundError.
         """
         name = self.store.resolve(self.collection)
         current = self._current
-        if current is None or current.name != name:
+        if current is None or current.name != name or time.monotonic() > self._current_until:
             self._current = current = collections.find(self.store, self.collection)
+            self._current_until = time.monotonic() + PROPERTIES_SECONDS
         return current
+
+    @contextmanager
+    def _properties_change(self) -> Iterator[None]:
+        """After it, the properties of the collection are read again."""
+        try:
+            yield
+        finally:
+            self._current_until = 0.0
 
     def fields(self) -> Mapping[str, FieldType]:
         """The declared fields of the collection. Raises CollectionNotFoundError."""
@@ -178,7 +196,7 @@ class IndexService:
         corpus = self._corpus(paths, options, options)  # checks the paths before the model is loaded
         if options.dry_run:
             return plan(self.store, self.encoder(), self.collection, corpus, options, reporter=reporter)
-        with quarantining(reporter, options) as with_quarantine:
+        with quarantining(reporter, options) as with_quarantine, self._properties_change():
             return sync(
                 self.store,
                 self.encoder(),
@@ -205,7 +223,7 @@ class IndexService:
             encoder = self.encoder()
             summary = plan_changes(self.store, encoder, self.collection, feed, options, reporter=reporter)
         else:
-            with quarantining(reporter, options) as with_quarantine:
+            with quarantining(reporter, options) as with_quarantine, self._properties_change():
                 summary = apply_changes(
                     self.store,
                     self.encoder(),
@@ -272,7 +290,7 @@ class IndexService:
         CollectionNotFoundError, LockedError, MissingHeadError, ModelNotFoundError, UsageError, StoreError.
         """
         passes = self._passes(corpora, options)
-        with quarantining(reporter, options) as with_quarantine:
+        with quarantining(reporter, options) as with_quarantine, self._properties_change():
             if gate is not None:
                 self._check_gate(gate, with_quarantine)
             return reindex(
@@ -285,6 +303,16 @@ class IndexService:
                 reporter=with_quarantine,
                 stop=stop,
             )
+
+    def calibrate(self) -> Calibration:
+        """Measures the dense leg without labels, and keeps the result in the properties of the collection.
+
+        Raises CollectionNotFoundError, LockedError, MismatchError, ModelNotFoundError, UsageError and
+        StoreError.
+        """
+        encoder = self._matching_encoder(self.current())()
+        with self._properties_change():
+            return recalibrate(self.store, encoder, self.collection)
 
     def plan_reindex(self, corpora: Mapping[str, Paths] | None, options: ReindexOptions) -> ReindexPlan:
         """Predicts what `reindex` would do; encodes and writes nothing. Raises CollectionNotFoundError,
@@ -334,7 +362,7 @@ class IndexService:
         encoder = self.encoder()
         if not target.has_space_of(encoder.info):
             encoder = Model(encoder=target.properties.get("encoder")).load()
-        searcher = Searcher(SearchTarget(self.store, name, target.spec, lambda: encoder))
+        searcher = Searcher(self._target(target, lambda: encoder))
         results = searcher.run(gate.queries, SearchOptions(k=gate.hits, texts=False))
         run = as_run({result.query.query_id: result.hits for result in results})
         return score_run(run, gate.qrels, [gate.gate.measure], gate.coverage.queries).mean(gate.gate.measure)
@@ -447,10 +475,15 @@ class IndexService:
 
     def _searcher(self, rerankers: Rerankers | None) -> Searcher:
         current = self.current()
-        target = SearchTarget(
-            self.store, current.name, current.spec, self._matching_encoder(current), name=self.collection
-        )
+        target = self._target(current, self._matching_encoder(current))
         return Searcher(target, rerankers=rerankers or self.reranker)
+
+    def _target(self, current: collections.Collection, encoder: EncoderSource) -> SearchTarget:
+        measured = Calibration.of(current.properties)
+        trust = 1.0 if measured is None else measured.dense_trust
+        return SearchTarget(
+            self.store, current.name, current.spec, encoder, name=self.collection, dense_trust=trust
+        )
 
     def _matching_encoder(self, current: collections.Collection) -> Callable[[], Encoder]:
         """A function that returns the encoder, and raises MismatchError if its space differs."""

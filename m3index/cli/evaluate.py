@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -222,7 +223,13 @@ def tune(
     model: Model,
     output: Output,  # noqa: ARG001
 ) -> None:
-    """Choose weights, k and depth of the fusion, and measure the gain on held-out queries."""
+    """Choose weights, k and depth of the fusion, and measure the gain on held-out queries.
+
+    With --without-labels: measure the dense leg by queries made of stored passages, for fusion by evidence.
+    """
+    if options.queries is None:
+        _calibrate(session, connection, model)
+        return
     from m3index import settings
     from m3index.evaluate import tune as tuning
     from m3index.evaluate.coverage import cover, find_relevant
@@ -273,6 +280,15 @@ def tune(
         path = Path(settings.FILE_NAME) if located is None else located.path
         settings.write_table(path, "search", _search_values(tuned))
         session.reporter.note(f"Wrote the weights to [search] in {path}.")
+
+
+def _calibrate(session: Session, connection: Connection, model: Model) -> None:
+    with opened(session, connection, model) as index:
+        session.reporter.stage("measuring how well the dense leg finds passages again")
+        found = index.calibrate()
+    session.reporter.result({"type": "calibration", "dense_trust": found.dense_trust, **asdict(found)})
+    if not session.as_json:
+        typer.echo(found.sentence)
 
 
 def _search_values(result: Tuning) -> dict[str, str | float | int]:
