@@ -11,7 +11,7 @@ import json
 import math
 import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Self
 
@@ -35,6 +35,10 @@ SAMPLE_DOCUMENTS = 1_000
 SAMPLE_ROWS = 10_000
 LEAST_DOCUMENTS = 50
 """In a smaller collection, ranks say little, and a model is not measured."""
+
+EVEN_ODDS, MOST_TRUST, LEAST_MRR = 3.0, 4.0, 0.01
+"""A dense vote counts like a sparse one at odds of 3 to 1 (mrr 0.75), and at most four times as much: beyond,
+the sample is too small to tell. Chosen in benchmarks/fusion.py."""
 
 MOST_WORDS, MOST_CHARACTERS = 16, 200
 LEAST_WORDS = 6
@@ -61,12 +65,9 @@ class Calibration:
 
     @property
     def dense_trust(self) -> float:
-        """What the votes of the dense leg are multiplied by: the square root of the odds that it is right.
-
-        Half a query found and half a query missed are added, so that the odds are finite.
-        """
-        hits = self.mrr * self.queries
-        return math.sqrt((hits + 0.5) / (self.queries - hits + 0.5))
+        """What the votes of the dense leg are multiplied by: the odds that it is right, over `EVEN_ODDS`."""
+        most = MOST_TRUST * EVEN_ODDS
+        return min(most, max(self.mrr, LEAST_MRR) / max(1 - self.mrr, 1e-9)) / EVEN_ODDS
 
     def to_property(self) -> dict[str, str]:
         return {PROPERTY: json.dumps(asdict(self), sort_keys=True)}
@@ -117,25 +118,28 @@ def calibrate(store: Store, name: str, encoder: Encoder, rows: int) -> Calibrati
     """Measures the dense leg of the concrete collection `name`, which has `rows` rows, on a sample of its
     documents. The sample depends on their keys only, so that it is the same at every measurement. None if the
     collection is too small."""
-    sample = sorted(_sample(store, name, rows), key=lambda row: str(row["passage_id"]))
-    keys = [key_of_passage(row["passage_id"]) for row in sample]
-    documents = list(dict.fromkeys(keys))
-    if len(documents) < LEAST_DOCUMENTS:
+    found = measure(list(_sample(store, name, rows)), encoder)
+    return None if found is None else Calibration(*found, rows)
+
+
+def measure(sample: Sequence[StoredRow], encoder: Encoder) -> tuple[float, int] | None:
+    """(the mean reciprocal rank, the number of queries) among these documents, given as all their rows, by
+    exact search; None if there are too few."""
+    passages: dict[str, list[StoredRow]] = {}
+    for row in sorted(sample, key=lambda row: str(row["passage_id"])):
+        passages.setdefault(key_of_passage(row["passage_id"]), []).append(row)
+    if len(passages) < LEAST_DOCUMENTS:
         return None
-    number = {key: i for i, key in enumerate(documents)}
-    owners = np.array([number[key] for key in keys])
-    starts = np.flatnonzero(np.r_[True, np.diff(owners) > 0])
-    asked = np.arange(min(QUERIES, len(documents)))
-    bounds = [*starts.tolist(), len(sample)]
-    texts = [
-        pseudo_query([row["text"] for row in sample[bounds[i] : bounds[i + 1]]], documents[i]) for i in asked
-    ]
+    asked = list(passages)[:QUERIES]
     most = min(MOST_CHARACTERS, encoder.info.limit // 2)  # a character is hardly ever two tokens
-    queries = encoder.encode_queries([text[:most] for text in texts], lexical=False).dense
-    scores = queries @ np.stack([row["dense"] for row in sample]).T
-    best = np.maximum.reduceat(scores, starts, axis=1)
-    ranks = 1 + (best > best[asked, asked][:, None]).sum(axis=1)
-    return Calibration(round(float((1 / ranks).mean()), 4), len(asked), rows)
+    texts = [pseudo_query([row["text"] for row in passages[key]], key)[:most] for key in asked]
+    queries = encoder.encode_queries(texts, lexical=False).dense
+    vectors = np.stack([row["dense"] for rows in passages.values() for row in rows])
+    starts = np.cumsum([0, *map(len, passages.values())])[:-1]
+    best = np.maximum.reduceat(queries @ vectors.T, starts, axis=1)
+    own = best[np.arange(len(asked)), np.arange(len(asked))]
+    ranks = 1 + (best > own[:, None]).sum(axis=1)
+    return round(float((1 / ranks).mean()), 4), len(asked)
 
 
 def pseudo_query(passages: list[str], seed: str) -> str:

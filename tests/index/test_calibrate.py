@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import pytest
@@ -111,11 +110,12 @@ def test_a_model_that_knows_nothing_is_trusted_little() -> None:
     assert found.dense_trust < 0.4
 
 
-def test_the_trust_is_the_root_of_the_odds_and_finite() -> None:
-    assert Calibration(0.5, 150, 1).dense_trust == 1
-    assert Calibration(0.9, 150, 1).dense_trust == pytest.approx(math.sqrt(135.5 / 15.5))
-    assert 10 < Calibration(1.0, 150, 1).dense_trust < 20
-    assert 0 < Calibration(0.0, 150, 1).dense_trust < 0.1
+def test_the_trust_follows_the_odds_and_has_an_end() -> None:
+    assert Calibration(0.75, 150, 1).dense_trust == 1
+    assert Calibration(0.9, 150, 1).dense_trust == pytest.approx(3)
+    assert Calibration(0.1, 150, 1).dense_trust == pytest.approx(1 / 27)
+    assert Calibration(1.0, 150, 1).dense_trust == Calibration(0.93, 150, 1).dense_trust == 4
+    assert 0 < Calibration(0.0, 150, 1).dense_trust < 0.01  # so that its own order breaks ties
 
 
 def test_a_new_generation_is_measured_and_a_copy_keeps_what_was_measured() -> None:
