@@ -275,10 +275,14 @@ def tune(
     session.reporter.result(tuning.tuning_json(tuned))
     if not session.as_json:
         _show(tuned)
-    if options.write:
+    if not options.write:
+        return
+    if tuned.recommended is None:
+        session.reporter.note("Wrote nothing: without weights, the default fusion is as good.")
+    else:
         located = settings.find()
         path = Path(settings.FILE_NAME) if located is None else located.path
-        settings.write_table(path, "search", _search_values(tuned))
+        settings.write_table(path, "search", _search_values(tuned.recommended))
         session.reporter.note(f"Wrote the weights to [search] in {path}.")
 
 
@@ -291,8 +295,7 @@ def _calibrate(session: Session, connection: Connection, model: Model) -> None:
         typer.echo(found.sentence)
 
 
-def _search_values(result: Tuning) -> dict[str, str | float | int]:
-    setting = result.recommended
+def _search_values(setting: Setting) -> dict[str, str | float | int]:
     weights = ",".join(f"{leg}={weight:g}" for leg, weight in setting.weights.items())
     return {"weights": weights, "rrf_k": setting.k, "depth": setting.depth}
 
@@ -306,10 +309,14 @@ def _show(result: Tuning) -> None:
     gain = result.gain
     p = "p < 0.001" if gain.p < 0.001 else f"p = {gain.p:.3f}"
     kind = "judgements" if result.labels == "qrels" else "silver labels of the reranker, not human judgements"
-    values = _search_values(result)
+    recommended = "none: the gain over the default is not significant"
+    if result.recommended is not None:
+        values = _search_values(result.recommended)
+        recommended = f"--weights {values['weights']} --rrf-k {values['rrf_k']:g} --depth {values['depth']}"
     pairs(
         [
             (result.measure, f"on {many(result.queries, 'query', 'queries')}, with {kind}"),
+            ("default", f"{result.default_value:.4f}  (fusion by evidence)"),
             ("equal weights", described(result.baseline_value, result.baseline)),
             ("best on all", described(result.best_value, result.best)),
             (
@@ -317,11 +324,7 @@ def _show(result: Tuning) -> None:
                 f"{gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}], {p}, "
                 f"{gain.wins} won, {gain.losses} lost, {gain.ties} tied",
             ),
-            (
-                "recommended",
-                f"--weights {values['weights']} --rrf-k {result.recommended.k:g} --depth {values['depth']}"
-                + ("" if result.significant else "  (the gain is not significant: equal weights)"),
-            ),
+            ("recommended", recommended),
         ]
     )
 

@@ -35,7 +35,7 @@ def fuse_legs(
 ) -> list[FusedHit]:
     """The first `count` ids of the fused ranking. An id is shown by the passage of the leg that
     contributes most to it; in a tie, the first leg."""
-    fused = combine(rankings, weights, method=options.method, k=options.rrf_k)[:count]
+    fused = combine(rankings, weights, method=options.method, k=options.rank_constant)[:count]
     passages = {name: dict(zip(r.ids, r.passages, strict=True)) for name, r in rankings.items()}
     hits: list[FusedHit] = []
     for rank, item in enumerate(fused, 1):

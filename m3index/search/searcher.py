@@ -310,7 +310,7 @@ def _explain(
         weights,
         matches,
         method=options.method,
-        k=options.rrf_k,
+        k=options.rank_constant,
         first_rank=options.offset + 1,
     )
 

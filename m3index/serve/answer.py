@@ -29,8 +29,8 @@ def answer_json(index: IndexService, request: AnswerRequest, result: SearchResul
     answer: dict[str, Any] = {
         "query": query,
         "k": request.k,
-        "fusion": request.fusion,
-        "rrf_k": request.rrf_k,
+        "fusion": request.fusion or request.method,
+        "rrf_k": request.rank_constant,
         "weights": dict(result.weights),
         "hits": [
             hit_json(hit, explanation=explanation, text=request.texts)

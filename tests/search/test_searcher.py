@@ -211,15 +211,48 @@ def test_group_by_gives_the_best_hit_of_each_value() -> None:
 
 def test_texts_may_be_left_out() -> None:
     target, spy = spied(collection(TIDES))
-    result = Searcher(target).search("sea", options(texts=False, k=3))
+    result = Searcher(target).search("sea", options(texts=False, k=3, fusion="rrf"))
     assert [hit.text for hit in result.hits] == ["", "", ""]
     assert spy.gets == [(3, ("doc_id", "ordinal", "source"))]
 
 
 def test_only_the_final_hits_are_fetched_in_one_call() -> None:
     target, spy = spied(collection(TIDES))
-    Searcher(target).search("sea", options(k=2))
+    Searcher(target).search("sea", options(k=2, fusion="rrf"))
     assert [n for n, _ in spy.gets] == [2]
+
+
+@pytest.mark.parametrize(("sparse", "fields"), [("lexical", ("lexical",)), ("bm25", ("title", "text"))])
+def test_evidence_reads_the_best_sparse_hit_too(sparse: Any, fields: tuple[str, ...]) -> None:
+    target, spy = spied(collection(TIDES, sparse))
+    result = Searcher(target).search("sea", options(k=2))
+    assert spy.gets[0] == (1, fields)
+    assert [n for n, _ in spy.gets] == [1, 2]
+    assert result.legs["sparse"].trust == 1.0
+    assert Searcher(target).search("sea nowhere", options(k=2)).legs["sparse"].trust == 0.5
+    spy.gets.clear()
+    Searcher(target).search("sea", options(k=2, mode="sparse"))
+    assert [n for n, _ in spy.gets] == [2]
+
+
+def test_weights_without_a_method_are_those_of_ranks() -> None:
+    assert SearchOptions().method == "evidence"
+    assert SearchOptions(weights={"dense": 1, "sparse": 1}).method == "rrf"
+    assert SearchOptions(rrf_k=60).method == "rrf"
+    assert SearchOptions(fusion="evidence", weights={"dense": 1, "sparse": 1}, rrf_k=1).method == "evidence"
+    assert SearchOptions(fusion="server").method == "rrf"
+
+
+def test_evidence_multiplies_the_dense_votes_by_what_was_measured() -> None:
+    docs = [Doc(f"d{i}", [f"word{i} word{i + 1} sea"]) for i in range(30)]
+    target = collection(docs)
+    plain = Searcher(target).search("word3 sea", options(explain=True))
+    trusted = Searcher(replace(target, dense_trust=3.0)).search("word3 sea", options(explain=True))
+    assert trusted.legs["dense"].trust == 3.0
+    for one in plain.hits:
+        [other] = [hit for hit in trusted.hits if hit.doc_id == one.doc_id] or [None]
+        if other is not None and "dense" in one.legs:
+            assert other.legs["dense"].contribution == pytest.approx(3 * one.legs["dense"].contribution)
 
 
 def test_a_hit_that_left_in_the_meantime_is_not_shown() -> None:
@@ -233,7 +266,7 @@ def test_a_hit_that_left_in_the_meantime_is_not_shown() -> None:
         return get(name, keys, fields)
 
     spy.get = deleting  # type: ignore[method-assign]
-    result = Searcher(spied_target).search("salt water", options(k=3))
+    result = Searcher(spied_target).search("salt water", options(k=3, fusion="rrf"))
     assert [hit.rank for hit in result.hits] == [1, 2]
     assert result.notes == ("1 of the hits had been removed before they could be read.",)
 
@@ -433,7 +466,7 @@ def test_a_run_equals_its_searches() -> None:
     assert sorted(spy.searches) == sorted(
         [(Leg.DENSE, 4), (Leg.LEXICAL, 4), (Leg.DENSE, 3), (Leg.LEXICAL, 3)]
     )
-    assert len(spy.gets) == 2
+    assert len(spy.gets) == 4  # for each batch the best sparse hits, and the final ones
     assert [r.query.query_id for r in results] == [str(i) for i in range(7)]
     for text, result in zip(texts, results, strict=True):
         alone = searcher.search(text, options(k=3))

@@ -131,6 +131,7 @@ def test_sliders_order_again_as_the_server_would_without_asking_it(page: Page, s
     searches: list[str] = []
     page.on("request", lambda request: searches.append(request.url))
     settings = itertools.product((0.2, 0.75, 1), (0, 0.35, 1), (0, 60, 150), (5, 12))
+    page.locator("#fusing").select_option("rrf")
     for dense, sparse, k, count in random.Random(1).sample(list(settings), 12):
         for name, value in (("#weight-0", dense), ("#weight-1", sparse), ("#rrfk", k), ("#count", count)):
             page.locator(name).fill(str(value))
@@ -182,22 +183,23 @@ def test_highlights_and_bars(page: Page) -> None:
 
 
 def test_details_show_ranks_crossings_and_tokens(page: Page, server: Server) -> None:
-    page.goto("/")
+    page.goto("/?fusion=rrf")
     ask(page, "tides of the sea")
     page.locator(".hit h2 button").nth(1).click()
     more = page.locator(".hit").nth(1).locator(".more")
     expect(more.locator("tbody tr")).to_have_count(3)
     expect(more.locator(".token")).not_to_have_count(0)
     expect(more.locator("svg.curve")).to_be_visible()
-    told = more.locator(".why li").all_inner_texts()
-    result = server.warm.index.search("tides of the sea", SearchOptions(k=50, depth=100, explain=True))
+    told = more.locator(".why ul:not(.votes) li").all_inner_texts()
+    options = SearchOptions(k=50, depth=100, explain=True, fusion="rrf")
+    result = server.warm.index.search("tides of the sea", options)
     shares = {f"{crossing.share:.2f}" for crossing in result.explanations[1].crossings}
     assert told
     assert {re.findall(r"\d\.\d\d", text)[-1] for text in told} <= shares
 
 
 def test_details_of_fusion_by_evidence_say_what_chance_would_find(page: Page, server: Server) -> None:
-    page.goto("/?fusion=evidence")
+    page.goto("/")
     ask(page, "tides and moons 7 of the sea")
     options = SearchOptions(k=50, depth=100, explain=True, fusion="evidence")
     result = server.warm.index.search("tides and moons 7 of the sea", options)
