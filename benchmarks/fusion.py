@@ -506,32 +506,33 @@ class Study:
             lambda i, key: language_of.get(key) == languages[i],
         )  # fmt: skip
 
-    def diluted(self) -> None:
-        """The same questions in a collection that is mostly something else: news in 51 languages."""
-        files = sorted((self.data / "text_multilingual" / "ntrex").glob("*.txt.gz"))
+    def news(self) -> list[Passages]:
+        """About `--dilute` sentences of news, from 51 languages."""
+        if not self.options.dilute:
+            return []
         lines: list[Document] = []
-        for path in files:
+        for path in sorted((self.data / "text_multilingual" / "ntrex").glob("*.txt.gz")):
             with gzip.open(path, "rt", encoding="utf-8") as file:
-                lines += [
-                    Document(f"{path.name}-{i}", text)
-                    for i, line in enumerate(file)
-                    if (text := line.strip())
-                ]
+                texts = [text for line in file if (text := line.strip())]
+            lines += [Document(f"{path.name}-{i}", text) for i, text in enumerate(texts)]
         step = max(1, math.ceil(len(lines) / self.options.dilute))
-        news = self.multilingual.passages(f"ntrex-{step}", lines[::step])
-        extra = [news, self.multilingual.passages("scifact", self.collection("scifact").documents)]
+        return [self.multilingual.passages(f"ntrex-{step}", lines[::step])]
+
+    def diluted(self) -> None:
+        """The same questions in a collection that is mostly something else: SciFact, and news."""
+        extra = [self.multilingual.passages("scifact", self.collection("scifact").documents), *self.news()]
         total = sum(len(part.texts) for part in extra)
         for language in ("en", "de", "zh"):
             name, numbers = f"xquad/{language}", self.all_of(f"xquad/{language}")
             own = self.multilingual.passages(f"xquad-{language}", self.collection(name).documents)
             for questions in (language, "ru"):
-                label = f"{questions} asks {language}, diluted by {total:,} rows"
+                label = f"{questions} asks {language}, and {total:,} other rows"
                 asked = [(f"xquad/{questions}", numbers)]
                 judged = self.judged(f"xquad/{questions}", numbers, name)
                 self.add(
                     self.multilingual, joined([own, *extra]), asked, label, ("ngrams", "lexical"), judged
                 )
-        self.mixed([*extra], f"12 languages in one, diluted by {total:,} rows")
+        self.mixed(extra, f"12 languages in one, and {total:,} other rows")
 
 
 def summary(lines: Sequence[Line]) -> None:
@@ -556,7 +557,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--sets", default="mono,cross,mixed,english,scifact,long,diluted")
     parser.add_argument("--sample", type=int, default=300, help="questions of each pair of languages")
-    parser.add_argument("--dilute", type=int, default=100_000, help="rows of another corpus")
+    parser.add_argument("--dilute", type=int, default=100_000, help="sentences of news")
     options = parser.parse_args()
     options.sets = options.sets.split(",")
     started, study = time.process_time(), Study(options)

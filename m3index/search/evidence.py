@@ -19,6 +19,13 @@ LEAST_HITS = 10
 HEAD = 5
 """The best 1/HEAD of a list does not enter the estimate of chance: the relevant documents are there."""
 
+DEPTH = 100
+"""How many of the best scores enter the estimate of chance, however deep the leg was searched: further down,
+and in collections that are hardly larger, scores do not fall off exponentially any more."""
+
+_LARGEST = 700.0
+"""The largest exponent of a floating-point number."""
+
 _RESOLUTION = 1e-6
 """Relative to the scores, a scale below this is rounding: they are equal."""
 
@@ -37,11 +44,11 @@ class Chance:
 
     def surprise(self, score: float) -> float:
         """The negative logarithm of the number of documents that score as high by chance."""
-        return max(score / self.unit - self.floor, 0.0) / self.scale - math.log(self.count)
+        return (score / self.unit - self.floor) / self.scale - math.log(self.count)
 
     def expected(self, score: float) -> float:
         """The number of documents that score as high by chance."""
-        return math.exp(-self.surprise(score))
+        return math.exp(min(-self.surprise(score), _LARGEST))
 
     def vote(self, score: float) -> float:
         """ln(1 + ln(1 + 1 / expected)): near 0 for what chance explains. Twice the logarithm, so that no leg
@@ -57,13 +64,14 @@ def chance(scores: Sequence[float], zero_at: int | None = None) -> Chance | None
     a list that is shorter, every document has the score 0. The scale is the ratio of two sums, because the
     expected excess of rank i of n over the last score is scale x ln(n / i).
     """
+    scores = scores[:DEPTH]
     size = len(scores)
     unit = max(abs(scores[0]), abs(scores[-1])) if size else 0.0
     if not unit > 0:
         return None
     count, floor = size, scores[-1] / unit
-    if zero_at is not None and size < zero_at:
-        count, floor = zero_at, 0.0
+    if zero_at is not None and size < min(zero_at, DEPTH):
+        count, floor = min(zero_at, DEPTH), 0.0
     first = size // HEAD
     excess = math.fsum(score / unit - floor for score in scores[first:])
     logs = math.fsum(math.log(count / rank) for rank in range(first + 1, size + 1))

@@ -55,7 +55,7 @@ def test_no_scores_make_a_sum_that_is_no_number(both: tuple[Ranking, Ranking]) -
     for one in both:
         if (by_chance := one.chance) is not None:
             expected = [by_chance.expected(score) for score in one.scores]
-            assert all(0 <= e <= max(len(one), DEPTH) * (1 + 1e-9) for e in expected)
+            assert all(0 <= e and math.isfinite(e) for e in expected)
             assert all(a <= b for a, b in pairwise(expected))
 
 
@@ -157,6 +157,18 @@ def test_hand_computed() -> None:
     assert short is not None
     sums = sum(scores[1:5]), sum(math.log(100 / rank) for rank in range(2, 6))
     assert short.expected(30.0) == pytest.approx(100 * math.exp(-30 * sums[1] / sums[0]))
+
+
+@pytest.mark.parametrize("leg", [Leg.DENSE, Leg.BM25])
+@pytest.mark.parametrize("found", [60, 150])
+def test_a_deeper_search_changes_no_vote(leg: Leg, found: int) -> None:
+    scores = [50.0 / (i + 1) for i in range(found)]
+    ids = [f"d{i:03}" for i in range(found)]
+    shallow = replace(ranking(ids[:100], scores[:100], leg), depth=100)
+    deep = replace(ranking(ids, scores, leg), depth=1000)
+    assert shallow.chance == deep.chance is not None
+    order_of = order(fuse({"a": deep}, {"a": 1.0}, method="evidence"))
+    assert order_of == ids  # below the first 100 too
 
 
 def test_what_the_sparse_leg_has_not_found_counts_twice_in_the_dense_one() -> None:

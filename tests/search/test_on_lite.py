@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -89,3 +90,20 @@ def test_a_query_without_a_lexical_match(both: tuple[Searcher, Searcher]) -> Non
         result = searcher.search("どこにもない言葉")
         assert len(result.hits) == 5
         assert "sparse found nothing" in result.notes[0]
+
+
+@pytest.mark.parametrize("sparse", ["lexical", "bm25"])
+def test_evidence_is_the_same_over_both_stores(lite: MilvusStore, sparse: Any) -> None:
+    rng = random.Random(9)
+    words = [f"w{i}" for i in range(60)]
+    docs = [Doc(f"d{i}", [" ".join(rng.sample(words, 6 + i % 20))]) for i in range(60)]
+    exact = Searcher(collection(docs, sparse))
+    real = Searcher(collection(docs, sparse, store=lite, name=f"evidence_{sparse}__g1"))
+    for _ in range(8):
+        query = " ".join(rng.sample(words, 5))
+        ours, theirs = (s.search(query, SearchOptions(k=60, explain=True)) for s in (exact, real))
+        assert not [note for note in ours.notes if "ranks were fused" in note]
+        assert {hit.doc_id: hit.score for hit in theirs.hits} == {
+            hit.doc_id: pytest.approx(hit.score, rel=1e-3, abs=1e-4) for hit in ours.hits
+        }
+        assert theirs.legs["sparse"].trust == ours.legs["sparse"].trust
