@@ -55,7 +55,7 @@ def test_no_scores_make_a_sum_that_is_no_number(both: tuple[Ranking, Ranking]) -
     for one in both:
         if (by_chance := one.chance) is not None:
             expected = [by_chance.expected(score) for score in one.scores]
-            assert all(0 <= e and math.isfinite(e) for e in expected)
+            assert all(e >= 0 and math.isfinite(e) for e in expected)
             assert all(a <= b for a, b in pairwise(expected))
 
 
