@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path as FilePath
@@ -37,6 +38,7 @@ from m3index.evaluate.measures import score_run
 from m3index.evaluate.options import RecallOptions
 from m3index.evaluate.runs import as_run
 from m3index.index import collection as collections
+from m3index.index.calibrate import Calibration, recalibrate
 from m3index.index.changes import apply_changes, plan_changes, read_changes
 from m3index.index.delete import delete
 from m3index.index.forecast import plan
@@ -61,6 +63,7 @@ from m3index.index.verify import Difference, Verification, verify
 from m3index.progress import Reporter, Silent
 from m3index.schema import with_tenant
 from m3index.search.options import SearchOptions, Sought
+from m3index.search.plan import EncoderSource
 from m3index.search.rerank import Reranker, load_reranker
 from m3index.search.result import SearchResult
 from m3index.search.searcher import Rerankers, Searcher, SearchTarget
@@ -86,6 +89,10 @@ Paths: TypeAlias = Path | Iterable[Path | Item]
 """Files, directories, globs or `-`, or an iterable of documents."""
 
 
+PROPERTIES_SECONDS = 60.0
+"""For how long the properties of a collection are remembered, so that a server notices a calibration."""
+
+
 class IndexService:
     """A collection in a store. Several threads can search at the same time; only one can write."""
 
@@ -95,6 +102,7 @@ class IndexService:
         self._model = model
         self._encoder = model.loaded
         self._current: collections.Collection | None = None
+        self._current_until = 0.0
         self._rerankers: dict[tuple[str, tuple[tuple[str, float], ...]], Reranker] = {}
         self._lock = threading.Lock()
 
@@ -144,14 +152,24 @@ class IndexService:
 
     def current(self) -> collections.Collection:
         """The generation behind the alias, looked up on each call, so that a swap takes effect immediately.
+        Its properties can be `PROPERTIES_SECONDS` old.
 
         Raises CollectionNotFoundError.
         """
         name = self.store.resolve(self.collection)
         current = self._current
-        if current is None or current.name != name:
+        if current is None or current.name != name or time.monotonic() > self._current_until:
             self._current = current = collections.find(self.store, self.collection)
+            self._current_until = time.monotonic() + PROPERTIES_SECONDS
         return current
+
+    @contextmanager
+    def _properties_change(self) -> Iterator[None]:
+        """After it, the properties of the collection are read again."""
+        try:
+            yield
+        finally:
+            self._current_until = 0.0
 
     def fields(self) -> Mapping[str, FieldType]:
         """The declared fields of the collection. Raises CollectionNotFoundError."""
@@ -185,7 +203,7 @@ class IndexService:
         corpus = self._corpus(paths, options, options)  # checks the paths before the model is loaded
         if options.dry_run:
             return plan(self.store, self.encoder(), self.collection, corpus, options, reporter=reporter)
-        with quarantining(reporter, options) as with_quarantine:
+        with quarantining(reporter, options) as with_quarantine, self._properties_change():
             return sync(
                 self.store,
                 self.encoder(),
@@ -212,7 +230,7 @@ class IndexService:
             encoder = self.encoder()
             summary = plan_changes(self.store, encoder, self.collection, feed, options, reporter=reporter)
         else:
-            with quarantining(reporter, options) as with_quarantine:
+            with quarantining(reporter, options) as with_quarantine, self._properties_change():
                 summary = apply_changes(
                     self.store,
                     self.encoder(),
@@ -289,7 +307,7 @@ class IndexService:
         CollectionNotFoundError, LockedError, MissingHeadError, ModelNotFoundError, UsageError, StoreError.
         """
         passes = self._passes(corpora, options)
-        with quarantining(reporter, options) as with_quarantine:
+        with quarantining(reporter, options) as with_quarantine, self._properties_change():
             if gate is not None:
                 self._check_gate(gate, with_quarantine)
             return reindex(
@@ -302,6 +320,16 @@ class IndexService:
                 reporter=with_quarantine,
                 stop=stop,
             )
+
+    def calibrate(self) -> Calibration:
+        """Measures the dense leg without labels, and keeps the result in the properties of the collection.
+
+        Raises CollectionNotFoundError, LockedError, MismatchError, ModelNotFoundError, UsageError and
+        StoreError.
+        """
+        encoder = self._matching_encoder(self.current())()
+        with self._properties_change():
+            return recalibrate(self.store, encoder, self.collection)
 
     def plan_reindex(self, corpora: Mapping[str, Paths] | None, options: ReindexOptions) -> ReindexPlan:
         """Predicts what `reindex` would do; encodes and writes nothing. Raises CollectionNotFoundError,
@@ -351,7 +379,7 @@ class IndexService:
         encoder = self.encoder()
         if not target.has_space_of(encoder.info):
             encoder = Model(encoder=target.properties.get("encoder")).load()
-        searcher = Searcher(SearchTarget(self.store, name, target.spec, lambda: encoder))
+        searcher = Searcher(self._target_of(target, lambda: encoder))
         results = searcher.run(gate.queries, SearchOptions(k=gate.hits, texts=False))
         run = as_run({result.query.query_id: result.hits for result in results})
         return score_run(run, gate.qrels, [gate.gate.measure], gate.coverage.queries).mean(gate.gate.measure)
@@ -487,8 +515,13 @@ class IndexService:
 
     def _target(self) -> SearchTarget:
         current = self.current()
+        return self._target_of(current, self._matching_encoder(current))
+
+    def _target_of(self, current: collections.Collection, encoder: EncoderSource) -> SearchTarget:
+        measured = Calibration.of(current.properties)
+        trust = 1.0 if measured is None else measured.dense_trust
         return SearchTarget(
-            self.store, current.name, current.spec, self._matching_encoder(current), name=self.collection
+            self.store, current.name, current.spec, encoder, name=self.collection, dense_trust=trust
         )
 
     def _matching_encoder(self, current: collections.Collection) -> Callable[[], Encoder]:

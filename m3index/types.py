@@ -289,11 +289,13 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class LegRank:
-    """A hit's position in one leg. rank: from 1. score: of the leg. contribution: to the fused score."""
+    """A hit's position in one leg. rank: from 1. score: of the leg. contribution: to the fused score.
+    by_chance: with fusion by evidence, the number of documents that would score as high by chance."""
 
     rank: int
     score: float
     contribution: float
+    by_chance: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

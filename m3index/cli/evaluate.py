@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -222,7 +223,13 @@ def tune(
     model: Model,
     output: Output,  # noqa: ARG001
 ) -> None:
-    """Choose weights, k and depth of the fusion, and measure the gain on held-out queries."""
+    """Choose weights, k and depth of the fusion, and measure the gain on held-out queries.
+
+    With --without-labels: measure the dense leg by queries made of stored passages, for fusion by evidence.
+    """
+    if options.queries is None:
+        _calibrate(session, connection, model)
+        return
     from m3index import settings
     from m3index.evaluate import tune as tuning
     from m3index.evaluate.coverage import cover, find_relevant
@@ -268,15 +275,27 @@ def tune(
     session.reporter.result(tuning.tuning_json(tuned))
     if not session.as_json:
         _show(tuned)
-    if options.write:
+    if not options.write:
+        return
+    if tuned.recommended is None:
+        session.reporter.note("Wrote nothing: without weights, the default fusion is as good.")
+    else:
         located = settings.find()
         path = Path(settings.FILE_NAME) if located is None else located.path
-        settings.write_table(path, "search", _search_values(tuned))
+        settings.write_table(path, "search", _search_values(tuned.recommended))
         session.reporter.note(f"Wrote the weights to [search] in {path}.")
 
 
-def _search_values(result: Tuning) -> dict[str, str | float | int]:
-    setting = result.recommended
+def _calibrate(session: Session, connection: Connection, model: Model) -> None:
+    with opened(session, connection, model) as index:
+        session.reporter.stage("measuring how well the dense leg finds passages again")
+        found = index.calibrate()
+    session.reporter.result({"type": "calibration", "dense_trust": found.dense_trust, **asdict(found)})
+    if not session.as_json:
+        typer.echo(found.sentence)
+
+
+def _search_values(setting: Setting) -> dict[str, str | float | int]:
     weights = ",".join(f"{leg}={weight:g}" for leg, weight in setting.weights.items())
     return {"weights": weights, "rrf_k": setting.k, "depth": setting.depth}
 
@@ -290,10 +309,14 @@ def _show(result: Tuning) -> None:
     gain = result.gain
     p = "p < 0.001" if gain.p < 0.001 else f"p = {gain.p:.3f}"
     kind = "judgements" if result.labels == "qrels" else "silver labels of the reranker, not human judgements"
-    values = _search_values(result)
+    recommended = "none: the gain over the default is not significant"
+    if result.recommended is not None:
+        values = _search_values(result.recommended)
+        recommended = f"--weights {values['weights']} --rrf-k {values['rrf_k']:g} --depth {values['depth']}"
     pairs(
         [
             (result.measure, f"on {many(result.queries, 'query', 'queries')}, with {kind}"),
+            ("default", f"{result.default_value:.4f}  (fusion by evidence)"),
             ("equal weights", described(result.baseline_value, result.baseline)),
             ("best on all", described(result.best_value, result.best)),
             (
@@ -301,11 +324,7 @@ def _show(result: Tuning) -> None:
                 f"{gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}], {p}, "
                 f"{gain.wins} won, {gain.losses} lost, {gain.ties} tied",
             ),
-            (
-                "recommended",
-                f"--weights {values['weights']} --rrf-k {result.recommended.k:g} --depth {values['depth']}"
-                + ("" if result.significant else "  (the gain is not significant: equal weights)"),
-            ),
+            ("recommended", recommended),
         ]
     )
 

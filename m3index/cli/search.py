@@ -82,7 +82,7 @@ def search(
         ),
     ] = [],  # noqa: B006  (typer copies it)
 ) -> None:
-    """Search a collection with the dense and the sparse leg, fused by weighted reciprocal rank."""
+    """Search a collection with the dense and the sparse leg, fused by evidence, or by rank with weights."""
     query = " ".join(words)
     if bool(query.strip()) + (options.similar is not None) + (options.queries is not None) != 1:
         raise UsageError("Give exactly one of a query, --similar DOC_ID and --queries FILE.")

@@ -47,7 +47,7 @@ def table(result: SearchResult) -> None:
     for position, hit in enumerate(result.hits):
         _hit(out, hit, result.query.text)
         if result.explanations:
-            _explanation(out, result.explanations[position], result)
+            _explanation(out, hit, result.explanations[position], result)
     seconds = result.timings.get("total")
     if seconds is not None:
         parts = [f"{name} {value:.3f}" for name, value in result.timings.items() if name != "total"]
@@ -88,8 +88,11 @@ def _hit(out: Console, hit: Hit, query: str) -> None:
     out.print()
 
 
-def _explanation(out: Console, explanation: Explanation, result: SearchResult) -> None:
+def _explanation(out: Console, hit: Hit, explanation: Explanation, result: SearchResult) -> None:
     lines: list[str] = []
+    for name, leg in hit.legs.items():
+        if leg.by_chance is not None:
+            lines.append(f"{name}: {by_chance(leg.by_chance)}, a vote of {leg.contribution:.2f}")
     if explanation.matches:
         matched = [
             m.token
@@ -109,6 +112,14 @@ def _explanation(out: Console, explanation: Explanation, result: SearchResult) -
         _lines(out, line, "green")
     if lines:
         out.print()
+
+
+def by_chance(documents: float) -> str:
+    """What a vote says, in words."""
+    number = f"{documents:.0f}" if documents >= 10 else f"{documents:.2g}"
+    if documents < 0.0001:
+        number = "less than 0.0001"
+    return f"by chance {number} {'document' if number == '1' else 'documents'} would match this well"
 
 
 def _ranks(ranks: Sequence[RankRange]) -> str:

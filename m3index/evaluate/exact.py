@@ -17,7 +17,6 @@ from scipy import sparse
 from m3index import schema
 from m3index.schema import CollectionSpec
 from m3index.search.fusion import Ranking
-from m3index.search.legs import metric_of
 from m3index.store.analyzer import STEMS, terms
 from m3index.store.base import QueryVector, Store, StoredRow
 from m3index.store.filter import Compare, Filter
@@ -107,7 +106,8 @@ class _Best:
             ids=tuple(key for key, _ in ordered),
             scores=tuple(score for _, (score, _) in ordered),
             passages=tuple(passage for _, (_, passage) in ordered),
-            metric=metric_of(leg),
+            leg=leg,
+            depth=self.depth,
         )
 
 

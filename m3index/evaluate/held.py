@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from m3index.errors import UsageError
 from m3index.evaluate.formats import Qrels
 from m3index.evaluate.measures import Values
-from m3index.search.fusion import Ranking
+from m3index.search.fusion import Ranking, fuse
+from m3index.search.options import SearchOptions
 from m3index.search.result import SearchResult
 from m3index.types import DEFAULT_SOURCE, document_key
 
@@ -29,7 +30,8 @@ class HeldQuery:
 
     ranks: (documents, 2) from 1; 0 if a leg does not have the document; documents by id, ascending.
     relevant: the row numbers of the relevant documents that were found. gains: their relevance.
-    ideal: the relevance of all relevant documents, descending, found or not.
+    ideal: the relevance of all relevant documents, descending, found or not. default: the position of each
+    relevant document with the fusion of a search without weights, at the usual depth; infinite if not found.
     """
 
     query_id: str
@@ -37,6 +39,7 @@ class HeldQuery:
     relevant: NDArray[np.int64]
     gains: Values
     ideal: Values
+    default: Values
 
 
 def hold(
@@ -71,12 +74,28 @@ def _held_query(result: SearchResult, levels: Mapping[str, int], ideal: Sequence
             ranks[number[id_], column] = rank
     relevant = [number[id_] for id_ in levels if id_ in number]
     gains = [levels[ids[i]] for i in relevant]
+    usual = SearchOptions()
+    cut = {name: _first(leg, usual.leg_depth) for name, leg in zip(LEGS, legs, strict=True)}
+    fused = fuse(cut, dict.fromkeys(LEGS, 1.0), method=usual.method)
+    places = {item.id: float(rank) for rank, item in enumerate(fused, 1)}
     return HeldQuery(
         query_id=result.query.query_id,
         ranks=ranks,
         relevant=np.array(relevant, np.int64),
         gains=np.array(gains, np.float64),
         ideal=np.array(ideal, np.float64),
+        default=np.array([places.get(ids[i], math.inf) for i in relevant], np.float64),
+    )
+
+
+def _first(leg: Ranking, depth: int) -> Ranking:
+    """What the leg finds when it is asked for `depth` documents."""
+    return replace(
+        leg,
+        ids=leg.ids[:depth],
+        scores=leg.scores[:depth],
+        passages=leg.passages[:depth],
+        depth=depth,
     )
 
 

@@ -136,11 +136,19 @@ class EvalOptions(SearchOptions):
 
 @group
 class TuneOptions(Reranking, Narrowing):
-    """A tuning of the weights, k and depth of the fusion on queries with judgements."""
+    """A tuning of the weights, k and depth of the fusion on queries with judgements, or without them the
+    measurement that fusion by evidence rests on."""
 
     panel = "Tuning"
 
-    queries: str = option(FileName(), QUERIES_HELP)
+    queries: str | None = option(FileName(), QUERIES_HELP, default=None, shown="none")
+    without_labels: bool = option(
+        Flag(),
+        "Measure how well the dense leg finds stored passages again, by queries made of them, and keep the "
+        "result in the collection, for fusion by evidence. A run does it by itself.",
+        default=False,
+        file=False,
+    )
     qrels: str | None = option(FileName(), QRELS_HELP, default=None, shown="silver labels from --rerank")
     measure: str = option(
         Text("NAME"),
@@ -167,7 +175,12 @@ class TuneOptions(Reranking, Narrowing):
     )
 
     def check(self) -> None:
-        if self.qrels is None and self.rerank is None:
+        if self.without_labels:
+            if self.queries is not None or self.qrels is not None or self.write or self.plot is not None:
+                raise UsageError("without_labels takes no queries, qrels, write or plot. Leave them out.")
+        elif self.queries is None:
+            raise UsageError("Give --queries FILE, or --without-labels.")
+        elif self.qrels is None and self.rerank is None:
             raise UsageError("Give --qrels FILE, or --rerank MODEL to label the hits instead.")
         super().check()
 

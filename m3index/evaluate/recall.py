@@ -6,7 +6,7 @@ import hashlib
 import heapq
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -23,6 +23,7 @@ from m3index.search.fusion import Ranking
 from m3index.search.legs import LegScope, retrieve
 from m3index.search.options import SearchOptions
 from m3index.search.plan import PlannedLeg, SearchTarget, encode, filter_of, plan_legs, stored_vector
+from m3index.search.trust import trusted
 from m3index.store.base import QueryVector
 from m3index.store.filter import Compare, Filter, combine
 from m3index.store.half_precision import ROUNDOFF
@@ -329,10 +330,20 @@ class _Comparison:
         }
         weights = {leg.name: leg.weight for leg in self.legs}
         first, wanted = (
-            {hit.fused.id for hit in fuse_legs(rankings, weights, self.search, self.k)}
+            {hit.fused.id for hit in fuse_legs(self._trusted(rankings, i), weights, self.search, self.k)}
             for rankings in (found, exact)
         )
         return len(first & wanted) / len(wanted) if wanted else None
+
+    def _trusted(self, rankings: Mapping[str, Ranking], i: int) -> dict[str, Ranking]:
+        """The rankings of a query as a search has them."""
+        if self.search.method != "evidence":
+            return dict(rankings)
+        legs = {leg.name: leg for leg in self.legs}
+        return {
+            name: trusted(legs[name], [self.queries[i].vectors[name]], [ranking])[0]
+            for name, ranking in rankings.items()
+        }
 
 
 def recall_at(found: Ranking, exact: Ranking, k: int, margin: float) -> float | None:
@@ -360,11 +371,11 @@ def _with_scores_of(exact: Ranking, found: Ranking, margin: float) -> Ranking:
         for id_, score, p in zip(exact.ids, exact.scores, exact.passages, strict=True)
     ]
     scored.sort(key=lambda item: (-item[0], item[1]))
-    return Ranking(
-        tuple(id_ for _, _, id_ in scored),
-        tuple(score for score, _, _ in scored),
-        tuple(passage for _, passage, _ in scored),
-        exact.metric,
+    return replace(
+        exact,
+        ids=tuple(id_ for _, _, id_ in scored),
+        scores=tuple(score for score, _, _ in scored),
+        passages=tuple(passage for _, passage, _ in scored),
     )
 
 
@@ -374,16 +385,24 @@ def _without(ranking: Ranking, own: str | None, depth: int) -> Ranking:
         return _cut(ranking, depth)
     at = ranking.ids.index(own)
     rest = [i for i in range(len(ranking)) if i != at]
-    return Ranking(
-        tuple(ranking.ids[i] for i in rest[:depth]),
-        tuple(ranking.scores[i] for i in rest[:depth]),
-        tuple(ranking.passages[i] for i in rest[:depth]),
-        ranking.metric,
+    others = replace(
+        ranking,
+        ids=[ranking.ids[i] for i in rest],
+        scores=[ranking.scores[i] for i in rest],
+        passages=[ranking.passages[i] for i in rest],
     )
+    return _cut(others, depth)
 
 
 def _cut(ranking: Ranking, depth: int) -> Ranking:
-    return Ranking(ranking.ids[:depth], ranking.scores[:depth], ranking.passages[:depth], ranking.metric)
+    """The first `depth` documents, as if the leg had been asked for so many."""
+    return replace(
+        ranking,
+        ids=ranking.ids[:depth],
+        scores=ranking.scores[:depth],
+        passages=ranking.passages[:depth],
+        depth=depth,
+    )
 
 
 def _indexes(target: SearchTarget) -> dict[str, str]:

@@ -47,31 +47,34 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """One part of the cross-validation: the setting chosen without these queries, and its value on them."""
+    """One part of the cross-validation: the setting chosen without these queries, its value on them, and that
+    of the default."""
 
     chosen: Setting
     queries: int
     value: float
-    baseline: float
+    default: float
 
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """baseline: equal weights, k = 60, the usual depth. best: the best on all queries, with its value on
-    them, which is optimistic. gain: of the settings chosen in cross-validation over the baseline, on
-    queries not used for the choice. recommended: `best` if that gain is significant, else the baseline.
-    shares, ks, surface: the value by share and k, (shares, ks), at the best depth."""
+    """default_value: of a search without weights, which fuses by evidence. baseline: equal weights, k = 60,
+    the usual depth. best: the best on all queries, with its value on them, which is optimistic. gain: of the
+    settings chosen in cross-validation over the default, on queries not used for the choice. recommended:
+    `best` if that gain is significant; None: the default. shares, ks, surface: the value by share and k,
+    (shares, ks), at the best depth."""
 
     measure: str
     labels: Labels
     queries: int
+    default_value: float
     baseline: Setting
     baseline_value: float
     best: Setting
     best_value: float
     gain: PairedDifference
     significant: bool
-    recommended: Setting
+    recommended: Setting | None
     folds: tuple[Fold, ...]
     shares: tuple[float, ...]
     ks: tuple[float, ...]
@@ -108,7 +111,7 @@ def tune(
 ) -> Tuning:
     """Searches the whole grid, and measures on held-out queries what the choice gains.
 
-    For each of `folds` parts, the setting that is best on the other parts is compared with equal weights
+    For each of `folds` parts, the setting that is best on the other parts is compared with the default
     on this one; the gains over all queries are tested by paired randomisation. Of equally good settings,
     the one nearest to the baseline is chosen.
     """
@@ -121,6 +124,8 @@ def tune(
     settings = [Setting(s, k, d) for s, k, d in product(shares, ks, depths)]
     values = table(held, measure, shares, ks, depths)
     flat = values.reshape(len(held), -1)
+    score = positional_measure(measure)
+    default = np.array([float(score(query, query.default[:, None])[0]) for query in held])
     nearest = sorted(range(len(settings)), key=lambda i: _distance(settings[i], baseline))
     base = settings.index(baseline)
 
@@ -134,11 +139,9 @@ def tune(
     outcomes: list[Fold] = []
     for part in parts:
         chosen = choose(np.setdiff1d(all_queries, part))
-        gains[part] = flat[part, chosen] - flat[part, base]
+        gains[part] = flat[part, chosen] - default[part]
         outcomes.append(
-            Fold(
-                settings[chosen], len(part), float(flat[part, chosen].mean()), float(flat[part, base].mean())
-            )
+            Fold(settings[chosen], len(part), float(flat[part, chosen].mean()), float(default[part].mean()))
         )
     gain = difference(np.zeros(len(held)), gains, seed=seed)
     best = choose(all_queries)
@@ -147,13 +150,14 @@ def tune(
         measure=measure,
         labels=labels,
         queries=len(held),
+        default_value=float(default.mean()),
         baseline=baseline,
         baseline_value=float(flat[:, base].mean()),
         best=settings[best],
         best_value=float(flat[:, best].mean()),
         gain=gain,
         significant=significant,
-        recommended=settings[best] if significant else baseline,
+        recommended=settings[best] if significant else None,
         folds=tuple(outcomes),
         shares=tuple(shares),
         ks=tuple(ks),
@@ -175,13 +179,16 @@ def tuning_json(found: Tuning) -> dict[str, Any]:
         "measure": found.measure,
         "labels": found.labels,
         "queries": found.queries,
+        "default": {"fusion": SearchOptions().method, "value": found.default_value},
         "baseline": {**asdict(found.baseline), "value": found.baseline_value},
         "best": {**asdict(found.best), "value": found.best_value},
         "gain": asdict(found.gain),
         "significant": found.significant,
-        "recommended": {**asdict(found.recommended), "weights": found.recommended.weights},
+        "recommended": None
+        if found.recommended is None
+        else {**asdict(found.recommended), "weights": found.recommended.weights},
         "folds": [
-            {**asdict(f.chosen), "queries": f.queries, "value": f.value, "baseline": f.baseline}
+            {**asdict(f.chosen), "queries": f.queries, "value": f.value, "default": f.default}
             for f in found.folds
         ],
         "heat_map": {

@@ -332,7 +332,21 @@ class Force(Group):
 
 
 @group
-class IngestOptions(Force, Waiting, CollectionLayout, Rejects, Input, DocumentScope):
+class Calibrating(Group):
+    """The measurement that fusion by evidence rests on."""
+
+    panel = "Run"
+
+    no_calibrate: bool = option(
+        Flag(),
+        "Do not measure how well the dense leg finds stored passages again, which takes some seconds after "
+        "the first run and whenever the collection has doubled (docs/fusion.md).",
+        default=False,
+    )
+
+
+@group
+class IngestOptions(Calibrating, Force, Waiting, CollectionLayout, Rejects, Input, DocumentScope):
     """A run over a corpus that removes nothing."""
 
     @property
@@ -439,7 +453,7 @@ class DeleteOptions(Waiting, Filtering, DocumentScope):
 
 
 @group
-class ReindexOptions(Force, Waiting, DeleteGuard, CollectionLayout, Rejects, Input, CorpusName):
+class ReindexOptions(Calibrating, Force, Waiting, DeleteGuard, CollectionLayout, Rejects, Input, CorpusName):
     """A new generation of a collection, always for all tenants."""
 
     panel = "Generation"

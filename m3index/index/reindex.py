@@ -11,6 +11,7 @@ from m3index.corpus.mapping import declared
 from m3index.corpus.windows import PassageSettings
 from m3index.encoder.base import Encoder
 from m3index.errors import DeletesWithheldError, DriftError, UsageError
+from m3index.index.calibrate import Calibration, calibrate_if_due
 from m3index.index.collection import (
     Collection,
     create_generation,
@@ -90,6 +91,11 @@ def reindex(
         build.catch_up(None)
         if build.stopped():
             return build.summary(None)
+        known = Calibration.of(old.properties)
+        if copying and known is not None:
+            store.set_properties(new.name, known.to_property())
+        elif not settings.no_calibrate:
+            calibrate_if_due(store, new, encoder, store.count(new.name), reporter)
         if gate is not None:
             reporter.stage("checking the quality gate")
             gate(old.name, new.name)
@@ -303,7 +309,11 @@ class EncodeBuild(Build):
             corpus = open_corpus()
             most = self.settings.max_errors  # without it, _check_losses decides, which knows what is lost
             settings = SyncOptions(
-                thorough=True, source=source, max_delete="100%", max_errors="100%" if most is None else most
+                source=source,
+                max_delete="100%",
+                max_errors="100%" if most is None else most,
+                no_calibrate=True,  # below, once, for the whole generation
+                thorough=True,
             )
             run = Run(self.store, self.encoder, self.new, settings, self.reporter, self.stop, lock)
             summary = run.over(corpus)

@@ -16,6 +16,7 @@ from m3index.corpus.notes import tell
 from m3index.encoder.base import Encoder
 from m3index.errors import SUCCESS, Exit, M3IndexError
 from m3index.index.batches import Batcher, Encoded
+from m3index.index.calibrate import calibrate_if_due
 from m3index.index.collection import Collection, now, settings_json
 from m3index.index.first_run import opened
 from m3index.index.left_unread import remembered
@@ -102,7 +103,7 @@ class Run:
         if settings.passages is not None:
             passages = settings.passages.resolve(encoder.tokenizer, passages)
         self.store, self.target, self.settings, self.mode = store, target, settings, settings.mode
-        self.encoder_name = encoder.info.name
+        self.encoder = encoder
         self.reporter, self.stop, self.lock = reporter, stop, lock
         self.passages = passages
         self.tenant = tenant_of(target.spec, target.alias, settings.tenant_name)
@@ -365,6 +366,8 @@ class Run:
         summary = self._summary(count, count_ok=count_ok)
         if summary.exit in SUCCESS:
             self.store.set_properties(self.target.name, self._success(listing))
+            if not self.settings.no_calibrate and self.mode != "prune":
+                calibrate_if_due(self.store, self.target, self.encoder, count, self.reporter)
         return summary
 
     def _success(self, listing: Listing | None) -> dict[str, str]:
@@ -384,7 +387,7 @@ class Run:
         return self.tally.summary(
             self.mode,
             self.target.alias,
-            self.encoder_name,
+            self.encoder.info.name,
             self.target.generation,
             count,
             count_ok=count_ok,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from m3index.search.evidence import Chance
 from m3index.search.explain import lexical_matches
 from m3index.search.fusion import Fused, Ranking, combine
 from m3index.search.options import SearchOptions
@@ -34,7 +35,7 @@ def fuse_legs(
 ) -> list[FusedHit]:
     """The first `count` ids of the fused ranking. An id is shown by the passage of the leg that
     contributes most to it; in a tie, the first leg."""
-    fused = combine(rankings, weights, method=options.method, k=options.rrf_k)[:count]
+    fused = combine(rankings, weights, method=options.method, k=options.rank_constant)[:count]
     passages = {name: dict(zip(r.ids, r.passages, strict=True)) for name, r in rankings.items()}
     hits: list[FusedHit] = []
     for rank, item in enumerate(fused, 1):
@@ -64,11 +65,19 @@ def fetch(
     return rows
 
 
-def make_hit(hit: FusedHit, row: StoredRow, rankings: Mapping[str, Ranking], options: SearchOptions) -> Hit:
+def make_hit(
+    hit: FusedHit,
+    row: StoredRow,
+    rankings: Mapping[str, Ranking],
+    chances: Mapping[str, Chance],
+    options: SearchOptions,
+) -> Hit:
     legs: dict[str, LegRank] = {}
     for name, contribution in hit.fused.contributions.items():
         position = rankings[name].ids.index(hit.fused.id)
-        legs[name] = LegRank(position + 1, rankings[name].scores[position], contribution)
+        score = rankings[name].scores[position]
+        by_chance = chances[name].expected(score) if name in chances else None
+        legs[name] = LegRank(position + 1, score, contribution, by_chance)
     return Hit(
         rank=hit.rank,
         doc_id=row["doc_id"],

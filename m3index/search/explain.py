@@ -22,12 +22,16 @@ class Weighing:
     def __init__(self, first: Ranking, second: Ranking, *, method: Method = "rrf", k: float = RRF_K) -> None:
         self.ids = sorted({*first.ids, *second.ids})
         self._number = {id_: i for i, id_ in enumerate(self.ids)}
-        self._a = self._values(first, method, k)
-        self._b = self._values(second, method, k)
+        legs = {"first": first, "second": second}
+        values = contributions(legs, dict.fromkeys(legs, 1.0), method, k)
+        self._a = self._values(first, values["first"])
+        self._b = self._values(second, values["second"])
+        alone = contributions({"first": first}, {"first": 1.0}, method, k)
+        self._a_alone = self._values(first, alone["first"])
 
-    def _values(self, ranking: Ranking, method: Method, k: float) -> NDArray[np.float64]:
+    def _values(self, ranking: Ranking, contributed: Sequence[float]) -> NDArray[np.float64]:
         values = np.zeros(len(self.ids))
-        values[[self._number[id_] for id_ in ranking.ids]] = contributions(ranking, 1.0, method, k)
+        values[[self._number[id_] for id_ in ranking.ids]] = contributed
         return values
 
     def crossing(self, id_: str, other: str) -> tuple[float, bool] | None:
@@ -40,7 +44,12 @@ class Weighing:
 
     def ranks(self, id_: str) -> list[RankRange]:
         """The rank of `id_` for every share, as ranges of equal rank. At a boundary the two ids have
-        equal scores, and the smaller id comes first."""
+        equal scores, and the smaller id comes first.
+
+        At the share 0, the second leg does not run. With fusion by evidence, that can be another ranking
+        than at the smallest share above 0, because the dense votes depend on what the sparse leg has found;
+        then the first range has no width.
+        """
         i = self._number[id_]
         da, db = self._a[i] - self._a, self._b[i] - self._b
         earlier_id = np.arange(len(self.ids)) < i
@@ -50,6 +59,10 @@ class Weighing:
         shares = da[crosses] / (da[crosses] - db[crosses])
         steps = np.where(db[crosses] > da[crosses], -1, 1)
         ranges: list[RankRange] = []
+        if not np.array_equal(self._a, self._a_alone):
+            above = (self._a_alone > self._a_alone[i]) | ((self._a_alone == self._a_alone[i]) & earlier_id)
+            if (alone := 1 + int(above.sum())) != rank:
+                ranges.append(RankRange(0.0, 0.0, alone))
         start = 0.0
         for share in np.unique(shares):
             step = int(steps[shares == share].sum())

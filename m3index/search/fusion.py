@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 from m3index.errors import UsageError
+from m3index.search.evidence import LEAST_HITS, Chance, chance
+from m3index.types import Leg
 
-Method: TypeAlias = Literal["rrf", "minmax", "dbsf", "arctan"]
+Method: TypeAlias = Literal["rrf", "evidence", "minmax", "dbsf", "arctan"]
 METHODS: tuple[Method, ...] = get_args(Method)
-Metric: TypeAlias = Literal["IP", "BM25"]
 
 RRF_K = 60.0
+
+UNSEEN = 2.0
+"""How often a dense vote counts for an id that no sparse leg has found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,17 +25,26 @@ class Ranking:
     """The result of one leg for one query, best first.
 
     ids: what is fused, without duplicates: document keys, passage keys or groups. scores: those of the
-    leg, descending; higher is better. passages: the primary key of each id's best passage. metric: the
-    kind of score, which arctan fusion needs.
+    leg, descending; higher is better. passages: the primary key of each id's best passage. depth: how many
+    ids the leg was asked for. trust: what fusion by evidence multiplies the votes of the leg by.
     """
 
     ids: Sequence[str] = ()
     scores: Sequence[float] = ()
     passages: Sequence[str] = ()
-    metric: Metric = "IP"
+    leg: Leg = Leg.DENSE
+    depth: int = 0
+    trust: float = 1.0
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def chance(self) -> Chance | None:
+        """What chance explains of the scores; None if they do not show it."""
+        if self.leg is Leg.DENSE and len(self) < LEAST_HITS:
+            return None
+        return chance(self.scores, None if self.leg is Leg.DENSE else self.depth)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +65,14 @@ def fuse(
 ) -> list[Fused]:
     """score(id) = sum of weight x value over the legs that found it; by score descending, then id.
 
-    The value is 1 / (k + rank) for `rrf`, else the leg's score scaled to [0, 1]. A leg that did not find
-    the id adds nothing, and a leg of weight 0 is ignored. Every ranking needs a weight. The sum is exact
-    and rounded once (`math.fsum`), so the order of the legs cannot change it.
+    The value is 1 / (k + rank) for `rrf`, the vote for `evidence`, else the leg's score scaled to [0, 1]. A
+    leg that did not find the id adds nothing, and a leg of weight 0 is ignored. Every ranking needs a weight.
+    The sum is exact and rounded once (`math.fsum`), so the order of the legs cannot change it.
     """
+    active = {leg: ranking for leg, ranking in rankings.items() if weights[leg] > 0}
     parts: dict[str, dict[str, float]] = {}
-    for leg, ranking in rankings.items():
-        if weights[leg] == 0:
-            continue
-        for id_, value in zip(ranking.ids, contributions(ranking, weights[leg], method, k), strict=True):
+    for leg, values in contributions(active, weights, method, k).items():
+        for id_, value in zip(active[leg].ids, values, strict=True):
             parts.setdefault(id_, {})[leg] = value
     fused = [Fused(id_, math.fsum(part.values()), part) for id_, part in parts.items()]
     fused.sort(key=lambda f: (-f.score, f.id))
@@ -82,18 +94,66 @@ def combine(
     return [Fused(id_, score, {leg: score}) for id_, score in zip(ranking.ids, ranking.scores, strict=True)]
 
 
-def contributions(ranking: Ranking, weight: float, method: Method, k: float = RRF_K) -> list[float]:
-    """What a leg adds to the fused score of each of its ids, in order."""
+def contributions(
+    rankings: Mapping[str, Ranking], weights: Mapping[str, float], method: Method, k: float = RRF_K
+) -> dict[str, list[float]]:
+    """What each leg adds to the fused score of each of its ids, in order: proportional to its weight."""
+    if chances := chances_of(rankings, method):
+        votes = evidence(rankings, chances)
+        return {leg: [weights[leg] * vote for vote in votes.get(leg, ())] for leg in rankings}
+    return {leg: _scaled(ranking, weights[leg], method, k) for leg, ranking in rankings.items()}
+
+
+def _scaled(ranking: Ranking, weight: float, method: Method, k: float) -> list[float]:
     match method:
-        case "rrf":
-            return reciprocal_ranks(len(ranking), weight, k)
         case "minmax":
             values = min_max(ranking.scores)
         case "dbsf":
             values = distribution(ranking.scores)
         case "arctan":
-            values = arctan(ranking.scores, ranking.metric)
+            values = arctan(ranking.scores, ranking.leg)
+        case _:
+            return reciprocal_ranks(len(ranking), weight, k)
     return [weight * value for value in values]
+
+
+def chances_of(rankings: Mapping[str, Ranking], method: Method = "evidence") -> dict[str, Chance]:
+    """What chance explains in each leg that found something; empty with another method, or if the scores of
+    one leg do not show it: then ranks are fused."""
+    chances: dict[str, Chance] = {}
+    if method != "evidence":
+        return chances
+    for leg, ranking in rankings.items():
+        if len(ranking):
+            found = ranking.chance
+            if found is None:
+                return {}
+            chances[leg] = found
+    return chances
+
+
+def evidence(rankings: Mapping[str, Ranking], chances: Mapping[str, Chance]) -> dict[str, list[float]]:
+    """The votes of each leg for each of its ids, at weight 1: trust x `Chance.vote`.
+
+    An id that no sparse leg has found shares no word with the query, perhaps because it is in another
+    language. The sparse legs say nothing of it, and the dense vote counts in their place too. So it does for
+    an id that a sparse leg of little trust has found, as far as that trust is missing: at a trust of 0, the
+    ranking is that of the dense leg.
+    """
+    seen: dict[str, float] = {}
+    for ranking in rankings.values():
+        if ranking.leg is not Leg.DENSE:
+            seen |= {id_: max(ranking.trust, seen.get(id_, 0.0)) for id_ in ranking.ids}
+    votes: dict[str, list[float]] = {}
+    for leg, by_chance in chances.items():
+        ranking = rankings[leg]
+        votes[leg] = [ranking.trust * by_chance.vote(score) for score in ranking.scores]
+        if ranking.leg is Leg.DENSE:
+            votes[leg] = [
+                (UNSEEN - (UNSEEN - 1) * seen.get(id_, 0.0)) * vote
+                for id_, vote in zip(ranking.ids, votes[leg], strict=True)
+            ]
+    return votes
 
 
 def reciprocal_ranks(n: int, weight: float = 1.0, k: float = RRF_K) -> list[float]:
@@ -134,10 +194,10 @@ def distribution(scores: Sequence[float]) -> list[float]:
     return [min(1.0, max(0.0, (score - (mean - 3 * sd)) / (6 * sd))) for score in scores]
 
 
-def arctan(scores: Sequence[float], metric: Metric) -> list[float]:
+def arctan(scores: Sequence[float], leg: Leg) -> list[float]:
     """Milvus's normalisation for its WeightedRanker (`norm_score`): 1/2 + atan(score) / pi for inner
     products, 2 atan(score) / pi for BM25. It does not depend on other scores of the ranking."""
-    if metric == "BM25":
+    if leg is Leg.BM25:
         return [2 * math.atan(score) / math.pi for score in scores]
     return [0.5 + math.atan(score) / math.pi for score in scores]
 

@@ -35,6 +35,7 @@ def hit_json(
         line |= {"title": hit.title, "text": hit.text, "metadata": dict(hit.metadata)}
     line["legs"] = {
         name: {"rank": leg.rank, "score": leg.score, "contribution": leg.contribution}
+        | ({} if leg.by_chance is None else {"by_chance": leg.by_chance})
         for name, leg in hit.legs.items()
     }
     if explanation is not None:

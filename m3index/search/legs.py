@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from m3index.search.fusion import Metric, Ranking
+from m3index.search.fusion import Ranking
 from m3index.store.base import MAX_LIMIT, QueryVector, Store
 from m3index.store.filter import Filter
 from m3index.types import Candidate, FieldValue, Leg
@@ -47,7 +47,7 @@ def retrieve(
         vectors = [queries[i] for i in numbers]
         return store.search(collection, leg, vectors, limit, where, scope.group_field)
 
-    return deepen(find, len(queries), scope, metric_of(leg))
+    return deepen(find, len(queries), scope, leg)
 
 
 def retrieve_any(
@@ -69,24 +69,24 @@ def retrieve_any(
                 best[candidate.passage_id] = candidate
         return [sorted(best.values(), key=lambda c: (-c.score, c.passage_id))[:limit]]
 
-    return deepen(find, 1, scope, metric_of(leg))[0]
+    return deepen(find, 1, scope, leg)[0]
 
 
-def deepen(find: FindCandidates, queries: int, scope: LegScope, metric: Metric) -> list[Ranking]:
+def deepen(find: FindCandidates, queries: int, scope: LegScope, leg: Leg) -> list[Ranking]:
     """Retrieves `depth` passages, and more while a query has fewer than `depth` documents.
 
     A query is complete when it has enough documents, when the leg is exhausted (fewer candidates than
     the limit, or Milvus's limit reached), or, with a group field, when a deeper call finds no new group:
     a field with five languages never has a hundred.
     """
-    rankings = [Ranking(metric=metric)] * queries
+    rankings = [Ranking(leg=leg, depth=scope.depth)] * queries
     short: Sequence[int] = range(queries)
     limit = min(scope.depth + scope.margin, MAX_LIMIT)
     while short:
         still_short: list[int] = []
         for number, candidates in zip(short, find(short, limit), strict=True):
             before = len(rankings[number])
-            ranking = rankings[number] = collapse(candidates, scope, metric)
+            ranking = rankings[number] = collapse(candidates, scope, leg)
             exhausted = len(candidates) < limit or limit == MAX_LIMIT
             stuck = scope.group_field is not None and 0 < before == len(ranking)
             if len(ranking) < scope.depth and not exhausted and not stuck:
@@ -98,7 +98,7 @@ def deepen(find: FindCandidates, queries: int, scope: LegScope, metric: Metric) 
     return rankings
 
 
-def collapse(candidates: Iterable[Candidate], scope: LegScope, metric: Metric = "IP") -> Ranking:
+def collapse(candidates: Iterable[Candidate], scope: LegScope, leg: Leg = Leg.DENSE) -> Ranking:
     """The first `depth` ids, each with its best passage (MaxP). candidates: best first."""
     ids: dict[str, Candidate] = {}
     for candidate in candidates:
@@ -111,7 +111,8 @@ def collapse(candidates: Iterable[Candidate], scope: LegScope, metric: Metric = 
         ids=tuple(ids),
         scores=tuple(c.score for c in ids.values()),
         passages=tuple(c.passage_id for c in ids.values()),
-        metric=metric,
+        leg=leg,
+        depth=scope.depth,
     )
 
 
@@ -130,7 +131,3 @@ def identity(candidate: Candidate, scope: LegScope) -> str:
 def group_id(value: FieldValue) -> str:
     """The value as JSON, which no document key equals: 32 hexadecimal digits are too many for a number."""
     return json.dumps(value, ensure_ascii=False, default=list)
-
-
-def metric_of(leg: Leg) -> Metric:
-    return "BM25" if leg is Leg.BM25 else "IP"

@@ -120,14 +120,19 @@ class RankingOptions(Reranking, Narrowing):
         shown="equal",
         harmless=True,
     )
-    rrf_k: float = option(
-        Number(0.0), "Constant k of reciprocal rank fusion, w / (k + rank).", default=RRF_K, harmless=True
+    rrf_k: float | None = option(
+        Number(0.0),
+        "Constant k of reciprocal rank fusion, w / (k + rank).",
+        default=None,
+        shown=f"{RRF_K:g}",
+        harmless=True,
     )
-    fusion: Fusion = option(
+    fusion: Fusion | None = option(
         OneOf(FUSIONS, "METHOD"),
-        "Fusion method: rrf, minmax, dbsf, arctan, or server for Milvus where it gives the same result "
-        "(docs/search.md).",
-        default="rrf",
+        "Fusion method: rrf, evidence, minmax, dbsf, arctan, or server for Milvus where it gives the same "
+        "result (docs/search.md).",
+        default=None,
+        shown="evidence, or rrf where weights or rrf_k are given",
         harmless=True,
     )
     depth: int | None = option(
@@ -166,8 +171,18 @@ class RankingOptions(Reranking, Narrowing):
 
     @property
     def method(self) -> Method:
-        """The fusion method of m3index, used where Milvus does not fuse."""
+        """The fusion method of m3index, used where Milvus does not fuse.
+
+        Weights without a method are those of ranks: who has chosen them, as by `tune`, has chosen them so.
+        """
+        if self.fusion is None:
+            return "evidence" if self.weights is None and self.rrf_k is None else "rrf"
         return "rrf" if self.fusion == "server" else self.fusion
+
+    @property
+    def rank_constant(self) -> float:
+        """k of reciprocal rank fusion."""
+        return RRF_K if self.rrf_k is None else self.rrf_k
 
     @property
     def last_rank(self) -> int:

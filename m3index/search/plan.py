@@ -25,7 +25,8 @@ class SearchTarget:
     """A collection to search, by its concrete name.
 
     spec: its columns, which determine its legs and the fields for filters and groups. name: the prefix of
-    its legs if several collections are searched ("NAME:dense").
+    its legs if several collections are searched ("NAME:dense"). dense_trust: what fusion by evidence
+    multiplies the votes of its dense leg by.
     """
 
     store: Store
@@ -33,6 +34,7 @@ class SearchTarget:
     spec: CollectionSpec
     encoder: EncoderSource
     name: str = ""
+    dense_trust: float = 1.0
 
     def __str__(self) -> str:
         return f"Collection {self.name or self.collection}"

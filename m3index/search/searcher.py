@@ -12,8 +12,9 @@ from typing import TypeAlias
 from m3index.errors import NotFoundError, QueryError, UsageError
 from m3index.index.tenant import tenant_of
 from m3index.search.assemble import FusedHit, fetch, find_matches, fuse_legs, make_hit, rerank
+from m3index.search.evidence import LEAST_HITS, Chance
 from m3index.search.explain import explain
-from m3index.search.fusion import Ranking
+from m3index.search.fusion import Ranking, chances_of
 from m3index.search.legs import LegScope, retrieve, retrieve_any
 from m3index.search.options import SearchOptions
 from m3index.search.plan import PlannedLeg, SearchTarget, encode, plan_legs, stored_vector
@@ -21,6 +22,7 @@ from m3index.search.rerank import Reranker, load_reranker
 from m3index.search.result import Explanation, Match, SearchResult
 from m3index.search.server_fusion import fuse_on_server, obstacle
 from m3index.search.threads import Clock, run_together, start
+from m3index.search.trust import trusted
 from m3index.store.base import QueryVector, StoredRow
 from m3index.types import Leg, Query, document_key, join_title, passage_key
 from m3index.wording import many
@@ -96,7 +98,8 @@ class Searcher:
         def search_leg(leg: PlannedLeg) -> list[Ranking]:
             vectors = [stored_vector(row, leg.leg) for row in rows]
             target = leg.target
-            return [retrieve_any(target.store, target.collection, leg.leg, leg.where, vectors, scope)]
+            found = retrieve_any(target.store, target.collection, leg.leg, leg.where, vectors, scope)
+            return [replace(found, trust=target.dense_trust if leg.leg is Leg.DENSE else 1.0)]
 
         futures = run_together({leg.name: _timed(clock, search_leg, leg) for leg in plan})
         retrieved = _Retrieved({name: future.result() for name, future in futures.items()})
@@ -146,7 +149,7 @@ class Searcher:
                 notes = (*notes, "Fused by Milvus.")
                 return self._finish(queries, plan, retrieved, fused, options, reranker, clock, notes)
             notes = (*notes, f"Fused by m3index: {reason}.")
-        retrieved = _retrieve(texts, plan, _scope(options), clock)
+        retrieved = _retrieve(texts, plan, options, clock)
         fused = _fuse(retrieved, len(queries), plan, options, clock)
         return self._finish(queries, plan, retrieved, fused, options, reranker, clock, notes)
 
@@ -169,12 +172,13 @@ class Searcher:
         """Turns the fused hits of each query into its result: fetch, rerank, explain."""
         weights = {leg.name: leg.weight for leg in plan}
         legs = retrieved.by_query(len(queries))
+        chances = [chances_of(rankings, options.method) for rankings in legs]
         with clock("fetch"):
             rows = fetch([hit for part in fused for hit in part], self._targets, plan, options)
         results: list[SearchResult] = []
         for i, query in enumerate(queries):
             hits = [
-                (f, make_hit(f, row, legs[i], options))
+                (f, make_hit(f, row, legs[i], chances[i], options))
                 for f in fused[i]
                 if (row := rows.get((f.leg, f.passage_id))) is not None
             ]
@@ -195,7 +199,7 @@ class Searcher:
                     ),
                     legs=legs[i],
                     weights=weights,
-                    notes=(*notes, *_notes(legs[i], missing)),
+                    notes=(*notes, *_notes(legs[i], chances[i], missing, options)),
                     explanations=tuple(explanations),
                 )
             )
@@ -211,15 +215,21 @@ def _scope(options: SearchOptions) -> LegScope:
     )
 
 
-def _retrieve(texts: Sequence[str], plan: Sequence[PlannedLeg], scope: LegScope, clock: Clock) -> _Retrieved:
+def _retrieve(
+    texts: Sequence[str], plan: Sequence[PlannedLeg], options: SearchOptions, clock: Clock
+) -> _Retrieved:
     """Searches each leg in a thread; BM25, which needs no vectors, runs while the encoder encodes."""
     early = [leg for leg in plan if leg.leg is Leg.BM25]
     late = [leg for leg in plan if leg.leg is not Leg.BM25]
     vectors: dict[str, Sequence[QueryVector]] = {leg.name: texts for leg in early}
+    scope = _scope(options)
+    weighs_evidence = options.method == "evidence" and len(plan) > 1
 
     def search_leg(leg: PlannedLeg) -> list[Ranking]:
         target = leg.target
-        return retrieve(target.store, target.collection, leg.leg, leg.where, vectors[leg.name], scope)
+        queries = vectors[leg.name]
+        rankings = retrieve(target.store, target.collection, leg.leg, leg.where, queries, scope)
+        return trusted(leg, queries, rankings) if weighs_evidence else rankings
 
     if late:
         futures = {leg.name: start(_timed(clock, search_leg, leg)) for leg in early}
@@ -300,7 +310,7 @@ def _explain(
         weights,
         matches,
         method=options.method,
-        k=options.rrf_k,
+        k=options.rank_constant,
         first_rank=options.offset + 1,
     )
 
@@ -340,9 +350,16 @@ def _problem(text: str) -> str | None:
     return None
 
 
-def _notes(rankings: Mapping[str, Ranking], missing: int) -> list[str]:
+def _notes(
+    rankings: Mapping[str, Ranking], chances: Mapping[str, Chance], missing: int, options: SearchOptions
+) -> list[str]:
     """Remarks for the user on a result."""
     notes: list[str] = []
+    if options.explain and options.method == "evidence" and len(rankings) > 1 and not chances:
+        notes.append(
+            f"The ranks were fused: with fewer than {LEAST_HITS} dense hits, or with equal scores, nothing "
+            "tells evidence from chance."
+        )
     empty = [name for name, ranking in rankings.items() if not len(ranking)]
     if empty and len(empty) < len(rankings):
         others = " and ".join(name for name in rankings if name not in empty)

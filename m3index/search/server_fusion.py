@@ -49,7 +49,7 @@ def obstacle(plan: Sequence[PlannedLeg], options: SearchOptions) -> str | None:
         return "Milvus does not return the ranks of the legs, which an explanation needs"
     if len(plan) != 2 or plan[1].target is not first.target:
         return "the search does not have two legs in one collection"
-    if not 0 < options.rrf_k < MAX_LIMIT:
+    if not 0 < options.rank_constant < MAX_LIMIT:
         return f"the k of Milvus must be above 0 and below {MAX_LIMIT:,}"
     store = first.target.store
     if not isinstance(store, FusingStore):
@@ -76,7 +76,7 @@ def fuse_on_server(
         None if equal else {leg.leg: leg.weight / heaviest for leg in plan},
         depth=options.leg_depth,
         limit=count,
-        k=options.rrf_k,
+        k=options.rank_constant,
         where=plan[0].where,
     )
     return [

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from m3index.search.result import RankRange, SearchResult
 from m3index.search.searcher import Rerankers, Searcher
 from m3index.search.stages import Repair, Stage, Standing, Why
 from m3index.search.terms import terms
+from m3index.search.trust import trusted
 from m3index.store.base import MAX_LIMIT, StoredRow
 from m3index.store.filter import Compare, Filter, combine, without_parts
 from m3index.store.half_precision import ROUNDOFF, rounded
@@ -340,7 +341,17 @@ class _Ranked:
     def rankings(self) -> dict[str, Ranking]:
         """The rankings of all legs, each as deep as the search."""
         found = self.result.legs
-        return {name: found[name] if name in found else self.alone(name, self.depth) for name in self.legs}
+        return {
+            name: found[name] if name in found else self.trusted(leg, self.alone(name, self.depth))
+            for name, leg in self.legs.items()
+        }
+
+    def trusted(self, leg: PlannedLeg, ranking: Ranking) -> Ranking:
+        """The ranking of a leg that was searched alone as the fusion would have it."""
+        if self.asked.method != "evidence":
+            return ranking
+        vector = self.inquiry.query if leg.leg is Leg.BM25 else self.vectors[leg.name][0]
+        return trusted(leg, [vector], [ranking])[0]
 
     @property
     def depth(self) -> int:
@@ -450,11 +461,11 @@ class _Ranked:
             return None
         ids = dict(zip(ranking.passages, ranking.ids, strict=True)) | {passage: self.key}
         ordered = sorted([*others.items(), (passage, score)], key=lambda item: (-item[1], item[0]))
-        return Ranking(
+        return replace(
+            ranking,
             ids=tuple(ids[p] for p, _ in ordered[: self.depth]),
             scores=tuple(s for _, s in ordered[: self.depth]),
             passages=tuple(p for p, _ in ordered[: self.depth]),
-            metric=ranking.metric,
         )
 
     def exact_scores(self, leg: PlannedLeg, passages: Sequence[str]) -> dict[str, float]:
@@ -500,7 +511,7 @@ class _Ranked:
             weights,
             [[]],
             method=self.asked.method,
-            k=self.asked.rrf_k,
+            k=self.asked.rank_constant,
         )
         share = _nearest_share(explanation.ranks, explanation.share or 0.0, self.wanted)
         if share is None:

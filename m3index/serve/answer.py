@@ -34,8 +34,8 @@ def answer_json(index: IndexService, request: AnswerRequest, result: SearchResul
     answer: dict[str, Any] = {
         "query": query,
         "k": request.k,
-        "fusion": request.fusion,
-        "rrf_k": request.rrf_k,
+        "fusion": request.fusion or request.method,
+        "rrf_k": request.rank_constant,
         "weights": dict(result.weights),
         "hits": [
             hit_json(hit, explanation=explanation, text=request.texts)
@@ -70,12 +70,18 @@ def snippet_json(text: str, query: str) -> list[dict[str, Any]]:
 
 
 def _ranking(ranking: Ranking) -> dict[str, Any]:
-    return {
+    line: dict[str, Any] = {
         "ids": list(ranking.ids),
         "scores": [float(score) for score in ranking.scores],
         "passages": list(ranking.passages),
-        "metric": ranking.metric,
+        "leg": str(ranking.leg),
+        "depth": ranking.depth,
+        "trust": ranking.trust,
     }
+    if (chance := ranking.chance) is not None:
+        line["by_chance"] = [chance.expected(score) for score in ranking.scores]
+        line["votes"] = [ranking.trust * chance.vote(score) for score in ranking.scores]
+    return line
 
 
 def _pool(index: IndexService, result: SearchResult, depth: int) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from m3index.search.stages import Why
 from m3index.searchable import ReadOptions, Searchable
 from m3index.serve.http_errors import MAX_BODY, error_of
 from m3index.serve.options import ServerUrl
-from m3index.types import MAX_PASSAGES, Hit, LegRank, Query, StoredDocument, StoredPassage
+from m3index.types import MAX_PASSAGES, Hit, Leg, LegRank, Query, StoredDocument, StoredPassage
 
 TIMEOUT = 60.0
 """Seconds to wait for a response of a server: for all of it."""
@@ -306,7 +306,12 @@ def _hit(hit: Mapping[str, Any]) -> Hit:
 
 def _ranking(ranking: Mapping[str, Any]) -> Ranking:
     return Ranking(
-        tuple(ranking["ids"]), tuple(ranking["scores"]), tuple(ranking["passages"]), ranking["metric"]
+        tuple(ranking["ids"]),
+        tuple(ranking["scores"]),
+        tuple(ranking["passages"]),
+        Leg(ranking["leg"]),
+        ranking["depth"],
+        ranking["trust"],
     )
 
 

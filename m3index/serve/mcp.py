@@ -23,6 +23,7 @@ from m3index.serve.guard import Access, Guard
 from m3index.serve.listen import OnListening, make_server, run_server
 from m3index.serve.request import ToolDocument, ToolRequest, ToolStatus, WhyRequest, as_tool
 from m3index.serve.served import ServedIndex
+from m3index.types import Hit
 
 P = ParamSpec("P")
 
@@ -127,7 +128,8 @@ def http_app(served: ServedIndex, access: Access, host: str) -> Guard:
 
 
 def _hits(result: SearchResult) -> dict[str, Any]:
-    """The hits as an assistant needs them; ranks and scores of the legs would only cost tokens."""
+    """The hits as an assistant needs them. Ranks and scores of the legs would only cost tokens; what a match
+    is worth, it is told."""
     return {
         "hits": [
             {
@@ -139,7 +141,14 @@ def _hits(result: SearchResult) -> dict[str, Any]:
                 "text": hit.text,
                 "metadata": dict(hit.metadata),
             }
+            | _by_chance(hit)
             for hit in result.hits
         ],
         "notes": list(result.notes),
     }
+
+
+def _by_chance(hit: Hit) -> dict[str, Any]:
+    """With fusion by evidence, how many documents would match as well by chance, by leg."""
+    found = {name: leg.by_chance for name, leg in hit.legs.items() if leg.by_chance is not None}
+    return {"by_chance": {name: float(f"{value:.2g}") for name, value in found.items()}} if found else {}

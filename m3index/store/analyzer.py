@@ -38,6 +38,7 @@ _IDEOGRAPHS = (
 _SOUTHEAST = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
 _RUN = re.compile(f"([{_IDEOGRAPHS}]+)|([{_SOUTHEAST}]+)")
 _WORD = re.compile(r"\w+")
+_PIECE = re.compile(rf"[{_IDEOGRAPHS}]{{1,4}}|[{_SOUTHEAST}]{{1,8}}|[^\s{_IDEOGRAPHS}{_SOUTHEAST}]+")
 
 
 def analyzers() -> dict[str, dict[str, object]]:
@@ -109,6 +110,11 @@ def terms(text: str) -> Counter[str]:
 
 def _tokens(text: str) -> Iterator[str]:
     return (form for word in folded_words(text) for form in forms(word))
+
+
+def words(text: str) -> list[str]:
+    """The words of a text in order, as they are written; of unspaced scripts, pieces of about two words."""
+    return _PIECE.findall(text)
 
 
 def _ngrams(run: str, n: int) -> str:

@@ -72,7 +72,7 @@ def said(done: Done, code: int) -> str:
         (["fox", "--weights", "dense=inf"], "from 0 up"),
         (["fox", "--weights", "dense=0,sparse=0"], "above 0"),
         (["fox", "--mode", "both"], "--mode takes hybrid, dense or sparse"),
-        (["fox", "--fusion", "sum"], "rrf, minmax, dbsf, arctan or server"),
+        (["fox", "--fusion", "sum"], "rrf, evidence, minmax, dbsf, arctan or server"),
         (["fox", "--rrf-k=-1"], "from 0 up"),
         (["fox", "--rrf-k", "nan"], "from 0 up"),
         (["fox", "--format", "xml"], "table, jsonl, ids or trec"),

@@ -164,3 +164,35 @@ def test_a_gate_measures_only_what_it_asks(docs: Command) -> None:
     for gate, says in (("nDGC@10>=0.5", "There is no measure 'nDGC@10'"), ("AP>=0", "AP@100 is ")):
         done = docs(*asked, "--qrels", "qrels.tsv", "--gate", gate)
         assert says in words(done.err), done.err
+
+
+def test_a_collection_is_measured_without_labels(m3index: Command, dense_model: Path) -> None:
+    texts = [" ".join(f"word{i * j % 97}" for j in range(1, 14)) for i in range(1, 61)]
+    write_jsonl(Path("many.jsonl"), [{"id": f"d{i}", "text": text} for i, text in enumerate(texts)])
+    done = m3index("ingest", "many.jsonl", "-e", dense_model, "--no-calibrate")
+    assert "mean reciprocal rank" not in done.err
+    measured = m3index("tune", "--without-labels")
+    assert measured.out.startswith("The dense leg found the documents of 60 queries made of passages")
+    line = m3index("tune", "--without-labels", "--json").lines[-2]
+    assert (line["type"], line["queries"], line["rows"]) == ("calibration", 60, 60)
+    again = m3index("ingest", "many.jsonl", "-e", dense_model)  # it is measured already
+    assert "mean reciprocal rank" not in again.err
+    [hit] = m3index("search", "word3", "-k", 1, "--json").hits
+    [plain] = m3index("search", "word3", "-k", 1, "--json", "--mode", "dense").hits
+    assert hit["legs"]["dense"]["contribution"] != plain["legs"]["dense"]["contribution"]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--without-labels"], "fewer than 50 documents"),
+        (["--without-labels", "--queries", "all.jsonl"], "takes no queries"),
+        (["--without-labels", "--write"], "takes no queries"),
+        ([], "Give --queries FILE, or --without-labels."),
+        (["--queries", "all.jsonl"], "Give --qrels FILE"),
+    ],
+)
+def test_tunings_that_cannot_be(docs: Command, options: list[str], says: str) -> None:
+    done = docs("tune", *options)
+    assert done.code == 2
+    assert says in words(done.err)

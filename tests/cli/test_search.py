@@ -12,6 +12,7 @@ from rich.cells import cell_len
 from terminal import ROWS, Command, Done, configure
 
 from m3index import schema
+from m3index.cli.show import by_chance
 
 HIT = Draft202012Validator(schema.load("hit.schema.json"))
 EVENT = Draft202012Validator(schema.load("event.schema.json"))
@@ -32,6 +33,24 @@ def database(tmp_path_factory: pytest.TempPathFactory, m3_model: Path) -> Path:
     with Index(uri=str(path), encoder=str(m3_model)) as index:
         index.ingest(documents, fields={"lang": "str", "year": "int"})
     return path
+
+
+@pytest.fixture(scope="module")
+def larger(tmp_path_factory: pytest.TempPathFactory, m3_model: Path) -> Path:
+    """Enough documents for fusion by evidence."""
+    from m3index import Document, Index
+
+    path = tmp_path_factory.mktemp("thirty") / "m3.db"
+    words = ["fox", "dog", "tide", "bee", "sea", "moon", "book", "stone", "river", "bread", "quick", "brown"]
+    texts = [" ".join(words[(i * j + j) % 12] for j in range(1, 4 + i % 5)) for i in range(30)]
+    with Index(uri=str(path), encoder=str(m3_model)) as index:
+        index.ingest(Document(f"d{i}", text) for i, text in enumerate(texts))
+    return path
+
+
+@pytest.fixture
+def thirty(m3index: Command, larger: Path) -> Search:
+    return lambda *arguments: m3index("search", *arguments, "--uri", larger)
 
 
 @pytest.fixture
@@ -132,6 +151,53 @@ def test_explain_names_what_matched(search: Search) -> None:
     out = search("the quick brown fox", "--explain", "-k", 1).out
     assert "matched: " in out
     assert "fox" in out.split("matched: ")[1]
+
+
+def test_explain_says_what_chance_would_find(thirty: Search) -> None:
+    asked = ("the quick brown fox", "--fusion", "evidence", "--explain", "-k", 1)
+    [hit] = thirty(*asked, "--json").hits
+    assert set(hit["legs"]) == {"dense", "sparse"}
+    out = " ".join(thirty(*asked).out.split())
+    for name, leg in hit["legs"].items():
+        assert f"{name}: {by_chance(leg['by_chance'])}, a vote of {leg['contribution']:.2f}" in out
+
+
+def test_explain_says_when_ranks_are_fused_after_all(search: Search) -> None:
+    """The collection has fewer than ten documents."""
+    done = search("the quick brown fox", "--fusion", "evidence", "--explain", "-k", 1)
+    assert "The ranks were fused" in done.err
+    assert "by chance" not in done.out
+
+
+@pytest.mark.parametrize(
+    ("documents", "says"),
+    [
+        (0.0, "less than 0.0001 documents"),
+        (0.00314, "0.0031 documents"),
+        (1.0, "1 document "),
+        (97.6, "98 documents"),
+    ],
+)
+def test_the_words_of_a_vote(documents: float, says: str) -> None:
+    assert by_chance(documents).startswith(f"by chance {says}")
+
+
+def test_the_weights_that_explain_names_do_what_it_says(thirty: Search) -> None:
+    """Two searches, a little on each side of the share, with the same fusion."""
+    fusion = ("--fusion", "evidence", "-k", 30, "--json")
+    checked = 0
+    for query in ("the quick brown fox", "moon river", "a bee and a stone"):
+        hits = thirty(query, *fusion, "--explain").hits
+        for hit in hits[:4]:
+            for crossing in hit["explanation"]["crossings"][:1]:
+                other, share = hits[crossing["hit"] - 1], crossing["share"]
+                for side in (-1e-6, 1e-6):
+                    weights = f"dense={1 - share - side},sparse={share + side}"
+                    ids = [h["passage_id"][:32] for h in thirty(query, *fusion, "--weights", weights).hits]
+                    places = [ids.index(h["passage_id"][:32]) for h in (hit, other)]
+                    assert (places[0] < places[1]) == (crossing["overtakes"] == (side > 0))
+                checked += 1
+    assert checked >= 3
 
 
 def test_options_from_the_file_and_over_it(search: Search, tmp_path: Path) -> None:

@@ -25,7 +25,9 @@ IDS = [f"d{i:02}" for i in range(16)]
 def rankings(draw: st.DrawFn) -> Ranking:
     ids = draw(st.lists(st.sampled_from(IDS), unique=True, min_size=1, max_size=12))
     scores = sorted(draw(st.lists(st.integers(0, 40), min_size=len(ids), max_size=len(ids))), reverse=True)
-    return Ranking(tuple(ids), tuple(float(s) for s in scores), tuple(ids), "IP")
+    return Ranking(
+        tuple(ids), tuple(float(s) for s in scores), tuple(ids), draw(st.sampled_from(list(Leg))), depth=10
+    )
 
 
 def at(first: Ranking, second: Ranking, share: float, method: Any, k: float) -> list[Fused]:

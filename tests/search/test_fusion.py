@@ -12,14 +12,16 @@ from hypothesis import strategies as st
 
 from m3index.errors import UsageError
 from m3index.search.fusion import METHODS, Fused, Method, Ranking, check_weights, combine, fuse
+from m3index.types import Leg
 
 IDS = [f"d{i:02}" for i in range(30)]
+DEPTH = 16
 WEIGHTS = [0.25, 0.5, 1.0, 2.0, 3.0]
 
 
-def ranking(ids: Sequence[str], scores: Sequence[float] | None = None, metric: str = "IP") -> Ranking:
+def ranking(ids: Sequence[str], scores: Sequence[float] | None = None, leg: Leg = Leg.DENSE) -> Ranking:
     values = [float(len(ids) - i) for i in range(len(ids))] if scores is None else list(scores)
-    return Ranking(tuple(ids), tuple(values), tuple(f"{i}-0" for i in ids), metric)  # type: ignore[arg-type]
+    return Ranking(tuple(ids), tuple(values), tuple(f"{i}-0" for i in ids), leg, DEPTH)
 
 
 def order(fused: Sequence[Fused]) -> list[str]:
@@ -29,10 +31,10 @@ def order(fused: Sequence[Fused]) -> list[str]:
 @st.composite
 def rankings(draw: st.DrawFn) -> Ranking:
     ids = draw(st.lists(st.sampled_from(IDS), unique=True, max_size=20))
-    metric = draw(st.sampled_from(["IP", "BM25"]))
-    least = -5 if metric == "IP" else 0
+    leg = draw(st.sampled_from([Leg.DENSE, Leg.LEXICAL, Leg.BM25]))
+    least = -5 if leg is Leg.DENSE else 0
     scores = draw(st.lists(st.floats(least, 30, width=32), min_size=len(ids), max_size=len(ids)))
-    return ranking(ids, sorted(scores, reverse=True), metric)
+    return ranking(ids, sorted(scores, reverse=True), leg)
 
 
 legs = st.dictionaries(st.sampled_from(["dense", "sparse", "more", "most"]), rankings(), min_size=1)
@@ -66,13 +68,13 @@ def test_rrf_is_exact_arithmetic_over_thousands_of_rankings() -> None:
                 assert before.id < after.id
 
 
-def naive_values(method: Method, scores: Sequence[float], metric: str) -> list[float]:
+def naive_values(method: Method, scores: Sequence[float], leg: Leg) -> list[float]:
     """The three normalisations, written anew with statistics and plain loops."""
     import statistics
 
     if method == "arctan":
         return [
-            2 / math.pi * math.atan(s) if metric == "BM25" else math.atan(s) / math.pi + 0.5 for s in scores
+            2 / math.pi * math.atan(s) if leg is Leg.BM25 else math.atan(s) / math.pi + 0.5 for s in scores
         ]
     if method == "minmax":
         spread = max(scores) - min(scores)
@@ -92,11 +94,11 @@ def test_normalised_scores_over_thousands_of_rankings(method: Method) -> None:
         for leg in ("dense", "sparse", "more")[: rng.randint(1, 3)]:
             ids = rng.sample(IDS, rng.randint(1, 30))
             scores = sorted((rng.choice([rng.random(), rng.gauss(12, 4), 1.0]) for _ in ids), reverse=True)
-            found[leg] = ranking(ids, scores, rng.choice(["IP", "BM25"]))
+            found[leg] = ranking(ids, scores, rng.choice(list(Leg)))
         weights = {leg: rng.choice(WEIGHTS) for leg in found}
         totals: dict[str, float] = {}
         for leg, r in found.items():
-            for id_, value in zip(r.ids, naive_values(method, r.scores, r.metric), strict=True):
+            for id_, value in zip(r.ids, naive_values(method, r.scores, r.leg), strict=True):
                 totals[id_] = totals.get(id_, 0.0) + weights[leg] * value
         ours = fuse(found, weights, method=method)
         assert {f.id: f.score for f in ours} == pytest.approx(totals, abs=1e-9)
@@ -176,7 +178,7 @@ def test_combine_with_all_but_one_leg_weighed_zero_is_that_leg() -> None:
 
 
 def test_hand_computed() -> None:
-    found = {"dense": ranking(["a", "b"], [0.9, 0.5]), "sparse": ranking(["b", "c"], [12.0, 4.0], "BM25")}
+    found = {"dense": ranking(["a", "b"], [0.9, 0.5]), "sparse": ranking(["b", "c"], [12.0, 4.0], Leg.BM25)}
     weights = {"dense": 0.7, "sparse": 0.3}
     rrf = {f.id: f.score for f in fuse(found, weights)}
     assert rrf == pytest.approx({"a": 0.7 / 61, "b": 0.7 / 62 + 0.3 / 61, "c": 0.3 / 62})

@@ -117,14 +117,14 @@ def test_against_the_store(leg: Leg) -> None:
         expected = list(best.values())[:2]
         assert list(ranking.ids) == [c.key for c in expected]
         assert list(ranking.scores) == [c.score for c in expected]
-        assert ranking.metric == "IP"
+        assert (ranking.leg, ranking.depth) == (leg, 2)
 
 
 def test_bm25_is_marked_and_filters_reach_the_store() -> None:
     target = collection(TIDES, "bm25")
     ask = ["salt water"]
     [ranking] = retrieve(target.store, target.collection, Leg.BM25, None, ask, LegScope(10))
-    assert ranking.metric == "BM25"
+    assert (ranking.leg, ranking.depth) == (Leg.BM25, 10)
     assert {TIDES[i].key for i in (2, 3, 4)} == set(ranking.ids)
     soup = Compare("doc_id", "==", "soup")
     [ranking] = retrieve(target.store, target.collection, Leg.BM25, soup, ask, LegScope(10))

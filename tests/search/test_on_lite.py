@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from m3index.search.stages import Stage
 from m3index.search.why import why
 from m3index.store.filter import Compare
 from m3index.store.milvus import MilvusStore
+from m3index.types import Leg
 
 DOCS = [
     Doc(d.doc_id, d.passages, d.title, d.source, d.metadata, {"lang": lang})
@@ -55,9 +57,10 @@ def scores(result: SearchResult) -> dict[str, Any]:
         SearchOptions(group_by="lang"),
         SearchOptions(where=Compare("lang", "==", "fr")),
         SearchOptions(fusion="minmax", explain=True),
+        SearchOptions(fusion="evidence", explain=True),
         SearchOptions(mode="sparse"),
     ],
-    ids=["plain", "weights", "passages", "groups", "filter", "explain", "sparse"],
+    ids=["plain", "weights", "passages", "groups", "filter", "explain", "evidence", "sparse"],
 )
 def test_legs_and_hits_are_those_of_the_exact_store(
     both: tuple[Searcher, Searcher], options: SearchOptions
@@ -68,7 +71,7 @@ def test_legs_and_hits_are_those_of_the_exact_store(
     }
     for name, leg in lite.legs.items():
         # Under a filter, Milvus Lite counts how rare a term is among the filtered rows only.
-        if options.where is None or leg.metric != "BM25":
+        if options.where is None or leg.leg is not Leg.BM25:
             assert dict(zip(leg.ids, leg.scores, strict=True)) == scores(exact)[name]
     assert [hit.score for hit in lite.hits] == pytest.approx([hit.score for hit in exact.hits], abs=1e-4)
     assert {hit.text for hit in lite.hits[:1]} == {"fish live in the sea"}
@@ -104,3 +107,20 @@ def test_why_is_as_in_memory(both: tuple[Searcher, Searcher], query: str) -> Non
             if found.repair is not None and found.stage is not Stage.FILTERED:
                 assert found.repair.rank is not None
                 assert found.repair.rank <= found.k
+
+
+@pytest.mark.parametrize("sparse", ["lexical", "bm25"])
+def test_evidence_is_the_same_over_both_stores(lite: MilvusStore, sparse: Any) -> None:
+    rng = random.Random(9)
+    words = [f"w{i}" for i in range(60)]
+    docs = [Doc(f"d{i}", [" ".join(rng.sample(words, 6 + i % 20))]) for i in range(60)]
+    exact = Searcher(collection(docs, sparse))
+    real = Searcher(collection(docs, sparse, store=lite, name=f"evidence_{sparse}__g1"))
+    for _ in range(8):
+        query = " ".join(rng.sample(words, 5))
+        ours, theirs = (s.search(query, SearchOptions(k=60, explain=True)) for s in (exact, real))
+        assert not [note for note in ours.notes if "ranks were fused" in note]
+        assert {hit.doc_id: hit.score for hit in theirs.hits} == {
+            hit.doc_id: pytest.approx(hit.score, rel=1e-3, abs=1e-4) for hit in ours.hits
+        }
+        assert theirs.legs["sparse"].trust == ours.legs["sparse"].trust

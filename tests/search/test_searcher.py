@@ -99,6 +99,8 @@ def test_hybrid_is_the_fusion_of_the_two_legs(sparse: Any, method: Any, weights:
         name: searcher.search("salt water in the sea", options(mode=name)).legs[name]
         for name in ("dense", "sparse")
     }
+    if method == "evidence":  # reads beside the legs how far to trust the sparse one
+        alone["sparse"] = replace(alone["sparse"], trust=result.legs["sparse"].trust)
     assert result.legs == alone
     fused = fuse(alone, weights or {"dense": 1.0, "sparse": 1.0}, method=method)
     assert ids(result) == [KEYS[f.id] for f in fused]
@@ -209,15 +211,48 @@ def test_group_by_gives_the_best_hit_of_each_value() -> None:
 
 def test_texts_may_be_left_out() -> None:
     target, spy = spied(collection(TIDES))
-    result = Searcher(target).search("sea", options(texts=False, k=3))
+    result = Searcher(target).search("sea", options(texts=False, k=3, fusion="rrf"))
     assert [hit.text for hit in result.hits] == ["", "", ""]
     assert spy.gets == [(3, ("doc_id", "ordinal", "source"))]
 
 
 def test_only_the_final_hits_are_fetched_in_one_call() -> None:
     target, spy = spied(collection(TIDES))
-    Searcher(target).search("sea", options(k=2))
+    Searcher(target).search("sea", options(k=2, fusion="rrf"))
     assert [n for n, _ in spy.gets] == [2]
+
+
+@pytest.mark.parametrize(("sparse", "fields"), [("lexical", ("lexical",)), ("bm25", ("title", "text"))])
+def test_evidence_reads_the_best_sparse_hit_too(sparse: Any, fields: tuple[str, ...]) -> None:
+    target, spy = spied(collection(TIDES, sparse))
+    result = Searcher(target).search("sea", options(k=2))
+    assert spy.gets[0] == (1, fields)
+    assert [n for n, _ in spy.gets] == [1, 2]
+    assert result.legs["sparse"].trust == 1.0
+    assert Searcher(target).search("sea nowhere", options(k=2)).legs["sparse"].trust == 0.5
+    spy.gets.clear()
+    Searcher(target).search("sea", options(k=2, mode="sparse"))
+    assert [n for n, _ in spy.gets] == [2]
+
+
+def test_weights_without_a_method_are_those_of_ranks() -> None:
+    assert SearchOptions().method == "evidence"
+    assert SearchOptions(weights={"dense": 1, "sparse": 1}).method == "rrf"
+    assert SearchOptions(rrf_k=60).method == "rrf"
+    assert SearchOptions(fusion="evidence", weights={"dense": 1, "sparse": 1}, rrf_k=1).method == "evidence"
+    assert SearchOptions(fusion="server").method == "rrf"
+
+
+def test_evidence_multiplies_the_dense_votes_by_what_was_measured() -> None:
+    docs = [Doc(f"d{i}", [f"word{i} word{i + 1} sea"]) for i in range(30)]
+    target = collection(docs)
+    plain = Searcher(target).search("word3 sea", options(explain=True))
+    trusted = Searcher(replace(target, dense_trust=3.0)).search("word3 sea", options(explain=True))
+    assert trusted.legs["dense"].trust == 3.0
+    for one in plain.hits:
+        [other] = [hit for hit in trusted.hits if hit.doc_id == one.doc_id] or [None]
+        if other is not None and "dense" in one.legs:
+            assert other.legs["dense"].contribution == pytest.approx(3 * one.legs["dense"].contribution)
 
 
 def test_a_hit_that_left_in_the_meantime_is_not_shown() -> None:
@@ -231,7 +266,7 @@ def test_a_hit_that_left_in_the_meantime_is_not_shown() -> None:
         return get(name, keys, fields)
 
     spy.get = deleting  # type: ignore[method-assign]
-    result = Searcher(spied_target).search("salt water", options(k=3))
+    result = Searcher(spied_target).search("salt water", options(k=3, fusion="rrf"))
     assert [hit.rank for hit in result.hits] == [1, 2]
     assert result.notes == ("1 of the hits had been removed before they could be read.",)
 
@@ -366,7 +401,7 @@ def test_a_collection_without_sparse_vectors() -> None:
             "rerank_depth is 3, which is less than k (10). Raise rerank_depth to at least 10.",
         ),
         ({"mode": "both"}, "mode takes hybrid, dense or sparse, not 'both'."),
-        ({"fusion": "magic"}, "fusion takes rrf, minmax, dbsf, arctan or server, not 'magic'."),
+        ({"fusion": "magic"}, "fusion takes rrf, evidence, minmax, dbsf, arctan or server, not 'magic'."),
         ({"rrf_k": -1.0}, "rrf_k takes a number from 0 up, not -1.0."),
         ({"rrf_k": float("nan")}, "rrf_k takes a number from 0 up, not nan."),
         ({"rrf_k": float("inf")}, "rrf_k takes a number from 0 up, not inf."),
@@ -431,7 +466,7 @@ def test_a_run_equals_its_searches() -> None:
     assert sorted(spy.searches) == sorted(
         [(Leg.DENSE, 4), (Leg.LEXICAL, 4), (Leg.DENSE, 3), (Leg.LEXICAL, 3)]
     )
-    assert len(spy.gets) == 2
+    assert len(spy.gets) == 4  # for each batch the best sparse hits, and the final ones
     assert [r.query.query_id for r in results] == [str(i) for i in range(7)]
     for text, result in zip(texts, results, strict=True):
         alone = searcher.search(text, options(k=3))

@@ -160,7 +160,8 @@ def test_milvus_lite_gives_our_answer(lite: MilvusStore, sparse: Any) -> None:
     compared = 0
     for i in range(12):
         text = " ".join(rng.sample(words, 20))
-        options = SearchOptions(k=5, passages=True, depth=30, where=Compare("doc_id", "!=", f"d{i}"))
+        where = Compare("doc_id", "!=", f"d{i}")
+        options = SearchOptions(k=5, passages=True, depth=30, where=where, fusion="rrf")
         ours = searcher.search(text, options)
         if all(len(set(leg.scores)) == len(leg) for leg in ours.legs.values()):
             theirs = searcher.search(text, replace(options, fusion="server"))

@@ -58,6 +58,22 @@ def test_an_answer_keeps_its_contract(server: Server) -> None:
     assert headers["x-content-type-options"] == "nosniff"
 
 
+def test_an_answer_has_the_votes_of_its_legs(server: Server) -> None:
+    """With them, a client can fuse again: the contributions of the hits follow."""
+    _, answer, _ = ask(server, "/search", {"query": "tides of the sea", "k": 20})
+    legs = answer["legs"]
+    assert answer["fusion"] == "evidence"
+    for hit in answer["hits"]:
+        for name, found in hit["legs"].items():
+            leg, place = legs[name], found["rank"] - 1
+            assert found["by_chance"] == leg["by_chance"][place]
+            times = 1.0
+            if name == "dense":
+                unseen = leg["ids"][place] not in legs["sparse"]["ids"]
+                times = 2.0 if unseen else 2.0 - legs["sparse"]["trust"]
+            assert found["contribution"] == pytest.approx(times * leg["votes"][place])
+
+
 def test_the_written_contract_refers_to_the_hits(server: Server) -> None:
     assert load("answer.schema.json")["properties"]["hits"]["items"] == {"$ref": "hit.schema.json"}
     assert answer_schema()["properties"]["hits"]["items"] == load("hit.schema.json")

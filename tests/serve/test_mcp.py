@@ -175,6 +175,9 @@ def test_search_document_and_status(warm: ServedIndex) -> None:
     assert {hit["metadata"]["lang"] for hit in hits} == {"en"}
     document = call(warm, "get_document", doc_id=hits[0]["doc_id"]).structured_content
     assert document["texts"][0]["text"] == hits[0]["text"]
+    assert 0 < hits[0]["by_chance"]["dense"] < 100
+    by_rank = call(warm, "search", query="tides and moons of the sea", k=3, fusion="rrf")
+    assert "by_chance" not in by_rank.structured_content["hits"][0]
     status = call(warm, "status").structured_content
     assert status["fields"] == {"lang": "str", "n": "int"}
 

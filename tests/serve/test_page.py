@@ -17,10 +17,12 @@ pytest.importorskip("playwright", reason="playwright is not installed")
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from serving import EVIL, Server, build, serving
 
-from m3index.search.fusion import Ranking, combine
+from m3index.cli.show import by_chance
+from m3index.search.fusion import METHODS, Ranking, combine
 from m3index.search.options import SearchOptions
 from m3index.serve.guard import Access
 from m3index.serve.served import ServedIndex
+from m3index.types import Leg
 
 pytestmark = pytest.mark.browser
 
@@ -76,6 +78,14 @@ def ask(page: Page, query: str) -> None:
     expect(page.locator("#status")).to_contain_text("found")
 
 
+def ranked(legs: dict[str, Any]) -> dict[str, Ranking]:
+    fields = ("ids", "scores", "passages", "depth", "trust")
+    return {
+        name: Ranking(**{field: one[field] for field in fields}, leg=Leg(one["leg"]))
+        for name, one in legs.items()
+    }
+
+
 def test_the_script_s_fusion_is_the_server_s(page: Page) -> None:
     """To the last bit, ties and all, over random rankings, weights and k."""
     generator = random.Random(7)
@@ -86,19 +96,29 @@ def test_the_script_s_fusion_is_the_server_s(page: Page) -> None:
         for name in ("dense", "sparse")[: generator.choice((1, 2, 2, 2))]:
             found = generator.sample([f"{i:032x}" for i in range(40)], generator.randrange(0, 30))
             scores = sorted((generator.uniform(-1, 20) for _ in found), reverse=True)
-            legs[name] = {"ids": found, "scores": scores, "passages": [f"{i}-{name}" for i in found]}
+            legs[name] = {
+                "ids": found,
+                "scores": scores,
+                "passages": [f"{i}-{name}" for i in found],
+                "leg": "dense" if name == "dense" else "bm25",
+                "depth": 20,
+                "trust": generator.choice((0.0, 0.4, 1.0, 2.5)) if name == "dense" else generator.random(),
+            }
         weights = {name: generator.choice((0.0, 0.05, 0.3, 0.5, 1.0, 1.0)) for name in legs}
         if not any(weights.values()):
             continue
-        cases.append({"legs": legs, "weights": weights, "k": generator.choice((0, 1, 60, 200))})
-    script = """(cases) => cases.map(({legs, weights, k}) =>
-        fuse(legs, weights, k).map((item) => [item.id, item.score, passageOf(legs, item)]))"""
+        for name, one in ranked(legs).items():
+            if (chance := one.chance) is not None:
+                legs[name]["votes"] = [one.trust * chance.vote(score) for score in one.scores]
+        fusion, k = generator.choice(METHODS[:2]), generator.choice((0, 1, 60, 200))
+        cases.append({"legs": legs, "weights": weights, "fusion": fusion, "k": k})
+    script = """(cases) => cases.map(({legs, weights, fusion, k}) =>
+        fuse(legs, weights, fusion, k).map((item) => [item.id, item.score, passageOf(legs, item)]))"""
     for case, got in zip(cases, page.evaluate(script, cases), strict=True):
         if case["k"] == 0 and not case["legs"]:
             continue
-        rankings = {name: Ranking(**leg) for name, leg in case["legs"].items()}
-        expected = []
-        for fused in combine(rankings, case["weights"], k=float(case["k"])):
+        rankings, expected = ranked(case["legs"]), []
+        for fused in combine(rankings, case["weights"], method=case["fusion"], k=float(case["k"])):
             leg = max(fused.contributions, key=lambda name: fused.contributions[name])
             passage = rankings[leg].passages[rankings[leg].ids.index(fused.id)]
             expected.append([fused.id, fused.score, passage])
@@ -111,11 +131,21 @@ def test_sliders_order_again_as_the_server_would_without_asking_it(page: Page, s
     searches: list[str] = []
     page.on("request", lambda request: searches.append(request.url))
     settings = itertools.product((0.2, 0.75, 1), (0, 0.35, 1), (0, 60, 150), (5, 12))
+    page.locator("#fusing").select_option("rrf")
     for dense, sparse, k, count in random.Random(1).sample(list(settings), 12):
         for name, value in (("#weight-0", dense), ("#weight-1", sparse), ("#rrfk", k), ("#count", count)):
             page.locator(name).fill(str(value))
         weights = {"dense": dense, "sparse": sparse}
         options = SearchOptions(k=count, depth=100, weights=weights, rrf_k=float(k))
+        expected = server.warm.index.search("tides and moons 7 of the sea", options)
+        shown = [hit.doc_id for hit in expected.hits if hit.title]
+        assert [i for i in ids(page) if i in shown] == shown
+    page.locator("#fusing").select_option("evidence")
+    for dense, sparse in ((1, 1), (0.2, 0.75), (0.75, 0.05), (0, 1), (1, 0)):
+        for name, value in (("#weight-0", dense), ("#weight-1", sparse), ("#count", 12)):
+            page.locator(name).fill(str(value))
+        weights = {"dense": dense, "sparse": sparse}
+        options = SearchOptions(k=12, depth=100, weights=weights, fusion="evidence")
         expected = server.warm.index.search("tides and moons 7 of the sea", options)
         shown = [hit.doc_id for hit in expected.hits if hit.title]
         assert [i for i in ids(page) if i in shown] == shown
@@ -153,17 +183,35 @@ def test_highlights_and_bars(page: Page) -> None:
 
 
 def test_details_show_ranks_crossings_and_tokens(page: Page, server: Server) -> None:
-    page.goto("/")
+    page.goto("/?fusion=rrf")
     ask(page, "tides of the sea")
     page.locator(".hit h2 button").nth(1).click()
     more = page.locator(".hit").nth(1).locator(".more")
     expect(more.locator("tbody tr")).to_have_count(3)
     expect(more.locator(".token")).not_to_have_count(0)
     expect(more.locator("svg.curve")).to_be_visible()
-    told = more.locator(".why li").all_inner_texts()
-    result = server.warm.index.search("tides of the sea", SearchOptions(k=50, depth=100, explain=True))
+    told = more.locator(".why ul:not(.votes) li").all_inner_texts()
+    options = SearchOptions(k=50, depth=100, explain=True, fusion="rrf")
+    result = server.warm.index.search("tides of the sea", options)
     shares = {f"{crossing.share:.2f}" for crossing in result.explanations[1].crossings}
     assert told
+    assert {re.findall(r"\d\.\d\d", text)[-1] for text in told} <= shares
+
+
+def test_details_of_fusion_by_evidence_say_what_chance_would_find(page: Page, server: Server) -> None:
+    page.goto("/")
+    ask(page, "tides and moons 7 of the sea")
+    options = SearchOptions(k=50, depth=100, explain=True, fusion="evidence")
+    result = server.warm.index.search("tides and moons 7 of the sea", options)
+    page.locator(".hit h2 button").nth(1).click()
+    why = page.locator(".hit").nth(1).locator(".why")
+    assert why.locator(".votes li").all_inner_texts() == [
+        f"{name}: {by_chance(leg.by_chance)}"
+        for name, leg in result[1].legs.items()
+        if leg.by_chance is not None
+    ]
+    told = why.locator("ul:not(.votes) li").all_inner_texts()
+    shares = {f"{crossing.share:.2f}" for crossing in result.explanations[1].crossings}
     assert {re.findall(r"\d\.\d\d", text)[-1] for text in told} <= shares
 
 
