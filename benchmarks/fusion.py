@@ -529,9 +529,7 @@ class Study:
                 label = f"{questions} asks {language}, and {total:,} other rows"
                 asked = [(f"xquad/{questions}", numbers)]
                 judged = self.judged(f"xquad/{questions}", numbers, name)
-                self.add(
-                    self.multilingual, joined([own, *extra]), asked, label, ("stems", "lexical"), judged
-                )
+                self.add(self.multilingual, joined([own, *extra]), asked, label, ("stems", "lexical"), judged)
         self.mixed(extra, f"12 languages in one, and {total:,} other rows")
 
 

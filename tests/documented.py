@@ -13,6 +13,7 @@ from m3index.cli.command import read
 
 def parse(words: Sequence[str]) -> str:
     """The full name of the command. Raises where the command, an option or a value is not one that exists."""
+    commands = all_commands()  # declares them
     group: Any = typer.main.get_command(app)
     rest, names = list(words), []
     while rest and rest[0] in ("--profile", "--config"):
@@ -25,6 +26,6 @@ def parse(words: Sequence[str]) -> str:
     name = " ".join(names)
     context = group.make_context(name, rest)
     given = {key: value for key, value in context.params.items() if value not in (None, False, [], ())}
-    for options in all_commands()[name].groups:
+    for options in commands[name].groups:
         read(options, given)
     return name

@@ -517,8 +517,8 @@ class _Ranked:
         if share is None:
             return None
         named: dict[str, Any] = {} if self.asked.mode == "hybrid" else {"mode": "hybrid"}
-        if self.inquiry.fusion != self.asked.fusion:
-            named["fusion"] = self.asked.fusion  # the weights are those of this fusion
+        if (self.inquiry.fusion or "rrf") != self.asked.fusion:  # weights alone mean rrf
+            named["fusion"] = self.asked.fusion
         repair = self.tried({**named, "weights": {dense: round(1 - share, 4), sparse: round(share, 4)}})
         if repair is None:
             return None

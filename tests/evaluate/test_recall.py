@@ -86,7 +86,7 @@ def test_a_scan_ranks_as_an_exact_store_does(leg: Leg, depth: int) -> None:
     for vector, condition, ranking in zip(vectors, own, scanned, strict=True):
         [expected] = retrieve(store, name, leg, condition, [vector], LegScope(depth=depth))
         assert ranking.scores == pytest.approx(expected.scores, rel=1e-5)
-        assert ranking.metric == expected.metric
+        assert ranking.leg == expected.leg
         if len(set(np.round(expected.scores, 4))) == len(expected):  # nothing ties but for rounding
             assert (ranking.ids, ranking.passages) == (expected.ids, expected.passages)
 

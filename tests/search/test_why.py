@@ -101,13 +101,13 @@ def test_the_repair_of_a_stage_shows_the_document(sparse: Any, options: dict[str
 
 def test_beyond_the_depth() -> None:
     target = collection(documents())
-    by_depth = [asked(target, doc.doc_id, k=3, depth=3) for doc in documents()]
+    by_depth = [asked(target, doc.doc_id, k=3, depth=3, fusion="rrf") for doc in documents()]
     [answer, *_] = [answer for answer in by_depth if answer.stage is Stage.DEPTH]
     ranks = [leg.rank for leg in answer.legs.values() if leg.rank is not None]
     assert max(ranks) > 3
     assert answer.repair is not None
     assert answer.repair.changes == {"depth": max(r for r in ranks if r <= answer.repair.changes["depth"])}
-    assert shown_by(target, answer, k=3, depth=3)
+    assert shown_by(target, answer, k=3, depth=3, fusion="rrf")
     assert f"--depth {answer.repair.changes['depth']}: then it is at rank" in answer.remedy
 
 
@@ -189,10 +189,10 @@ class Scores:
 def test_by_the_reranker() -> None:
     docs = documents()
     target = collection(docs)
-    order = [hit.doc_id for hit in Searcher(target).search(QUERY, SearchOptions(k=40))]
+    order = [hit.doc_id for hit in Searcher(target).search(QUERY, SearchOptions(k=40, fusion="rrf"))]
     text_of = {doc.passages[0]: doc.doc_id for doc in docs}
     last_first = Scores(lambda text: float(order.index(text_of[text])))
-    options = {"k": 2, "rerank": last_first, "rerank_depth": 20}
+    options = {"k": 2, "rerank": last_first, "rerank_depth": 20, "fusion": "rrf"}
     answer = asked_with_object(target, order[0], **options)
     assert (answer.stage, answer.fused_rank, answer.rank) == (Stage.RERANKING, 1, 20)
     assert "the reranker puts it at rank 20" in answer.reason
