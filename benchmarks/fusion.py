@@ -274,6 +274,7 @@ def best_static(dense: Sequence[Ranking], other: Sequence[Ranking], judged: Judg
                 np.array([number[id_] for id_ in found], np.int64),
                 np.array([relevant[id_] for id_ in found], np.float64),
                 np.array(sorted(relevant.values(), reverse=True), np.float64),
+                np.full(len(found), np.inf),  # only the weightings are compared here
             )
         )
     return float(table(held, f"nDCG@{CUT}", SHARES, (60,), (DEPTH,)).mean(axis=0).max())
