@@ -360,22 +360,22 @@ def recall_at(found: Ranking, exact: Ranking, k: int, margin: float) -> float | 
 
 def _with_scores_of(exact: Ranking, found: Ranking, margin: float) -> Ranking:
     """The exact ranking with the scores of the index where these differ by rounding alone, so that documents
-    with equal scores stand in the same order in both."""
+    with equal scores stand in the same order in both; where the index stops among them, those that it found
+    come first."""
     theirs = dict(zip(found.ids, found.scores, strict=True))
-    scored = [
-        (
-            theirs[id_] if abs(theirs.get(id_, np.inf) - score) <= margin * max(1.0, abs(score)) else score,
-            p,
-            id_,
-        )
-        for id_, score, p in zip(exact.ids, exact.scores, exact.passages, strict=True)
-    ]
-    scored.sort(key=lambda item: (-item[0], item[1]))
+    last = found.scores[-1] if len(found) else np.inf
+
+    def place(id_: str, score: float, passage: str) -> tuple[float, bool, str, str]:
+        known = theirs.get(id_, last)
+        is_equal = abs(known - score) <= margin * max(1.0, abs(score))
+        return -(known if is_equal else score), id_ not in theirs, passage, id_
+
+    scored = sorted(map(place, exact.ids, exact.scores, exact.passages))
     return replace(
         exact,
-        ids=tuple(id_ for _, _, id_ in scored),
-        scores=tuple(score for score, _, _ in scored),
-        passages=tuple(passage for _, passage, _ in scored),
+        ids=tuple(id_ for *_, id_ in scored),
+        scores=tuple(-score for score, *_ in scored),
+        passages=tuple(passage for _, _, passage, _ in scored),
     )
 
 

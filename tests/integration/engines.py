@@ -21,7 +21,7 @@ LACKS: Mapping[str, Mapping[str, str]] = {
         "index build": "milvus-lite server keeps no graph index: FLAT has nothing to build",
         "halves": "Milvus Lite keeps dense vectors as fp32",
         "index classes": "Milvus Lite has one index, an exact scan",
-        "icu": "Milvus Lite has one tokenizer, for words with spaces; the client folds other scripts",
+        "icu": "Milvus Lite has one tokenizer, for words with spaces; the client folds and stems",
         "weights in RRF": "Milvus Lite fuses without weights; m3index fuses on the client",
     },
     "server": {},
