@@ -22,6 +22,7 @@ from m3index.corpus.readers import FileCorpus, read
 from m3index.errors import Exit
 from m3index.index import unchanged
 from m3index.index.changes import apply_changes, read_changes
+from m3index.index.collection import find
 from m3index.index.delete import delete
 from m3index.index.options import DeleteOptions, IngestOptions
 from m3index.index.summary import Summary
@@ -284,11 +285,11 @@ def test_sources_and_tenants_are_apart() -> None:
         store.set_properties(name, unchanged.with_record(store.properties(name), scope, record))
 
     def left(*forgotten: str) -> set[str]:
-        unchanged.forget(store, name, forgotten)
+        unchanged.forget(store, find(store, "docs"), forgotten)
         return set(json.loads(store.properties(name)[unchanged.PROPERTY]))
 
     assert left("news") == {"wiki", "wiki\nacme", "wiki\nother", "wikipedia"}
     assert left("wiki\nacme") == {"wiki\nother", "wikipedia"}
     assert left("wiki") == {"wikipedia"}
-    unchanged.forget(store, name, None)
+    unchanged.forget(store, find(store, "docs"), None)
     assert unchanged.recorded(store.properties(name), "wikipedia") is None

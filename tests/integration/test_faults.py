@@ -22,7 +22,7 @@ pytestmark = pytest.mark.integration
 
 TIMEOUT = 10.0
 RUN_SECONDS = 60.0
-RERUNS = 4
+RERUNS = 8
 
 
 @pytest.fixture(scope="module")
