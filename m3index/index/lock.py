@@ -141,7 +141,7 @@ class WriteLock:
         the deadline, and the errors of `open_target`.
         """
         target = self._leased(open_target)
-        forget(self._store, target, rewrites)
+        forget(self._store, target.name, rewrites)
         return target
 
     def _leased(self, open_target: Callable[[], Collection]) -> Collection:

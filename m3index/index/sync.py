@@ -136,7 +136,7 @@ class Run:
         with self.accounted():
             if record := self._unchanged(corpus):
                 return self._end_early(record, corpus)
-            forget(self.store, self.target, [self.planner.scope])
+            forget(self.store, self.target.name, [self.planner.scope])
             total, items = corpus.total_bytes, CountingCorpus(corpus)
             for _ in self.write_changes(items):
                 self.progress(int(corpus.bytes_read * self.tally.finished / max(items.count, 1)), total)
@@ -167,8 +167,10 @@ class Run:
         self.reporter.stage("comparing the files with those of the last run")
         self.digest = corpus.digest()
         self.skipped_unread = dict(corpus.skip_counts)
-        record = recorded(self.target.properties, self.planner.scope)
-        if record is None or self.digest is None or record.digest != self._determined_by(self.digest):
+        if self.digest is None:
+            return None
+        record = recorded(self.store.properties(self.target.name), self.planner.scope)
+        if record is None or record.digest != self._determined_by(self.digest):
             return None
         if record.is_due or not self.settings.may_end_early:
             return None

@@ -15,7 +15,6 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from m3index.index.collection import Collection
 from m3index.store.base import Store
 
 PROPERTY = "unchanged"
@@ -58,17 +57,19 @@ def with_record(properties: Mapping[str, str], scope: str, record: UnchangedCorp
     return {PROPERTY: json.dumps(_records(properties) | {scope: asdict(record)})}
 
 
-def forget(store: Store, target: Collection, scopes: Sequence[str] | None) -> None:
+def forget(store: Store, name: str, scopes: Sequence[str] | None) -> None:
     """Takes away the records of these scopes, None for all, before something is written to them. A source
-    covers its tenants, and is changed by what is written to one of them. target: opened under the lease."""
-    records = _records(target.properties)
+    covers its tenants, and is changed by what is written to one of them."""
+    if scopes is not None and not scopes:
+        return
+    records = _records(store.properties(name))
     kept = {
         key: record
         for key, record in records.items()
         if scopes is not None and not any(_overlap(key, scope) for scope in scopes)
     }
     if kept != records:
-        store.set_properties(target.name, {PROPERTY: json.dumps(kept)})
+        store.set_properties(name, {PROPERTY: json.dumps(kept)})
 
 
 def _overlap(one: str, other: str) -> bool:

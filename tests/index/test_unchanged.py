@@ -22,11 +22,11 @@ from m3index.corpus.readers import FileCorpus, read
 from m3index.errors import Exit
 from m3index.index import unchanged
 from m3index.index.changes import apply_changes, read_changes
-from m3index.index.collection import find
+from m3index.index.collection import Collection, find
 from m3index.index.delete import delete
-from m3index.index.options import DeleteOptions, IngestOptions
+from m3index.index.options import DeleteOptions, IngestOptions, Never
 from m3index.index.summary import Summary
-from m3index.index.sync import sync
+from m3index.index.sync import Run, sync
 from m3index.index.unchanged import COMPARED_EVERY
 from m3index.index.verify import verify
 from m3index.store.memory import MemoryStore
@@ -53,6 +53,20 @@ class Nights:
         self.notes.clear()
         reporter.note = self.notes.append  # type: ignore[method-assign]
         return sync(self.store, self.encoder, "docs", corpus or self.corpus(), options, reporter=reporter)
+
+    def opened(self) -> Collection:
+        """The collection without a record."""
+        self.sync()
+        unchanged.forget(self.store, find(self.store, "docs").name, None)
+        return find(self.store, "docs")
+
+    def over(self, target: Collection) -> None:
+        options = replace(SETTINGS, thorough=True)
+        Run(self.store, self.encoder, target, options, Recorder(), Never(), None).over(self.corpus())
+
+    def is_recorded(self) -> bool:
+        properties = find(self.store, "docs").properties
+        return unchanged.recorded(properties, SETTINGS.source) is not None
 
     @property
     def ended_early(self) -> bool:
@@ -275,6 +289,17 @@ def test_whatever_writes_in_between_the_rows_are_those_of_the_corpus(
         assert by_document(rows(nights.store)) == expected
 
 
+def test_a_record_goes_however_long_ago_the_collection_was_opened(nights: Nights) -> None:
+    """A reindex goes over the corpus twice with one collection, as it was when it was opened."""
+    target = nights.opened()
+    nights.over(target)
+    assert nights.is_recorded()
+    with (nights.folder / "a.jsonl").open("a") as file:
+        file.write("no JSON\n")
+    nights.over(target)
+    assert not nights.is_recorded()
+
+
 def test_sources_and_tenants_are_apart() -> None:
     store = MemoryStore()
     run(store, [doc("one")])
@@ -285,11 +310,11 @@ def test_sources_and_tenants_are_apart() -> None:
         store.set_properties(name, unchanged.with_record(store.properties(name), scope, record))
 
     def left(*forgotten: str) -> set[str]:
-        unchanged.forget(store, find(store, "docs"), forgotten)
+        unchanged.forget(store, name, forgotten)
         return set(json.loads(store.properties(name)[unchanged.PROPERTY]))
 
     assert left("news") == {"wiki", "wiki\nacme", "wiki\nother", "wikipedia"}
     assert left("wiki\nacme") == {"wiki\nother", "wikipedia"}
     assert left("wiki") == {"wikipedia"}
-    unchanged.forget(store, find(store, "docs"), None)
+    unchanged.forget(store, name, None)
     assert unchanged.recorded(store.properties(name), "wikipedia") is None
