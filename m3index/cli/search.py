@@ -67,6 +67,12 @@ class SearchCommand(SearchOptions):
     )
 
 
+Words = Annotated[
+    list[str],
+    typer.Argument(metavar="QUERY", help="Words of the query; quotes are not needed.", show_default=False),
+]
+
+
 @command(apps.app, "search", panel=apps.EVERYDAY)
 def search(
     session: Session,
@@ -75,12 +81,7 @@ def search(
     connection: Connection,
     model: Model,
     output: Output,  # noqa: ARG001  (the session has it)
-    words: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="QUERY", help="Words of the query; quotes are not needed.", show_default=False
-        ),
-    ] = [],  # noqa: B006  (typer copies it)
+    words: Words = [],  # noqa: B006  (typer copies it)
 ) -> None:
     """Search a collection with the dense and the sparse leg, fused by evidence, or by rank with weights."""
     query = " ".join(words)

@@ -9,6 +9,7 @@ import typer
 from m3index.cli import apps
 from m3index.cli.command import command
 from m3index.cli.options import Output
+from m3index.cli.search import Words
 from m3index.cli.service import opened, serving
 from m3index.cli.session import Session
 from m3index.encoder.options import Model
@@ -28,12 +29,7 @@ def why(
     connection: Connection,
     model: Model,
     output: Output,  # noqa: ARG001  (the session has it)
-    words: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="QUERY", help="Words of the query; quotes are not needed.", show_default=False
-        ),
-    ],
+    words: Words,
     doc_id: Annotated[
         str, typer.Argument(metavar="DOC_ID", help="Document to look for.", show_default=False)
     ],

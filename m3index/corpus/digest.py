@@ -11,8 +11,7 @@ from pathlib import Path
 
 from m3index.corpus.options import ROW_FORMATS
 from m3index.corpus.places import STDIN, Entry, File, Skipped, Unlisted
-
-_BLOCK = 1 << 20
+from m3index.files import digest_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +23,7 @@ class CorpusDigest:
     changed: tuple[tuple[int, int], ...]
 
 
-def digest_of(
+def corpus_digest(
     entries: Iterable[Entry], reading: str, on_skipped: Callable[[Skipped], None]
 ) -> CorpusDigest | None:
     """reading: everything else that determines the documents. on_skipped: is told what is not read.
@@ -40,7 +39,7 @@ def digest_of(
             case File():
                 try:
                     told = _told(entry)
-                    content = None if told is None else _content(Path(entry.path))
+                    content = None if told is None else digest_of(Path(entry.path))
                 except OSError:
                     return None
                 if told is None or content is None:
@@ -73,11 +72,3 @@ def _told(file: File) -> tuple[int, int] | None:
         return None
     status = os.stat(file.path)
     return (status.st_mtime_ns, status.st_size) if stat.S_ISREG(status.st_mode) else None
-
-
-def _content(path: Path) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    with path.open("rb", buffering=0) as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

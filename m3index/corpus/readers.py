@@ -16,7 +16,7 @@ from functools import partial
 from typing import BinaryIO
 
 from m3index.corpus import formats
-from m3index.corpus.digest import CorpusDigest, digest_of, is_as_before
+from m3index.corpus.digest import CorpusDigest, corpus_digest, is_as_before
 from m3index.corpus.formats import Parsed, Rows
 from m3index.corpus.lines import MAX_LINE, Meter, NoCorpusError, UnreadableError, open_bytes, reading
 from m3index.corpus.listing import Listing
@@ -162,7 +162,7 @@ class FileCorpus:
         files on this machine. `notes` tells what was skipped, as after a pass."""
         reading = repr((self._mapping, sorted(self._fields.items()), self._max_line, self._encoding))
         self._start()
-        return digest_of(self._places.walk(), reading, self._skips.add)
+        return corpus_digest(self._places.walk(), reading, self._skips.add)
 
     def is_as_before(self, digest: CorpusDigest) -> bool:
         """Whether no file has been changed since this digest of it was made."""

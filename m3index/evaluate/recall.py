@@ -337,11 +337,9 @@ class _Comparison:
 
     def _trusted(self, rankings: Mapping[str, Ranking], i: int) -> dict[str, Ranking]:
         """The rankings of a query as a search has them."""
-        if self.search.method != "evidence":
-            return dict(rankings)
         legs = {leg.name: leg for leg in self.legs}
         return {
-            name: trusted(legs[name], [self.queries[i].vectors[name]], [ranking])[0]
+            name: trusted(legs[name], [self.queries[i].vectors[name]], [ranking], self.search.method)[0]
             for name, ranking in rankings.items()
         }
 

@@ -223,13 +223,12 @@ def _retrieve(
     late = [leg for leg in plan if leg.leg is not Leg.BM25]
     vectors: dict[str, Sequence[QueryVector]] = {leg.name: texts for leg in early}
     scope = _scope(options)
-    weighs_evidence = options.method == "evidence" and len(plan) > 1
 
     def search_leg(leg: PlannedLeg) -> list[Ranking]:
         target = leg.target
         queries = vectors[leg.name]
         rankings = retrieve(target.store, target.collection, leg.leg, leg.where, queries, scope)
-        return trusted(leg, queries, rankings) if weighs_evidence else rankings
+        return trusted(leg, queries, rankings, options.method) if len(plan) > 1 else rankings
 
     if late:
         futures = {leg.name: start(_timed(clock, search_leg, leg)) for leg in early}

@@ -7,20 +7,24 @@ from dataclasses import replace
 
 import numpy as np
 
-from m3index.search.fusion import Ranking
+from m3index.search.fusion import Method, Ranking
 from m3index.search.plan import PlannedLeg
 from m3index.store.analyzer import terms
 from m3index.store.base import QueryVector, StoredRow
 from m3index.types import Leg, SparseVector, join_title
 
 
-def trusted(leg: PlannedLeg, queries: Sequence[QueryVector], rankings: Sequence[Ranking]) -> list[Ranking]:
+def trusted(
+    leg: PlannedLeg, queries: Sequence[QueryVector], rankings: Sequence[Ranking], method: Method
+) -> list[Ranking]:
     """The rankings of the queries with the trust that fusion by evidence puts into them.
 
     The dense leg has that of its collection. A sparse leg is trusted by the share of the query's words that
     its best hit has. A query in another language than the documents shares some names and digits with them,
-    and what it finds by those is little evidence.
+    and what it finds by those is little evidence. Other methods of fusion take the rankings as they are.
     """
+    if method != "evidence":
+        return list(rankings)
     if leg.leg is Leg.DENSE:
         return [replace(ranking, trust=leg.target.dense_trust) for ranking in rankings]
     best = [ranking.passages[0] for ranking in rankings if len(ranking)]

@@ -348,10 +348,8 @@ class _Ranked:
 
     def trusted(self, leg: PlannedLeg, ranking: Ranking) -> Ranking:
         """The ranking of a leg that was searched alone as the fusion would have it."""
-        if self.asked.method != "evidence":
-            return ranking
         vector = self.inquiry.query if leg.leg is Leg.BM25 else self.vectors[leg.name][0]
-        return trusted(leg, [vector], [ranking])[0]
+        return trusted(leg, [vector], [ranking], self.asked.method)[0]
 
     @property
     def depth(self) -> int:
