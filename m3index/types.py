@@ -257,11 +257,12 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A passage retrieved by one leg. score: comparable only within the leg; higher is better."""
+    """A passage retrieved by one leg. score: comparable only within the leg; higher is better. values: of the
+    fields that were asked for."""
 
     passage_id: str
     score: float
-    group: FieldValue = None
+    values: Mapping[str, FieldValue] = field(default_factory=dict)
 
     @property
     def key(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from m3index.search.evidence import Chance
 from m3index.search.explain import lexical_matches
@@ -14,7 +14,7 @@ from m3index.search.rerank import Reranker
 from m3index.search.result import Match
 from m3index.store.analyzer import folded_words, stem, terms
 from m3index.store.base import QueryVector, StoredRow
-from m3index.types import Hit, LegRank, SparseVector, join_title
+from m3index.types import FieldValue, Hit, LegRank, SparseVector, join_title
 
 _ID_FIELDS = ("doc_id", "ordinal", "source")
 _TEXT_FIELDS = ("title", "text", "metadata")
@@ -22,12 +22,14 @@ _TEXT_FIELDS = ("title", "text", "metadata")
 
 @dataclass(frozen=True, slots=True)
 class FusedHit:
-    """A fused id before its row is read. It is shown by the passage that `leg` found."""
+    """A fused id before its row is read. It is shown by the passage that `leg` found. values: those of
+    `found_fields`."""
 
     rank: int
     fused: Fused
     leg: str
     passage_id: str
+    values: Mapping[str, FieldValue] = field(default_factory=dict)
 
 
 def fuse_legs(
@@ -40,7 +42,7 @@ def fuse_legs(
     hits: list[FusedHit] = []
     for rank, item in enumerate(fused, 1):
         leg = max(item.contributions, key=lambda name: item.contributions[name])
-        hits.append(FusedHit(rank, item, leg, passages[leg][item.id]))
+        hits.append(FusedHit(rank, item, leg, passages[leg][item.id], rankings[leg].values.get(item.id, {})))
     return hits
 
 

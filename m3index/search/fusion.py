@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, get_args
 
 from m3index.errors import UsageError
 from m3index.search.evidence import LEAST_HITS, Chance, chance
-from m3index.types import Leg
+from m3index.types import FieldValue, Leg
 
 Method: TypeAlias = Literal["rrf", "evidence", "minmax", "dbsf", "arctan"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -26,7 +26,8 @@ class Ranking:
 
     ids: what is fused, without duplicates: document keys, passage keys or groups. scores: those of the
     leg, descending; higher is better. passages: the primary key of each id's best passage. depth: how many
-    ids the leg was asked for. trust: what fusion by evidence multiplies the votes of the leg by.
+    ids the leg was asked for. trust: what fusion by evidence multiplies the votes of the leg by. values: the
+    declared fields that the search needs of each id.
     """
 
     ids: Sequence[str] = ()
@@ -35,6 +36,7 @@ class Ranking:
     leg: Leg = Leg.DENSE
     depth: int = 0
     trust: float = 1.0
+    values: Mapping[str, Mapping[str, FieldValue]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -22,13 +22,15 @@ class LegScope:
     """What all legs of a search have in common.
 
     depth: number of documents (passages, groups) to retrieve from each leg. passages: do not collapse
-    passages. group_field: collapse by the values of this field. exclude: keys of documents to leave out.
-    margin: extra passages for the first call, if some are known to be dropped.
+    passages. group_field: collapse by the values of this field, one of `fields`. fields: those to read of all
+    that is found. exclude: keys of documents to leave out. margin: extra passages for the first call, if some
+    are known to be dropped.
     """
 
     depth: int
     passages: bool = False
     group_field: str | None = None
+    fields: Sequence[str] = ()
     exclude: frozenset[str] = frozenset()
     margin: int = 0
 
@@ -45,7 +47,7 @@ def retrieve(
 
     def find(numbers: Sequence[int], limit: int) -> list[list[Candidate]]:
         vectors = [queries[i] for i in numbers]
-        return store.search(collection, leg, vectors, limit, where, scope.group_field)
+        return store.search(collection, leg, vectors, limit, where, scope.fields)
 
     return deepen(find, len(queries), scope, leg)
 
@@ -61,7 +63,7 @@ def retrieve_any(
     """One ranking for several vectors: a passage counts by the vector nearest to it. Raises StoreError."""
 
     def find(_: Sequence[int], limit: int) -> list[list[Candidate]]:
-        answers = store.search(collection, leg, vectors, limit, where, scope.group_field)
+        answers = store.search(collection, leg, vectors, limit, where, scope.fields)
         best: dict[str, Candidate] = {}
         for candidate in (c for answer in answers for c in answer):
             known = best.get(candidate.passage_id)
@@ -113,6 +115,7 @@ def collapse(candidates: Iterable[Candidate], scope: LegScope, leg: Leg = Leg.DE
         passages=tuple(c.passage_id for c in ids.values()),
         leg=leg,
         depth=scope.depth,
+        values={id_: c.values for id_, c in ids.items() if c.values},
     )
 
 
@@ -121,8 +124,8 @@ def identity(candidate: Candidate, scope: LegScope) -> str:
 
     A document without a value in the group field counts for itself.
     """
-    if scope.group_field is not None and candidate.group is not None:
-        return group_id(candidate.group)
+    if scope.group_field is not None and (group := candidate.values[scope.group_field]) is not None:
+        return group_id(group)
     if scope.passages and scope.group_field is None:
         return candidate.passage_id
     return candidate.key

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
@@ -193,6 +193,11 @@ class RankingOptions(Reranking, Narrowing):
     def leg_depth(self) -> int:
         """The number of documents that each leg retrieves."""
         return self.depth if self.depth is not None else max(DEFAULT_DEPTH, self.last_rank)
+
+    @property
+    def found_fields(self) -> Sequence[str]:
+        """The fields whose values are read of everything that the legs find."""
+        return () if self.group_by is None else (self.group_by,)
 
     @property
     def rerank_count(self) -> int:

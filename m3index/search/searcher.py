@@ -212,6 +212,7 @@ def _scope(options: SearchOptions) -> LegScope:
         depth=options.leg_depth,
         passages=options.passages,
         group_field=options.group_by,
+        fields=options.found_fields,
     )
 
 

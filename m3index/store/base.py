@@ -143,11 +143,11 @@ class Store(Protocol):
         queries: Sequence[QueryVector],
         limit: int,
         where: Filter | None = None,
-        group_field: str | None = None,
+        fields: Sequence[str] = (),
     ) -> list[list[Candidate]]:
         """For each query its best `limit` passages, by score descending, then passage_id ascending.
 
-        Only ids and scores are transferred (and the value of `group_field`, if set, as `Candidate.group`).
+        Only ids, scores and the values of `fields` are transferred.
         A query without lexical tokens has no candidates. A limit over 16,384 is a UsageError.
         """
         ...

@@ -186,7 +186,7 @@ class MemoryStore:
         queries: Sequence[QueryVector],
         limit: int,
         where: Filter | None = None,
-        group_field: str | None = None,
+        fields: Sequence[str] = (),
     ) -> list[list[Candidate]]:
         collection = self._collection(name)
         searchable = check(collection.spec, leg, queries, limit)
@@ -202,7 +202,7 @@ class MemoryStore:
                 if not math.isnan(s)
             ]
             results[i] = [
-                Candidate(key, -score, _stored(row, [group_field])[group_field] if group_field else None)
+                Candidate(key, -score, _stored(row, fields))
                 for score, key, row in sorted(hits, key=lambda hit: hit[:2])[:limit]
             ]
         return results

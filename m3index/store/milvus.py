@@ -330,16 +330,16 @@ class MilvusStore:
         queries: Sequence[QueryVector],
         limit: int,
         where: Filter | None = None,
-        group_field: str | None = None,
+        fields: Sequence[str] = (),
     ) -> list[list[Candidate]]:
         spec = self.spec(name)
         searchable = check(spec, leg, queries, limit)
-        outputs = _outputs([group_field] if group_field else [])
+        outputs = _outputs(fields)
         results: list[list[Candidate]] = [[] for _ in queries]
         for numbers in _slices(searchable, max(1, min(QUERIES_PER_CALL, CANDIDATES_PER_CALL // limit))):
             data = _query_data(leg, [queries[i] for i in numbers], spec)
             for i, hits in zip(numbers, self._search(name, leg, data, limit, where, outputs), strict=True):
-                results[i] = _candidates(hits, leg, group_field)
+                results[i] = _candidates(hits, leg, fields)
         return results
 
     def hybrid(
@@ -371,7 +371,7 @@ class MilvusStore:
                     params["weights"] = [weights[leg] for leg in legs]
                 answers = self._hybrid(name, data, params, depth, limit, where)
                 for i, hits in zip(numbers, answers, strict=True):
-                    results[i] = _candidates(hits, Leg.DENSE, None)
+                    results[i] = _candidates(hits, Leg.DENSE)
         return results
 
     def weighs_legs(self, name: str) -> bool:
@@ -807,14 +807,14 @@ def _query_data(leg: Leg, queries: Sequence[Any], spec: CollectionSpec) -> Any:
             return [bm25_text(query, spec.analyzer or STEMS) for query in decodable]
 
 
-def _candidates(hits: Any, leg: Leg, group_field: str | None) -> list[Candidate]:
+def _candidates(hits: Any, leg: Leg, fields: Sequence[str] = ()) -> list[Candidate]:
     """Best first. BM25 scores are never negative, but Milvus Lite returns them negated."""
     sign = abs if leg is Leg.BM25 else float
     candidates = [
         Candidate(
             str(hit["passage_id"]),
             sign(float(hit["distance"])),
-            _plain(hit["entity"].get(group_field)) if group_field else None,
+            {field: _plain(hit["entity"].get(field)) for field in fields},
         )
         for hit in hits
     ]

@@ -22,8 +22,8 @@ def candidates(documents: Sequence[int], groups: Sequence[str | None] | None = N
     """One passage for each entry, of that document, with falling scores."""
     found = []
     for place, number in enumerate(documents):
-        group = groups[place] if groups is not None else None
-        found.append(Candidate(passage_key(key(number), place), 1 - place / 1e6, group))
+        values = {"lang": groups[place] if groups is not None else None}
+        found.append(Candidate(passage_key(key(number), place), 1 - place / 1e6, values))
     return found
 
 

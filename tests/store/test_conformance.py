@@ -382,7 +382,7 @@ def test_dense_search_is_exact(store: Store, fresh: Fresh) -> None:
         best = sorted(range(200), key=lambda i: (-scores[i], rows[i].passage_id))[:10]
         assert [c.passage_id for c in candidates] == [rows[i].passage_id for i in best]
         np.testing.assert_allclose([c.score for c in candidates], scores[best], atol=1e-5)
-        assert candidates[0].group is None
+        assert candidates[0].values == {}
         assert candidates[0].key == candidates[0].passage_id.rpartition("-")[0]
 
 
@@ -466,7 +466,7 @@ def test_bm25_works_in(store: Store, fresh: Fresh, language: str) -> None:
     assert found[0].passage_id == rows[0].passage_id
 
 
-def test_filters_and_groups_hold_in_every_leg(store: Store, fresh: Fresh) -> None:
+def test_filters_hold_and_values_come_with_in_every_leg(store: Store, fresh: Fresh) -> None:
     for spec, leg, query in ((BM25, Leg.BM25, "word"), (LEXICAL, Leg.LEXICAL, sparse({1: 1.0}))):
         name = fresh(spec)
         rows = [
@@ -483,12 +483,13 @@ def test_filters_and_groups_hold_in_every_leg(store: Store, fresh: Fresh) -> Non
         wanted = {r.passage_id: r for r in rows if r.fields["lang"] == "en" and r.fields["year"] > 3}
         where = All([Compare("lang", "==", "en"), Compare("year", ">", 3)])
         for answers in (
-            store.search(name, leg, [query, query], 12, where, "year"),
-            store.search(name, Leg.DENSE, [vector("q"), vector("r")], 12, where, "year"),
+            store.search(name, leg, [query, query], 12, where, ["year", "lang"]),
+            store.search(name, Leg.DENSE, [vector("q"), vector("r")], 12, where, ["year", "lang"]),
         ):
             for found in answers:
                 assert {c.passage_id for c in found} == set(wanted)
-                assert all(c.group == wanted[c.passage_id].fields["year"] for c in found)
+                for c in found:
+                    assert c.values == {"year": wanted[c.passage_id].fields["year"], "lang": "en"}
         assert store.search(name, Leg.DENSE, [vector("q")], 3, Compare("year", ">", 99)) == [[]]
 
 
@@ -633,9 +634,9 @@ def test_a_tenant_has_its_own_rows(store: Store, fresh: Fresh) -> None:
         assert {s["passage_id"] for s in store.scan(name, where, ["year"])} == own
         assert store.count(name, where) == len(own) == 5
         for leg, query in ((Leg.DENSE, vector("q")), (Leg.LEXICAL, rows[number].sparse)):
-            found = store.search(name, leg, [query], 50, where, group_field="org")[0]
+            found = store.search(name, leg, [query], 50, where, fields=["org"])[0]
             assert {c.passage_id for c in found} <= own
-            assert {c.group for c in found} == {org(number)}
+            assert {c.values["org"] for c in found} == {org(number)}
         assert len(store.search(name, Leg.DENSE, [vector("q")], 50, where)[0]) == 5
     assert set(store.get(name, keys(rows), [])) == set(keys(rows))
 
