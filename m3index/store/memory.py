@@ -202,7 +202,7 @@ class MemoryStore:
                 if not math.isnan(s)
             ]
             results[i] = [
-                Candidate(key, -score, _stored(row, fields))
+                Candidate(key, -score, _values(row, fields))
                 for score, key, row in sorted(hits, key=lambda hit: hit[:2])[:limit]
             ]
         return results
@@ -353,3 +353,8 @@ def _stored(row: Row, fields: Sequence[str]) -> dict[str, Any]:
 def _check_name(name: str) -> None:
     if not (name.isascii() and name.isidentifier() and len(name) <= 255):
         raise UsageError(f"A collection's name must consist of letters, digits and _: {name!r} does not.")
+
+
+def _values(row: Row, fields: Sequence[str]) -> dict[str, Any]:
+    stored = _stored(row, fields) if fields else {}
+    return {name: stored[name] for name in fields}
