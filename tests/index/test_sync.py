@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +25,7 @@ from m3index.errors import Exit, UnreachableError
 from m3index.index.forecast import plan
 from m3index.index.options import SyncOptions
 from m3index.index.status import status
-from m3index.index.sync import sync
+from m3index.index.sync import CountingCorpus, sync
 from m3index.index.write import mark, row_fields, row_of
 from m3index.progress import Silent
 from m3index.store.memory import MemoryStore
@@ -470,3 +471,24 @@ def test_ids_that_differ_only_in_spelling_are_warned_of() -> None:
         reporter.warnings.clear()
     plan(store, FakeEncoder(), "docs", ListCorpus(corpus), SETTINGS, reporter=reporter)
     assert len(reporter.warnings) == 1
+
+
+class Blocks:
+    """A corpus of 100 documents of 10 bytes, read in blocks of 256."""
+
+    bytes_read = 0
+
+    def __iter__(self) -> Iterator[Document]:
+        for number in range(100):
+            self.bytes_read = min(1_000, -(-(number + 1) * 10 // 256) * 256)
+            yield doc(str(number))
+
+
+def test_bytes_of_documents_that_the_reader_is_ahead_of() -> None:
+    corpus = Blocks()
+    items = CountingCorpus(corpus)  # type: ignore[arg-type]
+    for read, _ in enumerate(items, 1):
+        for finished in range(0, read + 1, 7):
+            assert abs(items.bytes_of(finished) - finished * 10) <= (30 if read > 26 else finished * 10)
+    assert items.bytes_of(100) == 1_000
+    assert items.bytes_of(50) == 500
