@@ -18,7 +18,7 @@ FloatArray: TypeAlias = "NDArray[np.float32]"
 IntArray: TypeAlias = "NDArray[np.int32]"
 Metadata: TypeAlias = Mapping[str, Any]
 FieldValue: TypeAlias = str | int | float | bool | Sequence[str] | None
-FieldType: TypeAlias = Literal["str", "int", "float", "bool", "str[]"]
+FieldType: TypeAlias = Literal["str", "int", "float", "bool", "date", "str[]"]
 SparseKind: TypeAlias = Literal["lexical", "bm25", "none"]
 Storage: TypeAlias = Literal["fp32", "fp16", "bf16"]
 

@@ -35,6 +35,7 @@ from m3index.corpus.quarantine import LostRowError, unwrap
 from m3index.documents.front_matter import markdown
 from m3index.documents.kinds import MAX_FILE, PARSED, BadFileError, Extracted
 from m3index.documents.reader import DocumentReader
+from m3index.schema import column_of
 from m3index.types import FieldType, Place, Rejected
 
 _BATCH_BYTES = 16 * 1024 * 1024
@@ -413,7 +414,7 @@ def _check_unique(names: Sequence[str]) -> None:
 
 def _cells(header: Sequence[str], cells: Sequence[str], fields: Mapping[str, FieldType]) -> dict[str, Any]:
     return {
-        name: typed_cell(cell, fields[name]) if name in fields else cell
+        name: typed_cell(cell, fields[column]) if (column := column_of(name)) in fields else cell
         for name, cell in zip(header, cells, strict=False)
         if cell
     }

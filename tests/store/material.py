@@ -18,6 +18,7 @@ FIELDS: Mapping[str, FieldType] = {
     "score": "float",
     "open": "bool",
     "tags": "str[]",
+    "author__born": "date",
 }
 BM25 = CollectionSpec(DIM, "bm25", FIELDS)
 LEXICAL = CollectionSpec(DIM, "lexical", FIELDS)
