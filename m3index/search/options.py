@@ -41,6 +41,9 @@ DEFAULT_DEPTH = 100
 """The number of documents that each leg retrieves, unless `depth` is given or more hits are wanted. It does
 not grow with k, so that a search, its further pages, an evaluation and a tuning fuse the same documents."""
 
+DEFAULT_RERANKED = 50
+"""The number of hits to rerank, unless `rerank_depth` is given or more hits are wanted."""
+
 RUN_HITS = 100
 """The number of hits of a query in a run file, an evaluation and a quality gate."""
 
@@ -80,7 +83,7 @@ class Reranking(Group):
         Whole(1, MAX_LIMIT),
         "Number of hits to rerank.",
         default=None,
-        shown="max(50, offset + k)",
+        shown=f"{DEFAULT_RERANKED}, doubled until it covers offset + k",
         harmless=True,
     )
     rerank_weights: Weights | str | None = option(
@@ -106,6 +109,13 @@ class RankingOptions(Reranking, Narrowing):
     k: int = option(Whole(1, MAX_LIMIT), "Maximum number of hits.", default=10, flags=("-k",), harmless=True)
     offset: int = option(
         Whole(0, MAX_LIMIT - 1), "Number of hits to skip, as for a second page.", default=0, file=False
+    )
+    page: int | None = option(
+        Whole(1, MAX_LIMIT),
+        "Page of hits to return, in place of offset: page N skips (N - 1) * k hits.",
+        default=None,
+        shown="1",
+        file=False,
     )
     mode: Mode = option(
         OneOf(MODES, "MODE"),
@@ -139,7 +149,7 @@ class RankingOptions(Reranking, Narrowing):
         Whole(1, MAX_LIMIT),
         "Number of documents that each leg retrieves before fusion.",
         default=None,
-        shown=f"max({DEFAULT_DEPTH}, offset + k)",
+        shown=f"{DEFAULT_DEPTH}, doubled until it covers offset + k",
         harmless=True,
     )
     group_by: str | None = option(
@@ -151,9 +161,11 @@ class RankingOptions(Reranking, Narrowing):
     )
 
     def check(self) -> None:
+        if self.page is not None and self.offset:
+            raise UsageError("page and offset cannot be combined. Use one of them.")
         for name, count in (("depth", self.depth), ("rerank_depth", self.rerank_depth)):
             if count is not None and count < self.last_rank:
-                sum_of = f"{self.offset} + " if self.offset else ""
+                sum_of = f"{self.skipped} + " if self.skipped else ""
                 raise UsageError(
                     f"{name} is {count}, which is less than {'offset + k' if sum_of else 'k'} "
                     f"({sum_of}{self.k}). Raise {name} to at least {self.last_rank}."
@@ -185,14 +197,19 @@ class RankingOptions(Reranking, Narrowing):
         return RRF_K if self.rrf_k is None else self.rrf_k
 
     @property
+    def skipped(self) -> int:
+        """The number of hits before the first one wanted."""
+        return self.offset if self.page is None else (self.page - 1) * self.k
+
+    @property
     def last_rank(self) -> int:
         """The rank of the last hit wanted."""
-        return self.offset + self.k
+        return self.skipped + self.k
 
     @property
     def leg_depth(self) -> int:
         """The number of documents that each leg retrieves."""
-        return self.depth if self.depth is not None else max(DEFAULT_DEPTH, self.last_rank)
+        return self.depth if self.depth is not None else _covering(self.last_rank, DEFAULT_DEPTH)
 
     @property
     def found_fields(self) -> Sequence[str]:
@@ -202,12 +219,34 @@ class RankingOptions(Reranking, Narrowing):
     @property
     def rerank_count(self) -> int:
         """The number of hits to rerank."""
-        return self.rerank_depth if self.rerank_depth is not None else max(50, self.last_rank)
+        if self.rerank_depth is not None:
+            return self.rerank_depth
+        return _covering(self.last_rank, DEFAULT_RERANKED)
+
+    @property
+    def deeper_than_first_page(self) -> dict[str, int]:
+        """The depths that are greater than those of the first page, because they are left to their defaults.
+        Empty if this page and the first one are parts of one list."""
+        least: dict[str, int] = {}
+        if self.depth is None:
+            least["depth"] = DEFAULT_DEPTH
+        if self.rerank is not None and self.rerank_depth is None:
+            least["rerank_depth"] = DEFAULT_RERANKED
+        here = {name: _covering(self.last_rank, count) for name, count in least.items()}
+        return {name: depth for name, depth in here.items() if depth > _covering(self.k, least[name])}
 
     @property
     def document_source(self) -> str:
         """The source of the document for which similar ones are searched."""
         return self.source or DEFAULT_SOURCE
+
+
+def _covering(wanted: int, least: int) -> int:
+    """`least`, doubled until it covers what is wanted. It grows in steps, so that the pages within a step are
+    parts of one list."""
+    while least < wanted:
+        least *= 2
+    return min(least, MAX_LIMIT)
 
 
 @group

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from m3index.errors import NotFoundError, QueryError, UsageError
 from m3index.index.tenant import tenant_of
-from m3index.search.assemble import FusedHit, fetch, find_matches, fuse_legs, make_hit, rerank
+from m3index.search.assemble import FusedHit, RowName, fetch, find_matches, fuse_legs, make_hit, rerank
 from m3index.search.evidence import LEAST_HITS, Chance
 from m3index.search.explain import explain
 from m3index.search.fusion import Ranking, chances_of
@@ -169,33 +169,35 @@ class Searcher:
         clock: Clock,
         notes: tuple[str, ...],
     ) -> list[SearchResult]:
-        """Turns the fused hits of each query into its result: fetch, rerank, explain."""
+        """Turns the fused hits of each query into its result: rerank, cut the page, fetch, explain."""
         weights = {leg.name: leg.weight for leg in plan}
         legs = retrieved.by_query(len(queries))
         chances = [chances_of(rankings, options.method) for rankings in legs]
-        with clock("fetch"):
-            rows = fetch([hit for part in fused for hit in part], self._targets, plan, options)
+        ordered, rows = fused, {}
+        if reranker is not None:
+            rows = self._fetch(fused, plan, options, clock)
+            with clock("rerank"):
+                ordered = [
+                    rerank(query.text, hits, rows, reranker)
+                    for query, hits in zip(queries, fused, strict=True)
+                ]
+        pages = [hits[options.skipped : options.last_rank] for hits in ordered]
+        if reranker is None:
+            rows = self._fetch(pages, plan, options, clock)
         results: list[SearchResult] = []
         for i, query in enumerate(queries):
-            hits = [
-                (f, make_hit(f, row, legs[i], chances[i], options))
-                for f in fused[i]
-                if (row := rows.get((f.leg, f.passage_id))) is not None
-            ]
-            missing = len(fused[i]) - len(hits)
-            if reranker is not None and hits:
-                with clock("rerank"):
-                    hits = rerank(query.text, hits, reranker)
-            hits = hits[options.offset : options.last_rank]
+            page = [hit for hit in pages[i] if hit.row in rows]
+            missing = len(pages[i]) - len(page) + len(fused[i]) - len(ordered[i])
             explanations: list[Explanation] = []
             if options.explain:
                 with clock("explain"):
-                    explanations = _explain(i, [f for f, _ in hits], legs[i], plan, retrieved, options)
+                    explanations = _explain(i, page, legs[i], plan, retrieved, options)
             results.append(
                 SearchResult(
                     query=query,
                     hits=tuple(
-                        replace(hit, rank=rank) for rank, (_, hit) in enumerate(hits, options.offset + 1)
+                        make_hit(rank, hit, rows[hit.row], legs[i], chances[i], options)
+                        for rank, hit in enumerate(page, options.skipped + 1)
                     ),
                     legs=legs[i],
                     weights=weights,
@@ -205,6 +207,17 @@ class Searcher:
             )
         timings = clock.read()
         return [replace(result, timings=timings) for result in results]
+
+    def _fetch(
+        self,
+        found: Sequence[Sequence[FusedHit]],
+        plan: Sequence[PlannedLeg],
+        options: SearchOptions,
+        clock: Clock,
+    ) -> dict[RowName, StoredRow]:
+        """The rows of the hits of all queries."""
+        with clock("fetch"):
+            return fetch([hit for hits in found for hit in hits], self._targets, plan, options)
 
 
 def _scope(options: SearchOptions) -> LegScope:
@@ -311,7 +324,7 @@ def _explain(
         matches,
         method=options.method,
         k=options.rank_constant,
-        first_rank=options.offset + 1,
+        first_rank=options.skipped + 1,
     )
 
 
@@ -364,6 +377,12 @@ def _notes(
     if empty and len(empty) < len(rankings):
         others = " and ".join(name for name in rankings if name not in empty)
         notes.append(f"{' and '.join(empty)} found nothing. These hits are from {others} only.")
+    if deeper := options.deeper_than_first_page:
+        named = " ".join(f"--{name.replace('_', '-')} {depth}" for name, depth in deeper.items())
+        notes.append(
+            f"This page was searched more deeply than the first one, so that a hit can be on both or on "
+            f"neither. Search for all pages with {named}."
+        )
     if missing:
         notes.append(f"{missing} of the hits had been removed before they could be read.")
     return notes

@@ -105,6 +105,7 @@ class _Inquiry:
             {
                 "k": self.k,
                 "offset": 0,
+                "page": None,
                 "depth": options.leg_depth,
                 "fusion": options.method,  # Milvus's own fusion gives the same answer without its legs
                 "texts": False,
@@ -134,7 +135,7 @@ class _Inquiry:
 
     def fused(self, result: SearchResult) -> list[FusedHit]:
         """The whole fused ranking, of which the result has the first hits."""
-        return fuse_legs(result.legs, result.weights, self.asked, 2 * MAX_LIMIT)
+        return fuse_legs(result.legs, result.weights, self.asked)
 
     def repaired(self, changes: Mapping[str, Any], key: str) -> Repair:
         return Repair(changes, rank=self.rank(self.search(changes), key))
