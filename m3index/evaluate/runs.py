@@ -222,7 +222,9 @@ def as_run(rankings: Mapping[str, Sequence[Hit]]) -> dict[str, dict[str, float]]
 
 
 def order_score(hit: Hit) -> float:
-    """The score that decides the hit's rank."""
+    """The score that decides the hit's rank, unless a sort or diversity does."""
+    if hit.boosted_score is not None:
+        return hit.boosted_score
     return hit.score if hit.rerank_score is None else hit.rerank_score
 
 

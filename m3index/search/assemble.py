@@ -29,7 +29,8 @@ RowName: TypeAlias = tuple[str, str]
 class FusedHit:
     """A fused id before its row is read. It is shown by the passage that `leg` found.
 
-    rank: by the fusion alone. values: those of `found_fields`. rerank_score: what the reranker gave.
+    rank: by the fusion alone. values: those of `found_fields`. rerank_score: what the reranker gave. factors:
+    those of the boosts. boosted_score: the score before, times these.
     """
 
     rank: int
@@ -38,6 +39,15 @@ class FusedHit:
     passage_id: str
     values: Mapping[str, FieldValue] = field(default_factory=dict)
     rerank_score: float | None = None
+    factors: tuple[float, ...] = ()
+    boosted_score: float | None = None
+
+    @property
+    def score(self) -> float:
+        """The score that counts: boosted, or of the reranker, or fused."""
+        if self.boosted_score is not None:
+            return self.boosted_score
+        return self.fused.score if self.rerank_score is None else self.rerank_score
 
     @property
     def row(self) -> RowName:
@@ -68,10 +78,20 @@ def fetch(
     plan: Sequence[PlannedLeg],
     options: SearchOptions,
 ) -> dict[RowName, StoredRow]:
-    """The rows that show the hits, with one call per collection. Removed rows are missing."""
+    """The rows that show the hits, as far as the result and the reranker need them."""
     fields = [*_ID_FIELDS, *(_TEXT_FIELDS if options.texts or options.rerank is not None else ())]
     if options.group_by is not None and options.group_by not in fields:
         fields.append(options.group_by)
+    return read_rows(hits, targets, plan, fields)
+
+
+def read_rows(
+    hits: Sequence[FusedHit],
+    targets: Sequence[SearchTarget],
+    plan: Sequence[PlannedLeg],
+    fields: Sequence[str],
+) -> dict[RowName, StoredRow]:
+    """These fields of the rows that show the hits, with one call per collection. Removed rows are missing."""
     rows: dict[RowName, StoredRow] = {}
     for target in targets:
         legs = {leg.name for leg in plan if leg.target is target}
@@ -79,7 +99,7 @@ def fetch(
         if own:
             keys = list(dict.fromkeys(hit.passage_id for hit in own))
             stored = target.store.get(target.collection, keys, fields)
-            rows |= {h.row: stored[h.passage_id] for h in own if h.passage_id in stored}
+            rows |= {hit.row: stored[hit.passage_id] for hit in own if hit.passage_id in stored}
     return rows
 
 
@@ -109,6 +129,7 @@ def make_hit(
         metadata=row.get("metadata", {}),
         legs=legs,
         rerank_score=hit.rerank_score,
+        boosted_score=hit.boosted_score,
         fused_rank=hit.rank,
         group=row[options.group_by] if options.group_by is not None else None,
     )
