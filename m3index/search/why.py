@@ -128,15 +128,17 @@ class _Inquiry:
         searcher = Searcher(self.target, rerankers=self.rerankers)
         return searcher.search(query or self.query, changed(self.asked, changes or {}))
 
-    def rank(self, result: SearchResult, key: str) -> int | None:
-        """The rank of the document in a result, beyond the hits too unless they are reranked, grouped or
-        diverse."""
+    def rank(self, result: SearchResult, key: str, options: SearchOptions | None = None) -> int | None:
+        """The rank of the document in the result of a search with these options, by default those that were
+        asked; beyond the hits too unless they are reranked, grouped or diverse."""
+        options = options or self.asked
         for hit in result.hits:
             if document_key(hit.source, hit.doc_id) == key:
                 return hit.rank
-        if self.asked.rerank is not None or self.asked.group_by is not None or self.asked.diversity:
+        if options.rerank is not None or options.group_by is not None or options.diversity:
             return None
-        return _position(self.arrangement(self.asked).by_values(self.fused(result)), key)
+        fused = fuse_legs(result.legs, result.weights, options)
+        return _position(self.arrangement(options).by_values(fused), key)
 
     def arrangement(self, options: SearchOptions) -> Arrangement:
         return Arrangement([self.target], options)
@@ -146,7 +148,7 @@ class _Inquiry:
         return fuse_legs(result.legs, result.weights, self.asked)
 
     def repaired(self, changes: Mapping[str, Any], key: str) -> Repair:
-        return Repair(changes, rank=self.rank(self.search(changes), key))
+        return Repair(changes, rank=self.rank(self.search(changes), key, changed(self.asked, changes)))
 
     # -- the stages before the ranking
 
