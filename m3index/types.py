@@ -326,8 +326,8 @@ class Hit:
     """A document (or passage, or group) found by a search, with its best passage.
 
     rank: from 1. score: the fused score, comparable only within one result. legs: its position in each leg
-    that retrieved it. rerank_score, fused_rank: the score of the reranker and the rank before reranking.
-    group: the value of `group_by`.
+    that retrieved it. rerank_score: that of the reranker. boosted_score: the one of these
+    two that counts, with the boosts. fused_rank: the rank by the fusion alone. group: that of `group_by`.
     """
 
     rank: int
@@ -341,5 +341,6 @@ class Hit:
     metadata: Metadata
     legs: Mapping[str, LegRank] = field(default_factory=dict)
     rerank_score: float | None = None
+    boosted_score: float | None = None
     fused_rank: int | None = None
     group: FieldValue = None

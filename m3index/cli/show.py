@@ -73,9 +73,7 @@ def _hit(out: Console, hit: Hit, query: str) -> None:
     about = [hit.doc_id] if hit.title else []
     if hit.ordinal:
         about.append(f"passage {hit.ordinal}")
-    if hit.rerank_score is not None:
-        about.append(f"rerank {hit.rerank_score:.4f} (was {hit.fused_rank})")
-    about.append(f"score {hit.score:.4f}")
+    about += _scores(hit)
     about += [f"{name} #{leg.rank} ({leg.score:.3f})" for name, leg in hit.legs.items()]
     _lines(out, " · ".join(about), "cyan")
     excerpt = snippet(hit.text, query, width=(out.width - 4) * _LINES - 8)
@@ -86,6 +84,14 @@ def _hit(out: Console, hit: Hit, query: str) -> None:
         line.rstrip()
         out.print(Text("    ") + line, no_wrap=True)
     out.print()
+
+
+def _scores(hit: Hit) -> list[str]:
+    """The scores of a hit, the one that counts first, with the rank before where it was another."""
+    named = {"boosted": hit.boosted_score, "rerank": hit.rerank_score, "score": hit.score}
+    first, *others = [f"{name} {score:.4f}" for name, score in named.items() if score is not None]
+    is_moved = hit.rerank_score is not None or hit.fused_rank != hit.rank
+    return [f"{first} (was {hit.fused_rank})" if is_moved else first, *others]
 
 
 def _explanation(out: Console, hit: Hit, explanation: Explanation, result: SearchResult) -> None:
@@ -101,6 +107,7 @@ def _explanation(out: Console, hit: Hit, explanation: Explanation, result: Searc
             for m in explanation.matches[:8]
         ]
         lines.append("matched: " + ", ".join(matched))
+    lines += [f"boost {b.boost} -> x {b.factor:.4g}" for b in explanation.boosts]
     if explanation.leg is not None and explanation.share is not None:
         for crossing in explanation.crossings[:3]:
             verb = "overtakes" if crossing.overtakes else "falls behind"

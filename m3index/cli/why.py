@@ -77,7 +77,7 @@ def _show(answer: Why) -> None:
     if answer.fused_rank is not None:
         values.append(("fused", f"rank {answer.fused_rank:,}"))
     if answer.rank is not None and answer.rank != answer.fused_rank:
-        values.append(("reranked", f"rank {answer.rank:,}"))
+        values.append(("final", f"rank {answer.rank:,}"))
     if answer.remedy:
         values.append(("remedy", answer.remedy))
     pairs(values)

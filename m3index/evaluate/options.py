@@ -122,6 +122,9 @@ class EvalOptions(SearchOptions):
     offset: int = option(
         Whole(0), "Not used: rankings are evaluated from the top.", default=0, flag=False, file=False
     )
+    page: int | None = option(
+        Whole(1), "Not used: rankings are evaluated from the top.", default=None, flag=False, file=False
+    )
     mode: Mode = option(OneOf(MODES, "MODE"), "Search mode; see modes.", default="hybrid", flag=False)
     passages: bool = option(Flag(), "Not used: documents are evaluated.", default=False, flag=False)
     group_by: str | None = option(Text(), "Not used: documents are evaluated.", default=None, flag=False)

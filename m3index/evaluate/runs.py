@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self, TypeAlias
@@ -35,40 +36,56 @@ _PARQUET_ROWS = 50_000
 
 
 def read_run(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
-    """A TREC run, or JSONL or Parquet as RunWriter writes them. The scores are not changed."""
+    """A TREC run, or JSONL or Parquet as RunWriter writes them.
+
+    The scores are those of the file. Where its ranks say another order, as of a search with a sort or with
+    diversity, they are lowered to it; the ranks of a TREC run mean nothing, as for trec_eval.
+    """
     run: dict[str, dict[str, float]] = {}
-    for query_id, doc_id, score in _run_rows(Path(path)):
+    ranks: dict[str, dict[str, int]] = {}
+    for query_id, doc_id, score, rank in _run_rows(Path(path)):
         ranking = run.setdefault(query_id, {})
         if doc_id in ranking:
             raise UsageError(f"{path}: query {query_id!r} has the document {doc_id!r} twice.")
         ranking[doc_id] = score
+        if rank is not None:
+            ranks.setdefault(query_id, {})[doc_id] = rank
+    for query_id, by_rank in ranks.items():
+        order = sorted(by_rank, key=by_rank.__getitem__)
+        scores = [run[query_id][doc_id] for doc_id in order]
+        if any(one <= other for one, other in pairwise(scores)):
+            run[query_id].update(zip(order, falling(scores), strict=True))
     return run
 
 
-def _run_rows(path: Path) -> Iterator[tuple[str, str, float]]:
+def _run_rows(path: Path) -> Iterator[tuple[str, str, float, int | None]]:
+    """Query, document, score, and the rank where it counts."""
     if path.suffix == ".parquet":
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         try:
-            table = pq.read_table(path, columns=["query_id", "doc_id", "score"])
+            columns = {"query_id", "doc_id", "score", "rank"} & {*pq.read_schema(path).names}
+            rows = pq.read_table(path, columns=sorted(columns)).to_pylist()
+            yield from ((row["query_id"], row["doc_id"], row["score"], row.get("rank")) for row in rows)
         except FileNotFoundError:
             raise UsageError(f"There is no file {path}.") from None
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowInvalid, OSError, KeyError) as error:
             raise UsageError(f"{path} is not a Parquet run: {error}.") from None
-        columns = [table.column(name).to_pylist() for name in ("query_id", "doc_id", "score")]
-        yield from zip(*columns, strict=True)
         return
     for number, line in text_lines(path):
         try:
             if line.startswith("{"):
                 row = json.loads(line)
                 if row.get("type", "hit") == "hit":
-                    yield row["query_id"], row["doc_id"], float(row.get("rerank_score", row["score"]))
+                    names = ("boosted_score", "rerank_score", "score")
+                    score = next(row[name] for name in names if name in row)
+                    rank = row.get("rank")
+                    yield row["query_id"], row["doc_id"], float(score), None if rank is None else int(rank)
             else:
                 query_id, _, doc_id, _, score, _ = line.split()
-                yield query_id, doc_id, float(score)
-        except (ValueError, KeyError, TypeError):
+                yield query_id, doc_id, float(score), None
+        except (ValueError, KeyError, TypeError, StopIteration):
             raise UsageError(
                 f"{path}:{number} is not a line of a run; TREC's six columns are query, Q0, document, rank, "
                 "score, tag."
@@ -222,7 +239,9 @@ def as_run(rankings: Mapping[str, Sequence[Hit]]) -> dict[str, dict[str, float]]
 
 
 def order_score(hit: Hit) -> float:
-    """The score that decides the hit's rank."""
+    """The score that decides the hit's rank, unless a sort or diversity does."""
+    if hit.boosted_score is not None:
+        return hit.boosted_score
     return hit.score if hit.rerank_score is None else hit.rerank_score
 
 

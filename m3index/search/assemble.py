@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 from m3index.search.evidence import Chance
 from m3index.search.explain import lexical_matches
@@ -20,23 +21,48 @@ _ID_FIELDS = ("doc_id", "ordinal", "source")
 _TEXT_FIELDS = ("title", "text", "metadata")
 
 
+RowName: TypeAlias = tuple[str, str]
+"""A row among those of all collections: the leg that found it, and its primary key."""
+
+
 @dataclass(frozen=True, slots=True)
 class FusedHit:
-    """A fused id before its row is read. It is shown by the passage that `leg` found. values: those of
-    `found_fields`."""
+    """A fused id before its row is read. It is shown by the passage that `leg` found.
+
+    rank: by the fusion alone. values: those of `found_fields`. rerank_score: what the reranker gave. factors:
+    those of the boosts. boosted_score: the score before, times these.
+    """
 
     rank: int
     fused: Fused
     leg: str
     passage_id: str
     values: Mapping[str, FieldValue] = field(default_factory=dict)
+    rerank_score: float | None = None
+    factors: tuple[float, ...] = ()
+    boosted_score: float | None = None
+
+    @property
+    def score(self) -> float:
+        """The score that counts: boosted, or of the reranker, or fused."""
+        if self.boosted_score is not None:
+            return self.boosted_score
+        return self.fused.score if self.rerank_score is None else self.rerank_score
+
+    @property
+    def row(self) -> RowName:
+        """The row that shows it."""
+        return self.leg, self.passage_id
 
 
 def fuse_legs(
-    rankings: Mapping[str, Ranking], weights: Mapping[str, float], options: SearchOptions, count: int
+    rankings: Mapping[str, Ranking],
+    weights: Mapping[str, float],
+    options: SearchOptions,
+    count: int | None = None,
 ) -> list[FusedHit]:
-    """The first `count` ids of the fused ranking. An id is shown by the passage of the leg that
-    contributes most to it; in a tie, the first leg."""
+    """The first `count` ids of the fused ranking, by default all. An id is shown by the passage of the leg
+    that contributes most to it; in a tie, the first leg."""
     fused = combine(rankings, weights, method=options.method, k=options.rank_constant)[:count]
     passages = {name: dict(zip(r.ids, r.passages, strict=True)) for name, r in rankings.items()}
     hits: list[FusedHit] = []
@@ -51,23 +77,34 @@ def fetch(
     targets: Sequence[SearchTarget],
     plan: Sequence[PlannedLeg],
     options: SearchOptions,
-) -> dict[tuple[str, str], StoredRow]:
-    """The rows by leg and passage, with one call per collection. Removed rows are missing."""
+) -> dict[RowName, StoredRow]:
+    """The rows that show the hits, as far as the result and the reranker need them."""
     fields = [*_ID_FIELDS, *(_TEXT_FIELDS if options.texts or options.rerank is not None else ())]
     if options.group_by is not None and options.group_by not in fields:
         fields.append(options.group_by)
-    rows: dict[tuple[str, str], StoredRow] = {}
+    return read_rows(hits, targets, plan, fields)
+
+
+def read_rows(
+    hits: Sequence[FusedHit],
+    targets: Sequence[SearchTarget],
+    plan: Sequence[PlannedLeg],
+    fields: Sequence[str],
+) -> dict[RowName, StoredRow]:
+    """These fields of the rows that show the hits, with one call per collection. Removed rows are missing."""
+    rows: dict[RowName, StoredRow] = {}
     for target in targets:
         legs = {leg.name for leg in plan if leg.target is target}
         own = [hit for hit in hits if hit.leg in legs]
         if own:
             keys = list(dict.fromkeys(hit.passage_id for hit in own))
             stored = target.store.get(target.collection, keys, fields)
-            rows |= {(h.leg, h.passage_id): stored[h.passage_id] for h in own if h.passage_id in stored}
+            rows |= {hit.row: stored[hit.passage_id] for hit in own if hit.passage_id in stored}
     return rows
 
 
 def make_hit(
+    rank: int,
     hit: FusedHit,
     row: StoredRow,
     rankings: Mapping[str, Ranking],
@@ -81,7 +118,7 @@ def make_hit(
         by_chance = chances[name].expected(score) if name in chances else None
         legs[name] = LegRank(position + 1, score, contribution, by_chance)
     return Hit(
-        rank=hit.rank,
+        rank=rank,
         doc_id=row["doc_id"],
         passage_id=hit.passage_id,
         ordinal=row["ordinal"],
@@ -91,18 +128,24 @@ def make_hit(
         text=row.get("text", ""),
         metadata=row.get("metadata", {}),
         legs=legs,
+        rerank_score=hit.rerank_score,
+        boosted_score=hit.boosted_score,
         fused_rank=hit.rank,
         group=row[options.group_by] if options.group_by is not None else None,
     )
 
 
 def rerank(
-    query: str, hits: Sequence[tuple[FusedHit, Hit]], reranker: Reranker
-) -> list[tuple[FusedHit, Hit]]:
-    """Sorts hits by the reranker's score, descending; equal scores keep their order."""
-    scores = reranker.score(query, [join_title(hit.title, hit.text) for _, hit in hits])
-    scored = [(f, replace(hit, rerank_score=float(s))) for (f, hit), s in zip(hits, scores, strict=True)]
-    return sorted(scored, key=lambda item: -(item[1].rerank_score or 0.0))
+    query: str, hits: Sequence[FusedHit], rows: Mapping[RowName, StoredRow], reranker: Reranker
+) -> list[FusedHit]:
+    """The hits whose rows are known, by the reranker's score, descending; equal scores keep their order."""
+    known = [hit for hit in hits if hit.row in rows]
+    if not known:
+        return []
+    texts = [join_title(str(rows[hit.row]["title"]), str(rows[hit.row]["text"])) for hit in known]
+    scores = reranker.score(query, texts)
+    scored = [replace(hit, rerank_score=float(score)) for hit, score in zip(known, scores, strict=True)]
+    return sorted(scored, key=lambda hit: -(hit.rerank_score or 0.0))
 
 
 def find_matches(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,17 +12,29 @@ from m3index.search.fusion import RRF_K, Fused, Method, Ranking, contributions
 from m3index.search.result import Crossing, Explanation, Match, RankRange
 from m3index.types import SparseVector
 
+NO_FACTORS: Mapping[str, float] = MappingProxyType({})
+
 
 class Weighing:
     """Two legs fused at all shares: score(share) = (1 - share) a + share b.
 
     a and b are the contributions of the legs at weight 1, so two ids swap places at most once: at
-    share = da / (da - db), where da and db are the differences of their a and of their b.
+    share = da / (da - db), where da and db are the differences of their a and of their b. factors: of the
+    boosts, by id; the factor of any other id is 1. They multiply both contributions.
     """
 
-    def __init__(self, first: Ranking, second: Ranking, *, method: Method = "rrf", k: float = RRF_K) -> None:
+    def __init__(
+        self,
+        first: Ranking,
+        second: Ranking,
+        *,
+        method: Method = "rrf",
+        k: float = RRF_K,
+        factors: Mapping[str, float] = NO_FACTORS,
+    ) -> None:
         self.ids = sorted({*first.ids, *second.ids})
         self._number = {id_: i for i, id_ in enumerate(self.ids)}
+        self._factors: NDArray[np.float64] = np.array([factors.get(id_, 1.0) for id_ in self.ids])
         legs = {"first": first, "second": second}
         values = contributions(legs, dict.fromkeys(legs, 1.0), method, k)
         self._a = self._values(first, values["first"])
@@ -32,6 +45,7 @@ class Weighing:
     def _values(self, ranking: Ranking, contributed: Sequence[float]) -> NDArray[np.float64]:
         values = np.zeros(len(self.ids))
         values[[self._number[id_] for id_ in ranking.ids]] = contributed
+        values *= self._factors
         return values
 
     def crossing(self, id_: str, other: str) -> tuple[float, bool] | None:
@@ -81,13 +95,15 @@ def explain(
     method: Method = "rrf",
     k: float = RRF_K,
     first_rank: int = 1,
+    factors: Mapping[str, float] = NO_FACTORS,
 ) -> list[Explanation]:
-    """One explanation per hit, in order. fused: the hits as they were fused. first_rank: of the first hit."""
+    """One explanation per hit, in order. fused: the hits as they were fused. first_rank: of the first hit.
+    factors: what boosts multiply the fused score of each id by."""
     if len(rankings) != 2:
         return [Explanation(matches=tuple(of_hit)) for of_hit in matches]
     first, second = rankings
     share = weights[second] / (weights[first] + weights[second])
-    weighing = Weighing(rankings[first], rankings[second], method=method, k=k)
+    weighing = Weighing(rankings[first], rankings[second], method=method, k=k, factors=factors)
     explanations: list[Explanation] = []
     for number, (hit, of_hit) in enumerate(zip(fused, matches, strict=True), first_rank):
         crossings = [

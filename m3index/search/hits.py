@@ -28,6 +28,9 @@ def hit_json(
     }
     if hit.rerank_score is not None:
         line["rerank_score"] = hit.rerank_score
+    if hit.boosted_score is not None:
+        line["boosted_score"] = hit.boosted_score
+    if hit.rerank_score is not None or hit.fused_rank != hit.rank:
         line["fused_rank"] = hit.fused_rank
     if hit.group is not None:
         line["group"] = hit.group
@@ -66,4 +69,6 @@ def explanation_json(explanation: Explanation) -> dict[str, Any]:
             ],
             "ranks": [{"from": r.start, "to": r.end, "rank": r.rank} for r in explanation.ranks],
         }
+    if explanation.boosts:
+        line["boosts"] = [{"boost": b.boost, "factor": b.factor} for b in explanation.boosts]
     return line

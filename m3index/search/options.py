@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
@@ -18,12 +19,17 @@ from m3index.options import (
     Number,
     OneOf,
     Text,
+    Texts,
     Whole,
     group,
     option,
     options_of,
 )
+from m3index.search.boosts import TAKES as BOOSTS
+from m3index.search.boosts import Boost, check_boosts, read_boost
 from m3index.search.fusion import METHODS, RRF_K, Method
+from m3index.search.sorting import TAKES as SORTS
+from m3index.search.sorting import SortOrder, check_sort
 from m3index.search.weights import M3_WEIGHTS, read_weights
 from m3index.store.base import MAX_LIMIT
 from m3index.types import DEFAULT_SOURCE
@@ -41,8 +47,17 @@ DEFAULT_DEPTH = 100
 """The number of documents that each leg retrieves, unless `depth` is given or more hits are wanted. It does
 not grow with k, so that a search, its further pages, an evaluation and a tuning fuse the same documents."""
 
+DEFAULT_RERANKED = 50
+"""The number of hits to rerank, unless `rerank_depth` is given or more hits are wanted."""
+
+DIVERSE_HITS = 100
+"""The number of first hits that `diversity` reorders: the same for all pages, which are parts of one list."""
+
 RUN_HITS = 100
 """The number of hits of a query in a run file, an evaluation and a quality gate."""
+
+GROUP_BY, BOOST_BY, SORT_BY = "group by", "boost by", "sort by"
+"""What a search uses a field for."""
 
 _WEIGHTS_SCHEMA = {
     "anyOf": [{"type": "object", "additionalProperties": {"type": "number"}}, {"type": "string"}]
@@ -80,7 +95,7 @@ class Reranking(Group):
         Whole(1, MAX_LIMIT),
         "Number of hits to rerank.",
         default=None,
-        shown="max(50, offset + k)",
+        shown=f"{DEFAULT_RERANKED}, doubled until it covers offset + k",
         harmless=True,
     )
     rerank_weights: Weights | str | None = option(
@@ -106,6 +121,13 @@ class RankingOptions(Reranking, Narrowing):
     k: int = option(Whole(1, MAX_LIMIT), "Maximum number of hits.", default=10, flags=("-k",), harmless=True)
     offset: int = option(
         Whole(0, MAX_LIMIT - 1), "Number of hits to skip, as for a second page.", default=0, file=False
+    )
+    page: int | None = option(
+        Whole(1, MAX_LIMIT),
+        "Page of hits to return, in place of offset: page N skips (N - 1) * k hits.",
+        default=None,
+        shown="1",
+        file=False,
     )
     mode: Mode = option(
         OneOf(MODES, "MODE"),
@@ -139,7 +161,7 @@ class RankingOptions(Reranking, Narrowing):
         Whole(1, MAX_LIMIT),
         "Number of documents that each leg retrieves before fusion.",
         default=None,
-        shown=f"max({DEFAULT_DEPTH}, offset + k)",
+        shown=f"{DEFAULT_DEPTH}, doubled until it covers offset + k",
         harmless=True,
     )
     group_by: str | None = option(
@@ -150,10 +172,44 @@ class RankingOptions(Reranking, Narrowing):
         harmless=True,
     )
 
+    boost: Sequence[str] | None = option(
+        Custom(check_boosts, BOOSTS, "BOOST", Texts.schema, is_repeatable=True),
+        "Factor for the scores of documents that meet a condition, such as 'lang=en: 1.2', or one that falls "
+        "with a distance, such as 'year: gauss(2026, scale=3)'; repeatable, and the factors multiply.",
+        default=None,
+        shown="none",
+        harmless=True,
+    )
+    sort: str | None = option(
+        Custom(check_sort, SORTS, "FIELD"),
+        "Declared field to sort all documents found by, instead of their scores; FIELD:desc for the greatest "
+        "value first.",
+        default=None,
+        shown="by score",
+        harmless=True,
+    )
+    diversity: float = option(
+        Number(0.0, 1.0),
+        f"Weight of the difference of a hit from those before it, for the first {DIVERSE_HITS} hits: 0 for "
+        "relevance alone, 1 for difference alone.",
+        default=0.0,
+        harmless=True,
+    )
+
     def check(self) -> None:
+        if self.sort is not None and self.rerank is not None:
+            raise UsageError(
+                "sort and rerank cannot be combined: sorting undoes the reranker's order. Use one of them."
+            )
+        if self.sort is not None and self.diversity:
+            raise UsageError(
+                "sort and diversity cannot be combined: each decides the order. Use one of them."
+            )
+        if self.page is not None and self.offset:
+            raise UsageError("page and offset cannot be combined. Use one of them.")
         for name, count in (("depth", self.depth), ("rerank_depth", self.rerank_depth)):
             if count is not None and count < self.last_rank:
-                sum_of = f"{self.offset} + " if self.offset else ""
+                sum_of = f"{self.skipped} + " if self.skipped else ""
                 raise UsageError(
                     f"{name} is {count}, which is less than {'offset + k' if sum_of else 'k'} "
                     f"({sum_of}{self.k}). Raise {name} to at least {self.last_rank}."
@@ -185,29 +241,89 @@ class RankingOptions(Reranking, Narrowing):
         return RRF_K if self.rrf_k is None else self.rrf_k
 
     @property
+    def skipped(self) -> int:
+        """The number of hits before the first one wanted."""
+        return self.offset if self.page is None else (self.page - 1) * self.k
+
+    @property
     def last_rank(self) -> int:
         """The rank of the last hit wanted."""
-        return self.offset + self.k
+        return self.skipped + self.k
 
     @property
     def leg_depth(self) -> int:
         """The number of documents that each leg retrieves."""
-        return self.depth if self.depth is not None else max(DEFAULT_DEPTH, self.last_rank)
+        return self.depth if self.depth is not None else _covering(self.last_rank, DEFAULT_DEPTH)
+
+    @cached_property
+    def boosts(self) -> tuple[Boost, ...]:
+        """`boost`, read."""
+        return tuple(read_boost(text) for text in self.boost or ())
+
+    @cached_property
+    def sort_order(self) -> SortOrder | None:
+        """`sort`, read."""
+        return None if self.sort is None else SortOrder.read(self.sort)
+
+    @property
+    def field_uses(self) -> Sequence[tuple[str, str]]:
+        """The fields whose values are read of everything that the legs find, each with what it is for."""
+        return [
+            *((boost.field, BOOST_BY) for boost in self.boosts),
+            *([(self.sort_order.field, SORT_BY)] if self.sort_order is not None else []),
+            *([(self.group_by, GROUP_BY)] if self.group_by is not None else []),
+        ]
 
     @property
     def found_fields(self) -> Sequence[str]:
         """The fields whose values are read of everything that the legs find."""
-        return () if self.group_by is None else (self.group_by,)
+        return tuple(dict.fromkeys(field for field, _ in self.field_uses))
+
+    @property
+    def rearranges(self) -> bool:
+        """Whether something but fusion and reranker decides the order of the hits."""
+        return bool(self.boosts or self.sort is not None or self.diversity)
+
+    @property
+    def fused_count(self) -> int | None:
+        """The number of first hits of the fusion that later steps can bring onto the page; None for all."""
+        if self.rerank is not None:
+            return self.rerank_count
+        if self.boosts or self.sort_order is not None:
+            return None
+        return max(self.last_rank, DIVERSE_HITS) if self.diversity else self.last_rank
 
     @property
     def rerank_count(self) -> int:
         """The number of hits to rerank."""
-        return self.rerank_depth if self.rerank_depth is not None else max(50, self.last_rank)
+        if self.rerank_depth is not None:
+            return self.rerank_depth
+        return _covering(self.last_rank, DEFAULT_RERANKED)
+
+    @property
+    def deeper_than_first_page(self) -> dict[str, int]:
+        """The depths that are greater than those of the first page, because they are left to their defaults.
+        Empty if this page and the first one are parts of one list."""
+        least: dict[str, int] = {}
+        if self.depth is None:
+            least["depth"] = DEFAULT_DEPTH
+        if self.rerank is not None and self.rerank_depth is None:
+            least["rerank_depth"] = DEFAULT_RERANKED
+        here = {name: _covering(self.last_rank, count) for name, count in least.items()}
+        return {name: depth for name, depth in here.items() if depth > _covering(self.k, least[name])}
 
     @property
     def document_source(self) -> str:
         """The source of the document for which similar ones are searched."""
         return self.source or DEFAULT_SOURCE
+
+
+def _covering(wanted: int, least: int) -> int:
+    """`least`, doubled until it covers what is wanted. It grows in steps, so that the pages within a step are
+    parts of one list."""
+    while least < wanted:
+        least *= 2
+    return min(least, MAX_LIMIT)
 
 
 @group

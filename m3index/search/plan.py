@@ -11,9 +11,9 @@ from m3index.errors import QueryError, UsageError
 from m3index.index.tenant import tenant_of
 from m3index.schema import CollectionSpec
 from m3index.search.fusion import check_weights
-from m3index.search.options import SearchOptions
+from m3index.search.options import BOOST_BY, SORT_BY, SearchOptions
 from m3index.store.base import QueryVector, Store, StoredRow
-from m3index.store.filter import Compare, Expression, Filter, bind, combine, parts_of
+from m3index.store.filter import BASE_FIELDS, Compare, Expression, Filter, bind, combine, parts_of
 from m3index.types import EncodedBatch, Leg, join_title
 
 EncoderSource: TypeAlias = Callable[[], Encoder]
@@ -60,7 +60,7 @@ def plan_legs(
     notes: list[str] = []
     prefixes = [f"{target.name}:" for target in targets] if len(targets) > 1 else [""]
     for prefix, target in zip(prefixes, targets, strict=True):
-        _check_group(target, options.group_by)
+        _check_fields(target, targets[0], options.field_uses)
         where = filter_of(target, options)
         if options.mode != "sparse":
             legs.append(PlannedLeg(f"{prefix}dense", target, Leg.DENSE, where))
@@ -101,10 +101,23 @@ def conditions_of(target: SearchTarget, options: SearchOptions) -> dict[str, Fil
     )
 
 
-def _check_group(target: SearchTarget, field: str | None) -> None:
-    if field is not None and field not in target.spec.fields:
-        known = ", ".join(sorted(target.spec.fields)) or "none"
-        raise UsageError(f"{target} has no field {field!r} to group by. Its fields are: {known}.")
+def _check_fields(target: SearchTarget, first: SearchTarget, uses: Sequence[tuple[str, str]]) -> None:
+    """Raises UsageError unless a collection declares the fields that a search uses, with the types that the
+    first one declares."""
+    for field, use in uses:
+        fields = {**BASE_FIELDS, **target.spec.fields} if use == BOOST_BY else target.spec.fields
+        if field not in fields:
+            known = ", ".join(sorted(fields)) or "none"
+            raise UsageError(f"{target} has no field {field!r} to {use}. Its fields are: {known}.")
+        kind, firsts = fields[field], first.spec.fields.get(field, fields[field])
+        if kind != firsts:
+            raise UsageError(
+                f"{first} declares {field!r} as {firsts}, {target} as {kind}. Search them apart to {use} it."
+            )
+        if use == SORT_BY and kind == "str[]":
+            raise UsageError(
+                f"{target} has lists in {field!r}, which have no order to {use}. Choose another field."
+            )
 
 
 def _weighed(legs: Sequence[PlannedLeg], weights: Mapping[str, float]) -> list[PlannedLeg]:

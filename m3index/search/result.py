@@ -47,16 +47,26 @@ class RankRange:
 
 
 @dataclass(frozen=True, slots=True)
+class BoostFactor:
+    """A boost as it was given, and its factor for a hit."""
+
+    boost: str
+    factor: float
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """matches: strongest first. crossings: with the other hits, nearest to the current share first.
     ranks: over all shares from 0 to 1. Unless exactly two legs were fused, crossings and ranks are
-    empty; otherwise `leg` is the second leg and `share` its current share."""
+    empty; otherwise `leg` is the second leg and `share` its current share. boosts: in the order of the
+    option."""
 
     matches: tuple[Match, ...] = ()
     leg: str | None = None
     share: float | None = None
     crossings: tuple[Crossing, ...] = ()
     ranks: tuple[RankRange, ...] = ()
+    boosts: tuple[BoostFactor, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

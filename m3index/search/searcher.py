@@ -11,7 +11,8 @@ from typing import TypeAlias
 
 from m3index.errors import NotFoundError, QueryError, UsageError
 from m3index.index.tenant import tenant_of
-from m3index.search.assemble import FusedHit, fetch, find_matches, fuse_legs, make_hit, rerank
+from m3index.search.arrange import Arrangement, factors_of_fusion
+from m3index.search.assemble import FusedHit, RowName, fetch, find_matches, fuse_legs, make_hit, rerank
 from m3index.search.evidence import LEAST_HITS, Chance
 from m3index.search.explain import explain
 from m3index.search.fusion import Ranking, chances_of
@@ -19,7 +20,7 @@ from m3index.search.legs import LegScope, retrieve, retrieve_any
 from m3index.search.options import SearchOptions
 from m3index.search.plan import PlannedLeg, SearchTarget, encode, plan_legs, stored_vector
 from m3index.search.rerank import Reranker, load_reranker
-from m3index.search.result import Explanation, Match, SearchResult
+from m3index.search.result import BoostFactor, Explanation, Match, SearchResult
 from m3index.search.server_fusion import fuse_on_server, obstacle
 from m3index.search.threads import Clock, run_together, start
 from m3index.search.trust import trusted
@@ -46,6 +47,14 @@ class _Retrieved:
 
     def by_query(self, queries: int) -> list[dict[str, Ranking]]:
         return [{leg: rankings[i] for leg, rankings in self.rankings.items()} for i in range(queries)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Steps:
+    """The steps after the fusion that a search asks for."""
+
+    reranker: Reranker | None
+    arrangement: Arrangement | None
 
 
 class Searcher:
@@ -86,7 +95,7 @@ class Searcher:
             raise UsageError("Similar documents have no explanation. Leave out explain.")
         clock = Clock()
         plan, notes = plan_legs(self._targets, options)
-        reranker = self._reranker(options)
+        steps = self._steps(options)
         if options.fusion == "server":
             notes = (*notes, "Fused by m3index: Milvus compares one vector, not those of a document.")
         source = options.document_source
@@ -106,7 +115,7 @@ class Searcher:
         query = Query("", join_title(str(rows[0]["title"]), str(rows[0]["text"])))
         fused = _fuse(retrieved, 1, plan, options, clock)
         notes = (*notes, *more_notes)
-        return self._finish([query], plan, retrieved, fused, options, reranker, clock, notes)[0]
+        return self._finish([query], plan, retrieved, fused, options, steps, clock, notes)[0]
 
     # -- many queries
 
@@ -140,23 +149,25 @@ class Searcher:
     def _answer(self, queries: Sequence[Query], options: SearchOptions) -> list[SearchResult]:
         clock = Clock()
         plan, notes = plan_legs(self._targets, options)
-        reranker = self._reranker(options)
+        steps = self._steps(options)
         texts = [query.text for query in queries]
         if options.fusion == "server":
             reason = obstacle(plan, options)
             if reason is None:
                 retrieved, fused = _retrieve_fused(texts, plan, options, clock)
                 notes = (*notes, "Fused by Milvus.")
-                return self._finish(queries, plan, retrieved, fused, options, reranker, clock, notes)
+                return self._finish(queries, plan, retrieved, fused, options, steps, clock, notes)
             notes = (*notes, f"Fused by m3index: {reason}.")
         retrieved = _retrieve(texts, plan, options, clock)
         fused = _fuse(retrieved, len(queries), plan, options, clock)
-        return self._finish(queries, plan, retrieved, fused, options, reranker, clock, notes)
+        return self._finish(queries, plan, retrieved, fused, options, steps, clock, notes)
 
-    def _reranker(self, options: SearchOptions) -> Reranker | None:
-        if not isinstance(options.rerank, str):
-            return options.rerank
-        return self._rerankers(options.rerank, options.m3_weights)
+    def _steps(self, options: SearchOptions) -> _Steps:
+        """What follows the fusion. Raises what a wrong option raises, before anything is searched."""
+        arrangement = Arrangement(self._targets, options) if options.rearranges else None
+        if isinstance(options.rerank, str):
+            return _Steps(self._rerankers(options.rerank, options.m3_weights), arrangement)
+        return _Steps(options.rerank, arrangement)
 
     def _finish(
         self,
@@ -165,37 +176,44 @@ class Searcher:
         retrieved: _Retrieved,
         fused: Sequence[Sequence[FusedHit]],
         options: SearchOptions,
-        reranker: Reranker | None,
+        steps: _Steps,
         clock: Clock,
         notes: tuple[str, ...],
     ) -> list[SearchResult]:
-        """Turns the fused hits of each query into its result: fetch, rerank, explain."""
+        """Turns the fused hits of each query into its result: rerank, arrange, cut the page, fetch,
+        explain."""
         weights = {leg.name: leg.weight for leg in plan}
         legs = retrieved.by_query(len(queries))
         chances = [chances_of(rankings, options.method) for rankings in legs]
-        with clock("fetch"):
-            rows = fetch([hit for part in fused for hit in part], self._targets, plan, options)
+        ordered: Sequence[Sequence[FusedHit]] = fused
+        rows: dict[RowName, StoredRow] = {}
+        if (reranker := steps.reranker) is not None:
+            rows = self._fetch(fused, plan, options, clock)
+            with clock("rerank"):
+                ordered = [
+                    rerank(query.text, hits, rows, reranker)
+                    for query, hits in zip(queries, fused, strict=True)
+                ]
+        if steps.arrangement is not None:
+            with clock("arrange"):
+                ordered = steps.arrangement(ordered, plan)
+        pages = [hits[options.skipped : options.last_rank] for hits in ordered]
+        if reranker is None:
+            rows = self._fetch(pages, plan, options, clock)
         results: list[SearchResult] = []
         for i, query in enumerate(queries):
-            hits = [
-                (f, make_hit(f, row, legs[i], chances[i], options))
-                for f in fused[i]
-                if (row := rows.get((f.leg, f.passage_id))) is not None
-            ]
-            missing = len(fused[i]) - len(hits)
-            if reranker is not None and hits:
-                with clock("rerank"):
-                    hits = rerank(query.text, hits, reranker)
-            hits = hits[options.offset : options.last_rank]
+            page = [hit for hit in pages[i] if hit.row in rows]
+            missing = len(pages[i]) - len(page) + len(fused[i]) - len(ordered[i])
             explanations: list[Explanation] = []
             if options.explain:
                 with clock("explain"):
-                    explanations = _explain(i, [f for f, _ in hits], legs[i], plan, retrieved, options)
+                    explanations = _explain(i, page, ordered[i], legs[i], plan, retrieved, options)
             results.append(
                 SearchResult(
                     query=query,
                     hits=tuple(
-                        replace(hit, rank=rank) for rank, (_, hit) in enumerate(hits, options.offset + 1)
+                        make_hit(rank, hit, rows[hit.row], legs[i], chances[i], options)
+                        for rank, hit in enumerate(page, options.skipped + 1)
                     ),
                     legs=legs[i],
                     weights=weights,
@@ -205,6 +223,17 @@ class Searcher:
             )
         timings = clock.read()
         return [replace(result, timings=timings) for result in results]
+
+    def _fetch(
+        self,
+        found: Sequence[Sequence[FusedHit]],
+        plan: Sequence[PlannedLeg],
+        options: SearchOptions,
+        clock: Clock,
+    ) -> dict[RowName, StoredRow]:
+        """The rows of the hits of all queries."""
+        with clock("fetch"):
+            return fetch([hit for hits in found for hit in hits], self._targets, plan, options)
 
 
 def _scope(options: SearchOptions) -> LegScope:
@@ -260,7 +289,7 @@ def _retrieve_fused(
     vectors: dict[str, Sequence[QueryVector]] = {leg.name: texts for leg in plan if leg.leg is Leg.BM25}
     vectors |= _encode(texts, [leg for leg in plan if leg.leg is not Leg.BM25], clock)
     with clock("server"):
-        return _Retrieved({}, vectors), fuse_on_server(vectors, plan, options, _fused_count(options))
+        return _Retrieved({}, vectors), fuse_on_server(vectors, plan, options)
 
 
 def _fuse(
@@ -269,14 +298,9 @@ def _fuse(
     weights = {leg.name: leg.weight for leg in plan}
     with clock("fuse"):
         return [
-            fuse_legs(rankings, weights, options, _fused_count(options))
+            fuse_legs(rankings, weights, options, options.fused_count)
             for rankings in retrieved.by_query(queries)
         ]
-
-
-def _fused_count(options: SearchOptions) -> int:
-    """The number of fused hits to fetch."""
-    return options.last_rank if options.rerank is None else options.rerank_count
 
 
 def _timed(
@@ -292,6 +316,7 @@ def _timed(
 def _explain(
     number: int,
     hits: Sequence[FusedHit],
+    found: Sequence[FusedHit],
     rankings: Mapping[str, Ranking],
     plan: Sequence[PlannedLeg],
     retrieved: _Retrieved,
@@ -304,15 +329,21 @@ def _explain(
             for known, new in zip(matches, find_matches(leg, vector, hits, rankings[leg.name]), strict=True):
                 known += new
     weights = {leg.name: leg.weight for leg in plan}
-    return explain(
+    explanations = explain(
         [hit.fused for hit in hits],
         rankings,
         weights,
         matches,
         method=options.method,
         k=options.rank_constant,
-        first_rank=options.offset + 1,
+        first_rank=options.skipped + 1,
+        factors=factors_of_fusion(found, options),
     )
+    texts = [boost.text for boost in options.boosts]
+    return [
+        replace(explanation, boosts=tuple(map(BoostFactor, texts, hit.factors)))
+        for explanation, hit in zip(explanations, hits, strict=True)
+    ]
 
 
 def _stored_passages(
@@ -364,6 +395,12 @@ def _notes(
     if empty and len(empty) < len(rankings):
         others = " and ".join(name for name in rankings if name not in empty)
         notes.append(f"{' and '.join(empty)} found nothing. These hits are from {others} only.")
+    if deeper := options.deeper_than_first_page:
+        named = " ".join(f"--{name.replace('_', '-')} {depth}" for name, depth in deeper.items())
+        notes.append(
+            f"This page was searched more deeply than the first one, so that a hit can be on both or on "
+            f"neither. Search for all pages with {named}."
+        )
     if missing:
         notes.append(f"{missing} of the hits had been removed before they could be read.")
     return notes

@@ -47,6 +47,10 @@ def obstacle(plan: Sequence[PlannedLeg], options: SearchOptions) -> str | None:
         return "the ranker of Milvus fuses passages, not documents (use the option passages)"
     if options.explain:
         return "Milvus does not return the ranks of the legs, which an explanation needs"
+    if options.boosts:
+        return "Milvus ignores boosts in a search of two legs"
+    if options.sort is not None:
+        return "Milvus does not sort what it has fused"
     if len(plan) != 2 or plan[1].target is not first.target:
         return "the search does not have two legs in one collection"
     if not 0 < options.rank_constant < MAX_LIMIT:
@@ -63,10 +67,10 @@ def fuse_on_server(
     vectors: Mapping[str, Sequence[QueryVector]],
     plan: Sequence[PlannedLeg],
     options: SearchOptions,
-    count: int,
 ) -> list[list[FusedHit]]:
-    """The first `count` passages of each query. Call only if `obstacle` returns None."""
-    target = plan[0].target
+    """The first passages of each query. Call only if `obstacle` returns None."""
+    target, count = plan[0].target, options.fused_count
+    assert count is not None
     assert isinstance(target.store, FusingStore)
     heaviest = max(leg.weight for leg in plan)
     equal = all(leg.weight == heaviest for leg in plan)

@@ -36,6 +36,12 @@ class Stage(StrEnum):
     DEPTH = "depth", "It is beyond the depth of {depth:,}: {ranks}."
     FUSION = "fusion", "The fusion {fused}: {ranks}. {votes}"
     RERANKING = "reranking", "The fusion {fused}, but {reranked}."
+    BOOSTS = "boosts", "{before}, but the boosts put it at rank {rank:,}. Its factors are {factors}."
+    SORTING = "sorting", "It is found, but sorted by {order} it is at rank {rank:,}."
+    DIVERSITY = (
+        "diversity",
+        "{before}, but it is too much like hits before it among the first {first:,}.",
+    )
     OUTRANKED = "outranked", "No leg ranks it high enough: {ranks}. {votes}"
 
     message: str
@@ -91,7 +97,7 @@ class Why:
     """Why a document is not among the first `k` hits of a query, or that it is (`Stage.FOUND`).
 
     reason, remedy: sentences for people. rank: of the document in this search; None if it is not ranked.
-    fused_rank: the one before the reranker. source: of the document; None if there is none. legs: the
+    fused_rank: the one by the fusion alone. source: of the document; None if there is none. legs: the
     document in each leg. repair: None where no other search can help, as for a document that is absent.
     """
 

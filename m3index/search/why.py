@@ -4,8 +4,9 @@ document. The stages before it (no such document, a filter ...) are named in any
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,10 +21,11 @@ from m3index.index.collection import generation_names, generation_number
 from m3index.index.generations import LIVE
 from m3index.index.tenant import tenant_of
 from m3index.options import changed
+from m3index.search.arrange import Arrangement
 from m3index.search.assemble import FusedHit, fuse_legs
 from m3index.search.explain import explain
 from m3index.search.fusion import Fused, Ranking
-from m3index.search.options import SearchOptions, Sought
+from m3index.search.options import DIVERSE_HITS, SearchOptions, Sought
 from m3index.search.plan import PlannedLeg, SearchTarget, conditions_of, encode, plan_legs
 from m3index.search.rerank import lexical_score
 from m3index.search.result import RankRange, SearchResult
@@ -34,7 +36,7 @@ from m3index.search.trust import trusted
 from m3index.store.base import MAX_LIMIT, StoredRow
 from m3index.store.filter import Compare, Filter, combine, without_parts
 from m3index.store.half_precision import ROUNDOFF, rounded
-from m3index.types import DEFAULT_SOURCE, Leg, SparseVector, document_key, join_title, passage_key
+from m3index.types import DEFAULT_SOURCE, Hit, Leg, SparseVector, document_key, join_title, passage_key
 
 DEEPER = 8
 """How many times deeper a leg is asked each time for a document that it has not found."""
@@ -105,6 +107,7 @@ class _Inquiry:
             {
                 "k": self.k,
                 "offset": 0,
+                "page": None,
                 "depth": options.leg_depth,
                 "fusion": options.method,  # Milvus's own fusion gives the same answer without its legs
                 "texts": False,
@@ -113,6 +116,8 @@ class _Inquiry:
         if options.rerank is not None:
             pool = options.rerank_count
             self.asked = changed(self.asked, {"k": min(pool, options.leg_depth), "rerank_depth": pool})
+        elif options.diversity:
+            self.asked = changed(self.asked, {"k": max(self.k, min(DIVERSE_HITS, options.leg_depth))})
         self.owner = tenant_of(target.spec, target.name or target.collection, options.tenant_name)
         self.notes: list[str] = []
 
@@ -123,21 +128,27 @@ class _Inquiry:
         searcher = Searcher(self.target, rerankers=self.rerankers)
         return searcher.search(query or self.query, changed(self.asked, changes or {}))
 
-    def rank(self, result: SearchResult, key: str) -> int | None:
-        """The rank of the document in a result, beyond the hits too unless they are reranked or grouped."""
+    def rank(self, result: SearchResult, key: str, options: SearchOptions | None = None) -> int | None:
+        """The rank of the document in the result of a search with these options, by default those that were
+        asked; beyond the hits too unless they are reranked, grouped or diverse."""
+        options = options or self.asked
         for hit in result.hits:
             if document_key(hit.source, hit.doc_id) == key:
                 return hit.rank
-        if self.asked.rerank is not None or self.asked.group_by is not None:
+        if options.rerank is not None or options.group_by is not None or options.diversity:
             return None
-        return _fused_rank(self.fused(result), key)
+        fused = fuse_legs(result.legs, result.weights, options)
+        return _position(self.arrangement(options).by_values(fused), key)
+
+    def arrangement(self, options: SearchOptions) -> Arrangement:
+        return Arrangement([self.target], options)
 
     def fused(self, result: SearchResult) -> list[FusedHit]:
         """The whole fused ranking, of which the result has the first hits."""
-        return fuse_legs(result.legs, result.weights, self.asked, 2 * MAX_LIMIT)
+        return fuse_legs(result.legs, result.weights, self.asked)
 
     def repaired(self, changes: Mapping[str, Any], key: str) -> Repair:
-        return Repair(changes, rank=self.rank(self.search(changes), key))
+        return Repair(changes, rank=self.rank(self.search(changes), key, changed(self.asked, changes)))
 
     # -- the stages before the ranking
 
@@ -297,6 +308,10 @@ class _Inquiry:
         )
 
 
+_FUSION_ALONE: Mapping[str, None] = dict.fromkeys(("rerank", "group_by", "sort", "diversity"))
+"""Changes of a search that leave out what follows the fusion, but for the boosts: their fields are read."""
+
+
 class _Ranked:
     """A document that the search can rank, and the result of the search as it was asked."""
 
@@ -305,7 +320,7 @@ class _Ranked:
         self.asked, self.k, self.key = inquiry.asked, inquiry.k, copy.key
         self.rank = inquiry.rank(result, copy.key)
         self.hits = inquiry.fused(result) if inquiry.asked.group_by is None else []
-        self.fused = _fused_rank(self.hits, self.key)
+        self.fused = _position(self.hits, self.key)
 
     def why(self, stage: Stage, reason: str, remedy: str = "", repair: Repair | None = None) -> Why:
         return Why(
@@ -324,10 +339,14 @@ class _Ranked:
         )
 
     def answer(self) -> Why:
-        """The first stage whose repair alone shows the document. Without one, the legs rank it too low."""
-        is_reranked_away = self.asked.rerank is not None and self.fused is not None and self.fused <= self.k
-        found = None if is_reranked_away else self.lost() or self.beyond_depth() or self.outvoted()
-        return found or self.reranked() or self.outranked()
+        """The first stage whose repair alone shows the document. Without one, the legs rank it too low. A
+        document that is found and sorted is kept out by the sort, whatever would show it without."""
+        if self.asked.sort is not None and self.rank is not None:
+            return self.sorted(self.rank)
+        is_moved = self.asked.rerank is not None or self.asked.rearranges
+        is_moved_away = is_moved and self.fused is not None and self.fused <= self.k
+        found = None if is_moved_away else self.lost() or self.beyond_depth() or self.outvoted()
+        return found or self.reranked() or self.boosted() or self.diversified() or self.outranked()
 
     # -- the legs
 
@@ -357,7 +376,7 @@ class _Ranked:
 
     def alone(self, leg: str, depth: int) -> Ranking:
         """The ranking of one leg."""
-        one = {"mode": leg, "weights": None, "rerank": None, "group_by": None, "k": 1, "depth": depth}
+        one = {"mode": leg, "weights": None, "k": 1, "depth": depth, **_FUSION_ALONE}
         return self.inquiry.search(one).legs[leg]
 
     @cached_property
@@ -426,13 +445,16 @@ class _Ranked:
                 repaired[name] = ranking
         if not repaired:
             return None
-        hits = fuse_legs({**self.result.legs, **repaired}, self.result.weights, self.asked, self.wanted)
-        if _fused_rank(hits, self.key) is None:
+        wanted = None if self.asked.rearranges else self.wanted
+        hits = fuse_legs({**self.result.legs, **repaired}, self.result.weights, self.asked, wanted)
+        if _position(hits, self.key) is None:
             return None
         leg, ranking = next(iter(repaired.items()))
         said = Stage.LOST.message.format(leg=leg, rank=ranking.ids.index(self.key) + 1)
         wider = (self.depth * factor for factor in (2, 4, 8) if self.depth * factor <= MAX_LIMIT)
         repair = next((r for depth in wider if (r := self.tried({"depth": depth})) is not None), None)
+        if repair is None and self.asked.rearranges:
+            return None
         remedy = (
             "Measure the index with m3index verify --recall, and build one that searches more widely: "
             "m3index reindex --index LEG.search.NAME=VALUE."
@@ -510,6 +532,7 @@ class _Ranked:
             [[]],
             method=self.asked.method,
             k=self.asked.rank_constant,
+            factors=self.factors,
         )
         share = _nearest_share(explanation.ranks, explanation.share or 0.0, self.wanted)
         if share is None:
@@ -533,7 +556,8 @@ class _Ranked:
             reranked = f"only the first {self.asked.rerank_count:,} are reranked"
         else:
             repair = self.tried({"rerank": None, "rerank_depth": None, "rerank_weights": None, "k": self.k})
-            reranked = f"the reranker puts it at rank {self.rank:,}" if self.rank else "the reranker drops it"
+            rank = self.rank_by(lambda hit: hit.rerank_score)
+            reranked = "the reranker drops it" if rank is None else f"the reranker puts it at rank {rank:,}"
         if repair is None:
             return None
         how = (
@@ -543,6 +567,69 @@ class _Ranked:
         )
         said = Stage.RERANKING.message.format(fused=self.fused_text, reranked=reranked)
         return self.why(Stage.RERANKING, said, f"Search {how}{_then(repair)}.", repair)
+
+    def boosted(self) -> Why | None:
+        own = next((hit for hit in self.hits if hit.fused.id == self.key), None)
+        if not self.asked.boosts or own is None:
+            return None
+        repair = self.tried({"boost": None})
+        if repair is None:
+            return None
+        if self.asked.rerank is None:
+            alone = self.inquiry.arrangement(changed(self.asked, {"sort": None, "diversity": None}))
+            rank = _position(alone.by_values(self.hits), self.key)
+        else:
+            rank = self.rank_by(lambda hit: hit.boosted_score)
+        texts = [boost.text for boost in self.asked.boosts]
+        factors = self.inquiry.arrangement(self.asked).factors(own.values)
+        said = Stage.BOOSTS.message.format(
+            before=self.before,
+            rank=rank,
+            factors=" and ".join(f"{f:.4g} by {t!r}" for f, t in zip(factors, texts, strict=True)),
+        )
+        return self.why(Stage.BOOSTS, said, f"Search without --boost{_then(repair)}.", repair)
+
+    def sorted(self, rank: int) -> Why:
+        repair = self.inquiry.repaired({"sort": None}, self.key)
+        said = Stage.SORTING.message.format(order=self.asked.sort, rank=rank)
+        remedy = f"Search without --sort{_then(repair)}."
+        if rank <= MAX_LIMIT:
+            remedy += f" -k {rank} shows it."
+        return self.why(Stage.SORTING, said, remedy, repair)
+
+    def diversified(self) -> Why | None:
+        if not self.asked.diversity:
+            return None
+        repair = self.tried({"diversity": None})
+        if repair is None:
+            return None
+        said = Stage.DIVERSITY.message.format(before=self.before, first=DIVERSE_HITS)
+        return self.why(Stage.DIVERSITY, said, f"Search without --diversity{_then(repair)}.", repair)
+
+    def rank_by(self, score: Callable[[Hit], float | None]) -> int | None:
+        """The rank of the document among the hits by one of their scores."""
+        ordered = sorted(self.result.hits, key=lambda hit: -(score(hit) or 0.0))
+        keys = [document_key(hit.source, hit.doc_id) for hit in ordered]
+        return keys.index(self.key) + 1 if self.key in keys else None
+
+    @property
+    def before(self) -> str:
+        """The beginning of a sentence on a later step."""
+        if self.asked.rerank is None:
+            return f"The fusion {self.fused_text}"
+        return f"The reranker puts it at rank {self.rank_by(lambda hit: hit.rerank_score)}"
+
+    @cached_property
+    def factors(self) -> dict[str, float]:
+        """What the boosts multiply the fused score of each id by, as in a search without a reranker."""
+        if not self.asked.boosts or self.asked.rerank is not None:
+            return {}
+        factors = self.inquiry.arrangement(self.asked).factors
+        return {
+            id_: math.prod(factors(values))
+            for r in self.rankings.values()
+            for id_, values in r.values.items()
+        }
 
     def outranked(self) -> Why:
         repair = self.better_query()
@@ -613,8 +700,9 @@ def _words(text: str) -> dict[str, str]:
     return words
 
 
-def _fused_rank(hits: Sequence[FusedHit], key: str) -> int | None:
-    return next((hit.rank for hit in hits if hit.fused.id == key), None)
+def _position(hits: Sequence[FusedHit], key: str) -> int | None:
+    """The rank of the document among these hits."""
+    return next((rank for rank, hit in enumerate(hits, 1) if hit.fused.id == key), None)
 
 
 def _nearest_share(ranges: Sequence[RankRange], current: float, wanted: int) -> float | None:

@@ -20,7 +20,7 @@ from m3index.index.state import Status
 from m3index.options import Number, Text, check, options_of
 from m3index.search.fusion import Ranking
 from m3index.search.options import RankingOptions, SearchOptions, Sought, WhyOptions
-from m3index.search.result import Crossing, Explanation, Match, RankRange, SearchResult
+from m3index.search.result import BoostFactor, Crossing, Explanation, Match, RankRange, SearchResult
 from m3index.search.stages import Why
 from m3index.searchable import ReadOptions, Searchable
 from m3index.serve.http_errors import MAX_BODY, error_of
@@ -299,6 +299,7 @@ def _hit(hit: Mapping[str, Any]) -> Hit:
         metadata=hit.get("metadata", {}),
         legs={name: LegRank(**leg) for name, leg in hit["legs"].items()},
         rerank_score=hit.get("rerank_score"),
+        boosted_score=hit.get("boosted_score"),
         fused_rank=hit.get("fused_rank", hit["rank"]),  # omitted if equal to the rank
         group=tuple(group) if isinstance(group, list) else group,
     )
@@ -326,4 +327,5 @@ def _explanation(explanation: Mapping[str, Any]) -> Explanation:
         share=explanation.get("share"),
         crossings=tuple(Crossing(c["hit"], c["share"], c["overtakes"]) for c in crossings),
         ranks=tuple(RankRange(r["from"], r["to"], r["rank"]) for r in ranks),
+        boosts=tuple(BoostFactor(b["boost"], b["factor"]) for b in explanation.get("boosts", ())),
     )

@@ -274,6 +274,11 @@ def parse_where(text: str, fields: Mapping[str, FieldType]) -> Filter:
     return Compare(name, op, _value(name, kind, value), array=kind == "str[]")
 
 
+def field_of(condition: str) -> str:
+    """The field of a condition. Raises FilterError for a text that is none."""
+    return _parts(condition)[0]
+
+
 def _parts(text: str) -> tuple[str, str, str]:
     """Field, operator and value of a condition. Raises FilterError."""
     condition = _WHERE.fullmatch(text)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ def hit(rank: int, doc_id: str, score: float, rerank: float | None = None) -> Hi
     )
 
 
+HITS_BY_BOOST = [(1, "a", 0.5, 2.0), (2, "b", 0.75, 1.5), (3, "c", 1.0, 1.0)]
 HITS = {"q1": [hit(1, "a", 0.5), hit(2, "b", 0.5), hit(3, "c", 0.25)], "q2": [hit(1, "b", 1.0)], "q3": []}
 
 
@@ -45,6 +47,19 @@ def test_what_is_written_is_read_in_the_same_order(tmp_path: Path, name: str) ->
     run = read_run(tmp_path / name)
     assert {q: list(r) for q, r in run.items()} == {"q1": ["a", "b", "c"], "q2": ["b"]}
     assert run["q1"]["c"] == 0.25
+
+
+@pytest.mark.parametrize("name", ["run.trec", "run.jsonl", "run.parquet"])
+def test_hits_that_do_not_go_by_score_are_read_in_their_order(tmp_path: Path, name: str) -> None:
+    """As of a search with a sort, with diversity, or with boosts."""
+    hits = [replace(hit(i, d, s), boosted_score=b) for i, d, s, b in HITS_BY_BOOST]
+    with RunWriter(tmp_path / name) as writer:
+        writer.write("q1", [hit(1, "a", 0.25), hit(2, "b", 0.5), hit(3, "c", 0.125)])
+        writer.write("q2", hits)
+    run = read_run(tmp_path / name)
+    assert run["q1"]["a"] == 0.25 > run["q1"]["b"] > run["q1"]["c"] == 0.125
+    assert run["q2"] == {"a": 2.0, "b": 1.5, "c": 1.0}
+    assert as_run({"q2": hits})["q2"] == {"a": 2.0, "b": 1.5, "c": 1.0}
 
 
 def test_trec_lines(tmp_path: Path) -> None:

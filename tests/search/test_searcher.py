@@ -82,11 +82,52 @@ def test_pages_are_parts_of_one_list(more: dict[str, Any]) -> None:
 
 
 def test_depths_cover_the_offset() -> None:
-    assert (options(offset=95).leg_depth, options(offset=95).rerank_count) == (105, 105)
+    assert (options(offset=40).leg_depth, options(offset=40).rerank_count) == (100, 50)
+    assert (options(offset=41).leg_depth, options(offset=41).rerank_count) == (100, 100)
+    assert (options(offset=95).leg_depth, options(offset=95).rerank_count) == (200, 200)
+    assert (options(offset=190).leg_depth, options(offset=191).leg_depth) == (200, 400)
     with pytest.raises(UsageError, match=re.escape("depth is 20, which is less than offset + k (15 + 10).")):
         options(offset=15, depth=20)
     with pytest.raises(UsageError, match="at most 16,384 hits can be reached"):
         options(offset=16_380)
+
+
+def test_a_page_is_an_offset() -> None:
+    searcher = Searcher(collection(TIDES))
+    for number in (1, 2, 3):
+        page = searcher.search("salt water in the sea", options(k=2, page=number))
+        assert page.hits == searcher.search("salt water in the sea", options(k=2, offset=2 * number - 2)).hits
+    assert (options(k=7, page=3).skipped, options(k=7, page=3).last_rank) == (14, 21)
+    assert (options(page=1).skipped, options().skipped) == (0, 0)
+    with pytest.raises(UsageError, match="page and offset cannot be combined"):
+        options(page=2, offset=10)
+    with pytest.raises(UsageError, match="page takes a whole number from 1 to 16,384, not 0"):
+        options(page=0)
+    with pytest.raises(UsageError, match="at most 16,384 hits can be reached"):
+        options(page=1_640)
+
+
+def test_only_the_rows_of_the_page_are_fetched() -> None:
+    target, spy = spied(collection(TIDES))
+    assert len(Searcher(target).search("salt water in the sea", options(k=2, page=2, fusion="rrf"))) == 2
+    assert [n for n, _ in spy.gets] == [2]
+
+
+def test_a_page_that_is_searched_more_deeply_than_the_first_says_so() -> None:
+    searcher = Searcher(collection(TIDES))
+
+    def notes(**changes: Any) -> tuple[str, ...]:
+        return searcher.search("sea", options(**changes)).notes
+
+    assert notes(k=10, page=10) == notes(k=60) == notes(k=150, page=1) == notes(k=110, page=1) == ()
+    [note] = notes(k=10, page=11)
+    assert "Search for all pages with --depth 200." in note
+    assert notes(k=10, page=11, depth=200) == ()
+    [note] = notes(k=10, page=6, rerank="colbert")
+    assert "Search for all pages with --rerank-depth 100." in note
+    [note] = notes(k=10, page=11, rerank="colbert")
+    assert "Search for all pages with --depth 200 --rerank-depth 200." in note
+    assert notes(k=10, page=11, rerank="colbert", depth=200, rerank_depth=200) == ()
 
 
 @pytest.mark.parametrize("sparse", ["lexical", "bm25"])
@@ -448,7 +489,7 @@ def test_weights_that_cannot_be(weights: Any, says: str) -> None:
 def test_the_depth_of_the_legs() -> None:
     assert SearchOptions().leg_depth == 100
     assert SearchOptions(k=50).leg_depth == SearchOptions(k=50, offset=50).leg_depth == 100
-    assert SearchOptions(k=50, offset=51).leg_depth == 101
+    assert SearchOptions(k=50, offset=51).leg_depth == 200
     assert SearchOptions(k=16_384).leg_depth == 16_384
     assert SearchOptions(k=5, depth=7).leg_depth == 7
     result = Searcher(collection(TIDES)).search("the sea", options(k=1, depth=2))

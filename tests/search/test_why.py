@@ -210,6 +210,118 @@ def asked_with_object(target: SearchTarget, doc_id: str, **options: Any) -> Why:
     return why(target, QUERY, Sought(doc_id, **options))
 
 
+# ------------------------------------------- by what comes after the fusion
+
+
+def dated(count: int = 60) -> list[Doc]:
+    rng = random.Random(4)
+    return [replace(doc, fields={"year": rng.choice([None, *range(2000, 2027)])}) for doc in documents(count)]
+
+
+def dated_collection(docs: Sequence[Doc]) -> SearchTarget:
+    return collection(docs, fields={"year": "int"})
+
+
+@pytest.mark.parametrize(
+    ("options", "stage"),
+    [
+        ({"boost": ["year: gauss(2026, scale=3)"]}, Stage.BOOSTS),
+        ({"boost": ["year: gauss(2026, scale=3)"], "mode": "dense"}, Stage.BOOSTS),
+        ({"boost": ["year: gauss(2026, scale=3)", "year>=2020: 2"], "offset": 2, "k": 2}, Stage.BOOSTS),
+        ({"sort": "year"}, Stage.SORTING),
+        ({"sort": "year:desc", "boost": ["year<2010: 3"]}, Stage.SORTING),
+        ({"diversity": 0.7}, Stage.DIVERSITY),
+        ({"diversity": 0.7, "boost": ["year>=2010: 1.1"]}, Stage.DIVERSITY),
+        ({"diversity": 0.7, "fusion": "server"}, Stage.DIVERSITY),
+    ],
+    ids=str,
+)
+def test_by_boosts_a_sort_or_diversity(options: dict[str, Any], stage: Stage) -> None:
+    """Of all documents: each that is named so is shown by the repair, and has the rank of a longer list."""
+    docs = dated()
+    target = dated_collection(docs)
+    options = {"k": 4, "depth": 20, "fusion": "rrf", **options}
+    wide = {**options, "k": options["k"] + options.get("offset", 0), "offset": 0}
+    ranks = {
+        hit.doc_id: hit.rank for hit in Searcher(target).search(QUERY, SearchOptions(**{**wide, "k": 20}))
+    }
+    fused = {
+        hit.doc_id: hit.rank
+        for hit in Searcher(target).search(
+            QUERY, SearchOptions(**{**wide, "k": 20, "boost": None, "sort": None, "diversity": None})
+        )
+    }
+    stages: Counter[Stage] = Counter()
+    for doc in docs:
+        answer = asked(target, doc.doc_id, **options)
+        stages[answer.stage] += 1
+        assert answer.is_found == (ranks.get(doc.doc_id, 99) <= wide["k"])
+        if doc.doc_id in ranks and (answer.is_found or "diversity" not in options):
+            assert answer.rank == ranks[doc.doc_id]
+        if doc.doc_id in fused:
+            assert answer.fused_rank == fused[doc.doc_id]
+        if answer.stage is Stage.SORTING:
+            assert answer.repair is not None
+            assert answer.repair.changes == {"sort": None}
+            assert f"sorted by {options['sort']} it is at rank {answer.rank}." in answer.reason
+            assert f"-k {answer.rank} shows it." in answer.remedy
+        elif not answer.is_found and answer.repair is not None:
+            assert shown_by(target, answer, **wide), answer
+    assert stages[stage]
+    assert stages[Stage.FOUND] == wide["k"]
+
+
+def test_the_factors_of_a_document_that_boosts_put_behind() -> None:
+    docs = [
+        Doc("new", ["red apple"], fields={"year": 2026}),
+        Doc("old", ["red apple pie"], fields={"year": 2020}),
+    ]
+    target = dated_collection(docs)
+    options = {"k": 1, "boost": ["year: gauss(2026, scale=3)", "year<2021: 0.5"], "fusion": "rrf"}
+    first = Searcher(target).search("apple pie", SearchOptions(k=1, fusion="rrf"))[0]
+    assert first.doc_id == "old"
+    answer = asked(target, "old", "apple pie", **options)
+    assert answer.stage is Stage.BOOSTS
+    assert answer.reason == (
+        "The fusion puts it at rank 1, but the boosts put it at rank 2. Its factors are 0.0625 by "
+        "'year: gauss(2026, scale=3)' and 0.5 by 'year<2021: 0.5'."
+    )
+    assert answer.remedy == "Search without --boost: then it is at rank 1."
+    assert (answer.rank, answer.fused_rank) == (2, 1)
+
+
+def test_by_the_boosts_after_a_reranker() -> None:
+    """All scores of the reranker are below 0."""
+    docs = documents()
+    target = collection(docs)
+    order = [hit.doc_id for hit in Searcher(target).search(QUERY, SearchOptions(k=40, fusion="rrf"))]
+    text_of = {doc.passages[0]: doc.doc_id for doc in docs}
+    last_first = Scores(lambda text: float(order.index(text_of[text])) - 30)
+    boost = f"doc_id={order[18]}: 0.1"
+    options = {"k": 3, "rerank": last_first, "rerank_depth": 20, "fusion": "rrf", "boost": [boost]}
+    answer = asked_with_object(target, order[18], **options)
+    assert answer.reason == (
+        f"The reranker puts it at rank 2, but the boosts put it at rank 20. Its factors are 0.1 by {boost!r}."
+    )
+    assert (answer.stage, answer.rank, answer.fused_rank) == (Stage.BOOSTS, 20, 19)
+    assert shown_by(target, answer, **options)
+    kept = asked_with_object(target, order[0], **options)
+    assert kept.stage is Stage.RERANKING
+    assert "the reranker puts it at rank 20" in kept.reason
+
+
+def test_a_document_beyond_the_depth_is_not_kept_out_by_the_sort() -> None:
+    docs = documents(40)
+    target = dated_collection([replace(doc, fields={"year": 2000 + i}) for i, doc in enumerate(docs)])
+    answers = [asked(target, doc.doc_id, k=3, depth=5, fusion="rrf", sort="year") for doc in docs]
+    assert {a.stage for a in answers} > {Stage.FOUND, Stage.SORTING, Stage.DEPTH}
+    for answer in answers:
+        if answer.stage is Stage.DEPTH:
+            assert shown_by(target, answer, k=3, depth=5, fusion="rrf", sort="year")
+        if answer.stage is not Stage.SORTING and answer.stage is not Stage.FOUND:
+            assert answer.rank is None
+
+
 class Forgetful(MemoryStore):
     """A store whose dense index misses a document in searches for fewer than `limit` results."""
 

@@ -33,7 +33,9 @@ from m3index.types import Document, Query
 
 
 def without_times(result: SearchResult) -> SearchResult:
-    return replace(result, timings={})
+    """Without what an answer does not carry either: the values of fields that the search used."""
+    legs = {name: replace(ranking, values={}) for name, ranking in result.legs.items()}
+    return replace(result, timings={}, legs=legs)
 
 
 def shown(results: Iterable[SearchResult]) -> list[tuple[Any, ...]]:
