@@ -14,10 +14,10 @@ from m3index.search.rerank import Reranker
 from m3index.search.result import Match
 from m3index.store.analyzer import folded_words, stem, terms
 from m3index.store.base import QueryVector, StoredRow
-from m3index.types import Hit, LegRank, SparseVector, join_title
+from m3index.types import JOINED, Hit, LegRank, SparseVector, join_title, joined
 
 _ID_FIELDS = ("doc_id", "ordinal", "source")
-_TEXT_FIELDS = ("title", "text", "metadata")
+_TEXT_FIELDS = (*JOINED, "anchor", "metadata")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +91,8 @@ def make_hit(
         legs=legs,
         fused_rank=hit.rank,
         group=row[options.group_by] if options.group_by is not None else None,
+        breadcrumb=row.get("breadcrumb", ""),
+        anchor=row.get("anchor", ""),
     )
 
 
@@ -98,7 +100,7 @@ def rerank(
     query: str, hits: Sequence[tuple[FusedHit, Hit]], reranker: Reranker
 ) -> list[tuple[FusedHit, Hit]]:
     """Sorts hits by the reranker's score, descending; equal scores keep their order."""
-    scores = reranker.score(query, [join_title(hit.title, hit.text) for _, hit in hits])
+    scores = reranker.score(query, [join_title(hit.title, hit.breadcrumb, hit.text) for _, hit in hits])
     scored = [(f, replace(hit, rerank_score=float(s))) for (f, hit), s in zip(hits, scores, strict=True)]
     return sorted(scored, key=lambda item: -(item[1].rerank_score or 0.0))
 
@@ -119,11 +121,11 @@ def find_matches(
             lexical_matches(query, rows[key]["lexical"], texts) if key is not None and key in rows else []
             for key in keys
         ]
-    rows = store.get(collection, stored_keys, ["title", "text"])
+    rows = store.get(collection, stored_keys, JOINED)
     query_words = dict.fromkeys(folded_words(str(query)))
     matched: list[list[Match]] = []
     for key in keys:
         row = rows.get(key) if key is not None else None
-        passage_terms = terms(join_title(row["title"], row["text"])) if row is not None else ()
+        passage_terms = terms(joined(row)) if row is not None else ()
         matched.append([Match(word) for word in query_words if stem(word) in passage_terms])
     return matched

@@ -301,6 +301,8 @@ def _hit(hit: Mapping[str, Any]) -> Hit:
         rerank_score=hit.get("rerank_score"),
         fused_rank=hit.get("fused_rank", hit["rank"]),  # omitted if equal to the rank
         group=tuple(group) if isinstance(group, list) else group,
+        breadcrumb=hit.get("breadcrumb", ""),
+        anchor=hit.get("anchor", ""),
     )
 
 
