@@ -52,13 +52,15 @@ _NOT_UTF8 = re.compile("(?<!\\\\)(\\\\*)([\udc80-\udcff])")
 class Parsed:
     """A row before its fields are mapped. raw: the text as read; None if the row as JSON serves instead.
 
-    standard: the row uses the default keys, whatever the user's mapping says.
+    standard: the row uses the default keys, whatever the user's mapping says. format: of the file, if that is
+    one document.
     """
 
     place: Place
     row: Mapping[str, Any]
     raw: str | None = None
     standard: bool = False
+    format: str = ""
 
 
 Rows: TypeAlias = Iterator[Parsed | Rejected]
@@ -611,8 +613,9 @@ def _extracted(file: File, read: Callable[[], Extracted]) -> Parsed | Rejected:
         return _refused(file, str(error))
     if not found.text or found.text.isspace():
         return _refused(file, "it has no text")
-    row = {"id": name, "title": found.title or title_of(name), "text": found.text}
-    return Parsed(Place(file.path), row | {"metadata": about(file) | dict(found.metadata)}, standard=True)
+    row: dict[str, Any] = {"id": name, "title": found.title or title_of(name), "text": found.text}
+    row["metadata"] = about(file) | dict(found.metadata)
+    return Parsed(Place(file.path), row, standard=True, format=file.format)
 
 
 def _refused(file: File, reason: str) -> Rejected:

@@ -114,8 +114,8 @@ class Run:
         lock: WriteLock | None,
     ) -> None:
         passages = target.passages
-        if settings.passages is not None:
-            passages = settings.passages.resolve(encoder.tokenizer, passages)
+        if settings.splitting is not None:
+            passages = settings.splitting.resolve(encoder.tokenizer, passages)
         self.store, self.target, self.settings, self.mode = store, target, settings, settings.mode
         self.encoder = encoder
         self.reporter, self.stop, self.lock = reporter, stop, lock

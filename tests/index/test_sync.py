@@ -126,9 +126,9 @@ def test_an_omitted_size_is_that_of_the_collection() -> None:
         assert run(store, [doc("a", 40)], settings=SyncOptions(**sizes)).unchanged == 1, sizes
     assert rows(store) == before
     assert run(store, [doc("a", 40)], settings=SyncOptions(overlap=0)).updated == 1
-    assert status(store, "docs").passages == {"tokens": 10, "overlap": 0}
+    assert status(store, "docs").passages == {"tokens": 10, "overlap": 0, "by": "tokens"}
     assert run(store, [doc("a", 40)], settings=SyncOptions(passage_tokens=4)).updated == 1
-    assert status(store, "docs").passages == {"tokens": 4, "overlap": 0}
+    assert status(store, "docs").passages == {"tokens": 4, "overlap": 0, "by": "tokens"}
 
 
 def test_force_encodes_everything() -> None:
@@ -453,7 +453,7 @@ def test_status() -> None:
     assert state.last_success is not None
     assert state.last_verified is None
     assert state.locked_by is None
-    assert state.passages == {"tokens": 10, "overlap": 2}
+    assert state.passages == {"tokens": 10, "overlap": 2, "by": "tokens"}
 
 
 def test_documents_larger_than_a_batch_stay_whole() -> None:

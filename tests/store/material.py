@@ -64,6 +64,8 @@ def row(
         "doc_hash": "h.m",
         "passages": 1,
         "title": "",
+        "breadcrumb": "",
+        "anchor": "",
         "text": f"text of {doc_id}" if doc_id.isprintable() else "text",
         "metadata": {},
         "fields": {},
