@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from m3index.search.result import Explanation
+from m3index.search.result import Explanation, Facet
 from m3index.types import Hit
 
 
@@ -67,3 +68,15 @@ def explanation_json(explanation: Explanation) -> dict[str, Any]:
             "ranks": [{"from": r.start, "to": r.end, "rank": r.rank} for r in explanation.ranks],
         }
     return line
+
+
+def facets_json(facets: Mapping[str, Facet]) -> dict[str, Any]:
+    return {
+        name: {
+            "values": [{"value": found.value, "count": found.count} for found in facet.values],
+            "others": facet.others,
+            "documents": facet.documents,
+            "is_lower_bound": facet.is_lower_bound,
+        }
+        for name, facet in facets.items()
+    }

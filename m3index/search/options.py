@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
@@ -18,6 +19,7 @@ from m3index.options import (
     Number,
     OneOf,
     Text,
+    Texts,
     Whole,
     group,
     option,
@@ -25,17 +27,20 @@ from m3index.options import (
 )
 from m3index.search.fusion import METHODS, RRF_K, Method
 from m3index.search.weights import M3_WEIGHTS, read_weights
+from m3index.search.words import SYNTAXES, Syntax
 from m3index.store.base import MAX_LIMIT
 from m3index.types import DEFAULT_SOURCE
 
 if TYPE_CHECKING:
     from m3index.search.rerank import Reranker
+    from m3index.search.synonyms import Synonyms
 
 Mode: TypeAlias = Literal["hybrid", "dense", "sparse"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 Fusion: TypeAlias = Method | Literal["server"]
 FUSIONS: tuple[Fusion, ...] = (*METHODS, "server")
 Weights: TypeAlias = Mapping[str, float]
+FacetsOver: TypeAlias = Literal["found", "filter"]
 
 DEFAULT_DEPTH = 100
 """The number of documents that each leg retrieves, unless `depth` is given or more hits are wanted. It does
@@ -51,6 +56,27 @@ _WEIGHTS_SCHEMA = {
 
 def _weights(example: str) -> Custom:
     return Custom(read_weights, f"weights such as {example}", "NAME=W,...", _WEIGHTS_SCHEMA)
+
+
+@group
+class SynonymFile(Group):
+    """The synonyms of an index. Clients of a server cannot name a file: they have those of the server."""
+
+    panel = "Search"
+
+    synonyms: str | None = option(
+        FileName(),
+        "File of synonyms for queries, in the format of Solr (docs/search.md); the sparse leg searches for "
+        "them too.",
+        default=None,
+        shown="none",
+    )
+
+    def read_synonyms(self) -> Synonyms:
+        """The synonyms of the file. Raises UsageError if it cannot be read."""
+        from m3index.search.synonyms import NONE, read_synonyms
+
+        return NONE if self.synonyms is None else read_synonyms(self.synonyms)
 
 
 @group
@@ -149,6 +175,13 @@ class RankingOptions(Reranking, Narrowing):
         shown="none",
         harmless=True,
     )
+    syntax: Syntax | None = option(
+        OneOf(SYNTAXES, "SYNTAX"),
+        'What a query is: words, where "honey bees" is a phrase and -wasps an exclusion, or plain text.',
+        default=None,
+        shown="words; plain for many queries at once",
+        harmless=True,
+    )
 
     def check(self) -> None:
         for name, count in (("depth", self.depth), ("rerank_depth", self.rerank_depth)):
@@ -183,6 +216,11 @@ class RankingOptions(Reranking, Narrowing):
     def rank_constant(self) -> float:
         """k of reciprocal rank fusion."""
         return RRF_K if self.rrf_k is None else self.rrf_k
+
+    @property
+    def query_syntax(self) -> Syntax:
+        """The syntax of a single query."""
+        return self.syntax or "words"
 
     @property
     def last_rank(self) -> int:
@@ -222,6 +260,20 @@ class SearchOptions(RankingOptions):
         default=False,
         harmless=True,
     )
+    facets: Sequence[str] | None = option(
+        Texts("FIELD"),
+        "Declared field whose values are counted; repeatable.",
+        default=None,
+        flags=("--facets",),
+        shown="none",
+        harmless=True,
+    )
+    facets_over: FacetsOver = option(
+        OneOf(("found", "filter"), "WHAT"),
+        "Documents whose values are counted: found (by the legs), or filter (all that the filters match).",
+        default="found",
+        harmless=True,
+    )
     explain: bool = option(
         Flag(),
         "Show the rank, score and contribution of each leg, what matched, and the effect of other weights.",
@@ -239,7 +291,31 @@ class SearchOptions(RankingOptions):
     def check(self) -> None:
         if self.passages and self.group_by is not None:
             raise UsageError("passages and group_by cannot be combined. Use one of them.")
+        if self.facets_found and self.group_by is not None:
+            raise UsageError(
+                "facets of what is found cannot be combined with group_by, which finds one document of each "
+                "value. Use facets_over filter, or leave one of them out."
+            )
         super().check()
+
+    @property
+    def for_many(self) -> SearchOptions:
+        """The options for many queries at once, which are plain text unless a syntax is named."""
+        return self if self.syntax is not None else replace(self, syntax="plain")
+
+    @property
+    def facets_found(self) -> Sequence[str]:
+        """The fields whose values are counted over what the legs find."""
+        return tuple(dict.fromkeys(self.facets or ())) if self.facets_over == "found" else ()
+
+    @property
+    def facets_filtered(self) -> Sequence[str]:
+        """The fields whose values are counted over all that the filters match."""
+        return tuple(dict.fromkeys(self.facets or ())) if self.facets_over == "filter" else ()
+
+    @property
+    def found_fields(self) -> Sequence[str]:
+        return tuple(dict.fromkeys([*super().found_fields, *self.facets_found]))
 
 
 @group

@@ -12,6 +12,7 @@ from m3index.index.tenant import tenant_of
 from m3index.schema import CollectionSpec
 from m3index.search.fusion import check_weights
 from m3index.search.options import SearchOptions
+from m3index.search.synonyms import NONE, Expansion, Synonyms
 from m3index.store.base import QueryVector, Store, StoredRow
 from m3index.store.filter import Compare, Expression, Filter, bind, combine, parts_of
 from m3index.types import EncodedBatch, Leg, join_title
@@ -26,7 +27,7 @@ class SearchTarget:
 
     spec: its columns, which determine its legs and the fields for filters and groups. name: the prefix of
     its legs if several collections are searched ("NAME:dense"). dense_trust: what fusion by evidence
-    multiplies the votes of its dense leg by.
+    multiplies the votes of its dense leg by. synonyms: those of its sparse leg.
     """
 
     store: Store
@@ -35,6 +36,7 @@ class SearchTarget:
     encoder: EncoderSource
     name: str = ""
     dense_trust: float = 1.0
+    synonyms: Synonyms = NONE
 
     def __str__(self) -> str:
         return f"Collection {self.name or self.collection}"
@@ -60,7 +62,8 @@ def plan_legs(
     notes: list[str] = []
     prefixes = [f"{target.name}:" for target in targets] if len(targets) > 1 else [""]
     for prefix, target in zip(prefixes, targets, strict=True):
-        _check_group(target, options.group_by)
+        _check_fields(target, [options.group_by] if options.group_by is not None else [], "group by")
+        _check_fields(target, options.facets or (), "count")
         where = filter_of(target, options)
         if options.mode != "sparse":
             legs.append(PlannedLeg(f"{prefix}dense", target, Leg.DENSE, where))
@@ -101,10 +104,12 @@ def conditions_of(target: SearchTarget, options: SearchOptions) -> dict[str, Fil
     )
 
 
-def _check_group(target: SearchTarget, field: str | None) -> None:
-    if field is not None and field not in target.spec.fields:
-        known = ", ".join(sorted(target.spec.fields)) or "none"
-        raise UsageError(f"{target} has no field {field!r} to group by. Its fields are: {known}.")
+def _check_fields(target: SearchTarget, fields: Sequence[str], use: str) -> None:
+    """Raises UsageError for a field that is not declared. use: what it is for, as `group by`."""
+    for field in fields:
+        if field not in target.spec.fields:
+            known = ", ".join(sorted(target.spec.fields)) or "none"
+            raise UsageError(f"{target} has no field {field!r} to {use}. Its fields are: {known}.")
 
 
 def _weighed(legs: Sequence[PlannedLeg], weights: Mapping[str, float]) -> list[PlannedLeg]:
@@ -115,27 +120,46 @@ def _weighed(legs: Sequence[PlannedLeg], weights: Mapping[str, float]) -> list[P
     return weighed
 
 
+def expand(texts: Sequence[str], legs: Sequence[PlannedLeg]) -> dict[str, Sequence[Expansion]]:
+    """What the sparse legs are asked: the texts with their synonyms, by leg."""
+    return {
+        leg.name: [leg.target.synonyms.expand(text) for text in texts]
+        for leg in legs
+        if leg.leg is not Leg.DENSE
+    }
+
+
 def encode(texts: Sequence[str], legs: Sequence[PlannedLeg]) -> dict[str, Sequence[QueryVector]]:
     """The query vectors of dense and lexical legs, by leg. Each encoder encodes the queries once for all
-    its legs. Raises QueryError if it rejects them."""
+    its legs, and those with synonyms once more for a lexical leg. Raises QueryError if it rejects them."""
     lexical = {leg.target.encoder for leg in legs if leg.leg is Leg.LEXICAL}
     encoded: dict[EncoderSource, EncodedBatch] = {}
     vectors: dict[str, Sequence[QueryVector]] = {}
     for leg in legs:
         source = leg.target.encoder
         if source not in encoded:
-            encoder = source()
-            try:
-                encoded[source] = encoder.encode_queries(texts, lexical=source in lexical)
-            except UsageError as error:
-                raise QueryError(str(error)) from error
+            encoded[source] = _encode(source(), texts, lexical=source in lexical)
         batch = encoded[source]
         if leg.leg is Leg.DENSE:
             vectors[leg.name] = list(batch.dense)
         else:
             assert batch.lexical is not None
-            vectors[leg.name] = [batch.lexical.row(i) for i in range(len(texts))]
+            rows = [batch.lexical.row(i) for i in range(len(texts))]
+            said = [leg.target.synonyms.expand(text) for text in texts]
+            if more := [i for i, expansion in enumerate(said) if expansion.found]:
+                again = _encode(source(), [said[i].text for i in more], lexical=True)
+                assert again.lexical is not None
+                for place, i in enumerate(more):
+                    rows[i] = again.lexical.row(place)
+            vectors[leg.name] = rows
     return vectors
+
+
+def _encode(encoder: Encoder, texts: Sequence[str], *, lexical: bool) -> EncodedBatch:
+    try:
+        return encoder.encode_queries(texts, lexical=lexical)
+    except UsageError as error:
+        raise QueryError(str(error)) from error
 
 
 def stored_vector(row: StoredRow, leg: Leg) -> QueryVector:
