@@ -18,7 +18,7 @@ from m3index.index.summary import Summary
 from m3index.index.verify import Verification
 from m3index.options import Flag, Whole, check, group, keywords, only_keywords, option
 from m3index.progress import Logged
-from m3index.search.options import SearchOptions, WhyOptions
+from m3index.search.options import SearchOptions, SynonymFile, WhyOptions
 from m3index.search.result import SearchResult
 from m3index.search.stages import Why
 from m3index.searchable import ReadOptions, Searchable
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @group
-class OpenOptions(Model, Connection):
+class OpenOptions(SynonymFile, Model, Connection):
     """A collection and its encoder."""
 
     create: bool = option(
@@ -58,7 +58,8 @@ class Index(Searchable):
     def __init__(self, options: OpenOptions) -> None:
         """Connects to the store. Raises UnreachableError, NotAuthorisedError, LockedError,
         CollectionNotFoundError, UsageError."""
-        self._service = IndexService.open(options, options, create=options.create)
+        synonyms = options.read_synonyms()
+        self._service = IndexService.open(options, options, create=options.create, synonyms=synonyms)
         self._uri = options.uri
 
     def close(self) -> None:

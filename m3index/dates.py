@@ -21,6 +21,7 @@ _RELATIVE = re.compile(r"(now|today)(?:\s*([+-])\s*(\d+(?:\.\d+)?)\s*([smhdw]))?
 _Span: TypeAlias = tuple[datetime, datetime | None]
 """The instants [start, end); an end of None is after the year 9999."""
 
+_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([smhdw]?)\s*")
 _MICROSECOND = timedelta(microseconds=1)
 _PRECISION = (timedelta(hours=1), timedelta(minutes=1), timedelta(seconds=1), _MICROSECOND)
 
@@ -41,6 +42,14 @@ def period(text: str) -> tuple[str, str]:
     relative = _RELATIVE.fullmatch(text.strip())
     start, end = _span(text) if relative is None else _near_now(relative)
     return _text(start), _AFTER_ALL if end is None else _text(end)
+
+
+def duration(text: str) -> float:
+    """The seconds of `90`, `90s`, `5m`, `1.5h`, `30d` or `2w`. Raises ValueError."""
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a duration")
+    return float(match[1]) * DURATION_UNITS[match[2] or "s"]
 
 
 def timestamp(text: str) -> float:

@@ -68,6 +68,7 @@ from m3index.search.rerank import Reranker, load_reranker
 from m3index.search.result import SearchResult
 from m3index.search.searcher import Rerankers, Searcher, SearchTarget
 from m3index.search.stages import Why
+from m3index.search.synonyms import NONE, Synonyms
 from m3index.search.why import why
 from m3index.store.base import Store
 from m3index.store.open import open_store
@@ -94,11 +95,13 @@ PROPERTIES_SECONDS = 60.0
 
 
 class IndexService:
-    """A collection in a store. Several threads can search at the same time; only one can write."""
+    """A collection in a store. Several threads can search at the same time; only one can write. synonyms:
+    those of the queries."""
 
-    def __init__(self, store: Store, collection: str, model: Model) -> None:
+    def __init__(self, store: Store, collection: str, model: Model, synonyms: Synonyms = NONE) -> None:
         self.store = store
         self.collection = collection
+        self.synonyms = synonyms
         self._model = model
         self._encoder = model.loaded
         self._current: collections.Collection | None = None
@@ -107,13 +110,15 @@ class IndexService:
         self._lock = threading.Lock()
 
     @classmethod
-    def open(cls, connection: Connection, model: Model, *, create: bool = True) -> Self:
+    def open(
+        cls, connection: Connection, model: Model, *, create: bool = True, synonyms: Synonyms = NONE
+    ) -> Self:
         """Connects to the store. Creates nothing on a server and loads no model.
 
         create: create a missing local database; otherwise raise CollectionNotFoundError. Raises
         UnreachableError, NotAuthorisedError, LockedError, UsageError.
         """
-        return cls(open_store(connection, create=create), connection.collection, model)
+        return cls(open_store(connection, create=create), connection.collection, model, synonyms)
 
     def close(self) -> None:
         """Releases the store, including the lock of a local database, and the encoder."""
@@ -521,7 +526,13 @@ class IndexService:
         measured = Calibration.of(current.properties)
         trust = 1.0 if measured is None else measured.dense_trust
         return SearchTarget(
-            self.store, current.name, current.spec, encoder, name=self.collection, dense_trust=trust
+            self.store,
+            current.name,
+            current.spec,
+            encoder,
+            name=self.collection,
+            dense_trust=trust,
+            synonyms=self.synonyms,
         )
 
     def _matching_encoder(self, current: collections.Collection) -> Callable[[], Encoder]:

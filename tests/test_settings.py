@@ -54,8 +54,8 @@ def test_a_profile_overrides_both(tmp_path: Path) -> None:
 def test_fields_of_one_command(tmp_path: Path) -> None:
     found = defaults(tmp_path, '[fields]\nlang = "str"\n[ingest.fields]\nyear = "int"\n')
     assert found == {"search": {}, "ingest": {"fields": ["year:int"]}}
-    with pytest.raises(UsageError, match="no type 'date'"):
-        defaults(tmp_path, '[ingest.fields]\nday = "date"\n')
+    with pytest.raises(UsageError, match="no type 'day'"):
+        defaults(tmp_path, '[ingest.fields]\nday = "day"\n')
 
 
 def nested(folder: Path, text: str, profile: str | None = None) -> dict[str, dict[str, object]]:

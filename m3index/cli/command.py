@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -123,6 +124,42 @@ class _TextCommand(typer.core.TyperCommand):
 
     def get_params(self, ctx: Any) -> list[Any]:
         return keep_texts(super().get_params(ctx))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        parameters = self.get_params(ctx)
+        if any(parameter.name == "words" for parameter in parameters):
+            takes_value = {flag: not p.is_flag for p in parameters for flag in p.opts if flag[0] == "-"}
+            if (word := excluded_word(args, takes_value)) is not None:
+                ctx.fail(_meant(word, word[:2] in takes_value))
+        return super().parse_args(ctx, args)
+
+
+def excluded_word(args: Sequence[str], takes_value: Mapping[str, bool]) -> str | None:
+    """The first argument that looks like an exclusion, as `-bees`, which would be read as the option `-b`.
+    takes_value: whether each flag of the command takes a value."""
+    rest = iter(args)
+    for argument in rest:
+        if argument == "--":
+            return None
+        if takes_value.get(argument, False):
+            next(rest, None)
+        elif argument not in takes_value and _EXCLUSION.match(argument):
+            is_number = argument[:2] in takes_value and not argument[2].isalpha()
+            if not is_number:
+                return argument
+    return None
+
+
+_EXCLUSION = re.compile(r"-[^\W\d_]")
+
+
+def _meant(word: str, is_option: bool) -> str:
+    """The message for an exclusion that is not marked as one."""
+    said = f"{word[:2]} {word[2:]} to give the option {word[:2]}, or " if is_option else ""
+    return (
+        f"{word} is read as an option. Write {said}-- before the query to leave out what has this word: "
+        f"m3index search -- honey {word}"
+    )
 
 
 def keep_texts(parameters: list[Any]) -> list[Any]:

@@ -20,6 +20,7 @@ from m3index.evaluate.options import EvalOptions, TuneOptions
 from m3index.options import changed
 from m3index.output import write_output
 from m3index.progress import Progress
+from m3index.search.options import SynonymFile
 from m3index.store.options import Connection
 from m3index.wording import many
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 def evaluate(
     session: Session,
     options: EvalOptions,
+    synonyms: SynonymFile,
     connection: Connection,
     model: Model,
     output: Output,  # noqa: ARG001  (the session has it)
@@ -65,7 +67,7 @@ def evaluate(
     _warn(session, coverage.warnings)
     _warn(session, _gaps(runs, qrels, measures, coverage.queries))
     if queries:
-        runs |= _search(session, coverage, queries, options, qrels, connection, model)
+        runs |= _search(session, coverage, queries, options, qrels, synonyms, connection, model)
     scores = {name: score_run(run, qrels, measures, coverage.queries) for name, run in runs.items()}
     result = report(scores, test=options.test)
     first, *_, last = [*scores.values()] * 2
@@ -117,6 +119,7 @@ def _search(
     queries: Sequence[Query],
     options: EvalOptions,
     qrels: Qrels,
+    synonyms: SynonymFile,
     connection: Connection,
     model: Model,
 ) -> dict[str, Run]:
@@ -126,7 +129,7 @@ def _search(
 
     asked = coverage.select(queries)
     runs: dict[str, Run] = {}
-    with opened(session, connection, model) as index:
+    with opened(session, connection, model, synonyms=synonyms) as index:
         current = index.current()
         relevant = find_relevant(index.store, current.name, qrels, coverage.queries, options.source)
         _warn(session, relevant.warnings)
@@ -219,6 +222,7 @@ def _write(path: Path, rows: list[QueryDifference]) -> None:
 def tune(
     session: Session,
     options: TuneOptions,
+    synonyms: SynonymFile,
     connection: Connection,
     model: Model,
     output: Output,  # noqa: ARG001
@@ -244,7 +248,7 @@ def tune(
     if coverage is not None:
         _warn(session, coverage.warnings)
         queries = coverage.select(queries)
-    with opened(session, connection, model) as index:
+    with opened(session, connection, model, synonyms=synonyms) as index:
         current, relevant = index.current(), None
         if coverage is not None:
             relevant = find_relevant(index.store, current.name, qrels, coverage.queries, options.source)

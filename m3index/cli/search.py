@@ -17,7 +17,8 @@ from m3index.encoder.options import Model
 from m3index.errors import UsageError
 from m3index.options import FileName, OneOf, Text, changed, group, option
 from m3index.progress import Progress
-from m3index.search.options import RUN_HITS, SearchOptions
+from m3index.search.hits import facets_json
+from m3index.search.options import RUN_HITS, SearchOptions, SynonymFile
 from m3index.serve.options import RemoteServer
 from m3index.store.options import Connection
 from m3index.wording import many
@@ -77,6 +78,7 @@ Words = Annotated[
 def search(
     session: Session,
     options: SearchCommand,
+    synonyms: SynonymFile,
     remote: RemoteServer,
     connection: Connection,
     model: Model,
@@ -90,36 +92,48 @@ def search(
     if (options.queries is None) != (options.output is None):
         raise UsageError("--queries FILE and --output FILE must be given together.")
     if options.queries is not None:
-        _run(session, options, remote, connection, model)
+        if options.facets:
+            raise UsageError("--facets are of a single query. Leave them out, or give a query.")
+        _run(session, options, synonyms, remote, connection, model)
         return
-    result = _search(session, query, options, remote, connection, model)
+    result = _search(session, query, options, synonyms, remote, connection, model)
     for note in result.notes:
         session.reporter.note(note)
     _show(session, result, options.format, options.tag)
     session.summary |= {"collection": connection.collection, "hits": len(result)}
+    if result.notes:
+        session.summary["notes"] = list(result.notes)
+    if result.facets:
+        session.summary["facets"] = facets_json(result.facets)
 
 
 def _search(
     session: Session,
     query: str,
     options: SearchCommand,
+    synonyms: SynonymFile,
     remote: RemoteServer,
     connection: Connection,
     model: Model,
 ) -> SearchResult:
     if remote.server is not None:
-        server = serving(session, remote, connection)
+        server = serving(session, remote, connection, synonyms)
         if options.similar is not None:
             return server.similar_with(options.similar, options)
         return server.search_with(query, options)
-    with opened(session, connection, model, brief=True) as index:
+    with opened(session, connection, model, brief=True, synonyms=synonyms) as index:
         if options.similar is not None:
             return index.similar(options.similar, options)
         return index.search(query, options)
 
 
 def _run(
-    session: Session, options: SearchCommand, remote: RemoteServer, connection: Connection, model: Model
+    session: Session,
+    options: SearchCommand,
+    synonyms: SynonymFile,
+    remote: RemoteServer,
+    connection: Connection,
+    model: Model,
 ) -> None:
     """Searches for many queries and writes a run file."""
     from m3index.evaluate.formats import read_queries
@@ -143,9 +157,10 @@ def _run(
                 yield len(result.hits)
 
         if remote.server is not None:
-            total = sum(write(serving(session, remote, connection).search_many_with(queries, run_options)))
+            server = serving(session, remote, connection, synonyms)
+            total = sum(write(server.search_many_with(queries, run_options)))
         else:
-            with opened(session, connection, model) as index:
+            with opened(session, connection, model, synonyms=synonyms) as index:
                 total = sum(write(index.run(queries, run_options)))
     seconds = time.perf_counter() - started
     session.reporter.note(
@@ -165,6 +180,9 @@ def _show(session: Session, result: SearchResult, form: Format, tag: str) -> Non
         for hit in show.hits(result):
             session.reporter.result(hit)
         return
+    if form != "table":
+        for line in show.facet_lines(result):
+            session.reporter.note(line)
     match form:
         case "table":
             show.table(result)

@@ -12,6 +12,7 @@ from m3index.cli.options import Quiet
 from m3index.cli.service import opened
 from m3index.cli.session import Session
 from m3index.encoder.options import Model
+from m3index.search.options import SynonymFile
 from m3index.serve.options import Listening, McpServing, Serving
 from m3index.store.options import Connection
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 def serve(
     session: Session,
     serving: Serving,
+    synonyms: SynonymFile,
     connection: Connection,
     model: Model,
     quiet: Quiet,  # noqa: ARG001  (the session has it)
@@ -32,7 +34,7 @@ def serve(
     from m3index.serve.run import serve as run_server
 
     access = _access(serving)
-    with opened(session, connection, model) as index:
+    with opened(session, connection, model, synonyms=synonyms) as index:
         index.current()  # raises now for a missing collection, not at the first search
         _show_token(access)
 
@@ -46,6 +48,7 @@ def serve(
 def mcp(
     session: Session,
     serving: McpServing,
+    synonyms: SynonymFile,
     connection: Connection,
     model: Model,
     quiet: Quiet,  # noqa: ARG001
@@ -55,7 +58,7 @@ def mcp(
     from m3index.serve.mcp import serve_http, tools
     from m3index.serve.served import ServedIndex
 
-    with opened(session, connection, model) as index:
+    with opened(session, connection, model, synonyms=synonyms) as index:
         index.current()
         served = ServedIndex(index, tenant=serving.tenant_name, timeout=connection.timeout)
         if not serving.http:  # standard output is reserved for the protocol

@@ -12,6 +12,7 @@ from m3index.corpus.options import Input, Rejects
 from m3index.encoder.options import Model
 from m3index.errors import UsageError
 from m3index.options import changed
+from m3index.search.options import SynonymFile
 from m3index.serve.options import RemoteServer
 from m3index.store.options import Connection, is_server
 from m3index.wording import many
@@ -43,19 +44,21 @@ def opened(
     *,
     create: bool = False,
     brief: bool = False,
+    synonyms: SynonymFile | None = None,
 ) -> Iterator[IndexService]:
     """The index for the duration of a command. Shows the warnings of the store at the end.
 
     Milvus Lite only logs that it lost rows, and users should not have to read its log. create: create a local
-    database if there is none. brief: the command answers one question. Raises the errors of
-    `IndexService.open`.
+    database if there is none. brief: the command answers one question. synonyms: those of its queries. Raises
+    the errors of `IndexService.open`.
     """
+    said = (synonyms or SynonymFile()).read_synonyms()
     if brief:
         one_shot.be_brief()
         one_shot.import_without_pandas("pymilvus", *([] if is_server(connection.uri) else ["pyarrow"]))
     from m3index.service import IndexService
 
-    with IndexService.open(connection, model or Model(), create=create) as index:
+    with IndexService.open(connection, model or Model(), create=create, synonyms=said) as index:
         try:
             yield index
         finally:
@@ -98,10 +101,20 @@ def quarantined(session: Session, options: R, place: str, *names: str) -> Iterat
             )
 
 
-def serving(session: Session, remote: RemoteServer, connection: Connection) -> RemoteIndex:
-    """The index of the server. Raises UsageError if it serves another collection than the explicit one."""
+def serving(
+    session: Session,
+    remote: RemoteServer,
+    connection: Connection,
+    synonyms: SynonymFile | None = None,
+) -> RemoteIndex:
+    """The index of the server. Raises UsageError if it serves another collection than the explicit one, and
+    for synonyms, which are not sent."""
     from m3index.serve.client import RemoteIndex
 
+    if synonyms is not None and synonyms.synonyms is not None:
+        raise UsageError(
+            "A server has its own synonyms, from m3index serve --synonyms FILE. Leave out --synonyms here."
+        )
     server = RemoteIndex(
         remote.server or "", remote.shared_token, timeout=connection.timeout, insecure=remote.insecure
     )

@@ -43,17 +43,50 @@ def table(result: SearchResult) -> None:
     out = console()
     if not result.hits:
         typer.echo("No hits.")
+        facets(result)
         return
     for position, hit in enumerate(result.hits):
-        _hit(out, hit, result.query.text)
+        _hit(out, hit, result.searched or result.query.text)
         if result.explanations:
             _explanation(out, hit, result.explanations[position], result)
+    facets(result)
     seconds = result.timings.get("total")
     if seconds is not None:
         parts = [f"{name} {value:.3f}" for name, value in result.timings.items() if name != "total"]
         _lines(
             out, f"{many(len(result.hits), 'hit')} in {seconds:.3f} s ({', '.join(parts)})", "dim", indent=0
         )
+
+
+def facets(result: SearchResult) -> None:
+    """Prints the facets as a table."""
+    if not result.facets:
+        return
+    values: list[tuple[str, str, str]] = []
+    for name, facet in result.facets.items():
+        at_least = "at least " if facet.is_lower_bound else ""
+        lines = [(_value(found.value), f"{at_least}{found.count:,}") for found in facet.values]
+        if facet.others:
+            lines.append((f"and {many(facet.others, 'other value')}", ""))
+        first = [name] + [""] * len(lines)
+        values += [(title, *line) for title, line in zip(first, lines or [("no values", "")], strict=False)]
+    rows(["facet", "value", "documents"], values, right=["documents"])
+    typer.echo()
+
+
+def facet_lines(result: SearchResult) -> Iterator[str]:
+    """A line for each facet, for formats that have no place for it."""
+    for name, facet in result.facets.items():
+        parts = [f"{_value(found.value)} {found.count:,}" for found in facet.values]
+        if facet.others:
+            parts.append(f"and {many(facet.others, 'other value')}")
+        bound = ", counted in part" if facet.is_lower_bound else ""
+        yield f"{name} ({many(facet.documents, 'document')}{bound}): {', '.join(parts) or 'no values'}"
+
+
+def _value(value: str | float) -> str:
+    """A value of a field as a person writes it in a filter."""
+    return str(value).lower() if isinstance(value, bool) else _one_line(str(value))
 
 
 def _one_line(text: str) -> str:

@@ -13,7 +13,7 @@ from m3index.cli.search import Words
 from m3index.cli.service import opened, serving
 from m3index.cli.session import Session
 from m3index.encoder.options import Model
-from m3index.search.options import WhyOptions
+from m3index.search.options import SynonymFile, WhyOptions
 from m3index.serve.options import RemoteServer
 from m3index.store.options import Connection
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 def why(
     session: Session,
     options: WhyOptions,
+    synonyms: SynonymFile,
     remote: RemoteServer,
     connection: Connection,
     model: Model,
@@ -36,7 +37,7 @@ def why(
 ) -> None:
     """Say which stage of a search keeps a document from the first hits, and which search shows it."""
     del doc_id  # it is one of the options
-    answer = _answer(session, " ".join(words), options, remote, connection, model)
+    answer = _answer(session, " ".join(words), options, synonyms, remote, connection, model)
     for note in answer.notes:
         session.reporter.note(note)
     session.reporter.result(answer.to_json())
@@ -49,14 +50,15 @@ def _answer(
     session: Session,
     query: str,
     options: WhyOptions,
+    synonyms: SynonymFile,
     remote: RemoteServer,
     connection: Connection,
     model: Model,
 ) -> Why:
     if remote.server is not None:
-        return serving(session, remote, connection).why_with(query, options)
+        return serving(session, remote, connection, synonyms).why_with(query, options)
     files = options.quarantines(connection.uri, connection.collection)
-    with opened(session, connection, model, brief=True) as index:
+    with opened(session, connection, model, brief=True, synonyms=synonyms) as index:
         return index.why(query, options, quarantines=files)
 
 

@@ -9,7 +9,7 @@ from m3index.errors import UsageError
 from m3index.evaluate.gate import Gate, QualityGate
 from m3index.index.options import ReindexOptions
 from m3index.options import Custom, FileName, Flag, Number, OneOf, Text, Texts, Whole, group, option
-from m3index.search.options import MODES, RUN_HITS, Mode, Narrowing, Reranking, SearchOptions
+from m3index.search.options import MODES, RUN_HITS, FacetsOver, Mode, Narrowing, Reranking, SearchOptions
 from m3index.store.base import MAX_LIMIT
 
 QUERIES_HELP = "File of queries: BEIR queries.jsonl, TSV (id, text) or TREC topics."
@@ -128,6 +128,12 @@ class EvalOptions(SearchOptions):
     mode: Mode = option(OneOf(MODES, "MODE"), "Search mode; see modes.", default="hybrid", flag=False)
     passages: bool = option(Flag(), "Not used: documents are evaluated.", default=False, flag=False)
     group_by: str | None = option(Text(), "Not used: documents are evaluated.", default=None, flag=False)
+    facets: Sequence[str] | None = option(
+        Texts("FIELD"), "Not used: documents are evaluated.", default=None, flag=False
+    )
+    facets_over: FacetsOver = option(
+        OneOf(("found", "filter")), "Not used: documents are evaluated.", default="found", flag=False
+    )
     explain: bool = option(Flag(), "Not used: single hits are not shown.", default=False, flag=False)
     texts: bool = option(Flag(), "Not used: single hits are not shown.", default=False, flag=False)
 

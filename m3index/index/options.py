@@ -3,7 +3,6 @@ remove."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -11,7 +10,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from m3index import schema
 from m3index.corpus.options import Input, Passages, Rejects
-from m3index.dates import DURATION_UNITS
+from m3index.dates import duration
 from m3index.errors import Exit, UsageError
 from m3index.options import (
     CountOrPercent,
@@ -124,10 +123,9 @@ def seconds(value: object) -> float:
     """Converts `90`, `90s`, `5m`, `1h` or `2d` to seconds. Raises ValueError."""
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf"):
         return float(value)
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhdw]?)\s*", value) if isinstance(value, str) else None
-    if match is None:
+    if not isinstance(value, str):
         raise ValueError
-    return float(match[1]) * DURATION_UNITS[match[2] or "s"]
+    return duration(value)
 
 
 def _tenant(value: object) -> str:

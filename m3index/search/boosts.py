@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
+from m3index.dates import duration, period, timestamp
 from m3index.errors import UsageError
+from m3index.schema import column_of
 from m3index.store.filter import BASE_FIELDS, bind, field_of, matches
 from m3index.types import FieldType, FieldValue
 
@@ -83,7 +85,7 @@ class DecayBoost:
         measure = MEASURES.get(kind)
         if measure is None:
             raise UsageError(
-                f"{self.text!r} needs a field declared {' or '.join(MEASURES)}; {self.field!r} is declared "
+                f"{self.text!r} needs a field declared int, float or date; {self.field!r} is declared "
                 f"{kind}. Boost it with a condition, as {self.field}=VALUE: 1.2."
             )
         try:
@@ -134,7 +136,14 @@ _NUMBERS = Measure(
     takes="a number as the origin, a scale above 0 and an offset from 0 up",
 )
 
-MEASURES: Mapping[FieldType, Measure] = {"int": _NUMBERS, "float": _NUMBERS}
+_DATES = Measure(
+    number=timestamp,
+    place=lambda text: timestamp(period(text)[0]),
+    distance=duration,
+    takes="a date as the origin, such as 2026-11-28, and durations: a scale such as 30d, and an offset",
+)
+
+MEASURES: Mapping[FieldType, Measure] = {"int": _NUMBERS, "float": _NUMBERS, "date": _DATES}
 """The types of fields that a decay takes."""
 
 
@@ -235,6 +244,5 @@ def _read_decay(text: str, field: str, curve: Curve, arguments: str) -> DecayBoo
         at_scale = math.nan
     if not LEAST <= at_scale < 1:
         raise UsageError(f"{text!r}: decay is a number from {LEAST:f} up, and below 1.")
-    return DecayBoost(
-        text.strip(), field, curve, given["origin"], given["scale"], given.get("offset", "0"), at_scale
-    )
+    column, offset = column_of(field), given.get("offset", "0")
+    return DecayBoost(text.strip(), column, curve, given["origin"], given["scale"], offset, at_scale)

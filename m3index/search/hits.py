@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from m3index.search.result import Explanation
+from m3index.search.result import Explanation, Facet
 from m3index.types import Hit
 
 
@@ -77,3 +78,15 @@ def explanation_json(explanation: Explanation) -> dict[str, Any]:
     if explanation.boosts:
         line["boosts"] = [{"boost": b.boost, "factor": b.factor} for b in explanation.boosts]
     return line
+
+
+def facets_json(facets: Mapping[str, Facet]) -> dict[str, Any]:
+    return {
+        name: {
+            "values": [{"value": found.value, "count": found.count} for found in facet.values],
+            "others": facet.others,
+            "documents": facet.documents,
+            "is_lower_bound": facet.is_lower_bound,
+        }
+        for name, facet in facets.items()
+    }

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from m3index.search.fusion import Ranking
 from m3index.store.base import MAX_LIMIT, QueryVector, Store
@@ -35,6 +35,22 @@ class LegScope:
     margin: int = 0
 
 
+class Passing(Protocol):
+    """Drops candidates of one query by their texts."""
+
+    def most(self, depth: int) -> int:
+        """The number of candidates of a leg to look at."""
+        ...
+
+    def keep(self, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
+        """Those that pass, in order."""
+        ...
+
+    def leave_rest(self) -> None:
+        """Called by a leg that is short of documents and has more candidates than are looked at."""
+        ...
+
+
 def retrieve(
     store: Store,
     collection: str,
@@ -42,14 +58,16 @@ def retrieve(
     where: Filter | None,
     queries: Sequence[QueryVector],
     scope: LegScope,
+    passing: Sequence[Passing | None] = (),
 ) -> list[Ranking]:
-    """The ranking of each query in one leg. Raises StoreError."""
+    """The ranking of each query in one leg. passing: for each query what its candidates must pass; None for
+    nothing. Raises StoreError."""
 
     def find(numbers: Sequence[int], limit: int) -> list[list[Candidate]]:
         vectors = [queries[i] for i in numbers]
         return store.search(collection, leg, vectors, limit, where, scope.fields)
 
-    return deepen(find, len(queries), scope, leg)
+    return deepen(find, len(queries), scope, leg, passing)
 
 
 def retrieve_any(
@@ -74,29 +92,38 @@ def retrieve_any(
     return deepen(find, 1, scope, leg)[0]
 
 
-def deepen(find: FindCandidates, queries: int, scope: LegScope, leg: Leg) -> list[Ranking]:
+def deepen(
+    find: FindCandidates, queries: int, scope: LegScope, leg: Leg, passing: Sequence[Passing | None] = ()
+) -> list[Ranking]:
     """Retrieves `depth` passages, and more while a query has fewer than `depth` documents.
 
     A query is complete when it has enough documents, when the leg is exhausted (fewer candidates than
-    the limit, or Milvus's limit reached), or, with a group field, when a deeper call finds no new group:
-    a field with five languages never has a hundred.
+    the limit, or as many as can be had or looked at), or, with a group field, when a deeper call finds no
+    new group: a field with five languages never has a hundred.
     """
+    passing = passing or (None,) * queries
     rankings = [Ranking(leg=leg, depth=scope.depth)] * queries
-    short: Sequence[int] = range(queries)
     limit = min(scope.depth + scope.margin, MAX_LIMIT)
+    most = [MAX_LIMIT if p is None else min(MAX_LIMIT, p.most(limit)) for p in passing]
+    short: Sequence[int] = range(queries)
     while short:
         still_short: list[int] = []
-        for number, candidates in zip(short, find(short, limit), strict=True):
-            before = len(rankings[number])
+        for number, found in zip(short, find(short, limit), strict=True):
+            before, words = len(rankings[number]), passing[number]
+            candidates = found if words is None else words.keep(found[: most[number]])
             ranking = rankings[number] = collapse(candidates, scope, leg)
-            exhausted = len(candidates) < limit or limit == MAX_LIMIT
-            stuck = scope.group_field is not None and 0 < before == len(ranking)
-            if len(ranking) < scope.depth and not exhausted and not stuck:
+            if len(ranking) >= scope.depth or len(found) < limit:
+                continue
+            stuck = scope.group_field is not None and words is None and 0 < before == len(ranking)
+            if limit < most[number] and not stuck:
                 still_short.append(number)
+            elif words is not None:
+                words.leave_rest()
         short = still_short
         if short:
             fewest = max(1, min(len(rankings[number]) for number in short))
-            limit = min(MAX_LIMIT, max(2 * limit, math.ceil(1.2 * limit * scope.depth / fewest)))
+            deeper = max(2 * limit, math.ceil(1.2 * limit * scope.depth / fewest))
+            limit = min(max(most[number] for number in short), deeper)
     return rankings
 
 

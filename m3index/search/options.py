@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
@@ -25,23 +26,27 @@ from m3index.options import (
     option,
     options_of,
 )
+from m3index.schema import column_of
 from m3index.search.boosts import TAKES as BOOSTS
 from m3index.search.boosts import Boost, check_boosts, read_boost
 from m3index.search.fusion import METHODS, RRF_K, Method
 from m3index.search.sorting import TAKES as SORTS
 from m3index.search.sorting import SortOrder, check_sort
 from m3index.search.weights import M3_WEIGHTS, read_weights
+from m3index.search.words import SYNTAXES, Syntax
 from m3index.store.base import MAX_LIMIT
 from m3index.types import DEFAULT_SOURCE
 
 if TYPE_CHECKING:
     from m3index.search.rerank import Reranker
+    from m3index.search.synonyms import Synonyms
 
 Mode: TypeAlias = Literal["hybrid", "dense", "sparse"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 Fusion: TypeAlias = Method | Literal["server"]
 FUSIONS: tuple[Fusion, ...] = (*METHODS, "server")
 Weights: TypeAlias = Mapping[str, float]
+FacetsOver: TypeAlias = Literal["found", "filter"]
 
 DEFAULT_DEPTH = 100
 """The number of documents that each leg retrieves, unless `depth` is given or more hits are wanted. It does
@@ -56,7 +61,7 @@ DIVERSE_HITS = 100
 RUN_HITS = 100
 """The number of hits of a query in a run file, an evaluation and a quality gate."""
 
-GROUP_BY, BOOST_BY, SORT_BY = "group by", "boost by", "sort by"
+GROUP_BY, BOOST_BY, SORT_BY, COUNT = "group by", "boost by", "sort by", "count"
 """What a search uses a field for."""
 
 _WEIGHTS_SCHEMA = {
@@ -66,6 +71,41 @@ _WEIGHTS_SCHEMA = {
 
 def _weights(example: str) -> Custom:
     return Custom(read_weights, f"weights such as {example}", "NAME=W,...", _WEIGHTS_SCHEMA)
+
+
+@group
+class SynonymFile(Group):
+    """The synonyms of an index. Clients of a server cannot name a file: they have those of the server."""
+
+    panel = "Search"
+
+    synonyms: str | None = option(
+        FileName(),
+        "File of synonyms for queries, in the format of Solr (docs/search.md); the sparse leg searches for "
+        "them too.",
+        default=None,
+        shown="none",
+    )
+
+    def read_synonyms(self) -> Synonyms:
+        """The synonyms of the file. Raises UsageError if it cannot be read."""
+        from m3index.search.synonyms import NONE, read_synonyms
+
+        return NONE if self.synonyms is None else read_synonyms(self.synonyms)
+
+
+class Field(Text):
+    """The name of a declared field."""
+
+    def check(self, value: object) -> str:
+        return column_of(super().check(value))
+
+
+class Fields(Texts):
+    """Names of declared fields."""
+
+    def check(self, value: object) -> tuple[str, ...]:
+        return tuple(map(column_of, super().check(value)))
 
 
 @group
@@ -165,10 +205,17 @@ class RankingOptions(Reranking, Narrowing):
         harmless=True,
     )
     group_by: str | None = option(
-        Text("FIELD"),
+        Field("FIELD"),
         "Declared field for which only the best hit of each value is returned.",
         default=None,
         shown="none",
+        harmless=True,
+    )
+    syntax: Syntax | None = option(
+        OneOf(SYNTAXES, "SYNTAX"),
+        'What a query is: words, where "honey bees" is a phrase and -wasps an exclusion, or plain text.',
+        default=None,
+        shown="words; plain for many queries at once",
         harmless=True,
     )
 
@@ -190,7 +237,7 @@ class RankingOptions(Reranking, Narrowing):
     )
     diversity: float = option(
         Number(0.0, 1.0),
-        f"Weight of the difference of a hit from those before it, for the first {DIVERSE_HITS} hits: 0 for "
+        f"Weight of the difference of a hit from those before it, as far as rank {DIVERSE_HITS}: 0 for "
         "relevance alone, 1 for difference alone.",
         default=0.0,
         harmless=True,
@@ -246,6 +293,11 @@ class RankingOptions(Reranking, Narrowing):
         return self.offset if self.page is None else (self.page - 1) * self.k
 
     @property
+    def query_syntax(self) -> Syntax:
+        """The syntax of a single query."""
+        return self.syntax or "words"
+
+    @property
     def last_rank(self) -> int:
         """The rank of the last hit wanted."""
         return self.skipped + self.k
@@ -267,7 +319,7 @@ class RankingOptions(Reranking, Narrowing):
 
     @property
     def field_uses(self) -> Sequence[tuple[str, str]]:
-        """The fields whose values are read of everything that the legs find, each with what it is for."""
+        """The fields whose values the search uses, each with what it is for."""
         return [
             *((boost.field, BOOST_BY) for boost in self.boosts),
             *([(self.sort_order.field, SORT_BY)] if self.sort_order is not None else []),
@@ -338,6 +390,20 @@ class SearchOptions(RankingOptions):
         default=False,
         harmless=True,
     )
+    facets: Sequence[str] | None = option(
+        Fields("FIELD"),
+        "Declared field whose values are counted; repeatable.",
+        default=None,
+        flags=("--facets",),
+        shown="none",
+        harmless=True,
+    )
+    facets_over: FacetsOver = option(
+        OneOf(("found", "filter"), "WHAT"),
+        "Documents whose values are counted: found (by the legs), or filter (all that the filters match).",
+        default="found",
+        harmless=True,
+    )
     explain: bool = option(
         Flag(),
         "Show the rank, score and contribution of each leg, what matched, and the effect of other weights.",
@@ -355,7 +421,35 @@ class SearchOptions(RankingOptions):
     def check(self) -> None:
         if self.passages and self.group_by is not None:
             raise UsageError("passages and group_by cannot be combined. Use one of them.")
+        if self.facets_found and self.group_by is not None:
+            raise UsageError(
+                "facets of what is found cannot be combined with group_by, which finds one document of each "
+                "value. Use facets_over filter, or leave one of them out."
+            )
         super().check()
+
+    @property
+    def for_many(self) -> SearchOptions:
+        """The options for many queries at once, which are plain text unless a syntax is named."""
+        return self if self.syntax is not None else replace(self, syntax="plain")
+
+    @property
+    def facets_found(self) -> Sequence[str]:
+        """The fields whose values are counted over what the legs find."""
+        return tuple(dict.fromkeys(self.facets or ())) if self.facets_over == "found" else ()
+
+    @property
+    def facets_filtered(self) -> Sequence[str]:
+        """The fields whose values are counted over all that the filters match."""
+        return tuple(dict.fromkeys(self.facets or ())) if self.facets_over == "filter" else ()
+
+    @property
+    def field_uses(self) -> Sequence[tuple[str, str]]:
+        return [*super().field_uses, *((field, COUNT) for field in self.facets or ())]
+
+    @property
+    def found_fields(self) -> Sequence[str]:
+        return tuple(dict.fromkeys([*(field for field, _ in super().field_uses), *self.facets_found]))
 
 
 @group

@@ -12,6 +12,7 @@ from m3index.index.tenant import tenant_of
 from m3index.schema import CollectionSpec
 from m3index.search.fusion import check_weights
 from m3index.search.options import BOOST_BY, SORT_BY, SearchOptions
+from m3index.search.synonyms import NONE, Expansion, Synonyms
 from m3index.store.base import QueryVector, Store, StoredRow
 from m3index.store.filter import BASE_FIELDS, Compare, Expression, Filter, bind, combine, parts_of
 from m3index.types import EncodedBatch, Leg, joined
@@ -26,7 +27,7 @@ class SearchTarget:
 
     spec: its columns, which determine its legs and the fields for filters and groups. name: the prefix of
     its legs if several collections are searched ("NAME:dense"). dense_trust: what fusion by evidence
-    multiplies the votes of its dense leg by.
+    multiplies the votes of its dense leg by. synonyms: those of its sparse leg.
     """
 
     store: Store
@@ -35,6 +36,7 @@ class SearchTarget:
     encoder: EncoderSource
     name: str = ""
     dense_trust: float = 1.0
+    synonyms: Synonyms = NONE
 
     def __str__(self) -> str:
         return f"Collection {self.name or self.collection}"
@@ -128,27 +130,46 @@ def _weighed(legs: Sequence[PlannedLeg], weights: Mapping[str, float]) -> list[P
     return weighed
 
 
+def expand(texts: Sequence[str], legs: Sequence[PlannedLeg]) -> dict[str, Sequence[Expansion]]:
+    """What the sparse legs are asked: the texts with their synonyms, by leg."""
+    return {
+        leg.name: [leg.target.synonyms.expand(text) for text in texts]
+        for leg in legs
+        if leg.leg is not Leg.DENSE
+    }
+
+
 def encode(texts: Sequence[str], legs: Sequence[PlannedLeg]) -> dict[str, Sequence[QueryVector]]:
     """The query vectors of dense and lexical legs, by leg. Each encoder encodes the queries once for all
-    its legs. Raises QueryError if it rejects them."""
+    its legs, and those with synonyms once more for a lexical leg. Raises QueryError if it rejects them."""
     lexical = {leg.target.encoder for leg in legs if leg.leg is Leg.LEXICAL}
     encoded: dict[EncoderSource, EncodedBatch] = {}
     vectors: dict[str, Sequence[QueryVector]] = {}
     for leg in legs:
         source = leg.target.encoder
         if source not in encoded:
-            encoder = source()
-            try:
-                encoded[source] = encoder.encode_queries(texts, lexical=source in lexical)
-            except UsageError as error:
-                raise QueryError(str(error)) from error
+            encoded[source] = _encode(source(), texts, lexical=source in lexical)
         batch = encoded[source]
         if leg.leg is Leg.DENSE:
             vectors[leg.name] = list(batch.dense)
         else:
             assert batch.lexical is not None
-            vectors[leg.name] = [batch.lexical.row(i) for i in range(len(texts))]
+            rows = [batch.lexical.row(i) for i in range(len(texts))]
+            said = [leg.target.synonyms.expand(text) for text in texts]
+            if more := [i for i, expansion in enumerate(said) if expansion.found]:
+                again = _encode(source(), [said[i].text for i in more], lexical=True)
+                assert again.lexical is not None
+                for place, i in enumerate(more):
+                    rows[i] = again.lexical.row(place)
+            vectors[leg.name] = rows
     return vectors
+
+
+def _encode(encoder: Encoder, texts: Sequence[str], *, lexical: bool) -> EncodedBatch:
+    try:
+        return encoder.encode_queries(texts, lexical=lexical)
+    except UsageError as error:
+        raise QueryError(str(error)) from error
 
 
 def stored_vector(row: StoredRow, leg: Leg) -> QueryVector:

@@ -70,12 +70,36 @@ class Explanation:
 
 
 @dataclass(frozen=True, slots=True)
+class FacetValue:
+    """A value of a field, and the number of documents that have it."""
+
+    value: str | int | float | bool
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Facet:
+    """The values of a field with their counts, most frequent first.
+
+    others: how many other values there are. documents: how many were counted, those without a value too.
+    is_lower_bound: whether there are more documents, so that the counts are at least these.
+    """
+
+    values: tuple[FacetValue, ...]
+    others: int = 0
+    documents: int = 0
+    is_lower_bound: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class SearchResult:
     """The result of one query: a sequence of its hits, best first.
 
-    legs: the ranking of each leg, so that other weights can be tried without a new search. weights: of
+    searched: the text that was searched for: the query without its exclusions and the marks of its phrases,
+    with the synonyms of the sparse leg. legs: the ranking of each leg, so that other weights can be tried
+    without a new search. weights: of
     the legs. timings: seconds by step, including `total`; for queries answered together, of all of them.
-    notes: remarks for the user. explanations: one per hit, with the option explain.
+    notes: remarks for the user. explanations: one per hit, with the option explain. facets: by field.
     """
 
     query: Query
@@ -85,6 +109,8 @@ class SearchResult:
     timings: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     explanations: tuple[Explanation, ...] = ()
+    searched: str = ""
+    facets: Mapping[str, Facet] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Hit]:
         return iter(self.hits)

@@ -11,19 +11,23 @@ from typing import TypeAlias
 
 from m3index.errors import NotFoundError, QueryError, UsageError
 from m3index.index.tenant import tenant_of
+from m3index.search import facets
 from m3index.search.arrange import Arrangement, factors_of_fusion
+from m3index.search.asked import AskedQuery
 from m3index.search.assemble import FusedHit, RowName, fetch, find_matches, fuse_legs, make_hit, rerank
 from m3index.search.evidence import LEAST_HITS, Chance
 from m3index.search.explain import explain
 from m3index.search.fusion import Ranking, chances_of
 from m3index.search.legs import LegScope, retrieve, retrieve_any
 from m3index.search.options import SearchOptions
-from m3index.search.plan import PlannedLeg, SearchTarget, encode, plan_legs, stored_vector
+from m3index.search.plan import PlannedLeg, SearchTarget, encode, expand, plan_legs, stored_vector
 from m3index.search.rerank import Reranker, load_reranker
-from m3index.search.result import BoostFactor, Explanation, Match, SearchResult
+from m3index.search.result import BoostFactor, Explanation, Facet, Match, SearchResult
 from m3index.search.server_fusion import fuse_on_server, obstacle
+from m3index.search.synonyms import Expansion
 from m3index.search.threads import Clock, run_together, start
 from m3index.search.trust import trusted
+from m3index.search.words import parse
 from m3index.store.base import QueryVector, StoredRow
 from m3index.types import JOINED, Leg, Query, document_key, joined, passage_key
 from m3index.wording import many
@@ -40,10 +44,12 @@ LIKE_PASSAGES = 64
 
 @dataclass(frozen=True, slots=True)
 class _Retrieved:
-    """The results by leg: a ranking for each query, and the vectors searched with."""
+    """The results by leg: a ranking for each query, and the vectors searched with. expansions: of sparse
+    legs, the texts with their synonyms."""
 
     rankings: Mapping[str, Sequence[Ranking]]
     vectors: Mapping[str, Sequence[QueryVector]] = field(default_factory=dict)
+    expansions: Mapping[str, Sequence[Expansion]] = field(default_factory=dict)
 
     def by_query(self, queries: int) -> list[dict[str, Ranking]]:
         return [{leg: rankings[i] for leg, rankings in self.rankings.items()} for i in range(queries)]
@@ -77,7 +83,7 @@ class Searcher:
     def search(self, text: str, options: SearchOptions = DEFAULTS) -> SearchResult:
         """The best hits for a text. Raises QueryError for an invalid text, FilterError, UsageError and
         StoreError."""
-        problem = _problem(text)
+        problem = _problem(text, options)
         if problem is not None:
             raise QueryError(problem)
         return self._answer([Query("", text)], options)[0]
@@ -112,10 +118,11 @@ class Searcher:
 
         futures = run_together({leg.name: _timed(clock, search_leg, leg) for leg in plan})
         retrieved = _Retrieved({name: future.result() for name, future in futures.items()})
-        query = Query("", joined(rows[0]))
+        text = joined(rows[0])
+        asked = AskedQuery(Query("", text), parse(text, "plain"))
         fused = _fuse(retrieved, 1, plan, options, clock)
         notes = (*notes, *more_notes)
-        return self._finish([query], plan, retrieved, fused, options, steps, clock, notes)[0]
+        return self._finish([asked], plan, retrieved, fused, options, steps, clock, notes)[0]
 
     # -- many queries
 
@@ -124,14 +131,18 @@ class Searcher:
     ) -> Iterator[SearchResult]:
         """The results in the order of the queries, with `batch` queries per call of encoder and store.
 
-        An invalid query yields no hits and a note with the reason. Raises the other errors of `search`.
+        Queries are plain text unless the options name a syntax. An invalid query yields no hits and a note
+        with the reason. Raises the other errors of `search`.
         """
+        options = options.for_many
         remaining = iter(queries)
         while part := list(islice(remaining, batch)):
             yield from self._run_batch(part, options)
 
     def _run_batch(self, queries: Sequence[Query], options: SearchOptions) -> list[SearchResult]:
-        problems = {i: p for i, query in enumerate(queries) if (p := _problem(query.text)) is not None}
+        problems = {
+            i: p for i, query in enumerate(queries) if (p := _problem(query.text, options)) is not None
+        }
         valid = [query for i, query in enumerate(queries) if i not in problems]
         try:
             answers = iter(self._answer(valid, options) if valid else [])
@@ -150,17 +161,18 @@ class Searcher:
         clock = Clock()
         plan, notes = plan_legs(self._targets, options)
         steps = self._steps(options)
-        texts = [query.text for query in queries]
+        asked = [AskedQuery.of(query, plan, options) for query in queries]
         if options.fusion == "server":
-            reason = obstacle(plan, options)
+            has_conditions = any(query.words.has_conditions for query in asked)
+            reason = obstacle(plan, options, has_conditions=has_conditions)
             if reason is None:
-                retrieved, fused = _retrieve_fused(texts, plan, options, clock)
+                retrieved, fused = _retrieve_fused(asked, plan, options, clock)
                 notes = (*notes, "Fused by Milvus.")
-                return self._finish(queries, plan, retrieved, fused, options, steps, clock, notes)
+                return self._finish(asked, plan, retrieved, fused, options, steps, clock, notes)
             notes = (*notes, f"Fused by m3index: {reason}.")
-        retrieved = _retrieve(texts, plan, options, clock)
+        retrieved = _retrieve(asked, plan, options, clock)
         fused = _fuse(retrieved, len(queries), plan, options, clock)
-        return self._finish(queries, plan, retrieved, fused, options, steps, clock, notes)
+        return self._finish(asked, plan, retrieved, fused, options, steps, clock, notes)
 
     def _steps(self, options: SearchOptions) -> _Steps:
         """What follows the fusion. Raises what a wrong option raises, before anything is searched."""
@@ -171,7 +183,7 @@ class Searcher:
 
     def _finish(
         self,
-        queries: Sequence[Query],
+        queries: Sequence[AskedQuery],
         plan: Sequence[PlannedLeg],
         retrieved: _Retrieved,
         fused: Sequence[Sequence[FusedHit]],
@@ -200,8 +212,17 @@ class Searcher:
         pages = [hits[options.skipped : options.last_rank] for hits in ordered]
         if reranker is None:
             rows = self._fetch(pages, plan, options, clock)
+        over_filter: Mapping[str, Facet] = {}
+        if options.facets_filtered:
+            with clock("facets"):
+                over_filter = facets.over_filter(self._targets, options)
         results: list[SearchResult] = []
         for i, query in enumerate(queries):
+            expansions = [of_leg[i] for of_leg in retrieved.expansions.values()]
+            counted = over_filter
+            if options.facets_found:
+                with clock("facets"):
+                    counted = facets.over_found(legs[i].values(), options.facets_found)
             page = [hit for hit in pages[i] if hit.row in rows]
             missing = len(pages[i]) - len(page) + len(fused[i]) - len(ordered[i])
             explanations: list[Explanation] = []
@@ -210,15 +231,21 @@ class Searcher:
                     explanations = _explain(i, page, ordered[i], legs[i], plan, retrieved, options)
             results.append(
                 SearchResult(
-                    query=query,
+                    query=query.query,
                     hits=tuple(
                         make_hit(rank, hit, rows[hit.row], legs[i], chances[i], options)
                         for rank, hit in enumerate(page, options.skipped + 1)
                     ),
                     legs=legs[i],
                     weights=weights,
-                    notes=(*notes, *_notes(legs[i], chances[i], missing, options)),
+                    notes=(
+                        *notes,
+                        *query.notes(expansions, options, len(fused[i])),
+                        *_notes(legs[i], chances[i], missing, options),
+                    ),
                     explanations=tuple(explanations),
+                    searched=expansions[0].text if expansions else query.text,
+                    facets=counted,
                 )
             )
         timings = clock.read()
@@ -246,19 +273,22 @@ def _scope(options: SearchOptions) -> LegScope:
 
 
 def _retrieve(
-    texts: Sequence[str], plan: Sequence[PlannedLeg], options: SearchOptions, clock: Clock
+    asked: Sequence[AskedQuery], plan: Sequence[PlannedLeg], options: SearchOptions, clock: Clock
 ) -> _Retrieved:
     """Searches each leg in a thread; BM25, which needs no vectors, runs while the encoder encodes."""
     early = [leg for leg in plan if leg.leg is Leg.BM25]
     late = [leg for leg in plan if leg.leg is not Leg.BM25]
-    vectors: dict[str, Sequence[QueryVector]] = {leg.name: texts for leg in early}
+    texts = [query.text for query in asked]
+    expansions = expand(texts, plan)
+    vectors = _bm25(early, expansions)
     scope = _scope(options)
 
     def search_leg(leg: PlannedLeg) -> list[Ranking]:
-        target = leg.target
-        queries = vectors[leg.name]
-        rankings = retrieve(target.store, target.collection, leg.leg, leg.where, queries, scope)
-        return trusted(leg, queries, rankings, options.method) if len(plan) > 1 else rankings
+        target, queries = leg.target, vectors[leg.name]
+        passing = [query.filters.get(leg.name) for query in asked]
+        rankings = retrieve(target.store, target.collection, leg.leg, leg.where, queries, scope, passing)
+        said = expansions.get(leg.name, ())
+        return trusted(leg, queries, rankings, options.method, said) if len(plan) > 1 else rankings
 
     if late:
         futures = {leg.name: start(_timed(clock, search_leg, leg)) for leg in early}
@@ -269,7 +299,13 @@ def _retrieve(
             wait(futures.values())
     else:
         futures = run_together({leg.name: _timed(clock, search_leg, leg) for leg in early})
-    return _Retrieved({leg.name: futures[leg.name].result() for leg in plan}, vectors)
+    return _Retrieved({leg.name: futures[leg.name].result() for leg in plan}, vectors, expansions)
+
+
+def _bm25(
+    legs: Sequence[PlannedLeg], expansions: Mapping[str, Sequence[Expansion]]
+) -> dict[str, Sequence[QueryVector]]:
+    return {leg.name: [expansion.text for expansion in expansions[leg.name]] for leg in legs}
 
 
 def _encode(
@@ -283,13 +319,15 @@ def _encode(
 
 
 def _retrieve_fused(
-    texts: Sequence[str], plan: Sequence[PlannedLeg], options: SearchOptions, clock: Clock
+    asked: Sequence[AskedQuery], plan: Sequence[PlannedLeg], options: SearchOptions, clock: Clock
 ) -> tuple[_Retrieved, list[list[FusedHit]]]:
     """Searches both legs in one call, fused by Milvus, which does not return the legs."""
-    vectors: dict[str, Sequence[QueryVector]] = {leg.name: texts for leg in plan if leg.leg is Leg.BM25}
+    texts = [query.text for query in asked]
+    expansions = expand(texts, plan)
+    vectors = _bm25([leg for leg in plan if leg.leg is Leg.BM25], expansions)
     vectors |= _encode(texts, [leg for leg in plan if leg.leg is not Leg.BM25], clock)
     with clock("server"):
-        return _Retrieved({}, vectors), fuse_on_server(vectors, plan, options)
+        return _Retrieved({}, vectors, expansions), fuse_on_server(vectors, plan, options)
 
 
 def _fuse(
@@ -368,7 +406,7 @@ def _stored_passages(
     return [rows[key] for key in keys if key in rows], tuple(notes)
 
 
-def _problem(text: str) -> str | None:
+def _problem(text: str, options: SearchOptions) -> str | None:
     """Why a text is not a valid query, or None."""
     if not text.strip():
         return "The query is empty. Give at least one word."
@@ -378,6 +416,10 @@ def _problem(text: str) -> str | None:
         return (
             "The query is not valid Unicode text: it contains bytes that are not UTF-8, or a lone surrogate."
         )
+    try:
+        parse(text, options.query_syntax)
+    except QueryError as error:
+        return str(error)
     return None
 
 

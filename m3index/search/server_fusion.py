@@ -40,9 +40,14 @@ class FusingStore(Protocol):
         ...
 
 
-def obstacle(plan: Sequence[PlannedLeg], options: SearchOptions) -> str | None:
-    """Why Milvus cannot give the same result, or None if it can."""
+def obstacle(plan: Sequence[PlannedLeg], options: SearchOptions, *, has_conditions: bool) -> str | None:
+    """Why Milvus cannot give the same result, or None if it can. has_conditions: whether a query has phrases
+    or exclusions."""
     first = plan[0]
+    if has_conditions:
+        return "m3index looks for phrases and exclusions in what each leg finds"
+    if options.facets_found:
+        return "the facets are counted over what each leg finds, which Milvus does not return"
     if not options.passages:
         return "the ranker of Milvus fuses passages, not documents (use the option passages)"
     if options.explain:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
+from m3index.schema import column_of
 from m3index.types import FieldValue
 
 T = TypeVar("T")
@@ -28,7 +29,7 @@ class SortOrder:
         if not field.strip():
             raise ValueError
         try:
-            return cls(field.strip(), _DIRECTIONS[direction.strip() if colon else "asc"])
+            return cls(column_of(field.strip()), _DIRECTIONS[direction.strip() if colon else "asc"])
         except KeyError:
             raise ValueError from None
 

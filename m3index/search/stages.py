@@ -28,6 +28,8 @@ class Stage(StrEnum):
         "Only {stored:,} of its {passages:,} passages are stored: a run ended while it was being written.",
     )
     FILTERED = "filtered", "None of its passages meets {conditions}."
+    PHRASE = "phrase", "None of its passages has {phrases}."
+    EXCLUDED = "excluded", "It has {words}, which the query excludes."
     GROUPED = "grouped", "{other} ranks higher and has the same {field}, of which only the best is shown."
     LOST = (
         "lost",

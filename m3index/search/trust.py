@@ -9,19 +9,25 @@ import numpy as np
 
 from m3index.search.fusion import Method, Ranking
 from m3index.search.plan import PlannedLeg
+from m3index.search.synonyms import Expansion
 from m3index.store.analyzer import terms
 from m3index.store.base import QueryVector, StoredRow
 from m3index.types import JOINED, Leg, SparseVector, joined
 
 
 def trusted(
-    leg: PlannedLeg, queries: Sequence[QueryVector], rankings: Sequence[Ranking], method: Method
+    leg: PlannedLeg,
+    queries: Sequence[QueryVector],
+    rankings: Sequence[Ranking],
+    method: Method,
+    expansions: Sequence[Expansion] = (),
 ) -> list[Ranking]:
     """The rankings of the queries with the trust that fusion by evidence puts into them.
 
     The dense leg has that of its collection. A sparse leg is trusted by the share of the query's words that
     its best hit has. A query in another language than the documents shares some names and digits with them,
-    and what it finds by those is little evidence. Other methods of fusion take the rankings as they are.
+    and what it finds by those is little evidence. A synonym counts as the word. Other methods of fusion take
+    the rankings as they are. expansions: of a sparse leg, what each query was made of, if it has synonyms.
     """
     if method != "evidence":
         return list(rankings)
@@ -30,18 +36,32 @@ def trusted(
     best = [ranking.passages[0] for ranking in rankings if len(ranking)]
     fields = ["lexical"] if leg.leg is Leg.LEXICAL else JOINED
     rows = leg.target.store.get(leg.target.collection, list(dict.fromkeys(best)), fields) if best else {}
+    said = expansions or (None,) * len(queries)
     return [
-        replace(ranking, trust=share(query, rows[ranking.passages[0]]))
+        replace(ranking, trust=share(query, rows[ranking.passages[0]], expansion))
         if len(ranking) and ranking.passages[0] in rows
         else ranking
-        for query, ranking in zip(queries, rankings, strict=True)
+        for query, expansion, ranking in zip(queries, said, rankings, strict=True)
     ]
 
 
-def share(query: QueryVector, row: StoredRow) -> float:
-    """The share of the words or tokens of a query that a passage has."""
+def share(query: QueryVector, row: StoredRow, expansion: Expansion | None = None) -> float:
+    """The share of the words or tokens of a query that a passage has, itself or by their synonyms."""
     if isinstance(query, SparseVector):
         shared = len(np.intersect1d(query.indices, row["lexical"].indices, assume_unique=True))
-        return shared / max(len(query), 1)
-    wanted = terms(str(query)).keys()
-    return len(wanted & terms(joined(row)).keys()) / max(len(wanted), 1)
+        return min(1.0, _growth(expansion) * shared / max(len(query), 1))
+    said = expansion or Expansion(str(query))
+    wanted = terms(said.original).keys()
+    present = terms(joined(row)).keys()
+    has = wanted & present
+    for term, others in said.found:
+        if any(terms(other).keys() <= present for other in others):
+            has |= wanted & terms(term).keys()
+    return len(has) / max(len(wanted), 1)
+
+
+def _growth(expansion: Expansion | None) -> float:
+    """How many times as many words the query has with its synonyms."""
+    if expansion is None or not expansion.found:
+        return 1.0
+    return len(terms(expansion.text)) / max(len(terms(expansion.original)), 1)

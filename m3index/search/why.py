@@ -26,6 +26,7 @@ from m3index.search.assemble import FusedHit, fuse_legs
 from m3index.search.explain import explain
 from m3index.search.fusion import Fused, Ranking
 from m3index.search.options import DIVERSE_HITS, SearchOptions, Sought
+from m3index.search.passing import WordFilter, quoted
 from m3index.search.plan import PlannedLeg, SearchTarget, conditions_of, encode, plan_legs
 from m3index.search.rerank import lexical_score
 from m3index.search.result import RankRange, SearchResult
@@ -33,6 +34,7 @@ from m3index.search.searcher import Rerankers, Searcher
 from m3index.search.stages import Repair, Stage, Standing, Why
 from m3index.search.terms import terms
 from m3index.search.trust import trusted
+from m3index.search.words import parse
 from m3index.store.base import MAX_LIMIT, StoredRow
 from m3index.store.filter import Compare, Filter, combine, without_parts
 from m3index.store.half_precision import ROUNDOFF, rounded
@@ -111,6 +113,9 @@ class _Inquiry:
         self.target, self.query, self.doc_id = target, query, options.doc_id
         self.quarantines, self.confined, self.rerankers = quarantines, confined, rerankers
         self.k, self.fusion = options.last_rank, options.fusion
+        self.words = parse(query, options.query_syntax)
+        self.said = target.synonyms.expand(self.words.text)
+        self.judge = WordFilter(target.store, target.collection, self.words, passages=False)
         self.asked = changed(
             options.search,
             {
@@ -189,6 +194,8 @@ class _Inquiry:
             return self.why(Stage.INCOMPLETE, said, remedy, copy)
         if failed := self.unmet(copy):
             return self.filtered(copy, failed)
+        if self.words.has_conditions and (left_out := self.left_out(copy)) is not None:
+            return left_out
         if self.asked.group_by is not None:
             grouped, field = result, self.asked.group_by
             self.asked = changed(self.asked, {"group_by": None})
@@ -272,6 +279,28 @@ class _Inquiry:
         if self.passing(copy, combine(*conditions.values())):
             return []
         return [text for text, where in conditions.items() if not self.passing(copy, where)] or [*conditions]
+
+    def left_out(self, copy: _Copy) -> Why | None:
+        """If the document lacks a phrase of the query, or has what it excludes."""
+        store, collection = self.target.store, self.target.collection
+        meeting = self.passing(copy, combine(*conditions_of(self.target, self.asked).values()))
+        every = [passage_key(copy.key, ordinal) for ordinal in copy.rows]
+        rows = store.get(collection, every, JOINED)
+        missing = [self.judge.missing(rows[key]) for key in meeting if key in rows]
+        if all(missing):
+            lacking = [p for p in self.words.phrases if all(p in of for of in missing)]
+            phrases = lacking or self.words.phrases  # each is in a passage, but no passage has all
+            said = Stage.PHRASE.message.format(phrases=quoted(phrases))
+            return self.reworded(Stage.PHRASE, said, copy, str(self.words.without(phrases=phrases)))
+        if excluded := self.judge.present(rows.values()):
+            said = Stage.EXCLUDED.message.format(words=quoted(excluded))
+            return self.reworded(Stage.EXCLUDED, said, copy, str(self.words.without(excluded=excluded)))
+        return None
+
+    def reworded(self, stage: Stage, said: str, copy: _Copy, query: str) -> Why:
+        """A stage that another query repairs."""
+        repair = Repair(query=query.strip(), rank=self.rank(self.search(query=query), copy.key))
+        return self.why(stage, said, f"Search for {query.strip()} instead{_then(repair)}.", copy, repair)
 
     def passing(self, copy: _Copy, where: Filter | None) -> list[str]:
         """The keys of the passages of the document that meet a filter."""
@@ -376,8 +405,9 @@ class _Ranked:
 
     def trusted(self, leg: PlannedLeg, ranking: Ranking) -> Ranking:
         """The ranking of a leg that was searched alone as the fusion would have it."""
-        vector = self.inquiry.query if leg.leg is Leg.BM25 else self.vectors[leg.name][0]
-        return trusted(leg, [vector], [ranking], self.asked.method)[0]
+        said = self.inquiry.said
+        vector = said.text if leg.leg is Leg.BM25 else self.vectors[leg.name][0]
+        return trusted(leg, [vector], [ranking], self.asked.method, [said])[0]
 
     @property
     def depth(self) -> int:
@@ -412,7 +442,8 @@ class _Ranked:
         """A ranking of the leg that has the document; None if the leg does not find it at any depth."""
         depth = self.depth
         while self.key not in ranking.ids:
-            if len(ranking) < depth or depth == MAX_LIMIT:
+            is_whole = len(ranking) < depth and not self.inquiry.words.has_conditions
+            if is_whole or depth == MAX_LIMIT:
                 return None
             depth = min(depth * DEEPER, MAX_LIMIT)
             ranking = self.alone(leg, depth)
@@ -476,7 +507,7 @@ class _Ranked:
         """The ranking of a leg with the document at the place that its exact score gives it; None if that is
         beyond the depth, or the document has no score."""
         leg, ranking = self.legs[name], self.rankings[name]
-        own = self.exact_scores(leg, self.inquiry.passing(self.copy, leg.where))
+        own = self.exact_scores(leg, self.passing(leg.where))
         if not own:
             return None
         passage, score = max(own.items(), key=lambda item: item[1])
@@ -484,7 +515,11 @@ class _Ranked:
         if leg.leg is not Leg.BM25:  # the scores of an index can be those of shortened vectors
             others |= self.exact_scores(leg, list(ranking.passages))
         store = leg.target.store
-        is_full = len(ranking) >= self.depth or store.count(leg.target.collection, leg.where) > MAX_LIMIT
+        is_full = (
+            len(ranking) >= self.depth
+            or self.inquiry.words.has_conditions  # a leg is not looked through to its end
+            or store.count(leg.target.collection, leg.where) > MAX_LIMIT
+        )
         margin = TOLERANCE * max(1.0, abs(score)) + ROUNDOFF[leg.target.spec.storage]
         if is_full and score <= min(others.values(), default=score) + margin:
             return None
@@ -497,6 +532,15 @@ class _Ranked:
             passages=tuple(p for p, _ in ordered[: self.depth]),
         )
 
+    def passing(self, where: Filter | None) -> list[str]:
+        """The keys of the passages that a leg can find: they meet its filter and have the phrases."""
+        keys = self.inquiry.passing(self.copy, where)
+        if not self.inquiry.words.phrases:
+            return keys
+        target = self.inquiry.target
+        rows = target.store.get(target.collection, keys, JOINED)
+        return [key for key in keys if key in rows and not self.inquiry.judge.missing(rows[key])]
+
     def exact_scores(self, leg: PlannedLeg, passages: Sequence[str]) -> dict[str, float]:
         """The scores of these passages from their stored vectors; for BM25, those of the document's own by a
         search among them, since only the store knows how rare a word is."""
@@ -504,8 +548,8 @@ class _Ranked:
         if leg.leg is Leg.BM25:
             where = combine(self.inquiry.of_copy(self.copy), leg.where)
             limit = min(max(1, len(passages)), MAX_LIMIT)
-            [candidates] = store.search(collection, leg.leg, [self.inquiry.query], limit, where)
-            return {c.passage_id: c.score for c in candidates}
+            [candidates] = store.search(collection, leg.leg, [self.inquiry.said.text], limit, where)
+            return {c.passage_id: c.score for c in candidates if c.passage_id in passages}
         [query] = self.vectors[leg.name]
         rows = store.get(collection, passages, [leg.leg.value])
         if isinstance(query, SparseVector):
@@ -517,7 +561,9 @@ class _Ranked:
 
     @cached_property
     def vectors(self) -> dict[str, Any]:
-        return encode([self.inquiry.query], [leg for leg in self.legs.values() if leg.leg is not Leg.BM25])
+        return encode(
+            [self.inquiry.words.text], [leg for leg in self.legs.values() if leg.leg is not Leg.BM25]
+        )
 
     def beyond_depth(self) -> Why | None:
         asked = [standing for standing in self.standings.values() if standing.asked]

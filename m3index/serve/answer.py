@@ -6,7 +6,7 @@ from typing import Any
 
 from m3index import schema
 from m3index.search.fusion import Ranking
-from m3index.search.hits import hit_json
+from m3index.search.hits import facets_json, hit_json
 from m3index.search.result import SearchResult
 from m3index.search.snippet import snippet
 from m3index.serve.request import AnswerRequest
@@ -30,9 +30,9 @@ def why_schema() -> Any:
 
 def answer_json(index: IndexService, request: AnswerRequest, result: SearchResult) -> dict[str, Any]:
     explanations = result.explanations or (None,) * len(result.hits)
-    query = result.query.text
     answer: dict[str, Any] = {
-        "query": query,
+        "query": result.query.text,
+        "searched": result.searched,
         "k": request.k,
         "fusion": request.fusion or request.method,
         "rrf_k": request.rank_constant,
@@ -44,10 +44,12 @@ def answer_json(index: IndexService, request: AnswerRequest, result: SearchResul
         "timings": dict(result.timings),
         "notes": list(result.notes),
     }
+    if result.facets:
+        answer["facets"] = facets_json(result.facets)
     if request.legs:
         answer["legs"] = {name: _ranking(ranking) for name, ranking in result.legs.items()}
     if request.snippets:
-        answer["snippets"] = [snippet_json(hit.text, query) for hit in result.hits]
+        answer["snippets"] = [snippet_json(hit.text, result.searched) for hit in result.hits]
     if request.pool:
         answer["pool"] = _pool(index, result, request.pool)
     return answer
@@ -97,7 +99,7 @@ def _pool(index: IndexService, result: SearchResult, depth: int) -> dict[str, An
             "breadcrumb": row["breadcrumb"],
             "anchor": row["anchor"],
             "metadata": dict(row["metadata"]),
-            "snippet": snippet_json(row["text"], result.query.text),
+            "snippet": snippet_json(row["text"], result.searched),
         }
         for key, row in rows.items()
     }

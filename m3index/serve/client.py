@@ -20,7 +20,16 @@ from m3index.index.state import Status
 from m3index.options import Number, Text, check, options_of
 from m3index.search.fusion import Ranking
 from m3index.search.options import RankingOptions, SearchOptions, Sought, WhyOptions
-from m3index.search.result import BoostFactor, Crossing, Explanation, Match, RankRange, SearchResult
+from m3index.search.result import (
+    BoostFactor,
+    Crossing,
+    Explanation,
+    Facet,
+    FacetValue,
+    Match,
+    RankRange,
+    SearchResult,
+)
 from m3index.search.stages import Why
 from m3index.searchable import ReadOptions, Searchable
 from m3index.serve.http_errors import MAX_BODY, error_of
@@ -103,6 +112,7 @@ class RemoteIndex(Searchable):
             raise _invalid(error) from error
 
     def _search_many(self, queries: Iterable[Query], options: SearchOptions) -> Iterator[SearchResult]:
+        options = options.for_many
         for query in queries:
             try:
                 result = self._search(query.text, options)
@@ -276,6 +286,8 @@ def _result(answer: Mapping[str, Any]) -> SearchResult:
             timings=answer["timings"],
             notes=tuple(answer["notes"]),
             explanations=tuple(_explanation(h["explanation"]) for h in answer["hits"] if "explanation" in h),
+            searched=answer["searched"],
+            facets={name: _facet(facet) for name, facet in answer.get("facets", {}).items()},
         )
     except (KeyError, TypeError) as error:
         raise _invalid(error) from error
@@ -304,6 +316,15 @@ def _hit(hit: Mapping[str, Any]) -> Hit:
         group=tuple(group) if isinstance(group, list) else group,
         breadcrumb=hit.get("breadcrumb", ""),
         anchor=hit.get("anchor", ""),
+    )
+
+
+def _facet(facet: Mapping[str, Any]) -> Facet:
+    return Facet(
+        tuple(FacetValue(found["value"], found["count"]) for found in facet["values"]),
+        facet["others"],
+        facet["documents"],
+        facet["is_lower_bound"],
     )
 
 

@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 import m3index
 from m3index.errors import Exit, M3IndexError
+from m3index.search.hits import facets_json
 from m3index.search.result import SearchResult
 from m3index.serve import http_errors
 from m3index.serve.answer import document_json
@@ -147,7 +148,7 @@ def _hits(result: SearchResult) -> dict[str, Any]:
             for hit in result.hits
         ],
         "notes": list(result.notes),
-    }
+    } | ({"facets": facets_json(result.facets)} if result.facets else {})
 
 
 def _by_chance(hit: Hit) -> dict[str, Any]:

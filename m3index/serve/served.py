@@ -109,7 +109,8 @@ class ServedIndex:
             self._cross = self._base.reranker(self._cross_name)
         batching = BatchingEncoder(encoder, self._on_batch)
         batching.encode_queries(["warm up"], lexical=encoder.info.lexical)
-        index = IndexService(self._base.store, self._base.collection, Model(encoder=batching))
+        base = self._base
+        index = IndexService(base.store, base.collection, Model(encoder=batching), base.synonyms)
         self._readiness = self._checked(index)
         self._index = index
         threading.Thread(target=self._watch, args=(index,), name="m3index-check", daemon=True).start()

@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from m3index import schema
 
@@ -36,9 +36,13 @@ _IDEOGRAPHS = (
     r"\u3005-\u3007\u3040-\u312f\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\U00020000-\U0003ffff"
 )
 _SOUTHEAST = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+UNSPACED = _IDEOGRAPHS + _SOUTHEAST
+"""The characters of scripts that are written without spaces, for a class of a regular expression."""
+
 _RUN = re.compile(f"([{_IDEOGRAPHS}]+)|([{_SOUTHEAST}]+)")
 _WORD = re.compile(r"\w+")
-_PIECE = re.compile(rf"[{_IDEOGRAPHS}]{{1,4}}|[{_SOUTHEAST}]{{1,8}}|[^\s{_IDEOGRAPHS}{_SOUTHEAST}]+")
+_ONE = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
+_PIECE = re.compile(rf"[{_IDEOGRAPHS}]{{1,4}}|[{_SOUTHEAST}]{{1,8}}|[^\s{UNSPACED}]+")
 
 
 def analyzers() -> dict[str, dict[str, object]]:
@@ -58,14 +62,50 @@ def fold(text: str) -> str:
     """
     if text.isascii():
         return text.lower()
-    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    text = "".join(c for c in text if c < "\x80" or not _is_dropped(c))
-    return _RUN.sub(lambda run: f" {_ngrams(run[0], 2 if run[1] else 3)} ", text)
+    return _RUN.sub(lambda run: f" {_ngrams(run[0], 2 if run[1] else 3)} ", _folded(text))
 
 
-def _is_dropped(character: str) -> bool:
+def _folded(text: str) -> str:
+    """`fold` without its last step: unspaced scripts stay as they are."""
+    if text.isascii():
+        return text.lower()
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).translate(_KEPT)
+
+
+class _ByCharacter(dict[int, str]):
+    """A table for `str.translate` that is computed as characters occur."""
+
+    def __init__(self, replaced: Callable[[str], str]) -> None:
+        self._replaced = replaced
+
+    def __missing__(self, code: int) -> str:
+        self[code] = value = self._replaced(chr(code))
+        return value
+
+
+def _kept(character: str) -> str:
     category = unicodedata.category(character)
-    return category.startswith("M") or (category == "Cf" and character != "\u200c")
+    is_dropped = category.startswith("M") or (category == "Cf" and character != "\u200c")
+    return "" if is_dropped else character
+
+
+def _bare(character: str) -> str:
+    """The letter without its accents. The Cyrillic letters with a breve are letters of their own."""
+    base, *marks = list(unicodedata.normalize("NFD", character))
+    is_accented = bool(marks) and all("\u0300" <= mark <= "\u036f" for mark in marks)
+    return base if is_accented and character not in "йў" else character
+
+
+_KEPT, _BARE = _ByCharacter(_kept), _ByCharacter(_bare)
+
+
+def sequence(text: str) -> list[str]:
+    """The words of a text, folded as by `fold`, in order; of unspaced scripts, each character by itself."""
+    return _ONE.findall(_folded(text))
+
+
+def without_accents(folded: str) -> str:
+    return folded if folded.isascii() else folded.translate(_BARE)
 
 
 def stem(word: str) -> str:

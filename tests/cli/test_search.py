@@ -260,3 +260,81 @@ def test_an_id_that_a_line_cannot_hold_is_refused(m3index: Command, dense_model:
     done = m3index("search", "fox", "--format", form)
     assert (done.code, done.out) == (2, "")
     assert "--format jsonl" in done.err
+
+
+# -- phrases, exclusions, facets, synonyms
+
+
+def test_phrases_and_exclusions(search: Search, m3index: Command, database: Path) -> None:
+    plain = search("fox", "--format", "ids").out.split()
+    assert "fox-en" in plain
+    done = search('"quick brown fox"', "--format", "ids")
+    assert (done.code, done.out.split()) == (0, ["fox-en"])
+    assert 'With the phrase "quick brown fox": 1 of' in done.err
+    for words in (["fox -quick"], ["--", "fox", "-quick"]):
+        done = m3index("search", "--format", "ids", "--uri", database, *words)
+        assert "fox-en" not in done.out.split()
+        assert done.out.split()
+        assert 'Left out for "quick": 1 of' in done.err
+    done = search("fox -quick", "--syntax", "plain", "--format", "ids")
+    assert "fox-en" in done.out.split()
+    done = search("fox -quick", "--json")
+    assert done.summary["notes"][0].startswith('Left out for "quick": 1 of')
+
+
+@pytest.mark.parametrize("word", ["-bees", "-cats", "-kings", "-quick", "-x", "-été", "-蜂"])
+def test_an_exclusion_that_would_be_read_as_an_option_is_explained(m3index: Command, word: str) -> None:
+    done = m3index("search", "honey", word)
+    assert (done.code, done.out) == (2, "")
+    said = " ".join(done.err.split())
+    assert f"{word} is read as an option." in said
+    assert f"m3index search -- honey {word}" in said
+    assert (f"Write {word[:2]} {word[2:]} to give the option {word[:2]}, or --" in said) is (
+        word[:2] in ("-c", "-k", "-q")
+    )
+    assert "is read as an option" in m3index("why", "honey", word, "d1").err
+
+
+@pytest.mark.parametrize("words", [["-k3"], ["-k", "3"], ["-c", "docs"], ["-q"], ["--tag", "-bees"], ["-5"]])
+def test_options_are_read_as_before(search: Search, words: list[str]) -> None:
+    assert "is read as an option" not in search("fox", *words).err
+
+
+def test_facets(search: Search) -> None:
+    done = search("fox", "--facets", "lang", "--facets", "year", "-k", 2)
+    assert done.code == 0
+    table = done.out.split("facet")[1].splitlines()
+    assert table[0].split() == ["value", "documents"]
+    assert table[1].split() == ["lang", "en", "2"]
+    assert not any("other" in line for line in table)
+    done = search("fox", "--facets", "lang", "--facets-over", "filter", "--where", "lang=en", "--json")
+    EVENT.validate(done.summary)
+    assert done.summary["facets"]["lang"] == {
+        "values": [{"value": "en", "count": 2}], "others": 0, "documents": 2, "is_lower_bound": False,
+    }  # fmt: skip
+    done = search("fox", "--facets", "lang", "--format", "ids")
+    assert "lang (7 documents): en 2, " in done.err
+    assert "facet" not in done.out
+    wrong = search("fox", "--facets", "colour")
+    assert (wrong.code, "no field 'colour' to count" in wrong.err) == (2, True)
+    wrong = search("--queries", "q.tsv", "-o", "run.trec", "--facets", "lang")
+    assert (wrong.code, "--facets are of a single query" in wrong.err) == (2, True)
+
+
+def test_synonyms(search: Search, tmp_path: Path) -> None:
+    (tmp_path / "synonyms.txt").write_text("reynard => fox\n", encoding="utf-8")
+    assert search("reynard", "--mode", "sparse", "--format", "ids").out == ""
+    done = search("reynard", "--mode", "sparse", "--synonyms", "synonyms.txt", "--explain")
+    assert 'Synonyms of "reynard", for the sparse leg: fox.' in done.err
+    assert "fox" in done.out
+    (tmp_path / "wrong.txt").write_text("a, b\nc\n", encoding="utf-8")
+    wrong = search("reynard", "--synonyms", "wrong.txt")
+    assert (wrong.code, "wrong.txt, line 2: it has a single term." in wrong.err) == (2, True)
+    there = search("reynard", "--synonyms", "synonyms.txt", "--server", "http://127.0.0.1:9")
+    assert (there.code, "A server has its own synonyms" in there.err) == (2, True)
+    (tmp_path / "m3index.toml").write_text('synonyms = "synonyms.txt"\n', encoding="utf-8")
+    untrusted = search("reynard")
+    assert (untrusted.code, "sets synonyms, and you have not said that you trust it" in untrusted.err) == (
+        2,
+        True,
+    )

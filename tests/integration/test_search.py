@@ -12,6 +12,7 @@ from integration.engines import Engine
 
 from m3index.errors import FilterError
 from m3index.search.result import SearchResult
+from m3index.search.synonyms import NONE, parse_synonyms
 from m3index.types import Document, Query
 
 pytestmark = pytest.mark.integration
@@ -195,3 +196,39 @@ def test_bm25_by_the_default_analyzer_finds_words_of_every_script(
 def test_servers_analyse_by_icu(engine: Engine, new_index: NewIndex) -> None:
     engine.needs("icu")
     assert new_index().store.default_analyzer() == "icu"
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"passages": True}, {"group_by": "lang"}, {"where": "lang=en"}], ids=str
+)
+@pytest.mark.parametrize(
+    "query", ['"the moon"', "moon -sea", 'moon -"the sea"', '"潮汐" -x', '"no such phrase"']
+)
+def test_phrases_and_exclusions(engine: Engine, filled: Pair, query: str, options: dict[str, Any]) -> None:
+    mode: Any = "dense" if engine.sparse == "none" else "hybrid"
+    server, memory = (index.search(query, mode=mode, **options) for index in filled)
+    assert {hit.passage_id for hit in server} == {hit.passage_id for hit in memory}
+    assert server.notes == memory.notes
+
+
+@pytest.mark.parametrize("over", ["found", "filter"])
+def test_facets(engine: Engine, filled: Pair, over: Any) -> None:
+    mode: Any = "dense" if engine.sparse == "none" else "hybrid"
+    fields = list(filled[0].current().spec.fields)
+    server, memory = (
+        index.search(TEXTS[0], mode=mode, facets=fields, facets_over=over, depth=100) for index in filled
+    )
+    assert server.facets == memory.facets
+    assert all(facet.documents == len(ITEMS) for facet in server.facets.values())
+
+
+def test_synonyms(engine: Engine, bm25: Pair) -> None:
+    engine.needs("bm25")
+    for index in bm25:
+        index.synonyms = parse_synonyms(["zzz => moon"])
+        try:
+            result = index.search("zzz", mode="sparse")
+        finally:
+            index.synonyms = NONE
+        assert result.searched == "zzz moon"
+        assert result.hits

@@ -260,7 +260,7 @@ def test_a_removed_row_does_not_stop_diversity(target: SearchTarget) -> None:
         ({"sort": "year:up"}, "sort takes a declared field"),
         ({"boost": "colour=red: 2"}, r"no field 'colour' to boost by\. Its fields are: doc_id, lang,"),
         ({"boost": "colour: exp(1, scale=2)"}, "no field 'colour' to boost by"),
-        ({"boost": "lang: exp(1, scale=2)"}, "needs a field declared int or float"),
+        ({"boost": "lang: exp(1, scale=2)"}, "needs a field declared int, float or date"),
         ({"boost": "year=new: 2"}, "'year' is declared int; it cannot be 'new'"),
         ({"diversity": 1.5}, "diversity takes a number from 0 to 1, not 1.5"),
         ({"diversity": -0.1}, "diversity takes a number from 0 to 1"),

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from m3index import dates
 from m3index.errors import FilterError, UsageError
 from m3index.options import Custom, check
 from m3index.search.boosts import (
@@ -28,6 +30,7 @@ FIELDS: dict[str, FieldType] = {
     "price": "float",
     "tags": "str[]",
     "new": "bool",
+    "published": "date",
 }
 
 _factors = st.lists(st.floats(LEAST, MOST), max_size=MAX_BOOSTS)
@@ -204,7 +207,10 @@ def test_what_is_no_boost(text: str, says: str) -> None:
         ("year: gauss(inf, scale=3)", "a number as the origin"),
         ("year: gauss(2026, scale=nan)", "a scale above 0"),
         ("year: gauss(2026, scale=3, offset=-1)", "an offset from 0 up"),
-        ("lang: gauss(2026, scale=3)", "needs a field declared int or float; 'lang' is declared str"),
+        ("lang: gauss(2026, scale=3)", "needs a field declared int, float or date; 'lang' is declared str"),
+        ("published: gauss(2026, scale=3x)", "for a field declared date, gauss takes a date as the origin"),
+        ("published: gauss(soon, scale=3d)", "durations: a scale such as 30d"),
+        ("published: gauss(now, scale=0d)", "durations"),
         ("year=new: 2", "'year' is declared int; it cannot be 'new'"),
     ],
 )
@@ -221,3 +227,17 @@ def test_the_forms_of_the_option() -> None:
     for wrong in (5, None, [5], {"lang": 2}):
         with pytest.raises(UsageError, match="boost takes boosts such as "):
             check("boost", Custom(check_boosts, TAKES), wrong)
+
+
+def test_a_date_decays_by_durations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dates, "now", lambda: datetime(2026, 11, 28, tzinfo=UTC))
+    boost = read_boost("published: linear(now, scale=10d, offset=24h)").bound(FIELDS)
+    for text, factor in {
+        "2026-11-28": 1.0, "2026-11-27": 1.0, "2026-11-17": 0.5, "2026-12-09": 0.5, "2026-11-22": 0.75,
+        "1999": LEAST,
+    }.items():  # fmt: skip
+        assert boost.factor({"published": dates.stored(text)}) == pytest.approx(factor)
+    assert boost.factor({"published": None}) == 1.0
+    whole = read_boost("published=2025: 2").bound(FIELDS)
+    assert whole.factor({"published": dates.stored("2025-06")}) == 2.0
+    assert whole.factor({"published": dates.stored("2026-06")}) == 1.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from m3index.search.options import SearchOptions, Sought
 from m3index.search.result import SearchResult
 from m3index.search.searcher import Searcher
 from m3index.search.stages import Stage
+from m3index.search.synonyms import parse_synonyms
 from m3index.search.why import why
 from m3index.store.filter import Compare
 from m3index.store.milvus import MilvusStore
@@ -124,3 +126,33 @@ def test_evidence_is_the_same_over_both_stores(lite: MilvusStore, sparse: Any) -
             hit.doc_id: pytest.approx(hit.score, rel=1e-3, abs=1e-4) for hit in ours.hits
         }
         assert theirs.legs["sparse"].trust == ours.legs["sparse"].trust
+
+
+@pytest.mark.parametrize(
+    "query", ['"the sea"', "sea -ships", '"salt water" -moon', 'water -"salt leek"', "-x sea"]
+)
+@pytest.mark.parametrize("options", [{}, {"passages": True}, {"group_by": "lang"}], ids=str)
+def test_phrases_and_exclusions_as_in_memory(
+    both: tuple[Searcher, Searcher], query: str, options: dict[str, Any]
+) -> None:
+    exact, lite = (searcher.search(query, SearchOptions(**options)) for searcher in both)
+    assert {hit.passage_id for hit in lite} == {hit.passage_id for hit in exact}
+    assert lite.notes == exact.notes
+    assert lite.searched == exact.searched
+
+
+@pytest.mark.parametrize("over", ["found", "filter"])
+def test_facets_as_in_memory(both: tuple[Searcher, Searcher], over: Any) -> None:
+    options = SearchOptions(facets=["lang"], facets_over=over, where="doc_id!=moon")
+    exact, lite = (searcher.search("salt water", options) for searcher in both)
+    assert lite.facets == exact.facets
+    assert exact.facets["lang"].documents == 4
+
+
+def test_synonyms_as_in_memory(both: tuple[Searcher, Searcher]) -> None:
+    rules = parse_synonyms(["ocean, sea", "ocean => ships"])
+    for searcher in both:
+        [target] = searcher._targets
+        result = Searcher(replace(target, synonyms=rules)).search("ocean", SearchOptions(mode="sparse"))
+        assert {hit.doc_id for hit in result} == {"tide", "sea"}
+        assert result.searched == "ocean sea ships"

@@ -24,6 +24,7 @@ from m3index.search.options import RankingOptions, SearchOptions, Sought
 from m3index.search.plan import SearchTarget
 from m3index.search.searcher import Searcher
 from m3index.search.stages import Repair, Stage, Standing, Why
+from m3index.search.synonyms import parse_synonyms
 from m3index.search.why import why
 from m3index.store.memory import MemoryStore
 from m3index.types import Candidate, Leg, passage_key
@@ -566,3 +567,84 @@ def test_the_options_are_those_of_a_search() -> None:
     said = Sought("d1", k=3, where="lang=de", weights="dense=1,sparse=2")
     for name in names:
         assert getattr(said.search, name) == getattr(said, name)
+
+
+# ------------------------------------------------------- phrases and exclusions
+
+HIVE = [
+    Doc("dance", ["honey bees dance", "worker wasps rest"]),
+    Doc("apart", ["honey of bees", "the hive"]),
+    Doc("parts", ["honey bees", "in the hive"]),
+]
+
+
+@pytest.mark.parametrize("sparse", ["lexical", "bm25"])
+@pytest.mark.parametrize(
+    ("doc_id", "query", "stage", "says", "repaired"),
+    [
+        ("dance", '"honey bees"', Stage.FOUND, "hit", None),
+        ("apart", '"honey bees" hive', Stage.PHRASE, '"honey bees"', "honey bees hive"),
+        ("apart", '"honey bees" "the hive"', Stage.PHRASE, '"honey bees"', 'honey bees "the hive"'),
+        (
+            "parts",
+            '"honey bees" "the hive"',
+            Stage.PHRASE,
+            '"honey bees" and "the hive"',
+            "honey bees the hive",
+        ),
+        ("dance", "honey -wasps", Stage.EXCLUDED, '"wasps"', "honey"),
+        (
+            "dance",
+            'honey -wasps -"worker wasps" -hive',
+            Stage.EXCLUDED,
+            '"wasps" and "worker wasps"',
+            "honey   -hive",
+        ),
+    ],
+)
+def test_by_a_phrase_or_an_exclusion(
+    sparse: Any, doc_id: str, query: str, stage: Stage, says: str, repaired: str | None
+) -> None:
+    target = collection(HIVE, sparse)
+    answer = asked(target, doc_id, query)
+    assert answer.stage is stage
+    assert says in answer.reason
+    if repaired is not None:
+        assert answer.repair is not None
+        assert answer.repair.query == repaired
+        assert f"Search for {repaired} instead: then it is at rank " in answer.remedy
+        assert shown_by(target, answer, query)
+
+
+def test_with_plain_syntax_nothing_is_left_out() -> None:
+    assert asked(collection(HIVE), "dance", "honey -wasps", syntax="plain").stage is Stage.FOUND
+
+
+@pytest.mark.parametrize("sparse", ["lexical", "bm25"])
+def test_a_document_that_has_the_phrase_is_ranked_among_those_that_have_it(sparse: Any) -> None:
+    docs = [Doc(f"d{n}", [f"honey bees {'wax ' * n}"]) for n in range(12)] + [Doc("no", ["honey wax"])]
+    target = collection(docs, sparse)
+    shown = [hit.doc_id for hit in Searcher(target).search('"honey bees"', search_options(k=12))]
+    answer = asked(target, shown[7], '"honey bees"', k=5)
+    assert answer.rank == 8
+    assert answer.stage not in (Stage.PHRASE, Stage.LOST)
+
+
+def test_beyond_what_is_looked_through() -> None:
+    docs = [Doc(f"d{n:04}", [f"honey {'bees' if n == 1_100 else 'wax'} {n}"]) for n in range(1_200)]
+    target = collection(docs, "none")
+    ranking = Searcher(target).search("honey bees", search_options(depth=1_200, k=1)).legs["dense"]
+    last = next(doc for doc in docs if doc.key == ranking.ids[-1])
+    number = last.passages[0].split()[-1]
+    answer = asked(target, last.doc_id, f'honey bees "{number}"')
+    assert answer.stage in (Stage.DEPTH, Stage.FOUND)
+
+
+def test_synonyms_are_those_of_the_search() -> None:
+    rules = parse_synonyms(["car, automobile"])
+    docs = [Doc("auto", ["an automobile"]), *(Doc(f"d{n}", [f"a stone {n}"]) for n in range(20))]
+    for sparse in ("lexical", "bm25"):
+        target = replace(collection(docs, sparse), synonyms=rules)  # type: ignore[arg-type]
+        answer = asked(target, "auto", "car", mode="sparse")
+        assert (answer.stage, answer.rank) == (Stage.FOUND, 1)
+        assert answer.legs["sparse"].rank == 1

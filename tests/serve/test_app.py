@@ -474,3 +474,21 @@ def test_a_wrong_body_is_named_with_the_content_type(
 def test_a_wrong_method(server: Server) -> None:
     code, answer, _ = ask(server, "/info", {})
     assert (code, answer["error"]) == (405, "/info does not take POST.")
+
+
+def test_an_answer_has_facets_and_what_was_searched(server: Server) -> None:
+    said = {"query": '"tides and" -Flut', "facets": ["lang"], "k": 2, "snippets": True}
+    code, answer, _ = ask(server, "/search", said)
+    assert code == 200
+    jsonschema.validate(answer, answer_schema())
+    assert (answer["query"], answer["searched"]) == ('"tides and" -Flut', "tides and")
+    assert answer["facets"]["lang"]["values"] == [{"value": "en", "count": 12}]
+    assert answer["notes"][0] == 'With the phrase "tides and": 12 of 40 documents found.'
+    marked = {part["text"].lower() for parts in answer["snippets"] for part in parts if part["match"]}
+    assert marked == {"tides"}
+    by_url = ask(server, "/search?query=sea&facets=lang&facets=n&facets_over=filter&where=n>=99")[1]
+    assert by_url["facets"]["n"]["documents"] == 4
+    code, refused, _ = ask(server, "/search", {"query": "-sea"})
+    assert (code, refused["kind"]) == (400, "QueryError")
+    plain = ask(server, "/search", {"query": "-sea", "syntax": "plain"})[1]
+    assert plain["searched"] == "-sea"

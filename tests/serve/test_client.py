@@ -26,6 +26,7 @@ from m3index.errors import (
 )
 from m3index.search.options import SearchOptions, Sought
 from m3index.search.result import SearchResult
+from m3index.search.synonyms import parse_synonyms
 from m3index.serve.client import RemoteIndex
 from m3index.serve.guard import Access
 from m3index.store.filter import Compare
@@ -59,6 +60,8 @@ def shown(results: Iterable[SearchResult]) -> list[tuple[Any, ...]]:
         {"explain": True, "k": 4},
         {"fusion": "minmax", "depth": 20},
         {"group_by": "lang"},
+        {"facets": ["lang", "n"]},
+        {"facets": "lang", "facets_over": "filter", "where": "n<9"},
         {"rerank": "colbert", "rerank_depth": 20},
         {"texts": False},
     ],
@@ -307,3 +310,22 @@ def test_another_server_is_not_believed_and_redirections_not_followed() -> None:
 
 def test_the_status_is_that_of_the_index(server: Server) -> None:
     assert server.client().status() == server.warm.index.status()
+
+
+@pytest.mark.parametrize("query", ['"Ebbe und" sea', "tides -moons sea", '"no such words"'])
+def test_phrases_exclusions_and_synonyms_are_those_of_the_server(query: str) -> None:
+    index = build()
+    index.synonyms = parse_synonyms(["tides, Flut"])
+    with serving(index) as running:
+        client, here = running.client(), running.warm.index
+        for options in (SearchOptions(), SearchOptions(syntax="plain"), SearchOptions(facets=["lang"])):
+            assert without_times(client.search_with(query, options)) == without_times(
+                here.search(query, options)
+            )
+        queries = [Query("a", query), Query("b", "-tides")]
+        for said in ({}, {"syntax": "words"}):
+            expected = shown(here.run(queries, SearchOptions(**said)))
+            assert shown(client.search_many(queries, **said)) == expected
+        assert client.why(query, "en-3") == here.why(query, Sought("en-3"))
+        with pytest.raises(UsageError, match="no option 'synonyms'"):
+            client._post("/search", {"query": "sea", "synonyms": "/etc/passwd"})

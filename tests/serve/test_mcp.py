@@ -278,3 +278,10 @@ def test_sessions_do_not_grow(warm: ServedIndex) -> None:
             urllib.request.urlopen(stream, timeout=20)
         with refused.value as answer:
             assert answer.code == 405
+
+
+def test_facets_phrases_and_exclusions(warm: ServedIndex) -> None:
+    answer = call(warm, "search", query='sea -"tides and"', k=3, facets=["lang"]).structured_content
+    assert answer["facets"]["lang"]["values"][0] == {"value": "de", "count": 12}
+    assert answer["notes"][0] == 'Left out for "tides and": 12 of 40 documents found.'
+    assert "synonyms" not in listed(warm)["search"].input_schema["properties"]
