@@ -103,7 +103,7 @@ bench-encode: ## encoding beside FlagEmbedding, sentence-transformers, onnxrunti
 	.venv-peers/bin/python benchmarks/encode.py $(BENCH_ENCODE)
 
 test-browser: $(STAMP) ## the page of `m3index serve` in Chromium (Debian's, or Playwright's own)
-	$(BIN)/python -m pip install --quiet -c constraints.txt playwright
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[browser]'
 	$(BIN)/python -m pytest tests/serve -m browser
 
 build/fuzz/.installed: requirements/fuzz.txt # Atheris has wheels for Linux, and not for the newest Python

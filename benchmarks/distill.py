@@ -227,7 +227,7 @@ def evaluation_digests(data: Path, collections: Sequence[str]) -> set[int]:
         corpora = [str(path) for path in (data / name).glob("corpus.jsonl*")]
         for item in read([*corpora, str(data / name / "queries.jsonl")]):
             if isinstance(item, Document):
-                digests |= {text_digest(item.text), text_digest(join_title(item.title, item.text))}
+                digests |= {text_digest(item.text), text_digest(join_title(item.title, "", item.text))}
     for path in sorted((data / "sts").glob("*.tsv")):
         digests |= {text_digest(text) for pair in read_pairs(path) for text in (pair.first, pair.second)}
     return digests

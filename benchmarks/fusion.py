@@ -34,7 +34,8 @@ import numpy as np
 from scipy import sparse
 
 from m3index import schema
-from m3index.corpus.windows import windows
+from m3index.corpus.cut import windows
+from m3index.corpus.windows import PassageSize
 from m3index.distill.retrieval import TestCollection, read_collection
 from m3index.encoder.load import load
 from m3index.encoder.model import ModelEncoder
@@ -97,12 +98,14 @@ class Encoded:
 
     def passages(self, name: str, documents: Sequence[Document]) -> Passages:
         size = min(TOKENS, self.encoder.info.limit)
-        cut = list(windows(documents, self.encoder.tokenizer, size, min(OVERLAP, size // 4)))
+        cut = list(
+            windows(documents, self.encoder.tokenizer, PassageSize(size, min(OVERLAP, size // 4), "tokens"))
+        )
         inputs = [passage.token_ids for _, passages in cut for passage in passages]
         lexical = self.encoder.info.lexical
         vectors = self._kept(f"{name}.passages", lambda: self.encoder.encode_ids(inputs, lexical=lexical))
         return Passages(
-            [join_title(d.title, p.text) for d, passages in cut for p in passages],
+            [join_title(d.title, p.breadcrumb, p.text) for d, passages in cut for p in passages],
             [p.text for _, passages in cut for p in passages],
             [document_key(name, d.doc_id) for d, _ in cut],
             np.repeat(np.arange(len(cut)), [len(passages) for _, passages in cut]),

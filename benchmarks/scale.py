@@ -26,8 +26,9 @@ from typing import Any
 
 import numpy as np
 
+from m3index.corpus.cut import CutsHere
 from m3index.corpus.readers import read
-from m3index.corpus.windows import CutsHere, Tokens
+from m3index.corpus.windows import Tokens
 from m3index.encoder.base import CallByCall
 from m3index.files import Folder
 from m3index.scale.encode import encode

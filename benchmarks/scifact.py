@@ -27,7 +27,7 @@ from m3index.index.options import IngestOptions
 from m3index.search.options import SearchOptions
 from m3index.service import IndexService
 from m3index.store.options import Connection
-from m3index.types import Document, Query, join_title
+from m3index.types import Document, Query, join_title, joined
 
 MEASURES = ("nDCG@10", "R@100")
 
@@ -105,10 +105,10 @@ def reference(
         )  # fmt: skip
 
     asked = encoded([query.text for query in queries], "query")
-    texts = [join_title(row["title"], row["text"]) for row in stored]
+    texts = [joined(row) for row in stored]
     same = exact(queries, asked, [row["doc_id"] for row in stored], encoded(texts))
     documents = [item for item in read([corpus]) if isinstance(item, Document)]
-    whole = encoded([join_title(d.title, d.text) for d in documents])
+    whole = encoded([join_title(d.title, "", d.text) for d in documents])
     cut = exact(queries, asked, [d.doc_id for d in documents], whole)
     return [
         ("sentence-transformers, same passages", measured(qrels, same)),

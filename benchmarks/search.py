@@ -226,7 +226,7 @@ def document(number: int, dense: np.ndarray, lexical: SparseRows, i: int) -> Row
     text = f"passage {number} " + "some words that stand for a passage of text " * 10
     return Row(
         passage_id=passage_key(key, 0), doc_id=str(number), ordinal=0, source="default", doc_hash="h",
-        passages=1, title=f"Title {number}", text=text, metadata={"n": number},
+        passages=1, title=f"Title {number}", breadcrumb="", anchor="", text=text, metadata={"n": number},
         fields={"lang": LANGUAGES[number % 4], "year": 1990 + number % 37},
         dense=dense, sparse=lexical.row(i),
     )  # fmt: skip

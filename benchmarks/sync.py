@@ -29,9 +29,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 
+from m3index.corpus.cut import CutsHere
 from m3index.corpus.hash import doc_hash
 from m3index.corpus.readers import read
-from m3index.corpus.windows import CutsHere, PassageSize, Tokens
+from m3index.corpus.windows import PassageSize, Tokens
 from m3index.encoder.base import CallByCall
 from m3index.index.options import SyncOptions
 from m3index.index.seen import SeenKeys
@@ -152,7 +153,7 @@ def alone(corpus: Path) -> dict[str, float]:
     started = time.perf_counter()
     documents = [item for item in read([corpus]) if isinstance(item, Document)]
     reading = time.perf_counter() - started
-    size = PassageSize(512, 64)
+    size = PassageSize(512, 64, "structure")
     started = time.perf_counter()
     for document in documents:
         doc_hash(document, size)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
+from m3index import dates
 from m3index.errors import UsageError
 from m3index.types import FieldType, FieldValue, SparseKind, Storage
 
@@ -200,11 +202,44 @@ def parse_field(declaration: str) -> tuple[str, FieldType]:
     return check_field(name.strip(), kind.strip() if colon else "str")
 
 
+PATH = "__"
+"""Parts the keys of a nested value in the name of its column, as Milvus allows no dot there."""
+
+
+def column_of(name: str) -> str:
+    """The column of a field as users may write it: `author.name` -> `author__name`."""
+    return name.replace(".", PATH)
+
+
+def value_at(metadata: Mapping[str, Any], name: str) -> Any:
+    """What metadata has for a declared field; None if nothing. For `author__name`, it is the value of this
+    key, of `author.name`, or of `name` in `author`. A list on the way gives a list of values."""
+    value = metadata.get(name)
+    if value is not None or PATH not in name:
+        return value
+    value = metadata.get(name.replace(PATH, "."))
+    return value if value is not None else _inside(metadata, name.split(PATH))
+
+
+def _inside(value: Any, path: Sequence[str]) -> Any:
+    if isinstance(value, list | tuple) and path:
+        found = (_inside(element, path) for element in value)
+        values = (v if isinstance(v, list) else [v] for v in found if v is not None)
+        return [v for part in values for v in part] or None
+    if not path:
+        return value
+    return _inside(value.get(path[0]), path[1:]) if isinstance(value, Mapping) else None
+
+
 def check_field(name: str, kind: str) -> tuple[str, FieldType]:
+    """The column and the type of a declaration. Raises UsageError."""
+    written, name = name, column_of(name)
+    if not all(written.split(".")):
+        raise UsageError(f"{written!r} is not a valid field name. Write a nested key as author.name.")
     if not (name.isascii() and name.isidentifier()) or name.startswith("_") or len(name) > 255:
         raise UsageError(
-            f"{name!r} is not a valid field name. Use up to 255 letters, digits and _; the first character "
-            "is a letter."
+            f"{written!r} is not a valid field name. Use up to 255 letters, digits and _; the first "
+            "character is a letter."
         )
     if name in BASE_FIELDS:
         raise UsageError(f"{name!r} is a field of every collection; choose another name for yours.")
@@ -227,7 +262,7 @@ def check_field(name: str, kind: str) -> tuple[str, FieldType]:
 def field_value(name: str, kind: FieldType, value: Any) -> FieldValue:
     """`value` as the declared type. Raises ValueError with the reason (the row is then quarantined).
 
-    The only conversion is an int where a float is declared, because it loses nothing.
+    An int becomes a float where one is declared, and a date becomes ISO 8601 in UTC with a fixed width.
     """
     if value is None:
         return None
@@ -249,6 +284,11 @@ def field_value(name: str, kind: FieldType, value: Any) -> FieldValue:
             if number - number != 0.0:
                 raise ValueError(f"field {name!r}: {value} is not a finite number")
             return number
+        case "date" if isinstance(value, str | date):
+            try:
+                return dates.stored(value)
+            except ValueError as error:
+                raise ValueError(f"field {name!r}: {error}") from None
         case "str[]" if isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
             capacity = collection()["declared_field"]["types"]["str[]"]["max_capacity"]
             if len(value) > capacity:

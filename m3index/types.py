@@ -18,7 +18,7 @@ FloatArray: TypeAlias = "NDArray[np.float32]"
 IntArray: TypeAlias = "NDArray[np.int32]"
 Metadata: TypeAlias = Mapping[str, Any]
 FieldValue: TypeAlias = str | int | float | bool | Sequence[str] | None
-FieldType: TypeAlias = Literal["str", "int", "float", "bool", "str[]"]
+FieldType: TypeAlias = Literal["str", "int", "float", "bool", "date", "str[]"]
 SparseKind: TypeAlias = Literal["lexical", "bm25", "none"]
 Storage: TypeAlias = Literal["fp32", "fp16", "bf16"]
 
@@ -48,6 +48,7 @@ class Document:
     """A document to index. Raises UsageError for an empty id or text and for a wrong type.
 
     metadata: a mapping of JSON values, which also holds the declared fields. place: where it was read.
+    format: of the file that the document is, such as `markdown` or `pdf`; empty for a row of a file.
     """
 
     doc_id: str
@@ -55,6 +56,7 @@ class Document:
     title: str = ""
     metadata: Metadata = field(default_factory=dict)
     place: Place | None = None
+    format: str = ""
 
     def __post_init__(self) -> None:
         for name, value in (("doc_id", self.doc_id), ("text", self.text)):
@@ -108,8 +110,9 @@ class Rejected:
 class Passage:
     """A window of a document's text: exactly `document.text[start:end]`.
 
-    token_ids: prompt + title + newline + text with the special tokens of the model, as the encoder takes
-    them; shape (n,), int32.
+    token_ids: prompt, title, breadcrumb and text with the special tokens of the model, as the encoder takes
+    them; shape (n,), int32. breadcrumb: the headings of the section that it is from, `Guide > Install`.
+    anchor: what links to its place in the document, `install`, `page=12` or `L120`. Both may be empty.
     """
 
     ordinal: int
@@ -117,15 +120,29 @@ class Passage:
     start: int
     end: int
     token_ids: IntArray
+    breadcrumb: str
+    anchor: str
 
     @property
     def tokens(self) -> int:
         return len(self.token_ids)
 
 
-def join_title(title: str, text: str) -> str:
-    """The text that is encoded and indexed by BM25: title, newline, text; without a title only the text."""
+def join_title(title: str, breadcrumb: str, text: str) -> str:
+    """The text that is encoded and indexed by BM25: title, breadcrumb, text, in lines; what is empty has no
+    line."""
+    if breadcrumb:
+        text = f"{breadcrumb}\n{text}"
     return f"{title}\n{text}" if title else text
+
+
+JOINED = ("title", "breadcrumb", "text")
+"""The fields of a row that `joined` takes."""
+
+
+def joined(row: Mapping[str, Any]) -> str:
+    """`join_title` of a stored row."""
+    return join_title(row["title"], row["breadcrumb"], row["text"])
 
 
 def document_key(source: str, doc_id: str) -> str:
@@ -248,6 +265,8 @@ class Row:
     doc_hash: str
     passages: int
     title: str
+    breadcrumb: str
+    anchor: str
     text: str
     metadata: Metadata
     fields: Mapping[str, FieldValue]
@@ -326,8 +345,10 @@ class Hit:
     """A document (or passage, or group) found by a search, with its best passage.
 
     rank: from 1. score: the fused score, comparable only within one result. legs: its position in each leg
-    that retrieved it. rerank_score: that of the reranker. boosted_score: the one of these
-    two that counts, with the boosts. fused_rank: the rank by the fusion alone. group: that of `group_by`.
+    that retrieved it. rerank_score: that of the reranker. boosted_score: the one of these two that counts,
+    with the boosts. fused_rank: the rank by the fusion alone. group: that of `group_by`. breadcrumb: the
+    headings of the section that the passage is from, as in `Guide > Install > Linux`. anchor: what leads to
+    it in the document, after a `#`.
     """
 
     rank: int
@@ -344,3 +365,10 @@ class Hit:
     boosted_score: float | None = None
     fused_rank: int | None = None
     group: FieldValue = None
+    breadcrumb: str = ""
+    anchor: str = ""
+
+    @property
+    def place(self) -> str:
+        """The document with the place of the passage in it, as in `guide/install.md#linux`."""
+        return f"{self.doc_id}#{self.anchor}" if self.anchor else self.doc_id

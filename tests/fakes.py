@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from m3index.corpus.windows import CutsHere, Tokens
+from m3index.corpus.cut import CutsHere
+from m3index.corpus.windows import Tokens
 from m3index.encoder.base import CallByCall
 from m3index.errors import UsageError
 from m3index.types import EncodedBatch, EncoderInfo, IntArray, SparseRows

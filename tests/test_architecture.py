@@ -12,8 +12,8 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "m3index"
 ROWS = [
-    ["one_shot"], ["errors"], ["folders"], ["addresses"], ["wording"], ["types"], ["options"], ["output"],
-    ["files"], ["process"], ["schema"], ["trust"], ["settings"], ["progress"],
+    ["one_shot"], ["errors"], ["folders"], ["addresses"], ["wording"], ["dates"], ["types"], ["options"],
+    ["output"], ["files"], ["process"], ["schema"], ["trust"], ["settings"], ["progress"],
     ["documents"], ["corpus"], ["encoder"], ["store"], ["index"], ["search"], ["evaluate"], ["distill"],
     ["service"], ["searchable"], ["api"], ["scale"], ["serve"], ["integrations"], ["doctor"], ["cli"],
     ["__main__"],

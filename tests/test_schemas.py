@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import zipfile
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -95,7 +96,7 @@ def test_collection_json_and_the_code_agree() -> None:
         bm25["input"]["name"],
         bm25["field"]["name"],
     )
-    assert set(schema.FIELD_TYPES) == {"str", "int", "float", "bool", "str[]"}
+    assert set(schema.FIELD_TYPES) == {"str", "int", "float", "bool", "date", "str[]"}
     assert schema.version() == definition["version"] >= 1
     assert definition["declared_field"]["nullable"] is True
     assert (
@@ -174,6 +175,8 @@ def test_the_tenant_field_is_declared() -> None:
         ("year : int", ("year", "int")),
         ("lang", ("lang", "str")),
         ("t:str[]", ("t", "str[]")),
+        ("published:date", ("published", "date")),
+        ("author.name:str", ("author__name", "str")),
     ],
 )  # fmt: skip
 def test_declarations(text: str, parsed: tuple[str, str]) -> None:
@@ -181,7 +184,24 @@ def test_declarations(text: str, parsed: tuple[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "a b", "1a", "_a", "ä", "text", "dense", "bm25_input", "a" * 256, 'x"', "a-b"]
+    "name",
+    [
+        "",
+        "a b",
+        "1a",
+        "_a",
+        "ä",
+        "text",
+        "dense",
+        "bm25_input",
+        "a" * 256,
+        'x"',
+        "a-b",
+        "a..b",
+        ".a",
+        "a.",
+        ".",
+    ],
 )
 def test_invalid_field_names(name: str) -> None:
     with pytest.raises(UsageError):
@@ -193,6 +213,9 @@ def test_invalid_field_names(name: str) -> None:
     [
         ("str", "x", "x"), ("str", None, None), ("int", 5, 5), ("int", -(2**63), -(2**63)), ("float", 5, 5.0),
         ("float", 0.5, 0.5), ("bool", True, True), ("str[]", ["a", "b"], ("a", "b")), ("str[]", [], ()),
+        ("date", "2026-11", "2026-11-01T00:00:00.000000Z"),
+        ("date", "2026-11-28T16:00:00+01:00", "2026-11-28T15:00:00.000000Z"),
+        ("date", datetime(2026, 11, 28, 16), "2026-11-28T16:00:00.000000Z"),
     ],
 )  # fmt: skip
 def test_valid_values(kind: str, given: object, stored: object) -> None:
@@ -208,6 +231,8 @@ def test_valid_values(kind: str, given: object, stored: object) -> None:
         ("int", True), ("int", 2**63), ("float", "0.5"), ("float", True), ("float", float("nan")),
         ("float", float("inf")), ("float", 10**400), ("bool", 1), ("bool", "true"), ("str[]", "a"),
         ("str[]", [1]), ("str[]", ["a"] * 4097), ("str[]", [None]),
+        ("date", 2026), ("date", "28.11.2026"), ("date", "2026-02-30"), ("date", ""), ("date", "now"),
+        ("date", "0001-01-01T00:00:00+01:00"),
     ],
     ids=lambda value: str(value)[:12].encode("ascii", "replace").decode(),
 )  # fmt: skip
@@ -279,3 +304,22 @@ def test_a_key_that_the_row_itself_uses_is_no_field(name: str) -> None:
 def test_words_that_only_look_reserved_are_fields() -> None:
     for name in ("order", "select", "limit", "type", "language", "inn", "isnull", "year"):
         assert check_field(name, "str") == (name, "str")
+
+
+@pytest.mark.parametrize(
+    ("metadata", "value"),
+    [
+        ({"author": {"name": "Ada"}}, "Ada"),
+        ({"author.name": "Ada"}, "Ada"),
+        ({"author__name": "Ada", "author": {"name": "Bob"}}, "Ada"),
+        ({"author": [{"name": "Ada"}, {"born": 1815}, {"name": ["Bob", "Cy"]}]}, ["Ada", "Bob", "Cy"]),
+        ({"author": "Ada"}, None),
+        ({"author": []}, None),
+        ({"author": {"name": None}}, None),
+        ({"name": "Ada"}, None),
+        ({}, None),
+    ],
+)  # fmt: skip
+def test_nested_values(metadata: dict[str, object], value: object) -> None:
+    assert schema.value_at(metadata, "author__name") == value
+    assert schema.value_at({"a": {"b": {"c": 1}}}, "a__b__c") == 1

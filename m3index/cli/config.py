@@ -42,7 +42,7 @@ encoder = {encoder}
 # index-class = "large"
 # storage = "fp16"
 
-# Metadata to filter by, as typed columns (str, int, float, bool, str[]); declared at the first ingest.
+# Metadata to filter by, as typed columns (str, int, float, bool, date, str[]); declared at the first ingest.
 [fields]
 # lang = "str"
 # year = "int"

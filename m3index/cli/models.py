@@ -155,7 +155,7 @@ def bench(
 
     encoder = model.load()
     try:
-        size = (passages.passages or PassageSettings()).resolve(encoder.tokenizer)
+        size = (passages.splitting or PassageSettings()).resolve(encoder.tokenizer)
         documents = open_corpus(paths, corpus) if paths else synthetic()
         measurement = measure(
             encoder, documents, size, seconds=options.seconds,

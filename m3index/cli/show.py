@@ -70,7 +70,9 @@ def _lines(out: Console, text: str, style: str, indent: int = 4) -> None:
 def _hit(out: Console, hit: Hit, query: str) -> None:
     head = _one_line(f"{hit.rank:>2}. {hit.title or hit.doc_id}")
     out.print(Text(head, "bold"), overflow="ellipsis", no_wrap=True)
-    about = [hit.doc_id] if hit.title else []
+    if hit.breadcrumb:
+        _lines(out, hit.breadcrumb, "bold dim")
+    about = [hit.place] if hit.title or hit.anchor else []
     if hit.ordinal:
         about.append(f"passage {hit.ordinal}")
     about += _scores(hit)

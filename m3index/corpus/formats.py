@@ -35,6 +35,7 @@ from m3index.corpus.quarantine import LostRowError, unwrap
 from m3index.documents.front_matter import markdown
 from m3index.documents.kinds import MAX_FILE, PARSED, BadFileError, Extracted
 from m3index.documents.reader import DocumentReader
+from m3index.schema import column_of
 from m3index.types import FieldType, Place, Rejected
 
 _BATCH_BYTES = 16 * 1024 * 1024
@@ -51,13 +52,15 @@ _NOT_UTF8 = re.compile("(?<!\\\\)(\\\\*)([\udc80-\udcff])")
 class Parsed:
     """A row before its fields are mapped. raw: the text as read; None if the row as JSON serves instead.
 
-    standard: the row uses the default keys, whatever the user's mapping says.
+    standard: the row uses the default keys, whatever the user's mapping says. format: of the file, if that is
+    one document.
     """
 
     place: Place
     row: Mapping[str, Any]
     raw: str | None = None
     standard: bool = False
+    format: str = ""
 
 
 Rows: TypeAlias = Iterator[Parsed | Rejected]
@@ -413,7 +416,7 @@ def _check_unique(names: Sequence[str]) -> None:
 
 def _cells(header: Sequence[str], cells: Sequence[str], fields: Mapping[str, FieldType]) -> dict[str, Any]:
     return {
-        name: typed_cell(cell, fields[name]) if name in fields else cell
+        name: typed_cell(cell, fields[column]) if (column := column_of(name)) in fields else cell
         for name, cell in zip(header, cells, strict=False)
         if cell
     }
@@ -610,8 +613,9 @@ def _extracted(file: File, read: Callable[[], Extracted]) -> Parsed | Rejected:
         return _refused(file, str(error))
     if not found.text or found.text.isspace():
         return _refused(file, "it has no text")
-    row = {"id": name, "title": found.title or title_of(name), "text": found.text}
-    return Parsed(Place(file.path), row | {"metadata": about(file) | dict(found.metadata)}, standard=True)
+    row: dict[str, Any] = {"id": name, "title": found.title or title_of(name), "text": found.text}
+    row["metadata"] = about(file) | dict(found.metadata)
+    return Parsed(Place(file.path), row, standard=True, format=file.format)
 
 
 def _refused(file: File, reason: str) -> Rejected:

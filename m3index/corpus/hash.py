@@ -14,11 +14,12 @@ _DIGEST_BYTES = 16
 def doc_hash(document: Document, size: PassageSize) -> str:
     """`<content>.<metadata>`, two 128-bit BLAKE2b digests in hex.
 
-    Content covers what the vectors are made from: the passage settings, and title and text, each preceded
-    by its length. Metadata covers the object as JSON with sorted keys, including the declared fields.
+    Content covers what the passages are made from: the settings, the format, and title and text, each
+    preceded by its length. Metadata covers the object as JSON with sorted keys, with the declared fields.
     """
     title, text = (part.encode("utf-8", "surrogatepass") for part in (document.title, document.text))
-    sized = b"%d %d %d %b%d %b" % (size.tokens, size.overlap, len(title), title, len(text), text)
+    how = f"{size.by} {document.format}".encode()
+    sized = b"%d %d %b %d %b%d %b" % (size.tokens, size.overlap, how, len(title), title, len(text), text)
     content = hashlib.blake2b(sized, digest_size=_DIGEST_BYTES)
     metadata = _to_json(document.metadata).encode("utf-8", "surrogatepass")
     digest = hashlib.blake2b(metadata, digest_size=_DIGEST_BYTES)

@@ -70,7 +70,9 @@ class FieldMapping:
     def columns(self, names: Sequence[str], fields: Collection[str] = ()) -> list[str]:
         """The columns of a table by the names of keys and declared fields that they have but for case and for
         spaces around them, such as `ID`. A name that another column has exactly is not given twice."""
-        keys = {key.casefold(): key for key in (*self._roles, *fields, *self.exclude, *self.include)}
+        nested = [field.replace(schema.PATH, ".") for field in fields]
+        known = (*self._roles, *fields, *nested, *self.exclude, *self.include)
+        keys = {key.casefold(): key for key in known}
         taken, columns = set(names), []
         for name in names:
             key = keys.get(name.strip().casefold(), name)
@@ -166,7 +168,8 @@ def declared(
     tenant: the field that names the document's tenant; every document must have it.
     """
     values = {
-        name: schema.field_value(name, kind, document.metadata.get(name)) for name, kind in fields.items()
+        name: schema.field_value(name, kind, schema.value_at(document.metadata, name))
+        for name, kind in fields.items()
     }
     if tenant is not None and values[tenant] in (None, ""):
         raise ValueError(f"no {tenant!r} in its metadata, which says whose it is (the tenant field)")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from m3index.corpus.selection import Selection
     from m3index.corpus.windows import PassageSettings
 
+Division: TypeAlias = Literal["structure", "tokens"]
 RowFormat: TypeAlias = Literal["jsonl", "json", "parquet", "csv", "tsv"]
 Format: TypeAlias = RowFormat | Literal["text", "markdown"] | ParsedType
 ROW_FORMATS: tuple[RowFormat, ...] = get_args(RowFormat)
@@ -228,6 +229,13 @@ class Passages(Group):
 
     panel = "Collection"
 
+    passages: Division | None = option(
+        OneOf(get_args(Division), "HOW"),
+        "What passages follow: structure (sections, paragraphs, code and tables) or tokens (each as long as "
+        "possible).",
+        default=None,
+        shown="the collection's own; for a new one: structure",
+    )
     passage_tokens: int | Literal["full"] | None = option(
         Custom(_passage_tokens, "a number of tokens or full", "N"),
         "Maximum number of tokens per passage, including title and prompt, or full for the model's limit.",
@@ -242,10 +250,10 @@ class Passages(Group):
     )
 
     @property
-    def passages(self) -> PassageSettings | None:
-        """The settings for splitting; None if neither option is given."""
+    def splitting(self) -> PassageSettings | None:
+        """The settings for splitting; None if no option is given."""
         from m3index.corpus.windows import PassageSettings
 
-        if self.passage_tokens is None and self.overlap is None:
+        if self.passages is None and self.passage_tokens is None and self.overlap is None:
             return None
-        return PassageSettings(self.passage_tokens, self.overlap)
+        return PassageSettings(self.passage_tokens, self.overlap, self.passages)

@@ -251,7 +251,7 @@ class FileCorpus:
         try:
             document = mapping.document(parsed.row, parsed.place)
             self._embeddings.update(mapping.embeddings(parsed.row))
-            return document
+            return replace(document, format=parsed.format) if parsed.format else document
         except RowError as error:
             raw = json.dumps(parsed.row, ensure_ascii=False) if parsed.raw is None else parsed.raw
             return formats.reject(parsed.place, error.reason, raw, error.doc_id)

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from m3index.corpus.windows import windows
+from m3index.corpus.cut import windows
+from m3index.corpus.windows import PassageSize
 from m3index.distill.data import HeldOut
 from m3index.encoder.model import ModelEncoder
 from m3index.types import Document, EncodedBatch, FloatArray, SparseRows
@@ -35,7 +36,7 @@ def probes(held_out: Sequence[HeldOut], encoders: Sequence[ModelEncoder], tokens
     first = encoders[0].tokenizer
     size = min(tokens, *(e.info.limit for e in encoders))
     documents = (Document(str(i), text.text) for i, text in enumerate(held_out))
-    cut = [passages[0].text for _, passages in windows(documents, first, size, 0)]
+    cut = [passages[0].text for _, passages in windows(documents, first, PassageSize(size, 0, "tokens"))]
     fits = [all(len(e.tokenizer.document_ids([text])[0]) <= e.info.limit for e in encoders) for text in cut]
     kept = [(text, probe.lang) for text, probe, fit in zip(cut, held_out, fits, strict=True) if fit]
     return Probes([text for text, _ in kept], [lang for _, lang in kept])

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from m3index.corpus.windows import windows
+from m3index.corpus.cut import windows
+from m3index.corpus.windows import PassageSize
 from m3index.distill.options import TrainingData
 from m3index.encoder.tokens import ModelTokenizer
 from m3index.errors import UsageError
@@ -141,8 +142,8 @@ def prepare(
     size = min(data.tokens, *(t.limit for t in tokenizers))
     with (folder / "held-out.jsonl").open("w", encoding="utf-8") as held_out:
         sieve.held_out = lambda text: held_out.write(json.dumps(asdict(text), ensure_ascii=False) + "\n")
-        for document, passages in windows(sieve, first, size, 0, sieve.reject):
-            texts = [join_title(document.title, p.text) for p in passages]
+        for document, passages in windows(sieve, first, PassageSize(size, 0, "tokens"), sieve.reject):
+            texts = [join_title(document.title, p.breadcrumb, p.text) for p in passages]
             rows = [[p.token_ids for p in passages], *(t.document_ids(texts) for t in others)]
             for versions in zip(*rows, strict=True):
                 # Leave out inputs for which another tokenizer needs more tokens than its model takes.
@@ -203,7 +204,7 @@ class _Sieve:
         for document, digest in self._fresh():
             # The digest decides, so the choice does not depend on the rest of the corpus.
             if digest % 10_000 < self._data.long_share * 10_000:
-                pending.append(join_title(document.title, document.text))
+                pending.append(join_title(document.title, "", document.text))
                 if sum(map(len, pending)) < room:
                     continue
                 document, pending = Document(document.doc_id, "\n".join(pending)), []
@@ -224,7 +225,7 @@ class _Sieve:
                 self.reject(item)
                 continue
             self.documents += 1
-            text = join_title(item.title, item.text)
+            text = join_title(item.title, "", item.text)
             digest = text_digest(text)
             if digest in self._seen:
                 self.duplicates += 1

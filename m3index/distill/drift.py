@@ -15,7 +15,7 @@ from m3index.encoder import certificate as certificates
 from m3index.encoder.model import ModelEncoder
 from m3index.errors import GateError, MismatchError, UsageError
 from m3index.store.base import Store, StoredRow
-from m3index.types import SparseRows, join_title
+from m3index.types import JOINED, SparseRows, joined
 from m3index.wording import many
 
 
@@ -77,9 +77,9 @@ def measure(
         )
     lexical = spec.sparse == "lexical" and teacher.info.lexical
     ids = sampled(store, collection, sample, seed)
-    fields = ["title", "text", "dense", *["lexical"] * lexical]
+    fields = [*JOINED, "dense", *["lexical"] * lexical]
     rows = list(store.get(collection, ids, fields).items())
-    inputs = teacher.tokenizer.document_ids([join_title(row["title"], row["text"]) for _, row in rows])
+    inputs = teacher.tokenizer.document_ids([joined(row) for _, row in rows])
     fits = [i for i, tokens in enumerate(inputs) if len(tokens) <= teacher.info.limit]
     if not fits:
         raise UsageError(f"{collection} has no passages that fit into this teacher's limit.")

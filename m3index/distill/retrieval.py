@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from m3index.corpus.cut import windows
 from m3index.corpus.readers import read
-from m3index.corpus.windows import windows
+from m3index.corpus.windows import PassageSize
 from m3index.encoder.model import ModelEncoder
 from m3index.errors import UsageError
 from m3index.evaluate.formats import read_qrels, read_queries
@@ -111,7 +112,10 @@ def encode(
     lexical = encoder.info.lexical
     texts = [q.text for q in collection.queries]
     queries = encoder.encode_queries(texts, lexical=lexical, multi_vector=multi_vector)
-    firsts = [p[0].token_ids for _, p in windows(collection.documents, encoder.tokenizer, size, 0)]
+    firsts = [
+        p[0].token_ids
+        for _, p in windows(collection.documents, encoder.tokenizer, PassageSize(size, 0, "tokens"))
+    ]
     return queries, encoder.encode_ids(firsts, lexical=lexical, multi_vector=multi_vector)
 
 

@@ -446,4 +446,4 @@ def _first_batches(
 
 
 def _digests(document: Document) -> Iterator[int]:
-    return map(text_digest, {document.text, join_title(document.title, document.text)})
+    return map(text_digest, {document.text, join_title(document.title, "", document.text)})

@@ -1,4 +1,4 @@
-"""PDF -> text, by PDFium. The entries of its outline become headings."""
+"""PDF -> text, by PDFium. The entries of its outline become headings, and a form feed divides the pages."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from m3index.wording import many
 _DATE = re.compile(r"D:(\d{4})(\d\d)?(\d\d)?")
 _HYPHEN = re.compile(r"[\x02\ufffe]\s*\n?|\xad\n")
 _DEPTH = 6
+PAGE_BREAK = "\n\f\n"
+"""Stands between pages, so that a place of the text tells its page; for all else it is a blank line."""
 
 
 def read(data: bytes) -> Extracted:
@@ -44,7 +46,7 @@ def read(data: bytes) -> Extracted:
     found = _DATE.match(values.get("ModDate") or values.get("CreationDate") or "")
     written = "-".join(part for part in found.groups() if part) if found else ""
     metadata = known({"author": values.get("Author"), "date": written}) | {"pages": count}
-    return Extracted("\n\n".join(page for page in pages if page), values.get("Title", "").strip(), metadata)
+    return Extracted(PAGE_BREAK.join(pages), values.get("Title", "").strip(), metadata)
 
 
 def _page(document: Any, number: int) -> str:

@@ -250,4 +250,5 @@ class ModelEncoder:
                     )
                     for device in hardware.devices(options.device)
                 ]
+                one_shot.keep()
             return self._engines

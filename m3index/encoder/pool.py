@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from m3index.corpus.windows import Cuts, PassageSize, Text, cut
+from m3index.corpus.cut import Cuts, cut
+from m3index.corpus.windows import PassageSize, Text
 from m3index.encoder.layout import Layout
 from m3index.encoder.tokens import ModelTokenizer
 from m3index.process import Process

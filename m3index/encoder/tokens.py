@@ -12,7 +12,8 @@ import numpy as np
 import tokenizers
 from tokenizers import normalizers
 
-from m3index.corpus.windows import CutsHere, Tokens, speakable
+from m3index.corpus.cut import CutsHere
+from m3index.corpus.windows import Tokens, speakable
 from m3index.encoder.layout import Layout
 from m3index.encoder.pieces import pieces
 from m3index.encoder.plausible import check_size, check_tokenizer, check_tokenizer_file

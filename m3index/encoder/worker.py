@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from m3index.corpus.windows import cut
+from m3index.corpus.cut import cut
 from m3index.encoder.tokens import ModelTokenizer
 from m3index.process import Channel, portable
 

@@ -21,7 +21,7 @@ from m3index.store.analyzer import STEMS, terms
 from m3index.store.base import QueryVector, Store, StoredRow
 from m3index.store.filter import Compare, Filter
 from m3index.store.half_precision import rounded
-from m3index.types import Leg, join_title, key_of_passage
+from m3index.types import JOINED, Leg, joined, key_of_passage
 
 BLOCK = 1_000
 """Rows in one block."""
@@ -190,7 +190,7 @@ class _Lexical:
 class _Bm25:
     """Robertson's BM25 with Lucene's idf, as in Milvus; its statistics are those of all rows."""
 
-    fields = ("title", "text")
+    fields = JOINED
 
     def __init__(self, store: Store, collection: str, texts: Sequence[Any]) -> None:
         queries = [terms(text) for text in texts]
@@ -198,7 +198,7 @@ class _Bm25:
         frequency: Counter[str] = Counter()
         rows = length = 0
         for row in store.scan(collection, None, self.fields):
-            counted = terms(join_title(row["title"], row["text"]))
+            counted = terms(joined(row))
             frequency.update(self.wanted & counted.keys())
             rows, length = rows + 1, length + counted.total()
         idf = {t: float(np.log((rows - n + 0.5) / (n + 0.5) + 1.0)) for t, n in frequency.items()}
@@ -211,7 +211,7 @@ class _Bm25:
         return self.inner.scores([self.weights(row) for row in rows])
 
     def weights(self, row: StoredRow) -> dict[str, float]:
-        counted = terms(join_title(row["title"], row["text"]))
+        counted = terms(joined(row))
         norm = self.k1 * (1 - self.b + self.b * counted.total() / self.mean)
         return {t: counted[t] * (self.k1 + 1) / (counted[t] + norm) for t in self.wanted & counted.keys()}
 

@@ -27,7 +27,7 @@ from m3index.search.trust import trusted
 from m3index.store.base import QueryVector
 from m3index.store.filter import Compare, Filter, combine
 from m3index.store.half_precision import ROUNDOFF
-from m3index.types import Leg, key_of_passage
+from m3index.types import JOINED, Leg, key_of_passage
 from m3index.wording import many
 
 Asked: TypeAlias = Literal["passages", "queries"]
@@ -176,9 +176,7 @@ def _stored(
     store, collection, spec = target.store, target.collection, target.spec
     rows = store.scan(collection, legs[0].where, [])
     keys = heapq.nsmallest(count, (row["passage_id"] for row in rows), key=_digest)
-    vectors = (
-        {"title", "text"} if spec.sparse == "bm25" else {"lexical"} if spec.sparse == "lexical" else set()
-    )
+    vectors = set(JOINED) if spec.sparse == "bm25" else {"lexical"} if spec.sparse == "lexical" else set()
     fields = [name for name, kind in spec.fields.items() if kind in ("str", "int", "bool")]
     stored = store.get(collection, keys, ["dense", *sorted(vectors), "ordinal", *fields])
     is_filtered = options.where is not None or options.filter is not None

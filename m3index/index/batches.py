@@ -10,8 +10,9 @@ from typing import TypeAlias
 
 import numpy as np
 
+from m3index.corpus.cut import cut_stream
 from m3index.corpus.hash import same_content
-from m3index.corpus.windows import PassageSize, cut_stream
+from m3index.corpus.windows import PassageSize
 from m3index.encoder.base import Encoder
 from m3index.index.collection import Collection
 from m3index.index.plan import Change, DocumentChange, Window
@@ -77,7 +78,8 @@ class Encoded:
 
 Batch: TypeAlias = list[PendingDocument]
 WrittenDocument: TypeAlias = tuple[DocumentChange, DocumentWrite]
-Content: TypeAlias = tuple[str, FloatArray, SparseVector | None]
+Content: TypeAlias = tuple[str, str, str, FloatArray, SparseVector | None]
+"""Breadcrumb, anchor, text and vectors of a row."""
 
 
 _NO_VECTOR: FloatArray = np.empty(0, np.float32)
@@ -176,8 +178,10 @@ class Batcher:
 
     def _checked(self, item: PendingDocument) -> PendingDocument | Window:
         """The document, or its rejection if the store would refuse one of its rows once it is encoded."""
-        planned, texts = item.planned, [p.text for p in item.passages] or [r["text"] for r in item.reused]
-        for row in self._rows(planned, [(text, _NO_VECTOR, None) for text in texts]):
+        planned = item.planned
+        contents = [(p.breadcrumb, p.anchor, p.text, _NO_VECTOR, None) for p in item.passages]
+        contents += [(r["breadcrumb"], r["anchor"], r["text"], _NO_VECTOR, None) for r in item.reused]
+        for row in self._rows(planned, contents):
             if reason := self.store.refusal(self.name, row):
                 return Window(rows=planned.rows, rejected=[Rejected.of(planned.document, reason)])
         return item
@@ -186,7 +190,7 @@ class Batcher:
         """Reads stored texts and vectors. A document with missing rows, or with rows of another version,
         gets none to reuse."""
         ids = {p.key: [passage_key(p.key, o) for o in range(p.stored)] for p in planned}
-        fields = ["doc_hash", "text", *vector_fields(self.spec)]
+        fields = ["doc_hash", "breadcrumb", "anchor", "text", *vector_fields(self.spec)]
         rows = self.store.get(self.name, [i for document_ids in ids.values() for i in document_ids], fields)
         for p in planned:
             complete = all(i in rows and same_content(rows[i]["doc_hash"], p.doc_hash) for i in ids[p.key])
@@ -199,8 +203,11 @@ class Batcher:
         vectors = _vectors(encoded)
         documents: list[WrittenDocument] = []
         for item in batch:
-            contents = [(row["text"], row["dense"], row.get("lexical")) for row in item.reused]
-            contents += [(passage.text, *next(vectors)) for passage in item.passages]
+            contents = [
+                (row["breadcrumb"], row["anchor"], row["text"], row["dense"], row.get("lexical"))
+                for row in item.reused
+            ]
+            contents += [(p.breadcrumb, p.anchor, p.text, *next(vectors)) for p in item.passages]
             rows = self._rows(item.planned, contents)
             documents.append((item.planned, DocumentWrite(item.planned.key, rows, item.planned.stored)))
         return Encoded(documents, tokens, seconds)
@@ -216,13 +223,15 @@ class Batcher:
                 doc_hash=planned.doc_hash,
                 passages=len(contents),
                 title=document.title,
+                breadcrumb=breadcrumb,
+                anchor=anchor,
                 text=text,
                 metadata=document.metadata,
                 fields=planned.fields,
                 dense=dense,
                 sparse=sparse,
             )
-            for ordinal, (text, dense, sparse) in enumerate(contents)
+            for ordinal, (breadcrumb, anchor, text, dense, sparse) in enumerate(contents)
         ]
 
 

@@ -134,7 +134,7 @@ def create_generation(
 ) -> Collection:
     """Creates an empty generation. point: also move the alias to it. Raises UsageError for an invalid name,
     MissingHeadError."""
-    passages = (layout.passages or PassageSettings()).resolve(encoder.tokenizer)
+    passages = (layout.splitting or PassageSettings()).resolve(encoder.tokenizer)
     return new_generation(store, alias, number, encoder.info, passages, layout, point=point)
 
 

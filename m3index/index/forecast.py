@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from m3index.corpus.cut import windows
 from m3index.corpus.notes import tell
-from m3index.corpus.windows import PassageSettings, PassageSize, windows
+from m3index.corpus.windows import PassageSettings, PassageSize
 from m3index.encoder.base import Encoder
 from m3index.index.collection import check_fits, generation_number, load_target, make_spec
 from m3index.index.options import IngestOptions
@@ -31,10 +32,7 @@ class _Estimate:
         self._characters += sum(len(d.text) for d in documents)
         sample = documents[: SAMPLE_DOCUMENTS - self._sampled]
         self._sampled += len(sample)
-        size = self._size
-        for document, passages in windows(
-            sample, self._encoder.tokenizer, size.tokens, size.overlap, lambda _: None
-        ):
+        for document, passages in windows(sample, self._encoder.tokenizer, self._size, lambda _: None):
             self._sample_characters += len(document.text)
             self._tokens += sum(passage.tokens for passage in passages)
             self._passages += len(passages)
@@ -73,14 +71,14 @@ def plan(
     rate = 0.0
     if name is None:
         spec = make_spec(encoder.info, settings)
-        size = (settings.passages or PassageSettings()).resolve(encoder.tokenizer)
+        size = (settings.splitting or PassageSettings()).resolve(encoder.tokenizer)
     else:
         target = load_target(store, alias, name)
         check_fits(target, encoder.info, settings)
         spec = target.spec
         size = target.passages
-        if settings.passages is not None:
-            size = settings.passages.resolve(encoder.tokenizer, size)
+        if settings.splitting is not None:
+            size = settings.splitting.resolve(encoder.tokenizer, size)
         rate = float(target.properties.get("rate", "0"))
     planner = Planner(
         store,

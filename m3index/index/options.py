@@ -6,10 +6,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, datetime
 from typing import Any, Literal, Protocol, TypeAlias
 
 from m3index import schema
 from m3index.corpus.options import Input, Passages, Rejects
+from m3index.dates import DURATION_UNITS
 from m3index.errors import Exit, UsageError
 from m3index.options import (
     CountOrPercent,
@@ -40,6 +42,8 @@ _PYTHON_TYPES: Mapping[Any, FieldType] = {
     int: "int",
     float: "float",
     bool: "bool",
+    date: "date",
+    datetime: "date",
     list[str]: "str[]",
 }
 _WHERE_SCHEMA = {
@@ -49,7 +53,6 @@ _WHERE_SCHEMA = {
         {"type": "object"},
     ]
 }
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 
 
 class Stop(Protocol):
@@ -109,7 +112,8 @@ def read_fields(value: object) -> dict[str, FieldType]:
                     f"Field {name!r} cannot have the type {getattr(kind, '__name__', kind)!r}. "
                     f"Use {', '.join(schema.FIELD_TYPES)}."
                 )
-            declared[name] = schema.check_field(name, type_name)[1]
+            column, known = schema.check_field(name, type_name)
+            declared[column] = known
         return declared
     if isinstance(value, Sequence) and all(isinstance(item, str) for item in value):
         return dict(map(schema.parse_field, value))
@@ -117,13 +121,13 @@ def read_fields(value: object) -> dict[str, FieldType]:
 
 
 def seconds(value: object) -> float:
-    """Converts `90`, `90s`, `5m` or `1h` to seconds. Raises ValueError."""
+    """Converts `90`, `90s`, `5m`, `1h` or `2d` to seconds. Raises ValueError."""
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf"):
         return float(value)
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*", value) if isinstance(value, str) else None
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhdw]?)\s*", value) if isinstance(value, str) else None
     if match is None:
         raise ValueError
-    return float(match[1]) * _UNITS[match[2]]
+    return float(match[1]) * DURATION_UNITS[match[2] or "s"]
 
 
 def _tenant(value: object) -> str:

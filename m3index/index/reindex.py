@@ -156,10 +156,10 @@ def _layout(old: Collection, encoder: Encoder, settings: ReindexOptions) -> Coll
         sparse = old.spec.sparse if same_space else None
     resulting = sparse or ("lexical" if encoder.info.lexical else "bm25")
     analyzer = settings.analyzer or (old.spec.analyzer if resulting == "bm25" else None)
-    passages = settings.passages
+    passages = settings.splitting
     if old.passages.tokens <= encoder.tokenizer.limit:
         size = (passages or PassageSettings()).resolve(encoder.tokenizer, old.passages)
-        passages = PassageSettings(size.tokens, size.overlap)
+        passages = PassageSettings(size.tokens, size.overlap, size.by)
     fields = dict(old.spec.fields if settings.declared is None else settings.declared)
     tenant = settings.tenant_field
     if tenant is None and old.spec.tenant is not None:
@@ -173,6 +173,7 @@ def _layout(old: Collection, encoder: Encoder, settings: ReindexOptions) -> Coll
         analyzer=analyzer,
         passage_tokens=None if passages is None else passages.tokens,
         overlap=None if passages is None else passages.overlap,
+        passages=old.passages.by if passages is None else passages.by,
         tenant_field=tenant,
         storage=storage,
         index_class=index.size,
@@ -188,8 +189,8 @@ def _can_copy(old: Collection, encoder: Encoder, layout: CollectionLayout) -> bo
         and old.spec.dim == spec.dim
         and old.spec.storage in ("fp32", spec.storage)
         and (spec.sparse != "lexical" or old.spec.sparse == "lexical")
-        and layout.passages is not None
-        and layout.passages.resolve(encoder.tokenizer) == old.passages
+        and layout.splitting is not None
+        and layout.splitting.resolve(encoder.tokenizer) == old.passages
     )
 
 
@@ -212,7 +213,7 @@ def _open_building(store: Store, alias: str, encoder: Encoder, layout: Collectio
     """The unfinished generation of an interrupted reindex, if it has the same layout; else a new one."""
     spec = make_spec(encoder.info, layout)
     names = generation_names(store, alias)
-    passages = settings_json((layout.passages or PassageSettings()).resolve(encoder.tokenizer))
+    passages = settings_json((layout.splitting or PassageSettings()).resolve(encoder.tokenizer))
     for name in names:
         target = load_target(store, alias, name)
         if target.properties.get("state") != BUILDING:

@@ -73,17 +73,31 @@ def pipeline(
 
 
 class CountingCorpus:
-    """Counts the items read from a corpus. Reading runs some windows ahead of writing, so a progress bar
-    shows the bytes read times the finished share of these items."""
+    """Counts the items read from a corpus, and knows how many bytes the first of them took.
 
-    def __init__(self, corpus: Iterable[Document | Rejected]) -> None:
+    Reading runs some windows ahead of writing, and by whole blocks ahead of what it yields. Therefore the
+    count is compared with the bytes of the blocks that are used up.
+    """
+
+    def __init__(self, corpus: Corpus) -> None:
         self._corpus = corpus
-        self.count = 0
+        self._done = (0, 0)  # items, and the bytes of their blocks
+        self._ended = False
 
     def __iter__(self) -> Iterator[Document | Rejected]:
-        for item in self._corpus:
-            self.count += 1
+        block = count = 0
+        for count, item in enumerate(self._corpus, 1):
+            if (read := self._corpus.bytes_read) != block:
+                self._done, block = (count - 1, block), read
             yield item
+        self._done, self._ended = (count, self._corpus.bytes_read), True
+
+    def bytes_of(self, items: int) -> int:
+        """About how many bytes the first items took: exactly all of them for all items, once read."""
+        count, size = self._done
+        if self._ended and items >= count:
+            return size
+        return min(self._corpus.bytes_read, size * items // count) if count else 0
 
 
 class Run:
@@ -100,8 +114,8 @@ class Run:
         lock: WriteLock | None,
     ) -> None:
         passages = target.passages
-        if settings.passages is not None:
-            passages = settings.passages.resolve(encoder.tokenizer, passages)
+        if settings.splitting is not None:
+            passages = settings.splitting.resolve(encoder.tokenizer, passages)
         self.store, self.target, self.settings, self.mode = store, target, settings, settings.mode
         self.encoder = encoder
         self.reporter, self.stop, self.lock = reporter, stop, lock
@@ -139,7 +153,7 @@ class Run:
             forget(self.store, self.target.name, [self.planner.scope])
             total, items = corpus.total_bytes, CountingCorpus(corpus)
             for _ in self.write_changes(items):
-                self.progress(int(corpus.bytes_read * self.tally.finished / max(items.count, 1)), total)
+                self.progress(items.bytes_of(self.tally.finished), total)
             self.tally.skipped = dict(corpus.skip_counts)
             tell(corpus, self.reporter)
             if warning := self.planner.spellings.warning:

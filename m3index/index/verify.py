@@ -326,8 +326,8 @@ class _Verifier:
             yield difference("hash", detail)
         if stored.passages != expected.passages:
             yield difference("count", f"{many(stored.passages, 'passage')}, should be {expected.passages}")
-        if (stored.title, stored.text) != (expected.title, expected.text):
-            yield difference("text", "title or text differs from the corpus")
+        if _wording(stored) != _wording(expected):
+            yield difference("text", "title, text or the place of the passage differs from the corpus")
         if _description(stored) != _description(expected):
             yield difference("metadata", "metadata or a field differs from the corpus")
         dense = float(np.dot(stored.dense, expected.dense))
@@ -423,6 +423,10 @@ class _Verifier:
         elif documents:
             remove(self.store, self.target.name, self.target.spec, documents)
             self.result.repaired += len(documents)
+
+
+def _wording(row: Row) -> tuple[str, ...]:
+    return row.title, row.breadcrumb, row.anchor, row.text
 
 
 def _description(row: Row) -> tuple[Any, ...]:

@@ -140,7 +140,18 @@ def _upsert(store: Store, name: str, rows: Sequence[Row]) -> dict[str, str]:
 
 def row_fields(spec: CollectionSpec) -> list[str]:
     """The fields of a complete row."""
-    base = ["doc_id", "ordinal", "source", "doc_hash", "passages", "title", "text", "metadata"]
+    base = [
+        "doc_id",
+        "ordinal",
+        "source",
+        "doc_hash",
+        "passages",
+        "title",
+        "breadcrumb",
+        "anchor",
+        "text",
+        "metadata",
+    ]
     return [*base, *spec.fields, *vector_fields(spec)]
 
 
@@ -160,6 +171,8 @@ def row_of(passage_id: str, stored: StoredRow, spec: CollectionSpec) -> Row:
         doc_hash=stored["doc_hash"],
         passages=stored["passages"],
         title=stored["title"],
+        breadcrumb=stored["breadcrumb"],
+        anchor=stored["anchor"],
         text=stored["text"],
         metadata=stored["metadata"],
         fields={field: stored[field] for field in spec.fields},

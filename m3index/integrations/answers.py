@@ -18,6 +18,8 @@ def added(hit: Hit) -> dict[str, Any]:
         "source": hit.source,
         "ordinal": hit.ordinal,
         "title": hit.title,
+        "breadcrumb": hit.breadcrumb,
+        "anchor": hit.anchor,
         "score": order_score(hit),
     }
     return {PREFIX + name: value for name, value in own.items()}

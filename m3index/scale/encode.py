@@ -15,9 +15,10 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 
+from m3index.corpus.cut import cut_stream
 from m3index.corpus.notes import tell
 from m3index.corpus.options import Rejects
-from m3index.corpus.windows import PassageSettings, PassageSize, Tokenizer, cut_stream
+from m3index.corpus.windows import PassageSettings, PassageSize, Tokenizer
 from m3index.encoder.base import Encoder
 from m3index.errors import Exit, M3IndexError, MismatchError, MissingHeadError, StoppedError, decide
 from m3index.files import Folder
@@ -94,7 +95,7 @@ def fingerprint_of(encoder: Encoder, settings: EncodeOptions) -> Fingerprint:
         raise MissingHeadError(
             f"{info.name} has no lexical head. Use --sparse bm25, or a model that has one."
         )
-    passages = (settings.passages or PassageSettings()).resolve(encoder.tokenizer)
+    passages = (settings.splitting or PassageSettings()).resolve(encoder.tokenizer)
     return Fingerprint(info, sparse, passages, settings.dense)
 
 
@@ -325,6 +326,8 @@ def encode_pieces(
             "doc_hash": [hashed.doc_hash for hashed, _, _ in passages],
             "passages": [count for _, _, count in passages],
             "title": [hashed.document.title for hashed, _, _ in passages],
+            "breadcrumb": [passage.breadcrumb for _, passage, _ in passages],
+            "anchor": [passage.anchor for _, passage, _ in passages],
             "text": [passage.text for _, passage, _ in passages],
             "metadata": [hashed.metadata for hashed, _, _ in passages],
         }

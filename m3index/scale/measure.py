@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from m3index.corpus.windows import PassageSize, windows
+from m3index.corpus.cut import windows
+from m3index.corpus.windows import PassageSize
 from m3index.encoder.base import Encoder
 from m3index.errors import UsageError
 from m3index.progress import Progress, Reporter, Silent
@@ -178,7 +179,7 @@ def _sample(
     deadline = time.perf_counter() + seconds
     sample: list[IntArray] = []
     good = (item for item in documents if isinstance(item, Document))
-    for _, passages in windows(good, encoder.tokenizer, size.tokens, size.overlap, lambda _: None):
+    for _, passages in windows(good, encoder.tokenizer, size, lambda _: None):
         sample += [passage.token_ids for passage in passages]
         if len(sample) >= MOST_PASSAGES or time.perf_counter() > deadline:
             break

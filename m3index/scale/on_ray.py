@@ -66,7 +66,10 @@ _PLACE = [pa.field("path", pa.string()), pa.field("line", pa.int64())]
 _KEY = [pa.field("shard", pa.int64()), pa.field("content", pa.string()), pa.field("documents", pa.int64())]
 _DOCUMENT = pa.struct(
     [
-        *(pa.field(name, pa.string()) for name in ("doc_id", "title", "text", "metadata", "key", "doc_hash")),
+        *(
+            pa.field(name, pa.string())
+            for name in ("doc_id", "title", "text", "metadata", "format", "key", "doc_hash")
+        ),
         *_PLACE,
     ]
 )
@@ -77,6 +80,8 @@ _PASSAGE = pa.struct(
         pa.field("passages", pa.int32()),
         pa.field("text", pa.string()),
         pa.field("token_ids", pa.list_(pa.int32())),
+        pa.field("breadcrumb", pa.string()),
+        pa.field("anchor", pa.string()),
     ]
 )
 _REJECTED = pa.struct([pa.field("doc_id", pa.string()), pa.field("reason", pa.string()), *_PLACE])
@@ -362,6 +367,8 @@ def _passages(cut: Sequence[CutPassage], places: Mapping[int, int]) -> pa.Struct
             pa.array([count for _, _, count in cut], pa.int32()),
             pa.array([passage.text for _, passage, _ in cut], pa.string()),
             pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat.astype(np.int32))),
+            pa.array([passage.breadcrumb for _, passage, _ in cut], pa.string()),
+            pa.array([passage.anchor for _, passage, _ in cut], pa.string()),
         ],
         fields=list(_PASSAGE),
     )
@@ -376,9 +383,10 @@ def _cut_passages(cut: pa.StructArray, documents: Sequence[Hashed]) -> Iterator[
     """The inverse of `_passages`."""
     ids = cut.field("token_ids")
     flat, offsets = ids.values.to_numpy(zero_copy_only=False), ids.offsets.to_pylist()
-    plain = (cut.field(name).to_pylist() for name in ("document", "ordinal", "passages", "text"))
-    for i, (document, ordinal, count, text) in enumerate(zip(*plain, strict=True)):
-        passage = Passage(ordinal, text, 0, 0, flat[offsets[i] : offsets[i + 1]])
+    names = ("document", "ordinal", "passages", "text", "breadcrumb", "anchor")
+    plain = (cut.field(name).to_pylist() for name in names)
+    for i, (document, ordinal, count, text, *place) in enumerate(zip(*plain, strict=True)):
+        passage = Passage(ordinal, text, 0, 0, flat[offsets[i] : offsets[i + 1]], *place)
         yield documents[document], passage, count
 
 
@@ -425,6 +433,7 @@ def _document(hashed: Hashed) -> dict[str, Any]:
         "title": document.title,
         "text": document.text,
         "metadata": hashed.metadata,
+        "format": document.format,
         "key": hashed.key,
         "doc_hash": hashed.doc_hash,
         "path": place.path,
@@ -434,5 +443,7 @@ def _document(hashed: Hashed) -> dict[str, Any]:
 
 def _hashed(row: dict[str, Any]) -> Hashed:
     place = Place(row["path"], row["line"])
-    document = Document(row["doc_id"], row["text"], row["title"], json.loads(row["metadata"]), place)
+    document = Document(
+        row["doc_id"], row["text"], row["title"], json.loads(row["metadata"]), place, row["format"]
+    )
     return Hashed(document, row["key"], row["doc_hash"], row["metadata"])

@@ -155,7 +155,18 @@ def encoded_to_arrow(
     return _record_batch({**columns, "tokens": encoded.tokens.tolist()}, encoded.dense, lists, arrow)
 
 
-_TEXTS = ("passage_id", "doc_id", "ordinal", "source", "doc_hash", "passages", "title", "text")
+_TEXTS = (
+    "passage_id",
+    "doc_id",
+    "ordinal",
+    "source",
+    "doc_hash",
+    "passages",
+    "title",
+    "breadcrumb",
+    "anchor",
+    "text",
+)
 
 
 def _record_batch(

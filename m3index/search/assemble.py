@@ -15,10 +15,10 @@ from m3index.search.rerank import Reranker
 from m3index.search.result import Match
 from m3index.store.analyzer import folded_words, stem, terms
 from m3index.store.base import QueryVector, StoredRow
-from m3index.types import FieldValue, Hit, LegRank, SparseVector, join_title
+from m3index.types import JOINED, FieldValue, Hit, LegRank, SparseVector, joined
 
 _ID_FIELDS = ("doc_id", "ordinal", "source")
-_TEXT_FIELDS = ("title", "text", "metadata")
+_TEXT_FIELDS = (*JOINED, "anchor", "metadata")
 
 
 RowName: TypeAlias = tuple[str, str]
@@ -132,6 +132,8 @@ def make_hit(
         boosted_score=hit.boosted_score,
         fused_rank=hit.rank,
         group=row[options.group_by] if options.group_by is not None else None,
+        breadcrumb=row.get("breadcrumb", ""),
+        anchor=row.get("anchor", ""),
     )
 
 
@@ -142,7 +144,7 @@ def rerank(
     known = [hit for hit in hits if hit.row in rows]
     if not known:
         return []
-    texts = [join_title(str(rows[hit.row]["title"]), str(rows[hit.row]["text"])) for hit in known]
+    texts = [joined(rows[hit.row]) for hit in known]
     scores = reranker.score(query, texts)
     scored = [replace(hit, rerank_score=float(score)) for hit, score in zip(known, scores, strict=True)]
     return sorted(scored, key=lambda hit: -(hit.rerank_score or 0.0))
@@ -164,11 +166,11 @@ def find_matches(
             lexical_matches(query, rows[key]["lexical"], texts) if key is not None and key in rows else []
             for key in keys
         ]
-    rows = store.get(collection, stored_keys, ["title", "text"])
+    rows = store.get(collection, stored_keys, JOINED)
     query_words = dict.fromkeys(folded_words(str(query)))
     matched: list[list[Match]] = []
     for key in keys:
         row = rows.get(key) if key is not None else None
-        passage_terms = terms(join_title(row["title"], row["text"])) if row is not None else ()
+        passage_terms = terms(joined(row)) if row is not None else ()
         matched.append([Match(word) for word in query_words if stem(word) in passage_terms])
     return matched

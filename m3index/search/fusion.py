@@ -36,7 +36,7 @@ class Ranking:
     leg: Leg = Leg.DENSE
     depth: int = 0
     trust: float = 1.0
-    values: Mapping[str, Mapping[str, FieldValue]] = field(default_factory=dict)
+    values: Mapping[str, Mapping[str, FieldValue]] = field(default_factory=dict, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.ids)

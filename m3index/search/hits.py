@@ -13,7 +13,7 @@ def hit_json(
 ) -> dict[str, Any]:
     """A hit as a mapping for one line of JSON. Missing values are left out, never null.
 
-    text: include title, text and metadata.
+    text: include title, text, metadata and the place in the document.
     """
     line: dict[str, Any] = {"type": "hit"}
     if query_id is not None:
@@ -35,7 +35,12 @@ def hit_json(
     if hit.group is not None:
         line["group"] = hit.group
     if text:
-        line |= {"title": hit.title, "text": hit.text, "metadata": dict(hit.metadata)}
+        line["title"] = hit.title
+        if hit.breadcrumb:
+            line["breadcrumb"] = hit.breadcrumb
+        if hit.anchor:
+            line["anchor"] = hit.anchor
+        line |= {"text": hit.text, "metadata": dict(hit.metadata)}
     line["legs"] = {
         name: {"rank": leg.rank, "score": leg.score, "contribution": leg.contribution}
         | ({} if leg.by_chance is None else {"by_chance": leg.by_chance})

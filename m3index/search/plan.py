@@ -14,7 +14,7 @@ from m3index.search.fusion import check_weights
 from m3index.search.options import BOOST_BY, SORT_BY, SearchOptions
 from m3index.store.base import QueryVector, Store, StoredRow
 from m3index.store.filter import BASE_FIELDS, Compare, Expression, Filter, bind, combine, parts_of
-from m3index.types import EncodedBatch, Leg, join_title
+from m3index.types import EncodedBatch, Leg, joined
 
 EncoderSource: TypeAlias = Callable[[], Encoder]
 """Returns the encoder, and loads it on the first call. A search that needs no vectors never calls it."""
@@ -154,6 +154,6 @@ def encode(texts: Sequence[str], legs: Sequence[PlannedLeg]) -> dict[str, Sequen
 def stored_vector(row: StoredRow, leg: Leg) -> QueryVector:
     """What a stored passage searches a leg with: its vector, or its text for BM25."""
     if leg is Leg.BM25:
-        return join_title(str(row["title"]), str(row["text"]))
+        return joined(row)
     vector: QueryVector = row[leg.value]
     return vector

@@ -25,7 +25,7 @@ from m3index.search.server_fusion import fuse_on_server, obstacle
 from m3index.search.threads import Clock, run_together, start
 from m3index.search.trust import trusted
 from m3index.store.base import QueryVector, StoredRow
-from m3index.types import Leg, Query, document_key, join_title, passage_key
+from m3index.types import JOINED, Leg, Query, document_key, joined, passage_key
 from m3index.wording import many
 
 __all__ = ["Rerankers", "SearchTarget", "Searcher"]
@@ -112,7 +112,7 @@ class Searcher:
 
         futures = run_together({leg.name: _timed(clock, search_leg, leg) for leg in plan})
         retrieved = _Retrieved({name: future.result() for name, future in futures.items()})
-        query = Query("", join_title(str(rows[0]["title"]), str(rows[0]["text"])))
+        query = Query("", joined(rows[0]))
         fused = _fuse(retrieved, 1, plan, options, clock)
         notes = (*notes, *more_notes)
         return self._finish([query], plan, retrieved, fused, options, steps, clock, notes)[0]
@@ -350,7 +350,7 @@ def _stored_passages(
     target: SearchTarget, key: str, doc_id: str, source: str, tenant: str | None
 ) -> tuple[list[StoredRow], tuple[str, ...]]:
     """The rows of a document with their vectors, and notes; of a long document, evenly spread rows."""
-    fields = ["title", "text", "passages", "dense"]
+    fields = [*JOINED, "passages", "dense"]
     if target.spec.sparse == "lexical":
         fields.append("lexical")
     owner = tenant_of(target.spec, target.name or target.collection, tenant)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from m3index.search.stop_words import stop_words
 from m3index.search.terms import Term, terms
 from m3index.store.analyzer import stem
 
@@ -23,9 +24,12 @@ class Snippet:
 
 
 def snippet(text: str, query: str, width: int = WIDTH) -> Snippet:
-    """At most `width` characters of the text, plus ellipses, around the terms of the query."""
+    """At most `width` characters of the text, plus ellipses, around the terms of the query. Stop words count
+    only if the query has nothing else."""
     line = " ".join(text.split())
-    query_terms = {_form(term) for term in terms(query)}
+    asked = terms(query)
+    telling = [term for term in asked if term.text not in stop_words()]
+    query_terms = {_form(term) for term in telling or asked}
     matches = [term for term in terms(line) if _form(term) in query_terms]
     start, end = _window(line, matches, width)
     before = ELLIPSIS if start > 0 else ""

@@ -11,7 +11,7 @@ from m3index.search.fusion import Method, Ranking
 from m3index.search.plan import PlannedLeg
 from m3index.store.analyzer import terms
 from m3index.store.base import QueryVector, StoredRow
-from m3index.types import Leg, SparseVector, join_title
+from m3index.types import JOINED, Leg, SparseVector, joined
 
 
 def trusted(
@@ -28,7 +28,7 @@ def trusted(
     if leg.leg is Leg.DENSE:
         return [replace(ranking, trust=leg.target.dense_trust) for ranking in rankings]
     best = [ranking.passages[0] for ranking in rankings if len(ranking)]
-    fields = ["lexical"] if leg.leg is Leg.LEXICAL else ["title", "text"]
+    fields = ["lexical"] if leg.leg is Leg.LEXICAL else JOINED
     rows = leg.target.store.get(leg.target.collection, list(dict.fromkeys(best)), fields) if best else {}
     return [
         replace(ranking, trust=share(query, rows[ranking.passages[0]]))
@@ -44,4 +44,4 @@ def share(query: QueryVector, row: StoredRow) -> float:
         shared = len(np.intersect1d(query.indices, row["lexical"].indices, assume_unique=True))
         return shared / max(len(query), 1)
     wanted = terms(str(query)).keys()
-    return len(wanted & terms(join_title(row["title"], row["text"])).keys()) / max(len(wanted), 1)
+    return len(wanted & terms(joined(row)).keys()) / max(len(wanted), 1)

@@ -36,7 +36,16 @@ from m3index.search.trust import trusted
 from m3index.store.base import MAX_LIMIT, StoredRow
 from m3index.store.filter import Compare, Filter, combine, without_parts
 from m3index.store.half_precision import ROUNDOFF, rounded
-from m3index.types import DEFAULT_SOURCE, Hit, Leg, SparseVector, document_key, join_title, passage_key
+from m3index.types import (
+    DEFAULT_SOURCE,
+    JOINED,
+    Hit,
+    Leg,
+    SparseVector,
+    document_key,
+    joined,
+    passage_key,
+)
 
 DEEPER = 8
 """How many times deeper a leg is asked each time for a document that it has not found."""
@@ -673,8 +682,8 @@ class _Ranked:
         store, collection = self.inquiry.target.store, self.inquiry.target.collection
         own = self.best_passage()
         others = dict.fromkeys(key for r in self.rankings.values() for key in r.passages[:COMPARED])
-        rows = store.get(collection, [own, *others], ["title", "text"])
-        texts = {key: join_title(row["title"], row["text"]) for key, row in rows.items()}
+        rows = store.get(collection, [own, *others], JOINED)
+        texts = {key: joined(row) for key, row in rows.items()}
         common = Counter(word for key in others if key in texts for word in _words(texts[key]))
         title, asked = _words(rows[own]["title"]), _words(self.inquiry.query)
         words = {

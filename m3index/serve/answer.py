@@ -13,7 +13,7 @@ from m3index.serve.request import AnswerRequest
 from m3index.service import IndexService
 from m3index.types import StoredDocument
 
-_POOL_FIELDS = ("doc_id", "ordinal", "source", "title", "text", "metadata")
+_POOL_FIELDS = ("doc_id", "ordinal", "source", "title", "breadcrumb", "anchor", "text", "metadata")
 
 
 def answer_schema() -> Any:
@@ -94,6 +94,8 @@ def _pool(index: IndexService, result: SearchResult, depth: int) -> dict[str, An
             "ordinal": row["ordinal"],
             "source": row["source"],
             "title": row["title"],
+            "breadcrumb": row["breadcrumb"],
+            "anchor": row["anchor"],
             "metadata": dict(row["metadata"]),
             "snippet": snippet_json(row["text"], result.query.text),
         }

@@ -302,6 +302,8 @@ def _hit(hit: Mapping[str, Any]) -> Hit:
         boosted_score=hit.get("boosted_score"),
         fused_rank=hit.get("fused_rank", hit["rank"]),  # omitted if equal to the rank
         group=tuple(group) if isinstance(group, list) else group,
+        breadcrumb=hit.get("breadcrumb", ""),
+        anchor=hit.get("anchor", ""),
     )
 
 

@@ -47,7 +47,7 @@ def tools(served: ServedIndex) -> MCPServer[Any]:
         return served.why(request).to_json()
 
     def get_document(request: ToolDocument) -> dict[str, Any]:
-        """Read a document: its title, metadata and passages in order. Passages overlap slightly."""
+        """Read a document: its title, metadata and passages in order. Some passages overlap slightly."""
         return document_json(served.document(request))
 
     def status(_: ToolStatus) -> dict[str, Any]:
@@ -138,6 +138,8 @@ def _hits(result: SearchResult) -> dict[str, Any]:
                 "source": hit.source,
                 "passage": hit.ordinal,
                 "title": hit.title,
+                **({"breadcrumb": hit.breadcrumb} if hit.breadcrumb else {}),
+                **({"anchor": hit.anchor} if hit.anchor else {}),
                 "text": hit.text,
                 "metadata": dict(hit.metadata),
             }

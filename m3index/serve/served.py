@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -12,7 +13,9 @@ from typing import Any, NamedTuple, TypeVar
 import m3index
 from m3index.encoder.options import Model
 from m3index.errors import Exit, M3IndexError, UnreachableError, UsageError
+from m3index.index.collection import Collection
 from m3index.index.state import Status
+from m3index.index.tenant import Tenant
 from m3index.progress import one_line
 from m3index.search.fusion import METHODS
 from m3index.search.options import MODES, RankingOptions
@@ -21,6 +24,7 @@ from m3index.search.result import SearchResult
 from m3index.search.stages import Why
 from m3index.serve import http_errors
 from m3index.serve.batching import BatchingEncoder
+from m3index.serve.front import Front, front
 from m3index.serve.request import DocumentRequest, SearchRequest, WhyRequest
 from m3index.service import IndexService
 from m3index.types import StoredDocument
@@ -28,6 +32,8 @@ from m3index.types import StoredDocument
 CHECK_SECONDS = 5.0
 """How often the server checks that searches are possible, and how long it waits for the store then."""
 
+FRONT_SECONDS = 60.0
+"""How long the first screen of the page may show what was counted before."""
 
 R = TypeVar("R", bound=RankingOptions)
 
@@ -77,6 +83,7 @@ class ServedIndex:
         self._timeout = timeout
         self._readiness = _LOADING
         self._closed = threading.Event()
+        self._shown: tuple[tuple[str, str | None], float, Front] | None = None
 
     @property
     def readiness(self) -> Readiness:
@@ -198,6 +205,7 @@ class ServedIndex:
         """The collection and the values of the search options. Raises LoadingError."""
         index, current = self.index, self.index.current()
         encoder, owner = index.encoder().info, index.tenant(self._tenant)
+        shown = self._front(current, owner)
         return {
             "version": m3index.__version__,
             "collection": index.collection,
@@ -211,8 +219,19 @@ class ServedIndex:
             "fusions": list(METHODS),
             "rerankers": self._rerankers(),
             "tenant": self._tenant,
-            "passages": index.store.count(current.name, None if owner is None else owner.where),
+            "documents": shown.documents,
+            "passages": shown.passages,
+            "last_success": current.properties.get("last_success") if owner is None else None,
+            "samples": {"queries": list(shown.queries), "where": shown.condition},
         }
+
+    def _front(self, current: Collection, owner: Tenant | None) -> Front:
+        """The first screen of the page, at most a minute old: to count rows takes engines a while."""
+        key = current.name, current.properties.get("last_success")
+        if self._shown is None or self._shown[0] != key or time.monotonic() > self._shown[1]:
+            made = front(self.index.store, current.name, current.spec, owner)
+            self._shown = key, time.monotonic() + FRONT_SECONDS, made
+        return self._shown[2]
 
     def _confined(self, request: R) -> R:
         """The request, confined to the tenant of the server. Milvus expressions are rejected: only filters

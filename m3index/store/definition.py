@@ -24,6 +24,8 @@ _TYPES: Mapping[DataType, FieldType] = {
     DataType.BOOL: "bool",
     DataType.ARRAY: "str[]",
 }
+_DATE_LENGTH: int = schema.collection()["declared_field"]["types"]["date"]["max_length"]
+"""Of the texts of dates. No other text has this limit, which therefore tells them apart."""
 
 
 def bm25_limit(*, lite: bool) -> int:
@@ -180,7 +182,7 @@ def from_milvus(name: str, described: Mapping[str, Any]) -> CollectionSpec:
         )
     sparse: SparseKind = "lexical" if "lexical" in columns else "bm25" if "bm25" in columns else "none"
     fields = {
-        column: _TYPES[described_field["type"]]
+        column: _field_type(described_field)
         for column, described_field in columns.items()
         if column not in schema.BASE_FIELDS and described_field["type"] in _TYPES
     }
@@ -198,6 +200,12 @@ def from_milvus(name: str, described: Mapping[str, Any]) -> CollectionSpec:
         storage=storages[columns["dense"]["type"]],
         index=IndexChoice.from_json(properties.get(INDEX_PROPERTY, "")),
     )
+
+
+def _field_type(described: Mapping[str, Any]) -> FieldType:
+    if int((described.get("params") or {}).get("max_length", 0)) == _DATE_LENGTH:
+        return "date"
+    return _TYPES[described["type"]]
 
 
 def _params(declared: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, assert_never
 
+from m3index.dates import FORMS, period
 from m3index.errors import FilterError
+from m3index.schema import column_of
 from m3index.types import FieldType
 
 Operator: TypeAlias = Literal["==", "!=", "<", "<=", ">", ">="]
@@ -39,6 +41,15 @@ class In:
 
 
 @dataclass(frozen=True, slots=True)
+class Within:
+    """field in one of the spans [start, end), on a column of dates; `outside`: in none of them."""
+
+    field: str
+    spans: Sequence[tuple[str, str]]
+    outside: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Expression:
     """A Milvus boolean expression of the user, passed on unchanged."""
 
@@ -52,7 +63,7 @@ class All:
     parts: Sequence[Filter]
 
 
-Filter: TypeAlias = Compare | In | Expression | All
+Filter: TypeAlias = Compare | In | Within | Expression | All
 """A filter that can be sent: its fields are known, its values typed."""
 
 Where: TypeAlias = str | Sequence[str] | Mapping[str, Scalar | Sequence[Scalar]] | Filter
@@ -84,7 +95,7 @@ def check_where(where: object) -> Where:
     Raises FilterError for an invalid filter, and for an empty one, which must not match everything.
     """
     match where:
-        case Compare() | In() | Expression() | All():
+        case Compare() | In() | Within() | Expression() | All():
             return where
         case str():
             _parts(where)
@@ -130,7 +141,7 @@ def _check_count(count: int, most: int, what: str) -> None:
 def bind(where: Where, fields: Mapping[str, FieldType]) -> Filter:
     """Resolves a user's filter with the declared `fields` of a collection. Raises FilterError."""
     match check_where(where):
-        case Compare() | In() | Expression() | All() as built:
+        case Compare() | In() | Within() | Expression() | All() as built:
             return built
         case str() as condition:
             return parse_where(condition, fields)
@@ -145,7 +156,7 @@ def bind(where: Where, fields: Mapping[str, FieldType]) -> Filter:
 def parts_of(where: Where) -> dict[str, Where]:
     """The conditions that must all hold, each by its text. They can be bound and left out one by one."""
     match where:
-        case Compare() | In() | Expression() | All() as built:
+        case Compare() | In() | Within() | Expression() | All() as built:
             return {render(built): built}
         case str() as condition:
             return {condition: condition}
@@ -162,7 +173,7 @@ def without_parts(where: Where, texts: Collection[str]) -> Where | None:
         return {
             name: value for part in kept if isinstance(part, Mapping) for name, value in part.items()
         } or None
-    if isinstance(where, str | Compare | In | Expression | All):
+    if isinstance(where, str | Compare | In | Within | Expression | All):
         return where if kept else None
     return [part for part in kept if isinstance(part, str)] or None
 
@@ -178,17 +189,46 @@ def _joined(filters: Sequence[Filter]) -> Filter:
 
 
 def _equals(name: str, value: Scalar | Sequence[Scalar], fields: Mapping[str, FieldType]) -> Filter:
-    kind = _kind(name, fields)
+    name, kind = _kind(name, fields)
+    if kind == "date":
+        return _dated(name, "==", [value] if isinstance(value, Scalar) else value)
     if isinstance(value, Scalar):
         return Compare(name, "==", _typed(name, kind, value), array=kind == "str[]")
     return In(name, tuple(_typed(name, kind, one) for one in value), array=kind == "str[]")
 
 
-def _kind(name: str, fields: Mapping[str, FieldType]) -> FieldType:
+def _kind(name: str, fields: Mapping[str, FieldType]) -> tuple[str, FieldType]:
+    """The column of a field, and its type."""
     known = {**BASE_FIELDS, **fields}
-    if name not in known:
+    column = column_of(name)
+    if column not in known:
         raise FilterError(f"There is no field {name!r} to filter by. The fields are {', '.join(known)}.")
-    return known[name]
+    return column, known[column]
+
+
+def _dated(name: str, op: Operator, values: Sequence[Scalar]) -> Filter:
+    """A condition on a column of dates. A date in it is a period: all of 2026, of the 28th of November."""
+    spans = []
+    for value in values:
+        try:
+            spans.append(period(str(value)))
+        except ValueError:
+            raise FilterError(
+                f"{name!r} is declared date; it cannot be {value!r}. Write a date as {FORMS}."
+            ) from None
+    _check_count(len(spans), MAX_TERMS, "dates")
+    start, end = spans[0]
+    match op:
+        case "<":
+            return Compare(name, "<", start)
+        case "<=":
+            return Compare(name, "<", end)
+        case ">":
+            return Compare(name, ">=", end)
+        case ">=":
+            return Compare(name, ">=", start)
+        case _:
+            return Within(name, tuple(spans), outside=op == "!=")
 
 
 def _typed(name: str, kind: FieldType, value: Scalar) -> Scalar:
@@ -207,7 +247,7 @@ def _typed(name: str, kind: FieldType, value: Scalar) -> Scalar:
     raise FilterError(f"{name!r} is declared {kind}; it cannot be {value!r}.")
 
 
-_WHERE = re.compile(r"\s*(\w+)\s*(==|!=|>=|<=|=|<|>|\sin\s)\s*(.*?)\s*", re.DOTALL)
+_WHERE = re.compile(r"\s*([\w.]+)\s*(==|!=|>=|<=|=|<|>|\sin\s)\s*(.*?)\s*", re.DOTALL)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -218,15 +258,19 @@ def parse_where(text: str, fields: Mapping[str, FieldType]) -> Filter:
     commas and outer spaces. `=` on a `str[]` field means contains. Raises FilterError.
     """
     name, sign, value = _parts(text)
-    kind = _kind(name, fields)
+    name, kind = _kind(name, fields)
     if sign == "in":
         parts = _split(name, value)
         if not parts:
             raise FilterError(f"{text!r} has no value after `in`. Give at least one.")
+        if kind == "date":
+            return _dated(name, "==", [str(_value(name, "str", part)) for part in parts])
         return In(name, tuple(_value(name, kind, part) for part in parts), array=kind == "str[]")
     op: Operator = "==" if sign == "=" else sign  # type: ignore[assignment]
     if op not in ("==", "!=") and kind in ("bool", "str[]"):
         raise FilterError(f"{name!r} is declared {kind}. Compare it with = or !=.")
+    if kind == "date":
+        return _dated(name, op, [_value(name, "str", value)])
     return Compare(name, op, _value(name, kind, value), array=kind == "str[]")
 
 
@@ -315,6 +359,13 @@ def render(where: Filter) -> str:
                 f"array_contains_any({_field(field)}, [{listed}])"
                 if array
                 else f"{_field(field)} in [{listed}]"
+            )
+        case Within(field, spans, outside):
+            column, joined = _field(field), " and " if outside else " or "
+            before, after, inner = ("<", ">=", "or") if outside else (">=", "<", "and")
+            return joined.join(
+                f"({column} {before} {_literal(start)} {inner} {column} {after} {_literal(end)})"
+                for start, end in spans
             )
         case Expression(text):
             return _checked(text)
@@ -408,6 +459,11 @@ def matches(where: Filter, row: Mapping[str, Any]) -> bool:
             if stored is None:
                 return False
             return any(v in stored for v in values) if array else stored in values
+        case Within(field, spans, outside):
+            stored = _read(row, field)
+            if stored is None:
+                return False
+            return any(start <= stored < end for start, end in spans) != outside
         case All(parts):
             return all(matches(part, row) for part in parts)
         case Expression():

@@ -266,7 +266,7 @@ class MemoryStore:
                 with self._lock:
                     for key in collection.rows.keys() - collection.terms.keys():
                         row = collection.rows[key]
-                        collection.terms[key] = terms(join_title(row.title, row.text))
+                        collection.terms[key] = terms(join_title(row.title, row.breadcrumb, row.text))
                     counted = dict(collection.terms)
                 for query in queries:
                     yield _bm25(terms(query), counted, rows)
@@ -328,6 +328,8 @@ def _filterable(row: Row) -> dict[str, Any]:
         "doc_hash": row.doc_hash,
         "passages": row.passages,
         "title": row.title,
+        "breadcrumb": row.breadcrumb,
+        "anchor": row.anchor,
         "text": row.text,
         **row.fields,
     }

@@ -49,7 +49,7 @@ from m3index.store.options import check_uri, is_server
 from m3index.store.queries import check
 from m3index.store.request import upsert_request
 from m3index.store.rows import WireRow, batches, checked, csr_row, from_wire, refusal, refused
-from m3index.types import Candidate, Leg, Row, Storage, join_title
+from m3index.types import JOINED, Candidate, Leg, Row, Storage, joined
 from m3index.wording import many
 
 Kind: TypeAlias = Literal["lite", "lite-server", "server"]
@@ -62,7 +62,7 @@ KEYS_PER_CALL = 500
 CANDIDATES_PER_CALL = 200_000
 QUERIES_PER_CALL = 1_000
 PAGE_OF_KEYS, PAGE_OF_ROWS = 10_000, 500
-_HEAVY = frozenset({"text", "title", "metadata", "dense", "lexical"})
+_HEAVY = frozenset({*JOINED, "anchor", "metadata", "dense", "lexical"})
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 
 
@@ -388,9 +388,9 @@ class MilvusStore:
         first = next(self.scan(name, None, []), None)
         if first is None:
             return False
-        fields = ["dense", "lexical"] if sparse is Leg.LEXICAL else ["dense", "title", "text"]
+        fields = ["dense", "lexical"] if sparse is Leg.LEXICAL else ["dense", *JOINED]
         row = self.get(name, [first["passage_id"]], fields)[first["passage_id"]]
-        vector = row["lexical"] if sparse is Leg.LEXICAL else join_title(row["title"], row["text"])
+        vector = row["lexical"] if sparse is Leg.LEXICAL else joined(row)
         try:
             [hits] = self.hybrid(
                 name,

@@ -97,7 +97,7 @@ def _content(row: Row, spec: CollectionSpec, bm25_limit: int) -> tuple[dict[str,
         raise ValueError(f"the key {row.passage_id!r} must be 1 to 64 letters, digits, - or _")
     entity: dict[str, Any] = {"passage_id": row.passage_id}
     size = 256
-    for name in ("doc_id", "source", "doc_hash", "title", "text"):
+    for name in ("doc_id", "source", "doc_hash", "title", "breadcrumb", "anchor", "text"):
         value = getattr(row, name)
         size += _utf8(name, value, _LIMITS[name])
         entity[name] = value
@@ -114,7 +114,7 @@ def _content(row: Row, spec: CollectionSpec, bm25_limit: int) -> tuple[dict[str,
     if spec.tenant is not None and entity[spec.tenant] is None:
         raise ValueError(f"no value for the tenant field {spec.tenant!r}")
     if spec.sparse == "bm25":
-        text = bm25_text(join_title(row.title, row.text), spec.analyzer or "")
+        text = bm25_text(join_title(row.title, row.breadcrumb, row.text), spec.analyzer or "")
         size += _utf8("the title and text for BM25", text, bm25_limit)
         entity["bm25_input"] = text
     return entity, size

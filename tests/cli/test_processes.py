@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from jsonschema import Draft202012Validator
+from models import write_m3
 from terminal import ROWS, Command, process_environment, write_jsonl
 
 from m3index import schema
@@ -398,3 +399,22 @@ def test_closed_streams(
     done = subprocess.run(["sh", "-c", command], cwd=tmp_path, env=process_environment(), capture_output=True)
     assert (done.returncode, done.stderr) == (0, b"")
     assert m3index("status", "--json").lines[0]["documents"] == len(ROWS)
+
+
+KEPT = """
+import gc
+from m3index import one_shot
+from m3index.encoder.load import load
+if {ours}:
+    one_shot.take()
+load(r"{model}", device="cpu").encode_documents(["text"])
+print(gc.get_freeze_count() > 100_000)
+"""
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_command_keeps_the_model_that_it_has_loaded(ours: bool, tmp_path: Path) -> None:
+    write_m3(tmp_path)
+    code = KEPT.format(ours=ours, model=tmp_path)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(ours)]

@@ -129,7 +129,7 @@ EVERY: dict[str, tuple[Callable[[], bytes], str, str, dict[str, Any]]] = {
             outline=[("Tides", 1), ("Rocks", 2)],
         ),
         "The sea",
-        "# 1. Tides\nThe Moon pulls.\n\n# Rocks\nWaves\nare high",
+        "# 1. Tides\nThe Moon pulls.\n\f\n# Rocks\nWaves\nare high",
         {"author": "Ada", "date": "2011-05-04", "pages": 2},
     ),
     "tea.docx": (

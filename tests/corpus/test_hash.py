@@ -9,13 +9,13 @@ from m3index.corpus.hash import doc_hash, same_content
 from m3index.corpus.windows import PassageSize
 from m3index.types import Document, Place
 
-SIZE = PassageSize(512, 64)
+SIZE = PassageSize(512, 64, "structure")
 
 
 def test_it_is_fixed() -> None:
     """Stored in collections: another value would mean to encode everything again."""
     document = Document("1", "Grüße, 世界", "Titel", {"b": 1, "a": ["é", None, 0.5]})
-    assert doc_hash(document, SIZE) == "aba24e809e4277c71ed47c4a8416531e.5e7f6f6b3c4eced73153981b56bb8313"
+    assert doc_hash(document, SIZE) == "0668c231c47cbd4358457945028062a4.5e7f6f6b3c4eced73153981b56bb8313"
     assert len(doc_hash(document, SIZE)) == 65
 
 
@@ -26,8 +26,10 @@ def test_what_counts() -> None:
     for changed in (
         doc_hash(Document("1", "text ", "title", base.metadata), SIZE),
         doc_hash(Document("1", "text", "title ", base.metadata), SIZE),
-        doc_hash(base, PassageSize(511, 64)),
-        doc_hash(base, PassageSize(512, 63)),
+        doc_hash(base, PassageSize(511, 64, "structure")),
+        doc_hash(base, PassageSize(512, 63, "structure")),
+        doc_hash(base, PassageSize(512, 64, "tokens")),
+        doc_hash(Document("1", "text", "title", base.metadata, format="markdown"), SIZE),
     ):
         assert not same_content(changed, digest)
         assert changed.split(".")[1] == digest.split(".")[1]

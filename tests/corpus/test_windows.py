@@ -14,19 +14,13 @@ from fakes import FakeTokenizer
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from m3index.corpus.windows import (
-    CutsHere,
-    PassageSettings,
-    PassageSize,
-    Tokenizer,
-    Tokens,
-    UnfitError,
-    windows,
-)
+from m3index.corpus.cut import CutsHere, windows
+from m3index.corpus.windows import PassageSettings, PassageSize, Tokenizer, Tokens, UnfitError
 from m3index.errors import UsageError
 from m3index.types import Document, Passage, Place, Rejected, join_title
 
 BYTES = 65_535
+TOKENS = PassageSize(64, 8, "tokens")
 
 
 class NastyTokenizer(CutsHere):
@@ -86,7 +80,7 @@ def real(limit: int = 256) -> RealTokenizer:
 
 
 def cut(text: str, tokenizer: Tokenizer, size: int, overlap: int, title: str = "") -> list[Passage]:
-    [(_, passages)] = windows([Document("d", text, title)], tokenizer, size, overlap)
+    [(_, passages)] = windows([Document("d", text, title)], tokenizer, PassageSize(size, overlap, "tokens"))
     return passages
 
 
@@ -97,7 +91,7 @@ def check_laws(text: str, title: str, passages: list[Passage], tokenizer: Tokeni
         assert passage.text == text[passage.start : passage.end]
         assert passage.start <= covered < passage.end
         covered = passage.end
-        joined = join_title(title, passage.text)
+        joined = join_title(title, passage.breadcrumb, passage.text)
         assert len(joined.encode()) <= BYTES
         [tokens] = tokenizer.documents([joined])
         assert passage.tokens <= size
@@ -127,7 +121,9 @@ TOKENIZERS = st.sampled_from([FakeTokenizer(40), NastyTokenizer(40), BlindTokeni
 def test_laws(text: str, title: str, tokenizer: Tokenizer, size: int, data: st.DataObject | None) -> None:
     overlap = data.draw(st.integers(0, (size - tokenizer.reserve) // 2)) if data else 2
     refused: list[Rejected] = []
-    result = list(windows([Document("d", text, title)], tokenizer, size, overlap, refused.append))
+    result = list(
+        windows([Document("d", text, title)], tokenizer, PassageSize(size, overlap, "tokens"), refused.append)
+    )
     if refused:
         assert not result
         assert "title" in refused[0].reason
@@ -143,7 +139,7 @@ def test_laws(text: str, title: str, tokenizer: Tokenizer, size: int, data: st.D
 @given(st.lists(TEXT, min_size=1, max_size=8), TOKENIZERS, st.integers(12, 40))
 def test_batching_changes_nothing(texts: list[str], tokenizer: Tokenizer, size: int) -> None:
     documents = [Document(str(i), text, "t" if i % 2 else "") for i, text in enumerate(texts)]
-    together = list(windows(documents, tokenizer, size, 3))
+    together = list(windows(documents, tokenizer, PassageSize(size, 3, "tokens")))
     assert [d for d, _ in together] == documents
     for document, passages in together:
         alone = cut(document.text, tokenizer, size, 3, document.title)
@@ -210,7 +206,7 @@ def test_a_document_that_fits_is_tokenised_once() -> None:
 
     tokenizer = Counting(64)
     documents = [Document(str(i), f"text number {i}", "title") for i in range(200)]
-    assert len(list(windows(documents, tokenizer, 64, 8))) == 200
+    assert len(list(windows(documents, tokenizer, TOKENS))) == 200
     assert tokenizer.texts == 200
     assert tokenizer.calls <= 2  # one of them with no text
 
@@ -255,7 +251,7 @@ def test_a_long_title_is_refused_where_it_starves_the_text() -> None:
         Document("b", text, title, {"k": 1}, Place("f.jsonl", 7)),
         Document("c", "short", title),
     ]
-    assert [d.doc_id for d, _ in windows(documents, FakeTokenizer(64), 64, 8, refused.append)] == ["a", "c"]
+    assert [d.doc_id for d, _ in windows(documents, FakeTokenizer(64), TOKENS, refused.append)] == ["a", "c"]
     assert refused == [Rejected.of(documents[1], refused[0].reason)]
     assert refused[0].place == Place("f.jsonl", 7)
 
@@ -271,11 +267,11 @@ def test_a_character_that_no_passage_can_hold_is_refused() -> None:
 
 
 def test_settings() -> None:
-    assert PassageSettings().resolve(FakeTokenizer(8192)) == PassageSize(512, 64)
-    assert PassageSettings().resolve(FakeTokenizer(256)) == PassageSize(256, 64)
-    assert PassageSettings().resolve(FakeTokenizer(64)) == PassageSize(64, 16)
-    assert PassageSettings("full", 100).resolve(FakeTokenizer(8192)) == PassageSize(8192, 100)
-    assert PassageSettings(300, 0).resolve(FakeTokenizer(512)) == PassageSize(300, 0)
+    assert PassageSettings().resolve(FakeTokenizer(8192)) == PassageSize(512, 64, "structure")
+    assert PassageSettings().resolve(FakeTokenizer(256)) == PassageSize(256, 64, "structure")
+    assert PassageSettings().resolve(FakeTokenizer(64)) == PassageSize(64, 16, "structure")
+    assert PassageSettings("full", 100).resolve(FakeTokenizer(8192)) == PassageSize(8192, 100, "structure")
+    assert PassageSettings(300, 0).resolve(FakeTokenizer(512)) == PassageSize(300, 0, "structure")
 
 
 @pytest.mark.parametrize(
@@ -302,6 +298,6 @@ def test_documents_are_read_as_they_are_needed() -> None:
             taken += 1
             yield Document(str(taken), "x" * 1000)
 
-    stream = windows(endless(), FakeTokenizer(64), 64, 8)  # type: ignore[arg-type]
+    stream = windows(endless(), FakeTokenizer(64), TOKENS)  # type: ignore[arg-type]
     next(stream)
     assert taken <= 300

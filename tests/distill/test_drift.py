@@ -26,7 +26,7 @@ def filled(writer: ModelEncoder, number: int = 30) -> MemoryStore:
     store.create("docs__g1", CollectionSpec(dim=writer.info.dim, sparse="lexical"), {})
     words = models.LINES[0].split()
     texts = [" ".join(words[i % len(words) :][:5]) + f" {i}" for i in range(number)]
-    encoded = writer.encode_documents([join_title("Fox", text) for text in texts])
+    encoded = writer.encode_documents([join_title("Fox", "", text) for text in texts])
     assert encoded.lexical is not None
     rows = [
         Row(
@@ -37,6 +37,8 @@ def filled(writer: ModelEncoder, number: int = 30) -> MemoryStore:
             doc_hash="h",
             passages=1,
             title="Fox",
+            breadcrumb="",
+            anchor="",
             text=text,
             metadata={},
             fields={},

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import models
@@ -16,7 +17,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from m3index.corpus.windows import PassageSize, cut_stream, windows
+from m3index.corpus.cut import cut_stream, windows
+from m3index.corpus.options import Division
+from m3index.corpus.windows import PassageSize
 from m3index.encoder import hardware, pool
 from m3index.encoder.load import load
 from m3index.encoder.model import ModelEncoder
@@ -24,7 +27,7 @@ from m3index.errors import M3IndexError
 from m3index.process import Process
 from m3index.types import Document, Passage, Rejected
 
-SIZE = PassageSize(24, 6)
+SIZE = PassageSize(24, 6, "tokens")
 TESTS = Path(__file__).resolve().parents[1]
 
 
@@ -36,22 +39,26 @@ def encoder(m3: Path) -> Iterator[ModelEncoder]:
 
 
 def plain(passages: Sequence[Passage]) -> list[tuple[object, ...]]:
-    return [(p.ordinal, p.text, p.start, p.end, p.token_ids.tolist(), p.token_ids.dtype) for p in passages]
+    return [
+        (p.ordinal, p.text, p.start, p.end, p.token_ids.tolist(), p.token_ids.dtype, p.breadcrumb, p.anchor)
+        for p in passages
+    ]
 
 
-def cut_all(encoder: ModelEncoder, documents: Sequence[Document]) -> list[object]:
+def cut_all(encoder: ModelEncoder, documents: Sequence[Document], size: PassageSize = SIZE) -> list[object]:
     found: list[object] = []
 
     def rejected(row: Rejected) -> None:
         found.append((row.doc_id, row.reason))
 
-    for document, passages in windows(documents, encoder.tokenizer, SIZE.tokens, SIZE.overlap, rejected):
+    for document, passages in windows(documents, encoder.tokenizer, size, rejected):
         found.append((document.doc_id, plain(passages)))
     return found
 
 
 WORDS = st.sampled_from(
-    [w for line in models.LINES for w in line.split()] + ["\ud800", "x" * 90, "\n\n", "🐝."]
+    [w for line in models.LINES for w in line.split()]
+    + ["\ud800", "x" * 90, "\n\n", "🐝.", "\n\n# One\n\n", "\n\n## Two\n\n", "\n```\n"]
 )
 
 
@@ -61,17 +68,20 @@ WORDS = st.sampled_from(
         st.tuples(st.lists(WORDS, max_size=12), st.lists(WORDS, min_size=1, max_size=120)), max_size=8
     ),
     batch=st.integers(1, 3),
+    by=st.sampled_from(["structure", "tokens"]),
 )
 def test_processes_give_the_same_passages_and_rejections_in_order(
-    m3: Path, encoder: ModelEncoder, texts: list[tuple[list[str], list[str]]], batch: int
+    m3: Path, encoder: ModelEncoder, texts: list[tuple[list[str], list[str]]], batch: int, by: Division
 ) -> None:
     documents = [
-        Document(str(i), "a " + " ".join(text), " ".join(title)) for i, (title, text) in enumerate(texts)
+        Document(str(i), "a " + " ".join(text), " ".join(title), format="markdown" if i % 2 else "")
+        for i, (title, text) in enumerate(texts)
     ]
+    size = replace(SIZE, by=by)
     here = load(str(m3), device="cpu", workers=0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("m3index.corpus.windows._BATCH_DOCUMENTS", batch)
-        assert cut_all(encoder, documents) == cut_all(here, documents)
+        patch.setattr("m3index.corpus.cut._BATCH_DOCUMENTS", batch)
+        assert cut_all(encoder, documents, size) == cut_all(here, documents, size)
 
 
 def test_items_without_a_document_pass_through_in_their_place(encoder: ModelEncoder) -> None:
@@ -95,7 +105,7 @@ def test_what_needs_no_work_does_not_wait_for_what_follows(encoder: ModelEncoder
 
 
 def test_reading_ahead_is_bounded(encoder: ModelEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("m3index.corpus.windows._BATCH_DOCUMENTS", 1)
+    monkeypatch.setattr("m3index.corpus.cut._BATCH_DOCUMENTS", 1)
     read = 0
 
     def endless() -> Iterator[Document]:
@@ -153,11 +163,12 @@ PROGRAM = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # also where this test runs in the background
 from m3index.encoder.load import load
-from m3index.corpus.windows import windows
+from m3index.corpus.cut import windows
+from m3index.corpus.windows import PassageSize
 from m3index.types import Document
 encoder = load(sys.argv[1], device="cpu", workers=2)
 documents = (Document(str(i), "some text " * 50) for i in range(10**9))
-for number, _ in enumerate(windows(documents, encoder.tokenizer, 24, 6)):
+for number, _ in enumerate(windows(documents, encoder.tokenizer, PassageSize(24, 6, "tokens"))):
     if number == 600:
         print(*(p.pid for p in encoder.tokenizer._pool.processes), flush=True)
 """
@@ -218,5 +229,5 @@ def test_processes_by_default_where_cuda_is_used(
 
 def test_ids_are_rows_of_one_array(encoder: ModelEncoder) -> None:
     documents = [Document(str(i), "some text") for i in range(3)]
-    rows = [p[0].token_ids for _, p in windows(documents, encoder.tokenizer, SIZE.tokens, SIZE.overlap)]
+    rows = [p[0].token_ids for _, p in windows(documents, encoder.tokenizer, SIZE)]
     assert all(np.shares_memory(row, rows[0].base) for row in rows)

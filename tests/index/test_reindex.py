@@ -111,7 +111,7 @@ def test_an_omitted_passage_size_is_kept(store: MemoryStore) -> None:
         assert not plan_reindex(store, FakeEncoder(), "docs", layout).encodes, sizes
     finer = replace(REINDEX, passage_tokens=None, overlap=0)
     assert reindex(store, FakeEncoder(), "docs", finer, corpora=corpora(CORPUS)).exit == 0
-    assert status(store, "docs").passages == {"tokens": 10, "overlap": 0}
+    assert status(store, "docs").passages == {"tokens": 10, "overlap": 0, "by": "tokens"}
 
 
 def test_a_field_of_another_type_quarantines_its_document(store: MemoryStore) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -24,13 +25,18 @@ from m3index.errors import Exit, UnreachableError
 from m3index.index.forecast import plan
 from m3index.index.options import SyncOptions
 from m3index.index.status import status
-from m3index.index.sync import sync
+from m3index.index.sync import CountingCorpus, sync
 from m3index.index.write import mark, row_fields, row_of
 from m3index.progress import Silent
 from m3index.store.memory import MemoryStore
 from m3index.types import Document, Place, Rejected, document_key
 
 GUARDED = SyncOptions(passage_tokens=10, overlap=2)
+
+
+def threads_of_runs() -> list[str]:
+    names = [thread.name for thread in threading.enumerate() if thread.name.startswith("m3index")]
+    return [name for name in names if name != "m3index-check"]  # of servers in the tests before
 
 
 class Recorder(Silent):
@@ -120,9 +126,9 @@ def test_an_omitted_size_is_that_of_the_collection() -> None:
         assert run(store, [doc("a", 40)], settings=SyncOptions(**sizes)).unchanged == 1, sizes
     assert rows(store) == before
     assert run(store, [doc("a", 40)], settings=SyncOptions(overlap=0)).updated == 1
-    assert status(store, "docs").passages == {"tokens": 10, "overlap": 0}
+    assert status(store, "docs").passages == {"tokens": 10, "overlap": 0, "by": "tokens"}
     assert run(store, [doc("a", 40)], settings=SyncOptions(passage_tokens=4)).updated == 1
-    assert status(store, "docs").passages == {"tokens": 4, "overlap": 0}
+    assert status(store, "docs").passages == {"tokens": 4, "overlap": 0, "by": "tokens"}
 
 
 def test_force_encodes_everything() -> None:
@@ -425,7 +431,7 @@ def test_a_failed_run_reports_what_it_did() -> None:
     assert caught.value.summary is not None
     assert 0 < caught.value.summary["added"] < 60
     assert caught.value.summary["exit"] == 20
-    assert not [t for t in threading.enumerate() if t.name.startswith("m3index")]
+    assert threads_of_runs() == []
 
 
 def test_an_error_of_the_encoder_ends_the_run_cleanly() -> None:
@@ -435,7 +441,7 @@ def test_an_error_of_the_encoder_ends_the_run_cleanly() -> None:
 
     with pytest.raises(RuntimeError, match="out of luck"):
         run(MemoryStore(), [doc("a")], Failing())
-    assert not [t for t in threading.enumerate() if t.name.startswith("m3index")]
+    assert threads_of_runs() == []
 
 
 def test_status() -> None:
@@ -447,7 +453,7 @@ def test_status() -> None:
     assert state.last_success is not None
     assert state.last_verified is None
     assert state.locked_by is None
-    assert state.passages == {"tokens": 10, "overlap": 2}
+    assert state.passages == {"tokens": 10, "overlap": 2, "by": "tokens"}
 
 
 def test_documents_larger_than_a_batch_stay_whole() -> None:
@@ -470,3 +476,24 @@ def test_ids_that_differ_only_in_spelling_are_warned_of() -> None:
         reporter.warnings.clear()
     plan(store, FakeEncoder(), "docs", ListCorpus(corpus), SETTINGS, reporter=reporter)
     assert len(reporter.warnings) == 1
+
+
+class Blocks:
+    """A corpus of 100 documents of 10 bytes, read in blocks of 256."""
+
+    bytes_read = 0
+
+    def __iter__(self) -> Iterator[Document]:
+        for number in range(100):
+            self.bytes_read = min(1_000, -(-(number + 1) * 10 // 256) * 256)
+            yield doc(str(number))
+
+
+def test_bytes_of_documents_that_the_reader_is_ahead_of() -> None:
+    corpus = Blocks()
+    items = CountingCorpus(corpus)  # type: ignore[arg-type]
+    for read, _ in enumerate(items, 1):
+        for finished in range(0, read + 1, 7):
+            assert abs(items.bytes_of(finished) - finished * 10) <= (30 if read > 26 else finished * 10)
+    assert items.bytes_of(100) == 1_000
+    assert items.bytes_of(50) == 500

@@ -53,6 +53,8 @@ def row(number: int, *, sparse: bool = True, **changes: Any) -> Row:
         "doc_hash": "a.b",
         "passages": 1,
         "title": "Tïtle",
+        "breadcrumb": "Günstig > Teuer",
+        "anchor": "teuer",
         "text": "some text",
         "metadata": {"year": number, "nested": {"a": [1, None, "é"]}},
         "fields": {"year": number, "tags": ("x", "y"), "score": 0.5, "ok": True, "lang": None},
@@ -191,7 +193,18 @@ class Server:
             sparse = SparseVector(
                 np.array([i for i, _ in weights], np.int32), np.array([w for _, w in weights], np.float32)
             )
-            base = ("passage_id", "doc_id", "ordinal", "source", "doc_hash", "passages", "title", "text")
+            base = (
+                "passage_id",
+                "doc_id",
+                "ordinal",
+                "source",
+                "doc_hash",
+                "passages",
+                "title",
+                "breadcrumb",
+                "anchor",
+                "text",
+            )
             rows.append(
                 Row(
                     **{name: entity[name] for name in base},

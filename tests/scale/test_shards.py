@@ -19,7 +19,7 @@ from m3index.scale.shards import Fingerprint, Writer, rows_of, to_arrow
 from m3index.types import EncoderInfo, Row, SparseVector
 
 INFO = EncoderInfo("m", 3, 64, 2, True, True, "space", "encoder", 7)
-PRINT = Fingerprint(INFO, "lexical", PassageSize(12, 2))
+PRINT = Fingerprint(INFO, "lexical", PassageSize(12, 2, "tokens"))
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
 
 
@@ -37,6 +37,8 @@ def rows(draw: st.DrawFn) -> Row:
         doc_hash=draw(TEXT),
         passages=draw(st.integers(1, 2**31 - 1)),
         title=draw(TEXT),
+        breadcrumb=draw(TEXT),
+        anchor=draw(TEXT),
         text=draw(TEXT),
         metadata=draw(
             st.dictionaries(TEXT, st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | TEXT)
@@ -77,7 +79,7 @@ def test_fingerprints_differ_in_what_changes_rows() -> None:
         replace(PRINT, encoder=replace(INFO, encoder_id="x")),
         replace(PRINT, encoder=replace(INFO, space_id="x")),
         replace(PRINT, sparse="none"),
-        replace(PRINT, passages=PassageSize(12, 3)),
+        replace(PRINT, passages=PassageSize(12, 3, "tokens")),
         replace(PRINT, dense="float16"),
     ]
     assert len({f.digest for f in [PRINT, *others]}) == 6

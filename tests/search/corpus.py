@@ -31,7 +31,7 @@ class Doc:
 
 
 def rows_of(doc: Doc, encoder: Encoder, lexical: bool) -> list[Row]:
-    texts = [join_title(doc.title, text) for text in doc.passages]
+    texts = [join_title(doc.title, "", text) for text in doc.passages]
     ids = [tokens.ids for tokens in encoder.tokenizer.documents(texts)]
     batch = encoder.encode_ids(ids, lexical=lexical)
     return [
@@ -43,6 +43,8 @@ def rows_of(doc: Doc, encoder: Encoder, lexical: bool) -> list[Row]:
             doc_hash="hash",
             passages=len(doc.passages),
             title=doc.title,
+            breadcrumb="",
+            anchor="",
             text=text,
             metadata=doc.metadata,
             fields=doc.fields,

@@ -263,7 +263,9 @@ def test_only_the_final_hits_are_fetched_in_one_call() -> None:
     assert [n for n, _ in spy.gets] == [2]
 
 
-@pytest.mark.parametrize(("sparse", "fields"), [("lexical", ("lexical",)), ("bm25", ("title", "text"))])
+@pytest.mark.parametrize(
+    ("sparse", "fields"), [("lexical", ("lexical",)), ("bm25", ("title", "breadcrumb", "text"))]
+)
 def test_evidence_reads_the_best_sparse_hit_too(sparse: Any, fields: tuple[str, ...]) -> None:
     target, spy = spied(collection(TIDES, sparse))
     result = Searcher(target).search("sea", options(k=2))

@@ -25,6 +25,18 @@ def marked(text: str, query: str, width: int = 240) -> list[str]:
         ("바닷물은 짜다", "바닷물", ["바닷물"]),
         ("समुद्र का पानी खारा होता है", "पानी समुद्र", ["समुद्र", "पानी"]),
         ("مياه البحر مالحة", "البحر", ["البحر"]),
+        (
+            "How the bees of the hive find the flowers",
+            "how do the bees find flowers",
+            ["bees", "find", "flowers"],
+        ),
+        (
+            "Wie finden die Bienen zu den Blüten?",
+            "Wie finden die Bienen die Blüten",
+            ["finden", "Bienen", "Blüten"],
+        ),
+        ("समुद्र का पानी", "समुद्र का", ["समुद्र"]),
+        ("To be or not to be", "to be or not to be", ["To", "be", "or", "not", "to", "be"]),
         ("salt", "pepper", []),
         ("", "salt", []),
         ("salt", "", []),

@@ -14,6 +14,7 @@ import pytest
 
 pytest.importorskip("playwright", reason="playwright is not installed")
 
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from serving import EVIL, Server, build, serving
 
@@ -22,7 +23,7 @@ from m3index.search.fusion import METHODS, Ranking, combine
 from m3index.search.options import SearchOptions
 from m3index.serve.guard import Access
 from m3index.serve.served import ServedIndex
-from m3index.types import Leg
+from m3index.types import Document, Leg
 
 pytestmark = pytest.mark.browser
 
@@ -308,4 +309,90 @@ def test_it_waits_for_the_encoder(browser: Browser, monkeypatch: pytest.MonkeyPa
         expect(page.locator("#status")).to_contain_text("still loading")
         server.warm.load()
         assert titles(page)
+        context.close()
+
+
+AXE = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_axe_finds_no_violation(browser: Browser, server: Server, scheme: Any, width: int) -> None:
+    """The first screen, hits with details, no hits, an error, and a reranked or sorted order."""
+    context = browser.new_context(
+        base_url=server.url, color_scheme=scheme, viewport={"width": width, "height": 900}
+    )
+    page = context.new_page()
+    for address in ("/", "/?q=tides and moons", "/?q=sea&where=n%3E900", "/?q=sea&where=x%3D1",
+                    "/?q=sea&rerank=colbert&page=2", "/?q=sea&sort=n:desc"):  # fmt: skip
+        page.goto(address)
+        expect(page.locator("#frame")).not_to_have_class(re.compile("busy"))
+        expect(page.locator("#status, #alert").filter(has_text=re.compile(r"\w")).first).to_be_visible()
+        if address.endswith("moons"):
+            page.locator(".hit h2 button").first.click()
+            page.get_by_text("Whole document").click()
+            expect(page.locator(".document p").first).to_be_visible()
+            page.locator("#weight-0").evaluate("e => { e.value = 0.1; e.dispatchEvent(new Event('input')) }")
+        results = Axe().run(page, options=AXE)
+        assert results.violations_count == 0, f"{address}: {results.generate_report()}"
+    context.close()
+
+
+def test_pages_are_parts_of_one_order(page: Page, server: Server) -> None:
+    page.goto("/?k=5")
+    ask(page, "tides and moons 7 of the sea")
+    whole = server.warm.index.search("tides and moons 7 of the sea", SearchOptions(k=15, depth=100))
+    seen = ids(page)
+    expect(page.locator("#page")).to_have_text(re.compile("^Page 1 of "))
+    for number in (2, 3):
+        page.get_by_role("button", name="Next").click()
+        expect(page.locator("#page")).to_have_text(re.compile(f"^Page {number} of "))
+        seen += ids(page)
+    assert [i for i in seen if not i.startswith("a quote")] == [hit.doc_id for hit in whole.hits if hit.title]
+    expect(page.locator("#status")).to_have_text(re.compile(r"^11–15 of \d+ found"))
+    assert page.locator(".hit .rank").first.inner_text().split()[0] == "11"
+    page.go_back()
+    expect(page.locator("#page")).to_have_text(re.compile("^Page 2 of "))
+    page.reload()
+    expect(page.locator("#page")).to_have_text(re.compile("^Page 2 of "))
+    page.locator("#count").fill("50")
+    expect(page.locator("#pages")).to_be_hidden()
+
+
+def test_the_first_screen_says_how_much_there_is_and_what_to_ask(page: Page) -> None:
+    page.goto("/")
+    expect(page.locator("#status")).to_have_text(
+        re.compile(r"^40 documents in 44 passages, updated (just now|\d+ minutes? ago)$")
+    )
+    expect(page.locator("#condition")).to_have_attribute("placeholder", re.compile("^add a filter: lang="))
+    first = page.locator("#samples button").first
+    asked = first.inner_text()
+    first.click()
+    expect(page.get_by_role("searchbox")).to_have_value(asked)
+    assert asked in titles(page)
+    expect(page.locator("#samples")).to_be_hidden()
+
+
+def test_the_theme_button_says_its_state(page: Page) -> None:
+    page.goto("/")
+    for state in ("auto", "light", "dark", "auto"):
+        button = page.get_by_role("button", name=f"Theme: {state}")
+        expect(button).to_be_visible()
+        button.click()
+
+
+def test_addresses_in_metadata_are_links(browser: Browser) -> None:
+    documents = [
+        Document("a", "tides of the sea", "A", {"url": "https://www.example.org/tides/?a=1&b=<i>"}),
+        Document("b", "tides of the moon", "B", {"url": "javascript:alert(1)"}),
+    ]
+    with serving(build(documents=documents)) as server:
+        context = browser.new_context(base_url=server.url)
+        page = context.new_page()
+        page.goto("/?q=tides")
+        links = page.locator(".hit a")
+        expect(links).to_have_count(1)
+        expect(links).to_have_text("example.org/tides/?a=1&b=<i>")
+        assert links.get_attribute("href") == "https://www.example.org/tides/?a=1&b=<i>"
+        assert links.get_attribute("rel") == "noopener noreferrer"
         context.close()

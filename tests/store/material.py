@@ -18,6 +18,7 @@ FIELDS: Mapping[str, FieldType] = {
     "score": "float",
     "open": "bool",
     "tags": "str[]",
+    "author__born": "date",
 }
 BM25 = CollectionSpec(DIM, "bm25", FIELDS)
 LEXICAL = CollectionSpec(DIM, "lexical", FIELDS)
@@ -63,6 +64,8 @@ def row(
         "doc_hash": "h.m",
         "passages": 1,
         "title": "",
+        "breadcrumb": "",
+        "anchor": "",
         "text": f"text of {doc_id}" if doc_id.isprintable() else "text",
         "metadata": {},
         "fields": {},

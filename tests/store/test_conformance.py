@@ -27,6 +27,8 @@ from store.material import (
     vector,
 )
 
+from m3index import schema
+from m3index.dates import stored
 from m3index.errors import (
     CollectionNotFoundError,
     FilterError,
@@ -37,7 +39,7 @@ from m3index.errors import (
 from m3index.schema import CollectionSpec, IndexChoice
 from m3index.store import filter as filters
 from m3index.store.base import Store
-from m3index.store.filter import All, Compare, Expression, In
+from m3index.store.filter import All, Compare, Expression, In, bind
 from m3index.store.half_precision import rounded
 from m3index.types import Leg, Storage
 
@@ -493,6 +495,33 @@ def test_filters_hold_and_values_come_with_in_every_leg(store: Store, fresh: Fre
         assert store.search(name, Leg.DENSE, [vector("q")], 3, Compare("year", ">", 99)) == [[]]
 
 
+def test_dates_are_found_by_period(store: Store, fresh: Fresh) -> None:
+    name = fresh(BM25)
+    born = {"a": "1815-12-10", "b": "1815-12-10T23:59:59+01:00", "c": "1816", "d": "2026-11-28T16:00Z"}
+    rows = [row(n, fields={"author__born": schema.field_value("b", "date", d)}) for n, d in born.items()]
+    store.upsert(name, [*rows, row("none")])
+    assert store.spec(name).fields["author__born"] == "date"
+    for condition, found in {
+        "author.born=1815": "ab",
+        "author.born=1815-12-10": "ab",
+        "author.born=1815-12-10T22": "b",
+        "author.born!=1815-12": "cd",
+        "author.born in 1816-01-01,2026": "cd",
+        "author.born<=1815": "ab",
+        "author.born>1815": "cd",
+        "author.born<1815-12-10T12": "a",
+        "author.born>=1815-12-10T22:59:59": "bcd",
+        "author.born<now": "abcd",
+    }.items():
+        where = bind([condition, "source=default"], FIELDS)
+        keys_found = {s["passage_id"] for s in store.scan(name, where, [])}
+        assert keys_found == {r.passage_id for r in rows if r.doc_id in found}, condition
+        candidates = store.search(name, Leg.DENSE, [vector("q")], 9, where, ["author__born"])[0]
+        assert {c.passage_id: c.values["author__born"] for c in candidates} == {
+            r.passage_id: r.fields["author__born"] for r in rows if r.doc_id in found
+        }
+
+
 def test_many_queries_come_back_in_their_order(
     store: Store, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -566,6 +595,7 @@ odd_text = st.one_of(
     st.sampled_from([t for t in MALICIOUS if "\0" not in t]),
     st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), max_size=6),
 )
+instants = st.integers(2024, 2026).map(lambda year: stored(str(year)))
 values = st.fixed_dictionaries(
     {
         "lang": st.none() | odd_text,
@@ -575,6 +605,7 @@ values = st.fixed_dictionaries(
         | st.just(0.5),
         "open": st.none() | st.booleans(),
         "tags": st.none() | st.lists(odd_text, max_size=3),
+        "author__born": st.none() | instants,
     }
 )
 
@@ -583,6 +614,9 @@ values = st.fixed_dictionaries(
 def conditions(draw: st.DrawFn, rows: list[dict[str, object]]) -> filters.Filter:
     def one() -> filters.Filter:
         field = draw(st.sampled_from(list(FIELDS)))
+        if field == "author__born":
+            spans = draw(st.lists(st.tuples(instants, instants), min_size=1, max_size=3))
+            return filters.Within(field, spans, outside=draw(st.booleans()))
         present = [r[field] for r in rows if r[field] not in (None, [])]
         new = {"lang": odd_text, "tags": odd_text, "open": st.booleans(), "year": st.integers(-3, 3)}
         strategy = new.get(field, st.floats(-2, 2, allow_subnormal=False))

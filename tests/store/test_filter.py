@@ -15,6 +15,7 @@ from m3index.store.filter import (
     Compare,
     Expression,
     In,
+    Within,
     bind,
     combine,
     matches,
@@ -23,6 +24,10 @@ from m3index.store.filter import (
     render,
     without_parts,
 )
+
+BORN = "author__born"
+_YEAR = ("1815-01-01T00:00:00.000000Z", "1816-01-01T00:00:00.000000Z")
+_DAY = ("1815-12-10T00:00:00.000000Z", "1815-12-11T00:00:00.000000Z")
 
 
 @pytest.mark.parametrize(
@@ -51,6 +56,16 @@ from m3index.store.filter import (
         ("ordinal=0", Compare("ordinal", "==", 0)),
         ("source=default", Compare("source", "==", "default")),
         ("title>M", Compare("title", ">", "M")),
+        ("author.born=1815", Within(BORN, (_YEAR,))),
+        ('author__born != "1815"', Within(BORN, (_YEAR,), outside=True)),
+        ("author.born in 1815, 1815-12-10", Within(BORN, (_YEAR, _DAY))),
+        ("author.born<1815", Compare(BORN, "<", _YEAR[0])),
+        ("author.born<=1815", Compare(BORN, "<", _YEAR[1])),
+        ("author.born>1815", Compare(BORN, ">=", _YEAR[1])),
+        ("author.born>=1815", Compare(BORN, ">=", _YEAR[0])),
+        ("author.born=soon", None),
+        ("author.born in 1815,", None),
+        ("author.name=Ada", None),
         ("nosuch=1", None),
         ("year=two", None),
         ("year=99999999999999999999", None),
@@ -93,6 +108,8 @@ def test_an_unknown_field_is_answered_with_the_known_ones() -> None:
         (Compare("tags", "!=", "a", array=True), '(tags is not null and not array_contains(tags, "a"))'),
         (In("passage_id", ["a-0", "b-1"]), 'passage_id in ["a-0", "b-1"]'),
         (In("year", []), "year in []"),
+        (Within("d", [("a", "b"), ("c", "d")]), '(d >= "a" and d < "b") or (d >= "c" and d < "d")'),
+        (Within("d", [("a", "b")], outside=True), '(d < "a" or d >= "b")'),
         (In("tags", ["a"], array=True), 'array_contains_any(tags, ["a"])'),
         (Expression("year > 1 or lang == ')'"), "year > 1 or lang == ')'"),
         (All([Compare("year", ">", 1), Expression("a or b")]), "(year > 1) and (a or b)"),
