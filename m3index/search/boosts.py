@@ -8,7 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
+from m3index import dates
 from m3index.errors import UsageError
+from m3index.index.options import seconds
+from m3index.schema import column_of
 from m3index.store.filter import BASE_FIELDS, bind, field_of, matches
 from m3index.types import FieldType, FieldValue
 
@@ -83,7 +86,7 @@ class DecayBoost:
         measure = MEASURES.get(kind)
         if measure is None:
             raise UsageError(
-                f"{self.text!r} needs a field declared {' or '.join(MEASURES)}; {self.field!r} is declared "
+                f"{self.text!r} needs a field declared {', '.join(MEASURES)}; {self.field!r} is declared "
                 f"{kind}. Boost it with a condition, as {self.field}=VALUE: 1.2."
             )
         try:
@@ -134,7 +137,24 @@ _NUMBERS = Measure(
     takes="a number as the origin, a scale above 0 and an offset from 0 up",
 )
 
-MEASURES: Mapping[FieldType, Measure] = {"int": _NUMBERS, "float": _NUMBERS}
+
+def _duration(text: str) -> float:
+    """Reads `30d` or `12h`: seconds. A number without a unit could be of days."""
+    length = seconds(text)
+    if length and text[-1].isdigit():
+        raise ValueError
+    return length
+
+
+_DATES = Measure(
+    number=dates.timestamp,
+    place=lambda text: dates.timestamp(dates.period(text)[0]),
+    distance=_duration,
+    takes="a date as the origin, such as 2026-11-28, now or today, and durations such as 30d or 12h "
+    "(s, m, h, d, w) as scale and offset",
+)
+
+MEASURES: Mapping[FieldType, Measure] = {"int": _NUMBERS, "float": _NUMBERS, "date": _DATES}
 """The types of fields that a decay takes."""
 
 
@@ -236,5 +256,11 @@ def _read_decay(text: str, field: str, curve: Curve, arguments: str) -> DecayBoo
     if not LEAST <= at_scale < 1:
         raise UsageError(f"{text!r}: decay is a number from {LEAST:f} up, and below 1.")
     return DecayBoost(
-        text.strip(), field, curve, given["origin"], given["scale"], given.get("offset", "0"), at_scale
+        text.strip(),
+        column_of(field),
+        curve,
+        origin=given["origin"],
+        scale=given["scale"],
+        offset=given.get("offset", "0"),
+        decay=at_scale,
     )

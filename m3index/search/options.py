@@ -25,6 +25,7 @@ from m3index.options import (
     option,
     options_of,
 )
+from m3index.schema import column_of
 from m3index.search.boosts import TAKES as BOOSTS
 from m3index.search.boosts import Boost, check_boosts, read_boost
 from m3index.search.fusion import METHODS, RRF_K, Method
@@ -62,6 +63,13 @@ GROUP_BY, BOOST_BY, SORT_BY = "group by", "boost by", "sort by"
 _WEIGHTS_SCHEMA = {
     "anyOf": [{"type": "object", "additionalProperties": {"type": "number"}}, {"type": "string"}]
 }
+
+
+def _column(field: object) -> str:
+    """The column of a field. Raises ValueError."""
+    if not isinstance(field, str) or not field:
+        raise ValueError
+    return column_of(field)
 
 
 def _weights(example: str) -> Custom:
@@ -165,7 +173,7 @@ class RankingOptions(Reranking, Narrowing):
         harmless=True,
     )
     group_by: str | None = option(
-        Text("FIELD"),
+        Custom(_column, "a declared field", "FIELD"),
         "Declared field for which only the best hit of each value is returned.",
         default=None,
         shown="none",

@@ -275,8 +275,8 @@ def parse_where(text: str, fields: Mapping[str, FieldType]) -> Filter:
 
 
 def field_of(condition: str) -> str:
-    """The field of a condition. Raises FilterError for a text that is none."""
-    return _parts(condition)[0]
+    """The column of the field of a condition. Raises FilterError for a text that is none."""
+    return column_of(_parts(condition)[0])
 
 
 def _parts(text: str) -> tuple[str, str, str]:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from m3index import dates
 from m3index.errors import FilterError, UsageError
 from m3index.options import Custom, check
 from m3index.search.boosts import (
@@ -28,6 +30,8 @@ FIELDS: dict[str, FieldType] = {
     "price": "float",
     "tags": "str[]",
     "new": "bool",
+    "published": "date",
+    "author__age": "int",
 }
 
 _factors = st.lists(st.floats(LEAST, MOST), max_size=MAX_BOOSTS)
@@ -104,9 +108,41 @@ def test_a_decay_of_a_field(text: str, year: int | None, expected: float) -> Non
     assert factor(text, year=year) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("text", "published", "expected"),
+    [
+        ("published: gauss(2026-11-28, scale=30d)", "2026-11-28", 1.0),
+        ("published: gauss(2026-11-28, scale=30d)", "2026-10-29", 0.5),
+        ("published: gauss(2026-11-28T00:00:00Z, scale=12h)", "2026-11-28T12:00:00Z", 0.5),
+        ("published: exp(2026-11-28T12:30:00+01:00, scale=90m)", "2026-11-28T14:30:00Z", 0.25),
+        ("published: linear(2026-11, scale=2w, offset=1d)", "2026-11-09", 0.75),
+        ("published: exp(2026, scale=1d)", "2026", 1.0),
+        ("published: exp(now, scale=30d)", None, 1.0),
+    ],
+)
+def test_a_decay_of_a_date(text: str, published: str | None, expected: float) -> None:
+    assert factor(text, published=published and dates.stored(published)) == pytest.approx(expected)
+
+
+def test_a_decay_from_now_and_from_today(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dates, "now", lambda: datetime(2026, 11, 28, 18, tzinfo=UTC))
+    published = dates.stored("2026-11-27T18:00:00Z")
+    assert factor("published: exp(now, scale=1d)", published=published) == pytest.approx(0.5)
+    assert factor("published: exp(now-12h, scale=1d)", published=published) == pytest.approx(0.5**0.5)
+    assert factor("published: exp(today, scale=6h)", published=published) == pytest.approx(0.5)
+    assert factor("published>now-2d: 3", published=published) == 3.0
+
+
 def test_a_decay_of_fractions_and_of_the_number_of_a_passage() -> None:
     assert factor("price: exp(9.99, scale=0.5)", price=10.49) == pytest.approx(0.5)
     assert factor("ordinal: exp(0, scale=2)", ordinal=4) == pytest.approx(0.25)
+
+
+def test_a_field_that_lies_in_an_object() -> None:
+    assert read_boost("author.age: exp(40, scale=10)").field == "author__age"
+    assert factor("author.age: exp(40, scale=10)", author__age=30) == pytest.approx(0.5)
+    assert factor("author.age>=18: 2", author__age=30) == 2.0
+    assert read_boost("author.age>=18: 2").field == "author__age"
 
 
 # -------------------------------------------------------------- conditions
@@ -204,7 +240,11 @@ def test_what_is_no_boost(text: str, says: str) -> None:
         ("year: gauss(inf, scale=3)", "a number as the origin"),
         ("year: gauss(2026, scale=nan)", "a scale above 0"),
         ("year: gauss(2026, scale=3, offset=-1)", "an offset from 0 up"),
-        ("lang: gauss(2026, scale=3)", "needs a field declared int or float; 'lang' is declared str"),
+        ("lang: gauss(2026, scale=3)", "needs a field declared int, float, date; 'lang' is declared str"),
+        ("published: gauss(soon, scale=30d)", "a date as the origin, such as 2026-11-28, now or today"),
+        ("published: gauss(now, scale=30)", "durations such as 30d or 12h"),
+        ("published: gauss(now, scale=0d)", "durations such as 30d"),
+        ("published: gauss(now, scale=30d, offset=-1d)", "durations such as 30d"),
         ("year=new: 2", "'year' is declared int; it cannot be 'new'"),
     ],
 )

@@ -52,6 +52,7 @@ def test_a_sort_is_stable(values: list[int | None], descending: bool) -> None:
 def test_the_order_is_read() -> None:
     assert SortOrder.read("year") == SortOrder.read("year:asc") == SortOrder("year")
     assert SortOrder.read(" year : desc ") == SortOrder("year", descending=True)
+    assert SortOrder.read("author.name:desc") == SortOrder("author__name", descending=True)
     assert check_sort("year:desc") == "year:desc"
     for wrong in ("", ":desc", "year:down", "year:", "year:asc:desc", 5, None, ["year"]):
         with pytest.raises(UsageError, match="sort takes a declared field, such as year or year:desc, not "):
