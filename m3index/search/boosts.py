@@ -169,8 +169,8 @@ def decay(curve: Curve, distance: float, *, scale: float, offset: float, at_scal
     exp: exp(x ln(at_scale) / scale)
     linear: max(0, (s - x) / s) with s = scale / (1 - at_scale)
 
-    https://www.elastic.co/docs/reference/query-languages/query-dsl/query-dsl-function-score-query
-    ("Decay functions"). Other than there, the value is never below LEAST.
+    https://www.elastic.co/guide/en/elasticsearch/reference/current/query-dsl-function-score-query.html#function-decay
+    Other than there, the value is never below LEAST.
     """
     x = max(0.0, distance - offset) / scale
     match curve:

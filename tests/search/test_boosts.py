@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m3index import dates
@@ -75,6 +75,7 @@ def test_the_curves_by_hand(curve: Curve, distance: float, expected: float) -> N
     assert decay(curve, distance, scale=3.0, offset=0.0, at_scale=0.5) == pytest.approx(expected, rel=1e-12)
 
 
+@settings(deadline=None)
 @given(
     curve=st.sampled_from(["gauss", "exp", "linear"]),
     near=st.floats(0, 1e18),
@@ -185,6 +186,7 @@ def test_boosts_multiply() -> None:
     assert math.isfinite(boosted(-1e3, [LEAST] * MAX_BOOSTS))
 
 
+@settings(deadline=None)
 @given(score=_score, factors=_factors, position=st.integers(0, MAX_BOOSTS), more=st.floats(1.0, 1e3))
 def test_a_greater_factor_never_lowers_a_score(
     score: float, factors: list[float], position: int, more: float
@@ -194,6 +196,7 @@ def test_a_greater_factor_never_lowers_a_score(
     assert boosted(score, greater) >= boosted(score, factors)
 
 
+@settings(deadline=None)
 @given(scores=st.tuples(_score, _score).map(sorted), factors=_factors)
 def test_equal_factors_keep_the_order_of_scores(scores: list[float], factors: list[float]) -> None:
     worse, better = scores
