@@ -311,6 +311,57 @@ def test_an_offset_skips_hits(index: Index, server: Server, door: Door) -> None:
     assert door(server if door in THERE else index, offset=7) == set(hits)
 
 
+@pytest.mark.parametrize("door", [*HERE, *THERE], ids=lambda d: d.__name__)
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"boost": ["year: gauss(2009, scale=0.5)", "org=acme: 3"]},
+        {"boost": "lang=de: 1000"},
+        {"sort": "year:desc"},
+        {"diversity": 0.9},
+    ],
+    ids=str,
+)
+def test_boosts_sorting_and_diversity_order_the_hits(
+    index: Index, server: Server, door: Door, more: dict[str, Any]
+) -> None:
+    """Of a part of the list, each door has those that a search in this process has."""
+    if door is door_fused_by_milvus and "diversity" not in more:
+        [note] = index.search("the sea", fusion="server", passages=True, **more).notes
+        assert note.startswith("Fused by m3index: Milvus ")
+        return
+    same: dict[str, Any] = {"k": 50, **more}
+    if door is door_similar:
+        whole = [*(hit.doc_id for hit in index.similar("acme-en-2007", **same)), "acme-en-2007"]
+    elif door is door_fused_by_milvus:
+        whole = [hit.doc_id for hit in index.search("the sea", fusion="server", passages=True, **same)]
+    else:
+        whole = [hit.doc_id for hit in index.search("the sea", **same)]
+    assert len(whole) == len(ALL)
+    rest = door(server if door in THERE else index, offset=7, **more)
+    assert rest == set(whole[7:]) | ({"acme-en-2007"} if door is door_similar else set())
+
+
+@pytest.mark.parametrize("door", [*HERE, *THERE], ids=lambda d: d.__name__)
+@pytest.mark.parametrize(
+    ("said", "says"),
+    [
+        ({"boost": ["lang=en"]}, "is not a boost"),
+        ({"boost": ["colour=red: 2"]}, "no field 'colour' to boost by"),
+        ({"sort": "colour"}, "no field 'colour' to sort by"),
+        ({"sort": "year", "diversity": 0.5}, "sort and diversity cannot be combined"),
+        ({"diversity": 2}, "diversity takes a number from 0 to 1"),
+        ({"page": 2, "offset": 3}, "page and offset cannot be combined"),
+    ],
+    ids=str,
+)
+def test_wrong_orders_are_refused(
+    index: Index, server: Server, door: Door, said: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(UsageError, match=says):
+        door(server if door in THERE else index, **said)
+
+
 @cases(WRONG)
 @pytest.mark.parametrize("door", HERE, ids=lambda d: d.__name__)
 def test_wrong_filters_are_refused(index: Index, door: Door, case: Any) -> None:
@@ -412,6 +463,9 @@ _options = st.fixed_dictionaries(
         "group_by": st.sampled_from(["lang", "year", "org"]),
         "source": st.sampled_from(["default", "other"]),
         "fusion": st.sampled_from(["rrf", "minmax", "server"]),
+        "boost": st.sampled_from([["org=globex: 100"], ["year: exp(2008, scale=1)"]]),
+        "sort": st.sampled_from(["org:desc", "year"]),
+        "diversity": st.sampled_from([0.5, 1.0]),
     },
 )
 

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
-from m3index.dates import duration, period, timestamp
+from m3index import dates
 from m3index.errors import UsageError
+from m3index.index.options import seconds
 from m3index.schema import column_of
 from m3index.store.filter import BASE_FIELDS, bind, field_of, matches
 from m3index.types import FieldType, FieldValue
@@ -85,7 +86,7 @@ class DecayBoost:
         measure = MEASURES.get(kind)
         if measure is None:
             raise UsageError(
-                f"{self.text!r} needs a field declared int, float or date; {self.field!r} is declared "
+                f"{self.text!r} needs a field declared {', '.join(MEASURES)}; {self.field!r} is declared "
                 f"{kind}. Boost it with a condition, as {self.field}=VALUE: 1.2."
             )
         try:
@@ -136,11 +137,21 @@ _NUMBERS = Measure(
     takes="a number as the origin, a scale above 0 and an offset from 0 up",
 )
 
+
+def _duration(text: str) -> float:
+    """Reads `30d` or `12h`: seconds. A number without a unit could be of days."""
+    length = seconds(text)
+    if length and text[-1].isdigit():
+        raise ValueError
+    return length
+
+
 _DATES = Measure(
-    number=timestamp,
-    place=lambda text: timestamp(period(text)[0]),
-    distance=duration,
-    takes="a date as the origin, such as 2026-11-28, and durations: a scale such as 30d, and an offset",
+    number=dates.timestamp,
+    place=lambda text: dates.timestamp(dates.period(text)[0]),
+    distance=_duration,
+    takes="a date as the origin, such as 2026-11-28, now or today, and durations such as 30d or 12h "
+    "(s, m, h, d, w) as scale and offset",
 )
 
 MEASURES: Mapping[FieldType, Measure] = {"int": _NUMBERS, "float": _NUMBERS, "date": _DATES}
@@ -158,8 +169,8 @@ def decay(curve: Curve, distance: float, *, scale: float, offset: float, at_scal
     exp: exp(x ln(at_scale) / scale)
     linear: max(0, (s - x) / s) with s = scale / (1 - at_scale)
 
-    https://www.elastic.co/docs/reference/query-languages/query-dsl/query-dsl-function-score-query
-    ("Decay functions"). Other than there, the value is never below LEAST.
+    https://www.elastic.co/guide/en/elasticsearch/reference/current/query-dsl-function-score-query.html#function-decay
+    Other than there, the value is never below LEAST.
     """
     x = max(0.0, distance - offset) / scale
     match curve:
@@ -244,5 +255,12 @@ def _read_decay(text: str, field: str, curve: Curve, arguments: str) -> DecayBoo
         at_scale = math.nan
     if not LEAST <= at_scale < 1:
         raise UsageError(f"{text!r}: decay is a number from {LEAST:f} up, and below 1.")
-    column, offset = column_of(field), given.get("offset", "0")
-    return DecayBoost(text.strip(), column, curve, given["origin"], given["scale"], offset, at_scale)
+    return DecayBoost(
+        text.strip(),
+        column_of(field),
+        curve,
+        origin=given["origin"],
+        scale=given["scale"],
+        offset=given.get("offset", "0"),
+        decay=at_scale,
+    )

@@ -25,15 +25,13 @@ def diversified(scores: Sequence[float], vectors: FloatArray, diversity: float) 
     scores: higher is better. vectors: (n, dim), in the same order.
     """
     relevance = (1.0 - diversity) * np.array(min_max(scores), np.float64)
-    exact = vectors.astype(np.float64)
-    similarity = diversity * (exact @ exact.T)
     order: list[int] = []
     left = np.ones(len(scores), bool)
-    nearest = np.zeros(len(scores))
+    nearest = np.full(len(scores), -np.inf)
     for _ in scores:
-        value = np.where(left, relevance - nearest, -np.inf)
-        chosen = int(value.argmax())
-        nearest = similarity[chosen] if not order else np.maximum(nearest, similarity[chosen])
+        value = relevance - diversity * nearest if order else relevance
+        chosen = int(np.where(left, value, -np.inf).argmax())
+        nearest = np.maximum(nearest, vectors @ vectors[chosen])
         left[chosen] = False
         order.append(chosen)
     return order

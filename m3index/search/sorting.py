@@ -17,7 +17,7 @@ _DIRECTIONS = {"asc": False, "desc": True}
 
 @dataclass(frozen=True, slots=True)
 class SortOrder:
-    """A field, and whether its greatest value comes first."""
+    """The column of a field, and whether its greatest value comes first."""
 
     field: str
     descending: bool = False
@@ -43,8 +43,8 @@ def check_sort(value: object) -> str:
 
 
 def sort(items: Sequence[T], value: Callable[[T], FieldValue], *, descending: bool = False) -> list[T]:
-    """The items by value: numbers by size, texts by code point, false before true. Those without a value come
-    last in either direction. Items of equal value keep their order."""
+    """The items by value: numbers by size, dates by time, texts by code point, false before true. Those
+    without a value come last in either direction. Items of equal value keep their order."""
     present = [item for item in items if value(item) is not None]
     missing = [item for item in items if value(item) is None]
 

@@ -275,7 +275,7 @@ def parse_where(text: str, fields: Mapping[str, FieldType]) -> Filter:
 
 
 def field_of(condition: str) -> str:
-    """The column that a condition names. Raises FilterError for a text that is none."""
+    """The column of the field of a condition. Raises FilterError for a text that is none."""
     return column_of(_parts(condition)[0])
 
 

@@ -108,6 +108,26 @@ def test_a_narrow_terminal(search: Search) -> None:
     assert all(cell_len(line) <= 50 for line in search("a book about search", COLUMNS="50").out.splitlines())
 
 
+def test_boosts_are_shown_with_their_factors_and_where_the_hits_were(search: Search) -> None:
+    plain = search("fox", "--format", "ids").out.splitlines()
+    last = plain[-1]
+    boost = f"doc_id={last}: 1000"
+    done = search("fox", "--boost", boost, "--boost", "year: gauss(2026, scale=3)", "--explain", "-k", 1)
+    assert f"(was {len(plain)})" in done.out
+    assert "boosted " in done.out
+    assert f"boost {boost} -> x 1000" in done.out
+    assert "boost year: gauss(2026, scale=3) -> x " in done.out
+    assert search("fox", "--boost", boost, "--format", "ids").out.splitlines() == [last, *plain[:-1]]
+
+
+def test_a_sort_and_pages(search: Search) -> None:
+    whole = search("fox", "--sort", "year:desc", "--format", "ids").out.splitlines()
+    pages = [search("fox", "--sort", "year:desc", "--format", "ids", "-k", 3, "--page", n) for n in (1, 2, 3)]
+    assert [line for page in pages for line in page.out.splitlines()] == whole[:9]
+    assert whole != search("fox", "--format", "ids").out.splitlines()
+    assert "(was " in search("fox", "--sort", "year").out
+
+
 def test_one_hit_is_one_hit(search: Search) -> None:
     assert "\n1 hit in " in search("fox", "-k", 1).out
     assert "\n2 hits in " in search("fox", "-k", 2).out

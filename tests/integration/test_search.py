@@ -43,7 +43,10 @@ def bm25(engine: Engine, new_index: NewIndex) -> Pair:
 
 
 def seen(result: SearchResult) -> list[Any]:
-    return [(h.rank, h.doc_id, h.ordinal, pytest.approx(h.score, rel=1e-4)) for h in result.hits]
+    def near(score: float | None) -> Any:
+        return None if score is None else pytest.approx(score, rel=1e-4)
+
+    return [(h.rank, h.doc_id, h.ordinal, near(h.score), near(h.boosted_score)) for h in result.hits]
 
 
 @pytest.mark.parametrize(
@@ -58,6 +61,14 @@ def seen(result: SearchResult) -> list[Any]:
         {"passages": True, "k": 20},
         {"group_by": "lang"},
         {"group_by": "year", "mode": "dense"},
+        {"page": 3, "k": 7},
+        {"page": 2, "k": 10, "passages": True, "mode": "dense"},
+        {"boost": ["lang=de: 3", "year: gauss(2010, scale=4, offset=1)", "source=default: 1.5"]},
+        {"boost": ["tags=t1: 0.2"], "mode": "dense", "page": 2},
+        {"sort": "year:desc", "k": 60},
+        {"sort": "lang", "mode": "dense", "page": 2},
+        {"diversity": 0.5, "k": 30},
+        {"diversity": 0.8, "mode": "dense", "passages": True, "boost": "lang=de: 1.5"},
     ],
     ids=str,
 )
@@ -67,7 +78,7 @@ def test_hits_are_those_of_the_exact_store(
 ) -> None:
     if options.get("mode") != "dense":
         engine.needs("lexical")
-    if "group_by" in options:
+    if options.keys() & {"group_by", "boost", "sort"}:
         engine.needs("fields")
     server, memory = request.getfixturevalue(pair)
     for text in TEXTS:

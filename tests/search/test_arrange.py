@@ -166,6 +166,30 @@ def test_a_boost_by_the_fields_of_every_collection() -> None:
     assert ids(searcher.search("red", SearchOptions(boost=["source=x: 1.5"]))) == ["a", "b"]
 
 
+def test_dates_and_fields_in_objects() -> None:
+    docs = [
+        Doc(name, ["red apple"], fields={"published": published, "author__name": author})
+        for name, published, author in (
+            ("a", "2024-05-01T00:00:00.000000Z", "Zoe"),
+            ("b", "2026-05-01T00:00:00.000000Z", "Ada"),
+            ("c", None, "Mae"),
+            ("d", "2025-05-01T00:00:00.000000Z", "Ada"),
+        )
+    ]
+    searcher = Searcher(collection(docs, fields={"published": "date", "author__name": "str"}))
+
+    def found(**options: Any) -> list[str]:
+        return ids(searcher.search("red", SearchOptions(mode="dense", **options)))
+
+    assert found(sort="published") == ["a", "d", "b", "c"]
+    assert found(sort="published:desc") == ["b", "d", "a", "c"]
+    assert found(boost="published: gauss(2024-05-01, scale=30d)", where="published<2030")[0] == "a"
+    assert found(boost="published=2025: 2")[0] == "d"
+    assert found(sort="author.name")[-1] == "a"
+    assert found(boost="author.name=Zoe: 2")[0] == "a"
+    assert len(found(group_by="author.name")) == 3
+
+
 # -------------------------------------------------------------------- sort
 
 
@@ -260,7 +284,7 @@ def test_a_removed_row_does_not_stop_diversity(target: SearchTarget) -> None:
         ({"sort": "year:up"}, "sort takes a declared field"),
         ({"boost": "colour=red: 2"}, r"no field 'colour' to boost by\. Its fields are: doc_id, lang,"),
         ({"boost": "colour: exp(1, scale=2)"}, "no field 'colour' to boost by"),
-        ({"boost": "lang: exp(1, scale=2)"}, "needs a field declared int, float or date"),
+        ({"boost": "lang: exp(1, scale=2)"}, "needs a field declared int, float, date"),
         ({"boost": "year=new: 2"}, "'year' is declared int; it cannot be 'new'"),
         ({"diversity": 1.5}, "diversity takes a number from 0 to 1, not 1.5"),
         ({"diversity": -0.1}, "diversity takes a number from 0 to 1"),

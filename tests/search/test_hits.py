@@ -67,6 +67,26 @@ def test_groups(kind: Any, value: Any) -> None:
     assert "group" not in second
 
 
+def test_a_boosted_line_has_both_scores_and_the_factors() -> None:
+    docs = [Doc("a", ["red apple"], fields={"lang": "en"}), Doc("b", ["red"], fields={"lang": "de"})]
+    options = SearchOptions(boost=["lang=en: 100", "lang=de: 0.5"], explain=True, fusion="rrf")
+    first, second = lines(Searcher(collection(docs, fields={"lang": "str"})).search("red", options))
+    assert (first["doc_id"], first["rank"], first["fused_rank"]) == ("a", 1, 2)
+    assert first["boosted_score"] == 100 * first["score"]
+    assert [b["factor"] for b in first["explanation"]["boosts"]] == [100, 1]
+    assert [b["boost"] for b in second["explanation"]["boosts"]] == ["lang=en: 100", "lang=de: 0.5"]
+    plain = lines(Searcher(collection(TIDES)).search("sea", SearchOptions(explain=True)))
+    assert all("boosts" not in line["explanation"] and "boosted_score" not in line for line in plain)
+    assert all("fused_rank" not in line for line in plain)
+
+
+def test_a_sorted_line_has_the_rank_of_the_fusion() -> None:
+    docs = [Doc("a", ["red apple"], fields={"n": 2}), Doc("b", ["red"], fields={"n": 1})]
+    target = collection(docs, fields={"n": "int"})
+    first, second = lines(Searcher(target).search("red apple", SearchOptions(sort="n")))
+    assert [(line["doc_id"], line["fused_rank"]) for line in (first, second)] == [("b", 2), ("a", 1)]
+
+
 def test_a_reranked_line_has_both_ranks() -> None:
     class Reverse:
         name = "reverse"

@@ -21,8 +21,10 @@ from m3index.store.milvus import MilvusStore
 from m3index.types import Leg
 
 DOCS = [
-    Doc(d.doc_id, d.passages, d.title, d.source, d.metadata, {"lang": lang})
-    for d, lang in zip(TIDES, ["en", "en", "fr", None, "fr"], strict=True)
+    Doc(d.doc_id, d.passages, d.title, d.source, d.metadata, {"lang": lang, "year": year})
+    for d, lang, year in zip(
+        TIDES, ["en", "en", "fr", None, "fr"], [2001, None, 2003, 2001, 2002], strict=True
+    )
 ]
 
 
@@ -35,7 +37,7 @@ def lite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusStore]:
 
 @pytest.fixture(scope="module", params=["lexical", "bm25"])
 def both(request: pytest.FixtureRequest, lite: MilvusStore) -> tuple[Searcher, Searcher]:
-    fields: Any = {"lang": "str"}
+    fields: Any = {"lang": "str", "year": "int"}
     name = f"search_{request.param}__g1"
     return (
         Searcher(collection(DOCS, request.param, fields=fields)),
@@ -61,8 +63,29 @@ def scores(result: SearchResult) -> dict[str, Any]:
         SearchOptions(fusion="minmax", explain=True),
         SearchOptions(fusion="evidence", explain=True),
         SearchOptions(mode="sparse"),
+        SearchOptions(k=2, page=2),
+        SearchOptions(boost=["lang=fr: 3", "year: gauss(2001, scale=1)", "source=default: 2"], explain=True),
+        SearchOptions(sort="year:desc"),
+        SearchOptions(sort="lang", passages=True),
+        SearchOptions(diversity=0.6),
+        SearchOptions(diversity=0.6, passages=True, boost="lang=en: 1.5", k=3, page=2),
     ],
-    ids=["plain", "weights", "passages", "groups", "filter", "explain", "evidence", "sparse"],
+    ids=[
+        "plain",
+        "weights",
+        "passages",
+        "groups",
+        "filter",
+        "explain",
+        "evidence",
+        "sparse",
+        "page",
+        "boosts",
+        "sort",
+        "sorted passages",
+        "diversity",
+        "diverse boosted passages",
+    ],
 )
 def test_legs_and_hits_are_those_of_the_exact_store(
     both: tuple[Searcher, Searcher], options: SearchOptions
@@ -76,10 +99,12 @@ def test_legs_and_hits_are_those_of_the_exact_store(
         if options.where is None or leg.leg is not Leg.BM25:
             assert dict(zip(leg.ids, leg.scores, strict=True)) == scores(exact)[name]
     assert [hit.score for hit in lite.hits] == pytest.approx([hit.score for hit in exact.hits], abs=1e-4)
-    assert {hit.text for hit in lite.hits[:1]} == {"fish live in the sea"}
+    assert [(hit.passage_id, hit.text) for hit in lite] == [(hit.passage_id, hit.text) for hit in exact]
+    assert [hit.fused_rank for hit in lite.hits] == [hit.fused_rank for hit in exact.hits]
     assert {hit.group for hit in lite.hits} == {hit.group for hit in exact.hits}
     for ours, theirs in zip(lite.explanations, exact.explanations, strict=True):
         assert {m.token for m in ours.matches} == {m.token for m in theirs.matches}
+        assert ours.boosts == theirs.boosts
 
 
 def test_similar(both: tuple[Searcher, Searcher]) -> None:

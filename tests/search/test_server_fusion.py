@@ -94,6 +94,8 @@ def test_weights_are_sent_between_0_and_1() -> None:
         ({"weights": {"dense": 1.0, "sparse": 0.0}}, "does not have two legs in one collection"),
         ({"weights": {"dense": 1.0, "sparse": 0.5}}, "ignores the weights"),
         ({"rrf_k": 0.0}, "the k of Milvus must be above 0"),
+        ({"boost": "source=default: 2"}, "Milvus ignores boosts in a search of two legs"),
+        ({"boost": "ordinal: exp(0, scale=1)", "diversity": 0.5}, "Milvus ignores boosts"),
     ],
 )
 def test_where_the_answer_would_be_another_it_is_fused_here(changes: Any, says: str) -> None:
@@ -128,6 +130,29 @@ def test_many_queries_and_a_reranker() -> None:
     theirs = list(searcher.run(queries, replace(options, fusion="server")))
     assert [shown(r) for r in theirs] == [shown(r) for r in ours]
     assert theirs[0].hits[0].fused_rank == 5
+
+
+def test_what_milvus_has_fused_is_diversified_and_cut_into_pages() -> None:
+    searcher = Searcher(collection(TIDES, store=FusingMemory()))
+    ours = searcher.search("salt sea", SearchOptions(passages=True, diversity=0.6, fusion="rrf"))
+    theirs = searcher.search("salt sea", SearchOptions(passages=True, diversity=0.6, fusion="server"))
+    assert theirs.notes == ("Fused by Milvus.",)
+    assert [hit.passage_id for hit in theirs] == [hit.passage_id for hit in ours]
+    assert [hit.fused_rank for hit in theirs] == [hit.fused_rank for hit in ours] != list(range(1, 11))
+    options = SearchOptions(passages=True, diversity=0.6, fusion="server", k=3)
+    pages = [searcher.search("salt sea", replace(options, page=page)) for page in (1, 2, 3)]
+    assert [hit.rank for page in pages for hit in page] == list(range(1, 10))
+    assert [hit.passage_id for page in pages for hit in page] == [hit.passage_id for hit in ours][:9]
+
+
+def test_a_sort_is_not_left_to_milvus() -> None:
+    docs = [replace(doc, fields={"n": n}) for n, doc in enumerate(TIDES)]
+    store = FusingMemory()
+    searcher = Searcher(collection(docs, store=store, fields={"n": "int"}))
+    result = searcher.search("salt sea", SearchOptions(passages=True, sort="n:desc", fusion="server"))
+    assert result.notes == ("Fused by m3index: Milvus does not sort what it has fused.",)
+    assert result[0].doc_id == TIDES[-1].doc_id
+    assert store.asked == []
 
 
 class FineEncoder(FakeEncoder):

@@ -64,6 +64,10 @@ def shown(results: Iterable[SearchResult]) -> list[tuple[Any, ...]]:
         {"facets": "lang", "facets_over": "filter", "where": "n<9"},
         {"rerank": "colbert", "rerank_depth": 20},
         {"texts": False},
+        {"boost": ["lang=en: 2", "n: gauss(3, scale=2)"], "explain": True},
+        {"boost": "lang=en: 2", "rerank": "colbert"},
+        {"sort": "n:desc", "page": 2, "k": 3},
+        {"diversity": 0.7},
     ],
     ids=str,
 )
