@@ -2,9 +2,10 @@
 """What a changed document costs: the share of its tokens that is encoded again, and the time of a night.
 
     python benchmarks/changes.py [--data ../shared/data] [--parts histories,edits,night]
+        [--passage-tokens 512] [--overlap 64]
 
 Nothing is encoded: tokens are counted with the tokenizer of `offline`, and the encoder returns a vector at
-once. Passages of 512 tokens, an overlap of 64. Before passages kept their vectors, the share was 100 %.
+once. Without kept vectors, the share is 100 %.
 
 histories: each version of rust-lang/book (5) and tldr (4) into the index of the version before. changed: the
 documents of both versions whose text differs. least: what no way of cutting could have kept. changed or new:
@@ -58,10 +59,10 @@ Corpus = Mapping[str, Document]
 
 
 class StubEncoder(CallByCall):
-    """Every passage gets the same vector, at once."""
+    """Every passage gets the same vector, at once. tokens, overlap: of the passages."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: Tokenizer, tokens: int, overlap: int) -> None:
+        self.tokenizer, self.tokens, self.overlap = tokenizer, tokens, overlap
         self.info = EncoderInfo("stub", DIM, 512, tokenizer.reserve, False, False, "stub", "stub")
 
     def prepare(self) -> None: ...
@@ -86,13 +87,20 @@ def read(path: Path) -> dict[str, Document]:
 
 
 def synced(store: Store, encoder: StubEncoder, corpus: Corpus, by: Division) -> Summary:
-    options = SyncOptions(sparse="none", passages=by, max_delete="100%", no_calibrate=True)
+    options = SyncOptions(
+        sparse="none",
+        passages=by,
+        passage_tokens=encoder.tokens,
+        overlap=encoder.overlap,
+        max_delete="100%",
+        no_calibrate=True,
+    )
     return sync(store, encoder, "bench", Documents(corpus.values()), options)
 
 
-def tokens_of(documents: Sequence[Document], tokenizer: Tokenizer, by: Division) -> int:
-    size = PassageSize(512, 64, by)
-    return sum(p.tokens for _, passages in windows(documents, tokenizer, size) for p in passages)
+def tokens_of(documents: Sequence[Document], encoder: StubEncoder, by: Division) -> int:
+    size = PassageSize(encoder.tokens, encoder.overlap, by)
+    return sum(p.tokens for _, passages in windows(documents, encoder.tokenizer, size) for p in passages)
 
 
 def changed(old: Corpus, new: Corpus) -> list[str]:
@@ -105,13 +113,13 @@ def share(old: Corpus, new: Corpus, encoder: StubEncoder, by: Division) -> tuple
     synced(store, encoder, old, by)
     summary = synced(store, encoder, new, by)
     differing = [new[i] for i in new if i not in old] + [new[i] for i in changed(old, new)]
-    return tokens_of(differing, encoder.tokenizer, by), summary.tokens, len(differing)
+    return tokens_of(differing, encoder, by), summary.tokens, len(differing)
 
 
 def least(old: Corpus, new: Corpus, encoder: StubEncoder) -> float:
     """The share of the tokens in passages that the old text does not have, however it is cut."""
     whole = part = 0
-    size = PassageSize(512, 64, "structure")
+    size = PassageSize(encoder.tokens, encoder.overlap, "structure")
     for document, passages in windows([new[i] for i in changed(old, new)], encoder.tokenizer, size):
         whole += sum(passage.tokens for passage in passages)
         before = old[document.doc_id].text
@@ -250,8 +258,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
     parser.add_argument("--parts", default="histories,edits,night")
+    parser.add_argument("--passage-tokens", type=int, default=512)
+    parser.add_argument("--overlap", type=int, default=64)
     options = parser.parse_args()
-    encoder = StubEncoder(load("offline").tokenizer)
+    encoder = StubEncoder(load("offline").tokenizer, options.passage_tokens, options.overlap)
     for name, part in (("histories", histories), ("edits", edits), ("night", night)):
         if name in options.parts.split(","):
             part(options.data, encoder)
