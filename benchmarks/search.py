@@ -9,6 +9,8 @@
 3. With legs that take no time and on the same collections: a page, boosts, a sort and diversity beside the
    plain search, in turn. The figures are medians of the differences from the plain search of the same round,
    by the clock and by the processor time of this process (on Milvus Lite as a file, with its engine).
+4. What phrases, exclusions and facets cost beside the plain search, in turn, on the same two engines: in CPU
+   time of this process, which has the engine of a file in it, but not that of a server.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +81,7 @@ class Encoder:
     def prepare(self) -> None: ...
 
     def encode_queries(self, texts: Sequence[str], **_: bool) -> EncodedBatch:
-        numbers = [int(text) for text in texts]
+        numbers = [int(text.split()[0]) for text in texts]
         rows = [self.lexical.row(i) for i in numbers]
         sparse = SparseRows(
             np.cumsum([0, *(len(row) for row in rows)]).astype(np.int64),
@@ -229,6 +232,60 @@ def fields_of(number: int) -> dict[str, Any]:
     return {"lang": LANGUAGES[number % 4], "year": 1990 + number % 37}
 
 
+WORD_LANGUAGES = ("en", "de", "fr", "es", "it", "tr", "ar", "ru", "el", "zh", "ko", "ja")
+WORDED = CollectionSpec(DIM, "lexical", {"lang": "str", "year": "int"})
+
+
+def worded(number: int, dense: np.ndarray, lexical: SparseRows, i: int) -> Row:
+    """A document of 1,500 characters; one in ten has `honey bees`, the others `bees` and `honey`."""
+    row = document(number, dense, lexical, i)
+    words = "honey bees" if number % 10 == 0 else "bees like honey"
+    text = f"{row.text} {words} " + "more words that fill the passage up to its length " * 20
+    fields = {"lang": WORD_LANGUAGES[number % 7], "year": 1990 + number % 35}
+    return replace(row, text=text[:1500], fields=fields)
+
+
+def conditions_and_facets(store: MilvusStore, rows: int, rounds: int, seed: int) -> list[dict[str, Any]]:
+    """Each search in turn with the plain one of the same depth, in CPU time."""
+    vectors, name = Vectors(seed), "words__g1"
+    store.create(name, WORDED, {})
+    for start in range(0, rows, 1000):
+        dense, lexical = vectors.dense(1000), vectors.lexical(1000, TOKENS)
+        store.upsert(name, [worded(start + i, dense[i], lexical, i) for i in range(min(1000, rows - start))])
+    store.flush(name)
+    encoder = Encoder(vectors.dense(50), vectors.lexical(50, 8))
+    searcher = Searcher(SearchTarget(store, name, WORDED, lambda: encoder))  # type: ignore[arg-type, return-value]
+    facets = {"facets": ["lang", "year"]}
+    cases: list[tuple[str, str, dict[str, Any]]] = [
+        ("an exclusion that nothing has", "{} -wasps", {}),
+        ("a phrase that all have", '{} "some words"', {}),
+        ("a phrase that one in ten has", '{} "honey bees"', {}),
+        ("a phrase that nothing has", '{} "bees honey"', {}),
+        ("facets of what is found", "{}", facets),
+        (f"facets of {rows:,} found passages", "{}", {**facets, "depth": rows}),
+        (f"facets over a filter that {rows:,} match", "{}", {**facets, "facets_over": "filter"}),
+    ]
+    found = []
+    for what, form, more in cases:
+        plain, asked = SearchOptions(k=K, depth=more.get("depth", DEPTH)), SearchOptions(k=K, **more)
+        pair: list[tuple[list[float], Callable[[int], object]]] = [
+            ([], lambda i, o=plain: searcher.search(str(i), o)),  # type: ignore[misc]
+            ([], lambda i, o=asked, f=form: searcher.search(f.format(i), o)),  # type: ignore[misc]
+        ]
+        for i in range(-2, max(10, rounds // 4)):
+            for times, search in pair if i % 2 else reversed(pair):
+                start = time.process_time()
+                search(i % 50)
+                if i >= 0:
+                    times.append(1e3 * (time.process_time() - start))
+        (before, _), (after, _) = pair
+        over = round(statistics.median(after) - statistics.median(before), 2)
+        found.append(
+            {"search": what, "plain_cpu_ms": summary(before), "cpu_ms": summary(after), "over_ms": over}
+        )
+    return found
+
+
 def document(number: int, dense: np.ndarray, lexical: SparseRows, i: int) -> Row:
     key = document_key("default", str(number))
     text = f"passage {number} " + "some words that stand for a passage of text " * 10
@@ -280,32 +337,40 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", choices=["words"], help="only phrases, exclusions and facets")
     arguments = parser.parse_args()
     vectors = Vectors(arguments.seed)
     encoder = Encoder(vectors.dense(50), vectors.lexical(50, 8))
-    for row in given_latencies(encoder, arguments.rounds):
+    for row in given_latencies(encoder, arguments.rounds) if arguments.only is None else []:
         print(json.dumps({"benchmark": "given latencies", **row}), flush=True)
-    instant = TimedStore({Leg.DENSE: 0.0, Leg.LEXICAL: 0.0})
-    ways = arranged(instant, arguments.rounds, arguments.seed)
-    print(json.dumps({"benchmark": "arranged, legs that take no time", **ways}), flush=True)
+    if arguments.only is None:
+        instant = TimedStore({Leg.DENSE: 0.0, Leg.LEXICAL: 0.0})
+        ways = arranged(instant, arguments.rounds, arguments.seed)
+        print(json.dumps({"benchmark": "arranged, legs that take no time", **ways}), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         store = MilvusStore.open(str(Path(folder) / "bench.db"))
         try:
-            found = against_milvus(store, arguments.rows, arguments.rounds, arguments.seed)
-            ways = arranged(store, arguments.rounds, arguments.seed)
+            if arguments.only != "words":
+                found = against_milvus(store, arguments.rows, arguments.rounds, arguments.seed)
+                ways = arranged(store, arguments.rounds, arguments.seed)
+                print(json.dumps({"benchmark": "Milvus Lite, a file", **found}), flush=True)
+                print(json.dumps({"benchmark": "arranged, Milvus Lite, a file", **ways}), flush=True)
+            for row in conditions_and_facets(store, arguments.rows, arguments.rounds, arguments.seed):
+                print(json.dumps({"benchmark": "words and facets, a file", **row}), flush=True)
         finally:
             store.close()
-        print(json.dumps({"benchmark": "Milvus Lite, a file", **found}), flush=True)
-        print(json.dumps({"benchmark": "arranged, Milvus Lite, a file", **ways}), flush=True)
         with lite_server(Path(folder) / "server") as uri:
             store = MilvusStore.open(uri)
             try:
-                found = against_milvus(store, arguments.rows, arguments.rounds, arguments.seed)
-                ways = arranged(store, arguments.rounds, arguments.seed)
+                if arguments.only != "words":
+                    found = against_milvus(store, arguments.rows, arguments.rounds, arguments.seed)
+                    ways = arranged(store, arguments.rounds, arguments.seed)
+                    print(json.dumps({"benchmark": "milvus-lite server", **found}), flush=True)
+                    print(json.dumps({"benchmark": "arranged, milvus-lite server", **ways}), flush=True)
+                for row in conditions_and_facets(store, arguments.rows, arguments.rounds, arguments.seed):
+                    print(json.dumps({"benchmark": "words and facets, server", **row}), flush=True)
             finally:
                 store.close()
-        print(json.dumps({"benchmark": "milvus-lite server", **found}), flush=True)
-        print(json.dumps({"benchmark": "arranged, milvus-lite server", **ways}), flush=True)
 
 
 if __name__ == "__main__":

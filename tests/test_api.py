@@ -485,3 +485,14 @@ def test_the_message_is_that_of_the_command_line(index: Index) -> None:
     with pytest.raises(UsageError) as caught:
         index.sync(DOCUMENTS, max_delete="5x")
     assert str(caught.value) == "max_delete takes a number of documents or a percentage up to 100%, not '5x'."
+
+
+def test_an_index_has_synonyms(tmp_path: Path) -> None:
+    (tmp_path / "synonyms.txt").write_text("reynard => fox\n", encoding="utf-8")
+    with Index("docs", uri="memory:", encoder=FakeEncoder(), synonyms=tmp_path / "synonyms.txt") as index:
+        index.ingest(DOCUMENTS, fields=FIELDS)
+        result = index.search("reynard", mode="sparse")
+        assert (result.searched, result[0].doc_id) == ("reynard fox", "fox-en")
+        assert index.why("reynard", "fox-en", mode="sparse").is_found
+    with pytest.raises(UsageError, match="cannot be read"):
+        Index("docs", uri="memory:", synonyms="nothing.txt")

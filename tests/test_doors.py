@@ -362,6 +362,26 @@ def test_wrong_orders_are_refused(
         door(server if door in THERE else index, **said)
 
 
+@pytest.mark.parametrize("door", [*HERE, *THERE], ids=lambda d: d.__name__)
+def test_facets_are_of_declared_fields_or_refused(index: Index, server: Server, door: Door) -> None:
+    retrievers = {door_langchain, door_llamaindex, door_haystack}
+    there = server if door in THERE else index
+    said: dict[str, Any] = {"facets": ["lang", "year"]}
+    if door in retrievers:
+        with pytest.raises(UsageError, match="returns documents only, not facets"):
+            door(there, **said)
+    elif door is not door_fused_by_milvus:  # m3index fuses then, and says so
+        assert door(there, **said) == ALL
+    with pytest.raises(UsageError, match=r"facets|colour"):
+        door(there, facets=["colour"])
+
+
+@pytest.mark.parametrize("door", [*HERE, *THERE], ids=lambda d: d.__name__)
+def test_a_path_is_not_taken_from_a_search(index: Index, server: Server, door: Door) -> None:
+    with pytest.raises((UsageError, TypeError), match="no option 'synonyms'"):
+        door(server if door in THERE else index, synonyms="/etc/passwd")
+
+
 @cases(WRONG)
 @pytest.mark.parametrize("door", HERE, ids=lambda d: d.__name__)
 def test_wrong_filters_are_refused(index: Index, door: Door, case: Any) -> None:
@@ -466,6 +486,8 @@ _options = st.fixed_dictionaries(
         "boost": st.sampled_from([["org=globex: 100"], ["year: exp(2008, scale=1)"]]),
         "sort": st.sampled_from(["org:desc", "year"]),
         "diversity": st.sampled_from([0.5, 1.0]),
+        "facets": st.just(["org", "lang"]),
+        "facets_over": st.sampled_from(["found", "filter"]),
     },
 )
 
@@ -508,3 +530,7 @@ def test_no_door_shows_a_row_of_another_tenant(
         assert ids(result) <= theirs
         for ranking in result.legs.values():
             assert set(ranking.passages) <= passages
+        for field, facet in result.facets.items():
+            counted = {(found.value, found.count) for found in facet.values}
+            assert facet.documents <= len(theirs)
+            assert field != "org" or counted <= {("acme", facet.documents)}

@@ -95,18 +95,27 @@ def _run(record: Mapping[str, Any]) -> Iterator[str]:
         pass
     elif planned and tokens:
         time = f", about {seconds:.0f} s at the last run's rate" if seconds is not None else ""
-        yield f"To encode: about {tokens:,} tokens in {many(passages, 'passage')}{time}."
+        new = passages - record["passages_kept"]
+        yield f"To encode: about {tokens:,} tokens in {many(new, 'passage')}{time}."
     elif tokens:
         rate = tokens / max(seconds, 1e-9)
-        yield (
-            f"{many(passages, 'passage')} written, {tokens:,} tokens encoded in {seconds:.1f} s "
-            f"({rate:,.0f} tokens/s)."
-        )
+        written = f"{many(passages, 'passage')} written{_kept(record)}"
+        yield f"{written}, {tokens:,} tokens encoded in {seconds:.1f} s ({rate:,.0f} tokens/s)."
+    elif planned:
+        yield "Nothing to encode."
+    elif passages:
+        written = many(passages, "passage")
+        yield f"{written} written with stored vectors; nothing was encoded ({seconds:.1f} s)."
     else:
-        yield "Nothing to encode." if planned else f"Nothing was encoded ({seconds:.1f} s)."
+        yield f"Nothing was encoded ({seconds:.1f} s)."
     yield from _stopped(record)
     if record["deletes_withheld"]:
         yield f"{many(record['deletes_withheld'], 'deletion')} withheld; see the warning above."
+
+
+def _kept(record: Mapping[str, Any]) -> str:
+    """How many passages needed no encoding."""
+    return f" ({record['passages_kept']:,} with stored vectors)" if record["passages_kept"] else ""
 
 
 def _stopped(record: Mapping[str, Any]) -> Iterator[str]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -15,6 +15,7 @@ from m3index.corpus.hash import same_content
 from m3index.corpus.windows import PassageSize
 from m3index.encoder.base import Encoder
 from m3index.index.collection import Collection
+from m3index.index.kept import KeptVectors, StoredVectors
 from m3index.index.plan import Change, DocumentChange, Window
 from m3index.index.write import READ_ROWS, DocumentWrite, vector_fields
 from m3index.store.base import Store, StoredRow
@@ -51,16 +52,24 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class PendingDocument:
-    """A document to write: its passages to encode or, if only metadata changed, its stored rows (text and
-    vectors) to reuse."""
+    """A document to write: its passages or, if only metadata changed, its stored rows (text and vectors).
+
+    kept: stored rows with the vectors of passages, by ordinal, which are not encoded again.
+    """
 
     planned: DocumentChange
     passages: Sequence[Passage] = ()
     reused: Sequence[StoredRow] = ()
+    kept: Mapping[int, StoredRow] = field(default_factory=dict)
+
+    @property
+    def inputs(self) -> list[IntArray]:
+        """What is to be encoded."""
+        return [passage.token_ids for passage in self.passages if passage.ordinal not in self.kept]
 
     @property
     def tokens(self) -> int:
-        return sum(passage.tokens for passage in self.passages)
+        return sum(map(len, self.inputs))
 
     @property
     def rows(self) -> int:
@@ -69,11 +78,13 @@ class PendingDocument:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A batch that is ready to write. tokens, seconds: what was encoded for it, and how long that took."""
+    """A batch that is ready to write. tokens, seconds: what was encoded for it, and how long that took. kept:
+    the number of passages of each document, by key, whose vectors are those that were stored."""
 
     documents: Sequence[WrittenDocument]
     tokens: int
     seconds: float
+    kept: Mapping[str, int]
 
 
 Batch: TypeAlias = list[PendingDocument]
@@ -89,8 +100,18 @@ class Batcher:
     """Turns windows into batches, and batches into rows."""
 
     def __init__(
-        self, store: Store, target: Collection, encoder: Encoder, source: str, passages: PassageSize
+        self,
+        store: Store,
+        target: Collection,
+        encoder: Encoder,
+        source: str,
+        passages: PassageSize,
+        *,
+        keeps: bool,
     ) -> None:
+        """keeps: whether passages that are stored already keep their vectors; else all are encoded."""
+        rate = float(target.properties.get("rate", "0"))
+        self.stored = StoredVectors(store, target.name, target.spec, source, rate) if keeps else None
         self.store = store
         self.name = target.name
         self.spec = target.spec
@@ -133,7 +154,10 @@ class Batcher:
                 waited += time.perf_counter() - began
                 if batch is None or stop():
                     return
-                yield batch, [] if isinstance(batch, Window) else _inputs(batch)
+                yield (
+                    batch,
+                    [] if isinstance(batch, Window) else [ids for item in batch for ids in item.inputs],
+                )
 
         with closing(batches):
             stream = self.encoder.encode_stream(calls(), lexical=self.spec.sparse == "lexical")
@@ -160,11 +184,13 @@ class Batcher:
             elif isinstance(item, PendingDocument):
                 yield self._checked(item)
             elif found is not None and not found.problem:
-                yield self._checked(PendingDocument(item, found.passages))
+                kept = item.vectors.of(item.planned.document.title, found.passages)
+                yield self._checked(PendingDocument(item.planned, found.passages, kept=kept))
             elif found is not None:
-                yield Window(rows=item.rows, rejected=[Rejected.of(item.document, found.problem)])
+                planned = item.planned
+                yield Window(rows=planned.rows, rejected=[Rejected.of(planned.document, found.problem)])
 
-    def _to_cut(self, windows: Iterable[Window]) -> Iterator[Window | PendingDocument | DocumentChange]:
+    def _to_cut(self, windows: Iterable[Window]) -> Iterator[Window | PendingDocument | _ToCut]:
         for window in windows:
             yield window
             content = [p for p in window.planned if p.change is not Change.METADATA]
@@ -174,7 +200,8 @@ class Batcher:
                         yield item
                     else:
                         content.append(replace(item.planned, change=Change.UPDATED))
-            yield from content
+            vectors = KeptVectors() if self.stored is None else self.stored.of(content)
+            yield from (_ToCut(planned, vectors) for planned in content)
 
     def _checked(self, item: PendingDocument) -> PendingDocument | Window:
         """The document, or its rejection if the store would refuse one of its rows once it is encoded."""
@@ -202,15 +229,20 @@ class Batcher:
         self.budget.learn(tokens, seconds)
         vectors = _vectors(encoded)
         documents: list[WrittenDocument] = []
+        kept: dict[str, int] = {}
         for item in batch:
+            kept[item.planned.key] = len(item.kept) + len(item.reused)
             contents = [
                 (row["breadcrumb"], row["anchor"], row["text"], row["dense"], row.get("lexical"))
                 for row in item.reused
             ]
-            contents += [(p.breadcrumb, p.anchor, p.text, *next(vectors)) for p in item.passages]
+            for p in item.passages:
+                row = item.kept.get(p.ordinal)
+                found = next(vectors) if row is None else (row["dense"], row.get("lexical"))
+                contents.append((p.breadcrumb, p.anchor, p.text, *found))
             rows = self._rows(item.planned, contents)
             documents.append((item.planned, DocumentWrite(item.planned.key, rows, item.planned.stored)))
-        return Encoded(documents, tokens, seconds)
+        return Encoded(documents, tokens, seconds, kept)
 
     def _rows(self, planned: DocumentChange, contents: Sequence[Content]) -> list[Row]:
         document = planned.document
@@ -235,13 +267,17 @@ class Batcher:
         ]
 
 
-def _document_of(item: Window | PendingDocument | DocumentChange) -> Document | None:
+@dataclass(frozen=True, slots=True)
+class _ToCut:
+    """A document to cut, with the stored vectors that its passages may keep."""
+
+    planned: DocumentChange
+    vectors: KeptVectors
+
+
+def _document_of(item: Window | PendingDocument | _ToCut) -> Document | None:
     """The document to cut, if the item is one."""
-    return item.document if isinstance(item, DocumentChange) else None
-
-
-def _inputs(batch: Batch) -> list[IntArray]:
-    return [passage.token_ids for item in batch for passage in item.passages]
+    return item.planned.document if isinstance(item, _ToCut) else None
 
 
 def _vectors(encoded: EncodedBatch) -> Iterator[tuple[FloatArray, SparseVector | None]]:

@@ -9,6 +9,7 @@ from m3index.corpus.notes import tell
 from m3index.corpus.windows import PassageSettings, PassageSize
 from m3index.encoder.base import Encoder
 from m3index.index.collection import check_fits, generation_number, load_target, make_spec
+from m3index.index.kept import KeptVectors, StoredVectors
 from m3index.index.options import IngestOptions
 from m3index.index.plan import Change, Corpus, DocumentChange, Planner, windows_of
 from m3index.index.prune import UnseenRows
@@ -21,21 +22,27 @@ SAMPLE_DOCUMENTS = 256
 
 
 class _Estimate:
-    """Estimates tokens and passages from the first documents, scaled by characters."""
+    """Estimates tokens and passages from the first documents, scaled by characters. stored: what the run may
+    keep; None if it encodes all."""
 
-    def __init__(self, encoder: Encoder, size: PassageSize) -> None:
-        self._encoder, self._size = encoder, size
-        self._sampled = self._characters = self._sample_characters = self._tokens = self._passages = 0
+    def __init__(self, encoder: Encoder, size: PassageSize, stored: StoredVectors | None) -> None:
+        self._encoder, self._size, self._stored = encoder, size, stored
+        self._sampled = self._characters = self._sample_characters = 0
+        self._tokens = self._passages = self._kept = 0
 
     def add(self, planned: Sequence[DocumentChange]) -> None:
-        documents = [p.document for p in planned if p.change is not Change.METADATA]
-        self._characters += sum(len(d.text) for d in documents)
-        sample = documents[: SAMPLE_DOCUMENTS - self._sampled]
+        content = [p for p in planned if p.change is not Change.METADATA]
+        self._characters += sum(len(p.document.text) for p in content)
+        sample = content[: SAMPLE_DOCUMENTS - self._sampled]
         self._sampled += len(sample)
-        for document, passages in windows(sample, self._encoder.tokenizer, self._size, lambda _: None):
+        vectors = KeptVectors() if self._stored is None else self._stored.of(sample)
+        documents = [p.document for p in sample]
+        for document, passages in windows(documents, self._encoder.tokenizer, self._size, lambda _: None):
+            kept = vectors.of(document.title, passages)
             self._sample_characters += len(document.text)
-            self._tokens += sum(passage.tokens for passage in passages)
+            self._tokens += sum(passage.tokens for passage in passages if passage.ordinal not in kept)
             self._passages += len(passages)
+            self._kept += len(kept)
 
     def _scaled(self, sampled: int) -> int:
         return round(sampled * self._characters / self._sample_characters) if self._sample_characters else 0
@@ -47,6 +54,10 @@ class _Estimate:
     @property
     def passages(self) -> int:
         return self._scaled(self._passages)
+
+    @property
+    def passages_kept(self) -> int:
+        return self._scaled(self._kept)
 
 
 def plan(
@@ -68,7 +79,7 @@ def plan(
     """
     reporter = reporter or Silent()
     name = store.resolve(alias)
-    rate = 0.0
+    rate, stored = 0.0, None
     if name is None:
         spec = make_spec(encoder.info, settings)
         size = (settings.splitting or PassageSettings()).resolve(encoder.tokenizer)
@@ -80,6 +91,8 @@ def plan(
         if settings.splitting is not None:
             size = settings.splitting.resolve(encoder.tokenizer, size)
         rate = float(target.properties.get("rate", "0"))
+        if not settings.force:
+            stored = StoredVectors(store, name, spec, settings.source, rate)
     planner = Planner(
         store,
         name,
@@ -90,7 +103,7 @@ def plan(
         tenant=tenant_of(spec, alias, settings.tenant_name),
         force=settings.force,
     )
-    estimate, tally = _Estimate(encoder, size), Tally()
+    estimate, tally = _Estimate(encoder, size, stored), Tally()
     total = corpus.total_bytes
     for items in windows_of(corpus):
         window = planner.window(items, only_keys=settings.mode == "prune")
@@ -131,6 +144,7 @@ def plan(
         deletes_withheld=tally.deletes_withheld,
         skipped=dict(corpus.skip_counts),
         passages=estimate.passages,
+        passages_kept=estimate.passages_kept,
         tokens=estimate.tokens,
         seconds=round(estimate.tokens / rate, 1) if rate else None,
         generation=None if name is None else generation_number(alias, name),

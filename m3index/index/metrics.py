@@ -23,6 +23,7 @@ _HELP = {
     "deletes_withheld": "Documents that the last run did not remove because deletions were withheld.",
     "skipped": "Files and folders that the last run did not read.",
     "passages": "Passages written by the last run.",
+    "passages_kept": "Passages written by the last run with the vectors that they had.",
     "tokens": "Tokens encoded by the last run.",
     "seconds": "Duration of the last run in seconds.",
     "store_count": "Rows of the collection after the last run.",

@@ -325,6 +325,7 @@ class EncodeBuild(Build):
             tally.updated += summary.updated
             tally.metadata_only += summary.metadata_only
             tally.passages += summary.passages
+            tally.passages_kept += summary.passages_kept
             tally.tokens += summary.tokens
             tally.stopped = run.tally.stopped
             if tally.stopped is not None:

@@ -14,7 +14,8 @@ from m3index.progress import Reporter
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The run summary. Counts documents, except `passages` (written), `tokens` (encoded), `store_count`
+    """The run summary. Counts documents, except `passages` (written), `passages_kept` (those of them with the
+    vectors that were stored, because what is encoded has not changed), `tokens` (encoded), `store_count`
     (rows of the collection; None if the run did not count them) and `skipped` (files and folders that were
     not read, by reason).
 
@@ -35,6 +36,7 @@ class Summary:
     deletes_withheld: int
     skipped: Mapping[str, int]
     passages: int
+    passages_kept: int
     tokens: int
     seconds: float | None
     generation: int | None
@@ -66,6 +68,7 @@ class Tally:
     deletes_withheld: int = 0
     skipped: Mapping[str, int] = field(default_factory=dict)
     passages: int = 0
+    passages_kept: int = 0
     tokens: int = 0
     encoding_seconds: float = 0.0
     pending: int = 0
@@ -136,6 +139,7 @@ class Tally:
             deletes_withheld=self.deletes_withheld,
             skipped=self.skipped,
             passages=self.passages,
+            passages_kept=self.passages_kept,
             tokens=self.tokens,
             seconds=round(time.monotonic() - self.started, 3),
             generation=generation,

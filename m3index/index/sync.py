@@ -122,7 +122,7 @@ class Run:
         self.passages = passages
         self.tenant = tenant_of(target.spec, target.alias, settings.tenant_name)
         self.planner = self.new_planner()
-        self.batcher = Batcher(store, target, encoder, settings.source, passages)
+        self.batcher = Batcher(store, target, encoder, settings.source, passages, keeps=not settings.force)
         self.tally = Tally()
         self.rows_before = 0
         self.expected: int | None = None  # rows of the source, if the listing differed from the tally
@@ -253,6 +253,7 @@ class Run:
                 rows = len(document_write.rows)
                 tally.count(planned.change)
                 tally.passages += rows
+                tally.passages_kept += batch.kept[planned.key]
             tally.rows += rows
             tally.row_delta += rows - planned.rows
         tally.pending -= len(batch.documents)
@@ -350,7 +351,10 @@ class Run:
                         yield item
 
         windows = (planner.window(part) for part in windows_of(again()))
-        with closing(pipeline(windows, self.batcher, self.ending)) as encoded:
+        batcher = Batcher(
+            self.store, self.target, self.encoder, self.settings.source, self.passages, keeps=False
+        )
+        with closing(pipeline(windows, batcher, self.ending)) as encoded:
             yield from (item for item in encoded if isinstance(item, Encoded))
 
     def remove(self, documents: Mapping[str, Sequence[int]]) -> None:

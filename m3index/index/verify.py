@@ -195,7 +195,7 @@ class _Verifier:
             tenant=self.tenant,
             force=True,
         )
-        self.batcher = Batcher(store, target, encoder, settings.source, size)
+        self.batcher = Batcher(store, target, encoder, settings.source, size, keeps=False)
         self.expected: dict[str, int] = {}  # number of passages of each document that differs
         self.refused = SeenKeys()  # documents that the corpus contains but that cannot be indexed
         label = "" if self.of == 1 else f"{self.part}/{self.of}"

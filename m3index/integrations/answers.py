@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from m3index.errors import UsageError
 from m3index.evaluate.runs import order_score
+from m3index.search.options import SearchOptions
 from m3index.types import Hit
 
 PREFIX = "m3index_"
 """Begins the names of the metadata that m3index adds; the other names are the document's."""
+
+
+def of_hits(options: SearchOptions) -> SearchOptions:
+    """The options of a search whose hits are all that its caller gets. Raises UsageError for more."""
+    if options.facets:
+        raise UsageError("A retriever returns documents only, not facets. Count them with Index.search.")
+    return options
 
 
 def added(hit: Hit) -> dict[str, Any]:

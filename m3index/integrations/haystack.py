@@ -8,7 +8,7 @@ from haystack import Document, component
 
 from m3index.api import Index
 from m3index.evaluate.runs import order_score
-from m3index.integrations.answers import metadata
+from m3index.integrations.answers import metadata, of_hits
 from m3index.options import overridden
 from m3index.search.options import SearchOptions
 from m3index.store.options import DEFAULT_URI
@@ -38,7 +38,7 @@ class M3Retriever:
         self.uri = uri
         self.encoder = encoder
         self.search = search
-        self._options = overridden(SearchOptions(), search or {})
+        self._options = of_hits(overridden(SearchOptions(), search or {}))
         self._index: Index | None = None
 
     def warm_up(self) -> None:
@@ -55,7 +55,8 @@ class M3Retriever:
     def run(self, query: str, search: dict[str, Any] | None = None) -> dict[str, Any]:
         """Searches for a query. search: options that override those of the component. Raises the errors of
         `Index.search`."""
-        result = self._opened().search_with(query, overridden(self._options, search or {}))
+        options = of_hits(overridden(self._options, search or {}))
+        result = self._opened().search_with(query, options)
         return {
             "documents": [
                 Document(id=hit.passage_id, content=hit.text, meta=metadata(hit), score=order_score(hit))

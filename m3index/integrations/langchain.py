@@ -13,7 +13,7 @@ from pydantic import ConfigDict, InstanceOf
 
 from m3index.encoder.load import load
 from m3index.encoder.model import ModelEncoder
-from m3index.integrations.answers import metadata
+from m3index.integrations.answers import metadata, of_hits
 from m3index.options import keywords, overridden
 from m3index.search.options import SearchOptions
 from m3index.searchable import Searchable
@@ -53,7 +53,7 @@ class M3Retriever(BaseRetriever):
 
     @keywords(SearchOptions)
     def __init__(self, index: Searchable, options: SearchOptions) -> None:
-        super().__init__(index=index, options=options)
+        super().__init__(index=index, options=of_hits(options))
 
     def _get_relevant_documents(
         self,
@@ -64,7 +64,7 @@ class M3Retriever(BaseRetriever):
     ) -> list[Document]:
         """changes: options for this query. Raises UsageError for an unknown one."""
         changes.pop("verbose", None)  # LangChain's own argument of `invoke`, which it passes on
-        result = self.index.search_with(query, overridden(self.options, changes))
+        result = self.index.search_with(query, of_hits(overridden(self.options, changes)))
         return [Document(id=hit.passage_id, page_content=hit.text, metadata=metadata(hit)) for hit in result]
 
     async def _aget_relevant_documents(

@@ -8,7 +8,7 @@ from llama_index.core.retrievers import BaseRetriever
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
 from m3index.evaluate.runs import order_score
-from m3index.integrations.answers import added, metadata
+from m3index.integrations.answers import added, metadata, of_hits
 from m3index.options import keywords
 from m3index.search.options import SearchOptions
 from m3index.searchable import Searchable
@@ -29,7 +29,7 @@ class M3Retriever(BaseRetriever):
     def __init__(self, index: Searchable, options: SearchOptions) -> None:
         super().__init__()
         self._index = index
-        self._options = options
+        self._options = of_hits(options)
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         hits = self._index.search_with(query_bundle.query_str, self._options)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import islice
+from operator import itemgetter
 
 from m3index.search.fusion import Ranking
 from m3index.search.options import SearchOptions
 from m3index.search.plan import SearchTarget, filter_of
 from m3index.search.result import Facet, FacetValue
+from m3index.store.filter import Scalar
 from m3index.types import FieldValue, key_of_passage
 
 MOST_VALUES = 10
@@ -26,8 +28,7 @@ def over_found(rankings: Iterable[Ranking], fields: Sequence[str]) -> dict[str, 
     """The facets over the documents that the legs found, each counted once."""
     found: dict[str, Values] = {}
     for ranking in rankings:
-        for id_, passage in zip(ranking.ids, ranking.passages, strict=True):
-            found.setdefault(key_of_passage(passage), ranking.values[id_])
+        found |= zip(map(key_of_passage, ranking.passages), ranking.values.values(), strict=True)
     return count(found.values(), fields)
 
 
@@ -49,29 +50,32 @@ def over_filter(
     return count(found.values(), fields, is_whole=is_whole)
 
 
-def count(documents: Iterable[Values], fields: Sequence[str], *, is_whole: bool = True) -> dict[str, Facet]:
+def count(documents: Collection[Values], fields: Sequence[str], *, is_whole: bool = True) -> dict[str, Facet]:
     """The facets of these documents: a list counts for each of its elements, once."""
-    counts: dict[str, Counter[str | int | float | bool]] = {field: Counter() for field in fields}
-    total = 0
-    for values in documents:
-        total += 1
-        for field, counted in counts.items():
-            value = values[field]
-            if isinstance(value, str | int | float | bool):
-                counted[value] += 1
-            elif value is not None:
-                counted.update(set(value))
-    return {
-        field: Facet(
-            values=tuple(
-                FacetValue(value, number)
-                for value, number in sorted(counted.items(), key=lambda item: (-item[1], item[0]))[
-                    :MOST_VALUES
-                ]
-            ),
-            others=max(0, len(counted) - MOST_VALUES),
-            documents=total,
+    facets: dict[str, Facet] = {}
+    for field in fields:
+        counted = _elements(Counter(_hashable(map(itemgetter(field), documents))))
+        ordered = sorted(counted.items(), key=lambda item: (-item[1], item[0]))
+        facets[field] = Facet(
+            values=tuple(FacetValue(value, number) for value, number in ordered[:MOST_VALUES]),
+            others=max(0, len(ordered) - MOST_VALUES),
+            documents=len(documents),
             is_lower_bound=not is_whole,
         )
-        for field, counted in counts.items()
-    }
+    return facets
+
+
+def _hashable(values: Iterable[FieldValue]) -> Iterator[Scalar | tuple[str, ...] | None]:
+    return (tuple(value) if isinstance(value, list) else value for value in values)  # type: ignore[misc]
+
+
+def _elements(counted: Counter[Scalar | tuple[str, ...] | None]) -> Counter[Scalar]:
+    """The counts with those of lists given to their elements, and without what has no value."""
+    elements: Counter[Scalar] = Counter()
+    for value, number in counted.items():
+        if isinstance(value, tuple):
+            for element in set(value):
+                elements[element] += number
+        elif value is not None:
+            elements[value] += number
+    return elements

@@ -143,11 +143,11 @@ def notes(query: ParsedQuery, filters: Sequence[WordFilter], *, passages: bool, 
         sum(len(getattr(f.counts, name)) for f in filters) for name in ("found", "phrased", "excluded")
     )
     said: list[str] = []
+    phrases = "phrase" if len(query.phrases) == 1 else "phrases"
     if query.phrases:
-        phrases = "phrase" if len(query.phrases) == 1 else "phrases"
         said.append(f"With the {phrases} {quoted(query.phrases)}: {phrased:,} of {many(found, what)} found.")
     if query.excluded:
-        of = f"{many(phrased, what)} with that" if query.phrases else f"{many(found, what)} found"
+        of = f"{many(phrased, what)} with the {phrases}" if query.phrases else f"{many(found, what)} found"
         said.append(f"Left out for {quoted(query.excluded, 'or')}: {excluded:,} of {of}.")
     if is_short and any(f.counts.is_partial for f in filters):
         said.append(

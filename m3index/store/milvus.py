@@ -335,11 +335,12 @@ class MilvusStore:
         spec = self.spec(name)
         searchable = check(spec, leg, queries, limit)
         outputs = _outputs(fields)
+        lists = [field for field in fields if spec.fields.get(field) == "str[]"]
         results: list[list[Candidate]] = [[] for _ in queries]
         for numbers in _slices(searchable, max(1, min(QUERIES_PER_CALL, CANDIDATES_PER_CALL // limit))):
             data = _query_data(leg, [queries[i] for i in numbers], spec)
             for i, hits in zip(numbers, self._search(name, leg, data, limit, where, outputs), strict=True):
-                results[i] = _candidates(hits, leg, fields)
+                results[i] = _candidates(hits, leg, fields, lists)
         return results
 
     def hybrid(
@@ -807,19 +808,19 @@ def _query_data(leg: Leg, queries: Sequence[Any], spec: CollectionSpec) -> Any:
             return [bm25_text(query, spec.analyzer or STEMS) for query in decodable]
 
 
-def _candidates(hits: Any, leg: Leg, fields: Sequence[str] = ()) -> list[Candidate]:
-    """Best first. BM25 scores are never negative, but Milvus Lite returns them negated."""
+def _candidates(
+    hits: Any, leg: Leg, fields: Sequence[str] = (), lists: Sequence[str] = ()
+) -> list[Candidate]:
+    """Best first. BM25 scores are never negative, but Milvus Lite returns them negated. lists: those of the
+    fields that hold lists."""
     sign = abs if leg is Leg.BM25 else float
-    candidates = [
-        Candidate(
-            str(hit["passage_id"]),
-            sign(float(hit["distance"])),
-            {field: _plain(hit["entity"].get(field)) for field in fields},
-        )
-        for hit in hits
-    ]
+    candidates: list[Candidate] = []
+    for hit in hits:
+        values = {}
+        if fields:
+            values = hit["entity"]  # made for this answer: 20,000 copies would take longer than to count them
+            values.pop("passage_id", None)
+            for field in lists:
+                values[field] = None if values[field] is None else tuple(values[field])
+        candidates.append(Candidate(str(hit["passage_id"]), sign(float(hit["distance"])), values))
     return sorted(candidates, key=lambda c: (-c.score, c.passage_id))
-
-
-def _plain(value: Any) -> Any:
-    return value if value is None or isinstance(value, str | int | float | bool) else tuple(value)

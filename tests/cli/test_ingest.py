@@ -379,7 +379,8 @@ def test_json_is_only_json_and_follows_the_schema(m3index: Command, dense_model:
     assert list(done.summary) == [
         "type", "time", "run", "command", "seconds", "collection", "quarantine", "encoder", "scanned",
         "added", "updated", "metadata_only", "unchanged", "deleted", "quarantined", "deletes_withheld",
-        "skipped", "passages", "tokens", "generation", "store_count", "count_ok", "dry_run", "exit",
+        "skipped", "passages", "passages_kept", "tokens", "generation", "store_count", "count_ok", "dry_run",
+        "exit",
     ]  # fmt: skip
     assert len({line["run"] for line in done.lines}) == 1
     times = [line["time"] for line in done.lines]

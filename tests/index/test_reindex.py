@@ -106,10 +106,13 @@ def test_a_passage_of_only_spaces_is_copied(store: MemoryStore) -> None:
 
 
 def test_an_omitted_passage_size_is_kept(store: MemoryStore) -> None:
-    for sizes in ({"passage_tokens": 10}, {"overlap": 2}, {}):
-        layout = replace(REINDEX, **{"passage_tokens": None, "overlap": None} | sizes)
+    omitted = {"passages": None, "passage_tokens": None, "overlap": None}
+    for sizes in ({"passage_tokens": 10}, {"overlap": 2}, {"passages": "tokens"}, {}):
+        layout = replace(REINDEX, **omitted | sizes)
         assert not plan_reindex(store, FakeEncoder(), "docs", layout).encodes, sizes
-    finer = replace(REINDEX, passage_tokens=None, overlap=0)
+    other = replace(REINDEX, **omitted | {"passages": "structure"})
+    assert plan_reindex(store, FakeEncoder(), "docs", other, corpora(CORPUS)).encodes
+    finer = replace(REINDEX, **omitted | {"overlap": 0})
     assert reindex(store, FakeEncoder(), "docs", finer, corpora=corpora(CORPUS)).exit == 0
     assert status(store, "docs").passages == {"tokens": 10, "overlap": 0, "by": "tokens"}
 

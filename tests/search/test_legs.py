@@ -142,3 +142,31 @@ def test_several_vectors_make_one_ranking_by_the_nearest() -> None:
             best[c.key] = max(best.get(c.key, -9.0), c.score)
     assert list(ranking.ids) == sorted(best, key=lambda k: -best[k])
     assert list(ranking.scores) == sorted(best.values(), reverse=True)
+
+
+class Even:
+    """Passes documents of even numbers, among the first `looked_at` candidates."""
+
+    def __init__(self, looked_at: int) -> None:
+        self.looked_at, self.is_cut = looked_at, False
+
+    def most(self, depth: int) -> int:
+        return max(self.looked_at, depth)
+
+    def keep(self, found: Sequence[Candidate]) -> list[Candidate]:
+        assert len(found) <= self.looked_at
+        return [c for c in found if int(c.key, 16) % 2 == 0]
+
+    def leave_rest(self) -> None:
+        self.is_cut = True
+
+
+def test_a_leg_that_drops_candidates_goes_deeper_up_to_its_limit() -> None:
+    leg = Leg_([candidates(range(100)), candidates(range(100)), candidates(range(60))])
+    first, last = Even(25), Even(1_000)
+    rankings = deepen(leg, 3, LegScope(20), Leg.DENSE, [first, None, last])
+    assert [len(ranking) for ranking in rankings] == [13, 20, 20]
+    assert [first.is_cut, last.is_cut] == [True, False]
+    assert leg.asked[1][0] == [0, 2]
+    [ranking] = deepen(leg, 1, LegScope(50), Leg.DENSE, [Even(100)])
+    assert [int(id_, 16) for id_ in ranking.ids] == list(range(0, 100, 2))

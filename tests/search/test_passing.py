@@ -99,7 +99,7 @@ def test_the_notes_say_what_was_left_out() -> None:
     notes = Searcher(hive()).search('"honey bees" -"worker bees"').notes
     assert notes[:2] == (
         'With the phrase "honey bees": 2 of 5 documents found.',
-        'Left out for "worker bees": 1 of 2 documents with that.',
+        'Left out for "worker bees": 1 of 2 documents with the phrase.',
     )
 
 

@@ -14,6 +14,7 @@ from m3index.search.options import SearchOptions
 from m3index.search.result import SearchResult
 from m3index.search.searcher import Searcher
 from m3index.search.server_fusion import FusingStore
+from m3index.search.synonyms import parse_synonyms
 from m3index.store.filter import Compare, Filter
 from m3index.store.memory import MemoryStore
 from m3index.store.milvus import MilvusStore
@@ -221,3 +222,33 @@ def test_a_query_without_lexical_tokens_on_milvus_lite(lite: MilvusStore) -> Non
     one, both = lite.hybrid(target.collection, queries, None, depth=9, limit=9, k=60)
     assert one[0].score == pytest.approx(1 / 61)
     assert both[0].score > 1.5 / 61
+
+
+@pytest.mark.parametrize(
+    ("query", "more", "says"),
+    [
+        ('"the sea"', {}, "m3index looks for phrases and exclusions in what each leg finds"),
+        ("sea -moon", {}, "m3index looks for phrases and exclusions in what each leg finds"),
+        ("sea", {"facets": ["lang"]}, "the facets are counted over what each leg finds"),
+        ("sea", {"facets": ["lang"], "facets_over": "filter"}, ""),
+        ('"the sea" -moon', {"syntax": "plain"}, ""),
+    ],
+)
+def test_what_milvus_does_not_do(query: str, more: dict[str, Any], says: str) -> None:
+    searcher = Searcher(collection(TIDES, store=FusingMemory(), fields={"lang": "str"}))
+    options = SearchOptions(k=4, passages=True, fusion="server", **more)
+    result = searcher.search(query, options)
+    ours = searcher.search(query, replace(options, fusion="rrf"))
+    assert shown(result) == shown(ours)
+    assert result.facets == ours.facets
+    assert any(
+        note.startswith(f"Fused by m3index: {says}" if says else "Fused by Milvus") for note in result.notes
+    )
+
+
+def test_synonyms_reach_the_ranker_of_milvus() -> None:
+    target = replace(collection(TIDES, "bm25", store=FusingMemory()), synonyms=parse_synonyms(["ocean, sea"]))
+    options = SearchOptions(k=4, passages=True, fusion="server")
+    result, ours = (Searcher(target).search("ocean", replace(options, fusion=f)) for f in ("server", "rrf"))
+    assert shown(result) == shown(ours)
+    assert result.notes == ("Fused by Milvus.", 'Synonyms of "ocean", for the sparse leg: sea.')

@@ -123,6 +123,10 @@ def test_what_cannot_be_served_is_said_at_once(database: str, tmp_path: Path) ->
     code, error = refused(command(database, "-e", str(tmp_path)))
     assert code in (10, 13), error
     assert "Traceback" not in error
+    (tmp_path / "synonyms.txt").write_text("one\n", encoding="utf-8")
+    code, error = refused(command(database, "--synonyms", str(tmp_path / "synonyms.txt")))
+    assert code == 2
+    assert "synonyms.txt, line 1: it has a single term." in error
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         code, error = refused([*command(database), "--port", port])
