@@ -438,7 +438,7 @@ def _notes(
         others = " and ".join(name for name in rankings if name not in empty)
         notes.append(f"{' and '.join(empty)} found nothing. These hits are from {others} only.")
     if deeper := options.deeper_than_first_page:
-        named = " ".join(f"--{name.replace('_', '-')} {depth}" for name, depth in deeper.items())
+        named = " and ".join(f"{name} {depth}" for name, depth in deeper.items())
         notes.append(
             f"This page was searched more deeply than the first one, so that a hit can be on both or on "
             f"neither. Search for all pages with {named}."

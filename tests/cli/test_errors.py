@@ -134,7 +134,7 @@ def test_a_head_that_is_not_there_is_refused(fails: Fails, corpus: Path, dense_m
             ["corpus.jsonl", "--input-format", "xml"],
             "takes jsonl, json, parquet, csv, tsv, text, markdown, html,",
         ),
-        (["corpus.jsonl", "--field", "x:blob"], "str, int, float, bool, str[]"),
+        (["corpus.jsonl", "--field", "x:blob"], "str, int, float, bool, date, str[]"),
         (["corpus.jsonl", "--field", "text:str"], "another name"),
         (["corpus.jsonl", "--field", "a b:str"], "letters, digits and _"),
         (["corpus.jsonl", "--passage-tokens", "many"], "a number of tokens or full"),

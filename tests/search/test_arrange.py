@@ -63,8 +63,8 @@ def searcher(target: SearchTarget) -> Searcher:
     return Searcher(target)
 
 
-def search(searcher: Searcher, **options: Any) -> SearchResult:
-    return searcher.search(QUERY, SearchOptions(**options))
+def search(searcher: Searcher, query: str = QUERY, **options: Any) -> SearchResult:
+    return searcher.search(query, SearchOptions(**options))
 
 
 def ids(hits: Any) -> list[str]:
@@ -387,6 +387,7 @@ _order = st.one_of(
     st.just({"rerank": "colbert"}),
     st.builds(lambda d: {"rerank": "colbert", "diversity": d}, st.floats(0, 1)),
 )
+_query = st.sampled_from([QUERY, QUERY, "w1 w2 w3 -w4", 'w1 w2 w3 -"w4 w5"', '"w1 w2" w3'])
 _unit = st.sampled_from([{}, {"passages": True}, {"group_by": "year"}, {"group_by": "lang"}])
 
 
@@ -395,18 +396,21 @@ _unit = st.sampled_from([{}, {"passages": True}, {"group_by": "year"}, {"group_b
     more=_more,
     order=_order,
     unit=_unit,
+    query=_query,
     k=st.integers(1, 40),
     count=st.integers(1, 6),
     by_offset=st.booleans(),
 )
-@example({}, {}, {}, 10, 10, False)
-@example({}, {"diversity": 0.5}, {"passages": True}, 25, 4, False)
-@example({"boost": BOOSTS}, {"sort": "year"}, {}, 20, 5, True)
+@example({}, {}, {}, QUERY, 10, 10, False)
+@example({}, {"diversity": 0.5}, {"passages": True}, QUERY, 25, 4, False)
+@example({"boost": BOOSTS}, {"sort": "year"}, {}, QUERY, 20, 5, True)
+@example({"boost": BOOSTS}, {}, {}, "w1 w2 w3 -w4", 20, 5, True)
 def test_pages_together_are_one_long_list(
     searcher: Searcher,
     more: dict[str, Any],
     order: dict[str, Any],
     unit: dict[str, Any],
+    query: str,
     k: int,
     count: int,
     by_offset: bool,
@@ -415,9 +419,9 @@ def test_pages_together_are_one_long_list(
     asked = {**more, **order, **unit}
     last = 50 if "rerank" in asked else 100
     count = max(1, min(count, last // k))
-    whole = search(searcher, k=k * count, **asked)
+    whole = search(searcher, query, k=k * count, **asked)
     pages = [
-        search(searcher, k=k, **({"offset": k * i} if by_offset else {"page": i + 1}), **asked)
+        search(searcher, query, k=k, **({"offset": k * i} if by_offset else {"page": i + 1}), **asked)
         for i in range(count)
     ]
     hits: list[Hit] = [hit for page in pages for hit in page]

@@ -121,12 +121,12 @@ def test_a_page_that_is_searched_more_deeply_than_the_first_says_so() -> None:
 
     assert notes(k=10, page=10) == notes(k=60) == notes(k=150, page=1) == notes(k=110, page=1) == ()
     [note] = notes(k=10, page=11)
-    assert "Search for all pages with --depth 200." in note
+    assert "Search for all pages with depth 200." in note
     assert notes(k=10, page=11, depth=200) == ()
     [note] = notes(k=10, page=6, rerank="colbert")
-    assert "Search for all pages with --rerank-depth 100." in note
+    assert "Search for all pages with rerank_depth 100." in note
     [note] = notes(k=10, page=11, rerank="colbert")
-    assert "Search for all pages with --depth 200 --rerank-depth 200." in note
+    assert "Search for all pages with depth 200 and rerank_depth 200." in note
     assert notes(k=10, page=11, rerank="colbert", depth=200, rerank_depth=200) == ()
 
 
