@@ -245,7 +245,7 @@ def worded(number: int, dense: np.ndarray, lexical: SparseRows, i: int) -> Row:
     return replace(row, text=text[:1500], fields=fields)
 
 
-def conditions_and_facets(store: MilvusStore, rows: int, rounds: int, seed: int) -> list[dict[str, Any]]:
+def conditions_and_facets(store: MilvusStore, rows: int, rounds: int, seed: int) -> Iterator[dict[str, Any]]:
     """Each search in turn with the plain one of the same depth, in CPU time."""
     vectors, name = Vectors(seed), "words__g1"
     store.create(name, WORDED, {})
@@ -265,7 +265,6 @@ def conditions_and_facets(store: MilvusStore, rows: int, rounds: int, seed: int)
         (f"facets of {rows:,} found passages", "{}", {**facets, "depth": rows}),
         (f"facets over a filter that {rows:,} match", "{}", {**facets, "facets_over": "filter"}),
     ]
-    found = []
     for what, form, more in cases:
         plain, asked = SearchOptions(k=K, depth=more.get("depth", DEPTH)), SearchOptions(k=K, **more)
         pair: list[tuple[list[float], Callable[[int], object]]] = [
@@ -280,10 +279,7 @@ def conditions_and_facets(store: MilvusStore, rows: int, rounds: int, seed: int)
                     times.append(1e3 * (time.process_time() - start))
         (before, _), (after, _) = pair
         over = round(statistics.median(after) - statistics.median(before), 2)
-        found.append(
-            {"search": what, "plain_cpu_ms": summary(before), "cpu_ms": summary(after), "over_ms": over}
-        )
-    return found
+        yield {"search": what, "plain_cpu_ms": summary(before), "cpu_ms": summary(after), "over_ms": over}
 
 
 def document(number: int, dense: np.ndarray, lexical: SparseRows, i: int) -> Row:

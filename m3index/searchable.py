@@ -38,6 +38,9 @@ class Searchable(ABC):
             for hit in index.search("why does the sea rise", k=5, where=["lang=en", "year>=2008"]):
                 print(hit.rank, hit.doc_id, hit.score)
 
+        In the text, `"honey bees"` is a phrase that the hits must have, and `-wasps` leaves out what has that
+        word; `syntax="plain"` takes all of it as text.
+
         Raises QueryError for an invalid text, FilterError for an invalid filter, MismatchError if the encoder
         has a different space than the collection, and CollectionNotFoundError, UsageError, StoreError.
         """

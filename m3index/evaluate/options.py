@@ -129,7 +129,7 @@ class EvalOptions(SearchOptions):
     passages: bool = option(Flag(), "Not used: documents are evaluated.", default=False, flag=False)
     group_by: str | None = option(Text(), "Not used: documents are evaluated.", default=None, flag=False)
     facets: Sequence[str] | None = option(
-        Texts("FIELD"), "Not used: documents are evaluated.", default=None, flag=False
+        Texts("FIELD"), "Not used: documents are evaluated.", default=None, flag=False, file=False
     )
     facets_over: FacetsOver = option(
         OneOf(("found", "filter")), "Not used: documents are evaluated.", default="found", flag=False

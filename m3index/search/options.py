@@ -394,9 +394,8 @@ class SearchOptions(RankingOptions):
         Fields("FIELD"),
         "Declared field whose values are counted; repeatable.",
         default=None,
-        flags=("--facets",),
         shown="none",
-        harmless=True,
+        file=False,
     )
     facets_over: FacetsOver = option(
         OneOf(("found", "filter"), "WHAT"),

@@ -103,13 +103,15 @@ class WordFilter:
         others: dict[str, str] = {}
         for passage, row in found.items():
             key, count = key_of_passage(passage), int(row["passages"])
-            if self._read + count > MOST_READ:
+            if key in self._whole:  # by another passage of it
+                continue
+            if self._read + count - 1 > MOST_READ:
                 self.counts.is_unread = True
-            elif key not in self._whole:
-                self._read += count
-                self._whole.add(key)
-                own = (passage_key(key, ordinal) for ordinal in range(count))
-                others |= {other: key for other in own if other != passage}
+                continue
+            self._read += count - 1
+            self._whole.add(key)
+            own = (passage_key(key, ordinal) for ordinal in range(count))
+            others |= {other: key for other in own if other != passage}
         rows = self._store.get(self._collection, list(others), JOINED) if others else {}
         for passage, row in rows.items():
             self._judge(others[passage], row)
@@ -151,13 +153,13 @@ def notes(query: ParsedQuery, filters: Sequence[WordFilter], *, passages: bool, 
         said.append(f"Left out for {quoted(query.excluded, 'or')}: {excluded:,} of {of}.")
     if is_short and any(f.counts.is_partial for f in filters):
         said.append(
-            f"Of a leg, only the first {many(MOST_CHECKED, 'passage')}, or as many as the depth, are looked "
-            "through for phrases and exclusions. There can be more hits: raise the depth."
+            f"For phrases and exclusions, only the first {many(MOST_CHECKED, 'passage')} of a leg, or as "
+            "many as the depth, are looked through. There can be more hits: raise the depth."
         )
     if any(f.counts.is_unread for f in filters):
         said.append(
-            f"Some documents are too long to be read whole for the exclusions (at most {MOST_READ:,} "
-            "passages in all): only the passages that were found were checked."
+            f"For exclusions, at most {many(MOST_READ, 'further passage')} of the found documents are read. "
+            "Of some documents, only the passages that were found were looked through."
         )
     return said
 

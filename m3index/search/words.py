@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 from m3index.errors import QueryError
-from m3index.store.analyzer import UNSPACED, sequence, without_accents
+from m3index.store.analyzer import UNSPACED, folded, sequence, without_accents
 
 Syntax: TypeAlias = Literal["words", "plain"]
 SYNTAXES: tuple[Syntax, ...] = get_args(Syntax)
@@ -128,33 +128,51 @@ def _without_punctuation(word: str) -> str:
 
 
 class PlainText:
-    """A text as it is compared with phrases and exclusions, folded as for BM25 (store/analyzer.py). words: as
-    they are in the text. line: without accents, joined by spaces."""
+    """A text as it is compared with phrases and exclusions, folded as for BM25 (store/analyzer.py). bare:
+    without accents, character by character."""
 
-    __slots__ = ("line", "words")
+    __slots__ = ("bare", "folded")
 
     def __init__(self, text: str) -> None:
-        self.words = sequence(text)
-        self.line = f" {without_accents(' '.join(self.words))} "
+        self.folded = folded(text)
+        self.bare = without_accents(self.folded)
 
 
-class Wording(PlainText):
+class Wording:
     """A phrase or an exclusion. A word without accents stands for itself with accents, too."""
 
-    __slots__ = ("said",)
-
     def __init__(self, said: str) -> None:
-        super().__init__(said)
         self.said = said
+        self._words = sequence(said)
+        bare = [without_accents(word) for word in self._words]
+        self._is_bare = bare == self._words
+        self._first = bare[0]
+        self._pattern = re.compile(_run_of(bare))
 
     def is_in(self, text: PlainText) -> bool:
         """Whether the text has these words one after the other."""
-        if self.line not in text.line:
+        if self._first not in text.bare:  # faster than any pattern
             return False
-        bare, count = text.line.split(), len(self.words)
-        if self.words == self.line.split():
-            return True
-        return any(
-            all(wanted in forms for wanted, *forms in zip(self.words, text.words[i:], bare[i:], strict=False))
-            for i in range(len(bare) - count + 1)
+        found = self._pattern.search(text.bare)
+        while found is not None:
+            if self._is_bare or self._fits(text.folded[found.start() : found.end()]):
+                return True
+            found = self._pattern.search(text.bare, found.start() + 1)
+        return False
+
+    def _fits(self, run: str) -> bool:
+        words = sequence(run)
+        return len(words) == len(self._words) and all(
+            wanted in (word, without_accents(word)) for wanted, word in zip(self._words, words, strict=True)
         )
+
+
+def _run_of(words: Sequence[str]) -> str:
+    """The pattern of words one after the other, as `sequence` divides a text into words."""
+    spaced = [re.fullmatch(f"{_WORD}+", word) is not None for word in words]
+    pattern = f"(?<!{_WORD})" if spaced[0] else ""
+    for i, word in enumerate(words):
+        if i:
+            pattern += r"\W+" if spaced[i - 1] and spaced[i] else r"\W*"
+        pattern += re.escape(word)
+    return f"{pattern}(?!{_WORD})" if spaced[-1] else pattern

@@ -30,8 +30,8 @@ P = ParamSpec("P")
 
 INSTRUCTIONS = (
     "Search a multilingual corpus. Call `search` with a question or keywords in any language; it matches by "
-    "meaning and by words. Read more of a document with `get_document`. `status` lists the fields that "
-    "`where` can filter by."
+    "meaning and by words. Double quotes make a phrase that hits must have; -word leaves out those with the "
+    "word. Read more of a document with `get_document`. `status` lists the fields that `where` can filter by."
 )
 _READ_ONLY = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 

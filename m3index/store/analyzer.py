@@ -62,10 +62,10 @@ def fold(text: str) -> str:
     """
     if text.isascii():
         return text.lower()
-    return _RUN.sub(lambda run: f" {_ngrams(run[0], 2 if run[1] else 3)} ", _folded(text))
+    return _RUN.sub(lambda run: f" {_ngrams(run[0], 2 if run[1] else 3)} ", folded(text))
 
 
-def _folded(text: str) -> str:
+def folded(text: str) -> str:
     """`fold` without its last step: unspaced scripts stay as they are."""
     if text.isascii():
         return text.lower()
@@ -101,7 +101,7 @@ _KEPT, _BARE = _ByCharacter(_kept), _ByCharacter(_bare)
 
 def sequence(text: str) -> list[str]:
     """The words of a text, folded as by `fold`, in order; of unspaced scripts, each character by itself."""
-    return _ONE.findall(_folded(text))
+    return _ONE.findall(folded(text))
 
 
 def without_accents(folded: str) -> str:
