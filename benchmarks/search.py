@@ -174,7 +174,7 @@ def worded(number: int, dense: np.ndarray, lexical: SparseRows, i: int) -> Row:
     row = document(number, dense, lexical, i)
     words = "honey bees" if number % 10 == 0 else "bees like honey"
     text = f"{row.text} {words} " + "more words that fill the passage up to its length " * 20
-    fields = {"lang": LANGUAGES[number % 7 % len(LANGUAGES)], "year": 1990 + number % 35}
+    fields = {"lang": LANGUAGES[number % len(LANGUAGES)], "year": 1990 + number % 35}
     return replace(row, text=text[:1500], fields=fields)
 
 
