@@ -241,7 +241,7 @@ def worded(number: int, dense: np.ndarray, lexical: SparseRows, i: int) -> Row:
     row = document(number, dense, lexical, i)
     words = "honey bees" if number % 10 == 0 else "bees like honey"
     text = f"{row.text} {words} " + "more words that fill the passage up to its length " * 20
-    fields = {"lang": WORD_LANGUAGES[number % 7], "year": 1990 + number % 35}
+    fields = {"lang": WORD_LANGUAGES[number % len(WORD_LANGUAGES)], "year": 1990 + number % 35}
     return replace(row, text=text[:1500], fields=fields)
 
 
