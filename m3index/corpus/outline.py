@@ -7,6 +7,7 @@ that grows with the text and nothing else, because texts are anyone's.
 from __future__ import annotations
 
 import re
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ import numpy as np
 
 MAX_HEADINGS = 50_000
 """A text with more headings than this has none."""
+MAX_HEADING = 300
+"""The characters of a heading that count."""
 HEADING_CHARACTERS = 80
 """What a breadcrumb shows of a heading."""
 SEPARATOR = " > "
@@ -43,13 +46,18 @@ class Heading:
 @dataclass(slots=True)
 class Outline:
     """headings: of the sections, ascending. blocks: where paragraphs, lists, tables and code begin that do
-    not follow a heading. lines: where rows of tables and items of lists begin. code: the ranges [start, end)
-    of blocks of code, ascending."""
+    not follow a heading. lines: where rows of tables and items of lists begin. code_starts, code_ends: of
+    blocks of code. All are places in the text, ascending, in arrays because a text can have millions."""
 
     headings: list[Heading] = field(default_factory=list)
-    blocks: list[int] = field(default_factory=list)
-    lines: list[int] = field(default_factory=list)
-    code: list[tuple[int, int]] = field(default_factory=list)
+    blocks: array[int] = field(default_factory=lambda: array("i"))
+    lines: array[int] = field(default_factory=lambda: array("i"))
+    code_starts: array[int] = field(default_factory=lambda: array("i"))
+    code_ends: array[int] = field(default_factory=lambda: array("i"))
+
+    def add_code(self, start: int, end: int) -> None:
+        self.code_starts.append(start)
+        self.code_ends.append(end)
 
 
 def outline(text: str, format: str) -> Outline:  # noqa: A002
@@ -70,11 +78,13 @@ def _scan(text: str, is_markdown: bool) -> tuple[Outline, int]:
     pending = False  # whether the line before is a heading that stands alone if a blank line follows
     line_before, start_before, blank_before = "", 0, True
     fence, code_start = "", -1
-    for line in text.split("\n"):
-        begin, start = start, start + len(line) + 1
+    while start <= len(text):
+        begin, end = start, text.find("\n", start)
+        line = text[begin : end if end >= 0 else len(text)]
+        start += len(line) + 1
         if fence:
             if (closing := line.strip()) and not closing.strip(fence[0]) and len(closing) >= len(fence):
-                found.code.append((code_start, min(start, len(text))))
+                found.add_code(code_start, min(start, len(text)))
                 fence, blank, after_heading = "", True, False  # what follows is a block of its own
             continue
         if not line or line.isspace():
@@ -91,21 +101,24 @@ def _scan(text: str, is_markdown: bool) -> tuple[Outline, int]:
             in_row, line_before = False, ""
             continue
         if line.lstrip(" ").startswith("#") and (heading := _ATX.fullmatch(line)):
-            found.headings.append(Heading(begin, len(heading[1]), plain(heading[2] or "")))
+            if len(found.headings) <= MAX_HEADINGS:
+                found.headings.append(Heading(begin, len(heading[1]), plain(heading[2] or "")))
             after_heading, in_row, pending = True, False, was_blank
             line_before = ""
             continue
         if is_markdown and line_before and blank_before and (rule := _RULE.fullmatch(line)):
-            found.headings.append(Heading(start_before, 1 if rule[1][0] == "=" else 2, plain(line_before)))
+            level = 1 if rule[1][0] == "=" else 2
+            if len(found.headings) <= MAX_HEADINGS:
+                found.headings.append(Heading(start_before, level, plain(line_before)))
             if found.blocks and found.blocks[-1] == start_before:
                 found.blocks.pop()
             after_heading, in_row, line_before = True, False, ""
             continue
         is_row = line.lstrip(" \t").startswith("|")
         if is_markdown and was_blank and line.startswith(("    ", "\t")) and not is_row:
-            found.code.append((begin, min(start, len(text))))
-        elif is_markdown and found.code and found.code[-1][1] == begin and line.startswith(("    ", "\t")):
-            found.code[-1] = (found.code[-1][0], min(start, len(text)))
+            found.add_code(begin, min(start, len(text)))
+        elif found.code_ends and found.code_ends[-1] == begin and line.startswith(("    ", "\t")):
+            found.code_ends[-1] = min(start, len(text))
         if was_blank or (is_row and not in_row):
             if not after_heading:
                 found.blocks.append(begin)
@@ -115,24 +128,24 @@ def _scan(text: str, is_markdown: bool) -> tuple[Outline, int]:
         line_before = "" if is_row or _NO_TITLE.match(line) else line
         start_before, blank_before = begin, was_blank
     if fence:
-        found.code.append((code_start, len(text)))
+        found.add_code(code_start, len(text))
     return found, alone + pending
 
 
 _LINK = re.compile(r"!?\[([^\]]*)\](?:\([^)]*\)|\[[^\]]*\])")
 _TAG = re.compile(r"</?[A-Za-z][^>]*>")
-_EMPHASIS = re.compile(r"(?<![\w\\])(\*{1,3}|_{1,3})(?=\S)(.*?)(?<=[^\s\\])\1(?!\w)")
+_EMPHASIS = re.compile(r"(?<![\w\\])[*_]{1,3}(?=\S)|(?<=[^\s\\])[*_]{1,3}(?!\w)")
 _ESCAPE = re.compile(r"\\([!-/:-@\[-`{-~])")
 
 
 def plain(heading: str) -> str:
     """A heading as it is read: without links, emphasis, code marks and tags."""
-    text = heading[:1000]
+    text = heading[:MAX_HEADING]
     if not text.isalnum():
         text = _LINK.sub(r"\1", text)
         parts = re.split(r"(`+)", text)
         text = "".join(
-            part if number % 4 == 2 else "" if number % 2 else _EMPHASIS.sub(r"\2", _TAG.sub("", part))
+            part if number % 4 == 2 else "" if number % 2 else _EMPHASIS.sub("", _TAG.sub("", part))
             for number, part in enumerate(parts)
         )
         text = _ESCAPE.sub(r"\1", text)

@@ -20,6 +20,7 @@ from zlib import crc32
 
 from m3index.corpus.outline import SEPARATOR, Outline, outline, shortened
 from m3index.corpus.windows import LINES, PLANNED, SENTENCES, SPACES, Head, Span, TokenCutter, Tokens
+from m3index.schema import VARCHAR_BYTES
 
 SMALL = 1 / 4
 """Sections are joined until they have this share of the tokens of a passage."""
@@ -29,6 +30,7 @@ HEAD = 1 / 4
 """Title and breadcrumb take at most this share of a passage together."""
 _AROUND = 24
 """How many characters before and after a cut decide for it."""
+_ROW = re.compile(r"[ \t]*\|")
 _MARGIN = 4
 """Tokens that are left free, because a part of a text can have a few more than it has in the whole."""
 
@@ -224,13 +226,14 @@ class StructureCutter(TokenCutter):
 
     def _whole_at(self, place: int) -> tuple[int, int] | None:
         """The code or the row of a table that this place is inside of."""
-        at = bisect.bisect_right(self.outline.code, (place, -1)) - 1
-        if at >= 0 and self.outline.code[at][0] < place < self.outline.code[at][1]:
-            return self.outline.code[at]
-        start = self.text.rfind("\n", 0, place) + 1
-        if start < place and self.text[start:place].lstrip(" \t").startswith("|"):
-            end = self.text.find("\n", place)
-            return start, len(self.text) if end < 0 else end + 1
+        found = self.outline
+        at = bisect.bisect_left(found.code_starts, place) - 1
+        if at >= 0 and place < found.code_ends[at]:
+            return found.code_starts[at], found.code_ends[at]
+        start = self.text.rfind("\n", max(place - VARCHAR_BYTES, 0), place) + 1  # no longer line fits
+        if start < place and _ROW.match(self.text, start):
+            end = self.text.find("\n", place, place + VARCHAR_BYTES) + 1
+            return start, end or len(self.text)
         return None
 
     def _is_whole(self, place: int) -> bool:

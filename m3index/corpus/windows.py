@@ -278,7 +278,7 @@ class TokenCutter:
 
     def tokens_before(self, place: int) -> int:
         """How many tokens of the text start before this character."""
-        return int(np.searchsorted(self.starts, place))
+        return int(self.starts.searchsorted(np.int32(place)))  # another type would convert the whole array
 
     def _after(self, start: int, end: int) -> int:
         """Where the window after [start, end) starts: `overlap` tokens before its end, but at most half of

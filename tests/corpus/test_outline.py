@@ -8,7 +8,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from m3index.corpus.outline import Heading, anchors, outline, plain, slugs
+from m3index.corpus.outline import Heading, Outline, anchors, outline, plain, slugs
+
+
+def code(found: Outline) -> list[tuple[int, int]]:
+    return list(zip(found.code_starts, found.code_ends, strict=True))
 
 
 def headings(text: str, form: str = "markdown") -> list[tuple[int, str]]:
@@ -82,7 +86,7 @@ def test_blocks_do_not_begin_after_a_heading() -> None:
     found = outline(text, "markdown")
     assert [text[i:].partition("\n")[0] for i in found.blocks] == ["third", "```", "fourth", "| a |", "- x"]
     assert [text[i:].partition("\n")[0] for i in found.lines] == ["|---|", "| b |", "- y"]
-    assert [text[a:b] for a, b in found.code] == ["```\ncode\n\ncode\n```\n"]
+    assert [text[a:b] for a, b in code(found)] == ["```\ncode\n\ncode\n```\n"]
 
 
 @pytest.mark.parametrize(
@@ -137,15 +141,15 @@ LINES = st.lists(
 def test_places_ascend_and_are_in_the_text(lines: list[str], form: str) -> None:
     text = "\n".join(lines)
     found = outline(text, form)
-    for places in ([h.start for h in found.headings], found.blocks, found.lines):
+    for places in ([h.start for h in found.headings], list(found.blocks), list(found.lines)):
         assert places == sorted(set(places))
         assert all(0 <= place < max(len(text), 1) for place in places)
         assert all(place == 0 or text[place - 1] == "\n" for place in places)
-    ends = [end for pair in found.code for end in pair]
+    ends = [end for pair in code(found) for end in pair]
     assert ends == sorted(ends)
     assert all(end <= len(text) for end in ends)
-    inside = [h.start for h in found.headings] + found.blocks + found.lines
-    assert not any(start < place < end for start, end in found.code for place in inside)
+    inside = [*(h.start for h in found.headings), *found.blocks, *found.lines]
+    assert not any(start < place < end for start, end in code(found) for place in inside)
 
 
 @pytest.mark.parametrize(

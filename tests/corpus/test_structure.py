@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 
 import pytest
 from corpus.test_windows import TEXT, TOKENIZERS, FakeTokenizer, check_laws
@@ -151,7 +152,7 @@ def sentences(count: int, seed: int) -> list[str]:
 def test_an_insertion_moves_few_cuts(joint: str, form: str) -> None:
     """Passages far behind an edit are the same as before it."""
     kept = total = 0
-    for seed in range(20):
+    for seed in range(6):
         parts = sentences(400, seed)
         before = {p.text for p in cut(joint.join(parts), 60, 8, form=form)}
         parts.insert(20, "A sentence that is new.")
@@ -168,3 +169,17 @@ def test_rows_are_structured_where_they_look_it() -> None:
         ("Guide", ""),
         ("Guide > Install", "install"),
     ]
+
+
+@pytest.mark.parametrize("line", ["x", "| x ", "word. ", "# a\n", "```\n", "\n a", "- x\n"])
+def test_time_grows_with_the_text_alone(line: str) -> None:
+    """Texts of one line, or of nothing but headings, take no longer than others."""
+
+    def seconds(length: int) -> float:
+        started = time.process_time()
+        cut((line * length)[:length] + "end", 60, 8)
+        return time.process_time() - started
+
+    seconds(2_000)
+    short, long = (min(seconds(length) for _ in range(2)) for length in (20_000, 80_000))
+    assert long < 10 * short + 0.5
