@@ -236,10 +236,10 @@ def test_facets(engine: Engine, filled: Pair, over: Any) -> None:
 def test_synonyms(engine: Engine, bm25: Pair) -> None:
     engine.needs("bm25")
     for index in bm25:
-        index.synonyms = parse_synonyms(["zzz => moon"])
+        index.service.synonyms = parse_synonyms(["zzz => moon"])
         try:
             result = index.search("zzz", mode="sparse")
         finally:
-            index.synonyms = NONE
+            index.service.synonyms = NONE
         assert result.searched == "zzz moon"
         assert result.hits
