@@ -36,6 +36,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 from m3index.corpus.readers import read  # noqa: E402
+from m3index.corpus.windows import PassageSettings  # noqa: E402
 from m3index.encoder import packing  # noqa: E402
 from m3index.encoder.base import Wanted  # noqa: E402
 from m3index.encoder.engine import Engine, Job, Lane, _Flight  # noqa: E402
@@ -164,16 +165,14 @@ def encoder_of(model: Path, rate: float, workers: int) -> ModelEncoder:
     encoder._engines = [StubEngine(rate, encoder.tokenizer.silent_ids)]  # type: ignore[list-item]
     encoder._layout.config.pop("vocab_size")  # type: ignore[attr-defined]  # the stub knows every word
     gc.freeze()  # as a command does once its model is loaded
-    assert PASSAGES is not None
-    size = PASSAGES.resolve(encoder.tokenizer)
-    for _ in encoder.tokenizer.cuts([(None, [("", "warm up")])] * (2 * workers + 1), size):
+    size = PassageSettings(512, 64).resolve(encoder.tokenizer)
+    for _ in encoder.tokenizer.cuts([(None, [("", "warm up", "")])] * (2 * workers + 1), size):
         pass
     return encoder
 
 
 ENCODE = EncodeOptions(passage_tokens=512, overlap=64)
 INGEST = IngestOptions(passage_tokens=512, overlap=64)
-PASSAGES = ENCODE.passages
 
 
 def work(command: str, encoder: ModelEncoder, corpus: Path, out: Path) -> int:
