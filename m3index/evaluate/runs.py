@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol, Self, TypeAlias
 
 import numpy as np
 
+from m3index.corpus.decoded import compact_columns, decoded, parts, rows_at_once
 from m3index.corpus.lines import text_lines
 from m3index.errors import UsageError
 from m3index.output import OutputFile, unwritable
@@ -58,20 +59,41 @@ def read_run(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
     return run
 
 
+MOST_ROW_BYTES = 1 << 20
+"""The decoded bytes of a row of a run in Parquet: an id has at most 64 KiB."""
+_BATCH_ROWS, _BATCH_BYTES = 65_536, 16 << 20
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[str, str, float, int | None]]:
+    """In batches that are bounded by what they decode to, as a corpus is."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        described = pq.read_metadata(path)
+        columns = sorted(
+            {"query_id", "doc_id", "score", "rank"} & {*described.schema.to_arrow_schema().names}
+        )
+        compact = compact_columns(described)
+        with pq.ParquetFile(path, metadata=described, read_dictionary=compact) as file:
+            for number in range(file.num_row_groups):
+                size = rows_at_once(described.row_group(number), compact, _BATCH_ROWS, _BATCH_BYTES)
+                for batch in file.iter_batches(size, [number], columns):
+                    for part, sizes in parts(batch, _BATCH_BYTES):
+                        if sizes.max(initial=0) > MOST_ROW_BYTES:
+                            raise UsageError(f"{path} has a row of more than {MOST_ROW_BYTES:,} bytes.")
+                        for row in decoded(part).to_pylist():
+                            yield row["query_id"], row["doc_id"], row["score"], row.get("rank")
+    except FileNotFoundError:
+        raise UsageError(f"There is no file {path}.") from None
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise UsageError(f"{path} is not a Parquet run: {error}.") from None
+
+
 def _run_rows(path: Path) -> Iterator[tuple[str, str, float, int | None]]:
     """Query, document, score, and the rank where it counts."""
     if path.suffix == ".parquet":
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            columns = {"query_id", "doc_id", "score", "rank"} & {*pq.read_schema(path).names}
-            rows = pq.read_table(path, columns=sorted(columns)).to_pylist()
-            yield from ((row["query_id"], row["doc_id"], row["score"], row.get("rank")) for row in rows)
-        except FileNotFoundError:
-            raise UsageError(f"There is no file {path}.") from None
-        except (pa.ArrowInvalid, OSError, KeyError) as error:
-            raise UsageError(f"{path} is not a Parquet run: {error}.") from None
+        yield from _parquet_rows(path)
         return
     for number, line in text_lines(path):
         try:

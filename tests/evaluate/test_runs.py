@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -181,3 +182,24 @@ def test_falling_scores_fall_in_single_precision(scores: list[float]) -> None:
     lowered = np.array(falling(sorted(scores, reverse=True)), np.float32)
     assert (np.diff(lowered) < 0).all()
     assert lowered == pytest.approx(sorted(scores, reverse=True), rel=1e-5, abs=1e-30)
+
+
+def test_a_run_in_parquet_is_bounded_by_what_it_decodes_to(tmp_path: Path) -> None:
+    """A dictionary holds an id of 2 MB once, for any number of rows."""
+    path, count = tmp_path / "run.parquet", 20_000
+    ids = pa.DictionaryArray.from_arrays(pa.array(np.arange(count) % 2, pa.int8()), ["x" * 2_000_000, "y"])
+    columns = {"query_id": pa.array(["q"] * count), "doc_id": ids, "score": pa.array(np.ones(count))}
+    pq.write_table(pa.table(columns), path)
+    assert path.stat().st_size < 200_000
+    with pytest.raises(UsageError, match="has a row of more than 1,048,576 bytes"):
+        read_run(path)
+
+
+def test_a_run_in_parquet_with_dictionaries_is_read_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("m3index.evaluate.runs._BATCH_BYTES", 4_000)
+    path, names = tmp_path / "run.parquet", [f"d{number}" for number in range(900)]
+    columns = {"query_id": ["q"] * 900, "doc_id": names, "score": [float(900 - n) for n in range(900)]}
+    pq.write_table(pa.table(columns), path, row_group_size=400)
+    assert list(read_run(path)["q"]) == names
