@@ -79,8 +79,8 @@ def items(documents: Sequence[Document], count: int) -> list[Item]:
     sentences: list[Item] = []
     for number, document in enumerate(documents):
         text, found = document.text, outline(document.text, document.format).headings
-        starts = [heading.start for heading in found]
-        for heading, end in zip(found, [*starts[1:], len(text)], strict=True):
+        ends = [*(heading.start for heading in found), len(text)][1:]
+        for heading, end in zip(found, ends, strict=True):
             if heading.text and end - heading.start > HEAD:
                 line = text.find("\n", heading.start)
                 stop = min(line + 1 + HEAD, len(text[:end].rstrip()))

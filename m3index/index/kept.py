@@ -110,12 +110,13 @@ class _Former:
                 records += bytes.fromhex(row["doc_hash"][:16] + key_of_passage(row["passage_id"]))
                 records += min(row["passages"], MOST_ROWS).to_bytes(4, "big")
         self._records = np.sort(np.frombuffer(bytes(records), _RECORD), order="content")
+        self._contents = self._records["content"].astype(np.uint64)
 
     def rows_of(self, doc_hash: str) -> Iterator[str]:
         """The keys of the rows of a document with this content."""
-        content = int(doc_hash[:16], 16)
-        at = int(np.searchsorted(self._records["content"], content))
-        if at < len(self._records) and int(self._records["content"][at]) == content:
+        content = np.uint64(int(doc_hash[:16], 16))
+        at = int(self._contents.searchsorted(content))
+        if at < len(self._contents) and self._contents[at] == content:
             record = self._records[at]
             key = f"{int(record['high']):016x}{int(record['low']):016x}"
             yield from (passage_key(key, ordinal) for ordinal in range(int(record["passages"])))
