@@ -4,6 +4,7 @@ honest clients fare beside attackers.
 
     python benchmarks/serve.py [--seconds 10] [--rounds 3] [--clients 1 4 16]
     python benchmarks/serve.py --attack [--seconds 20]
+    python benchmarks/serve.py --parts [--documents 10000] [--encoder offline]
 
 Indexes examples/corpus.jsonl with the encoder offline-en into Milvus Lite, starts `m3index serve` as a
 process, and asks it the queries of examples/queries.jsonl over HTTP. Prints searches/s and latency, the
@@ -13,6 +14,10 @@ median over rounds in which the numbers of clients take turns.
 a process that keeps 1,100 idle connections, 300 half heads that drip and 50 slow bodies open, and sends 20
 requests with a wrong token and two filters of 100,000 values a second. Prints latencies, what was not
 answered, the memory of the server after each half of the attack, and the size of its log.
+
+--parts: one client on a kept connection asks ten times a second. Prints where the time of an answer goes:
+encoding the query, the slower leg in the store, the rest of the search, and what is outside of it (HTTP and
+JSON on both sides). --documents adds sentences of the corpus, numbered, until there are so many passages.
 """
 
 from __future__ import annotations
@@ -23,6 +28,7 @@ import http.client
 import json
 import os
 import random
+import re
 import resource
 import statistics
 import subprocess
@@ -31,6 +37,7 @@ import tempfile
 import threading
 import time
 import urllib.request
+from collections.abc import Iterator
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -156,6 +163,35 @@ async def attack(port: int) -> None:
     )
 
 
+def parts(port: int, queries: list[str], rounds: int) -> None:
+    kept = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    headers = {"content-type": "application/json", "authorization": f"Bearer {TOKEN}"}
+    rows: list[dict[str, float]] = []
+    for number in range(-20, rounds):
+        body = json.dumps({"query": queries[number % len(queries)], "k": 10, "legs": False})
+        started = time.perf_counter()
+        kept.request("POST", "/search", body, headers)
+        answer = json.load(kept.getresponse())
+        whole, timings = time.perf_counter() - started, answer["timings"]
+        leg, encode = max(timings.get("dense", 0), timings.get("sparse", 0)), timings.get("encode", 0)
+        rows.append({
+            "whole answer": whole, "encode": encode, "slower leg": leg,
+            "rest of the search": timings["total"] - leg - encode, "outside": whole - timings["total"],
+        })  # fmt: skip
+        time.sleep(_PAUSE)
+    for name in rows[0]:
+        print(f"{name:20} {statistics.median(row[name] for row in rows[20:]) * 1e3:7.2f} ms")
+
+
+def enlarged(corpus: Path, documents: int) -> Iterator[dict[str, object]]:
+    """The corpus, and numbered sentences of it, until there are so many."""
+    rows = [json.loads(line) for line in corpus.open(encoding="utf-8")]
+    yield from rows
+    sentences = [part for row in rows for part in re.split(r"(?<=[.!?。])\s*", row["text"]) if len(part) > 20]
+    for number in range(len(rows), documents):
+        yield {"id": f"s{number}", "text": f"{sentences[number % len(sentences)]} {number}"}
+
+
 def memory(process: subprocess.Popen[bytes]) -> float:
     """MiB in memory."""
     status = Path(f"/proc/{process.pid}/status").read_text()
@@ -208,6 +244,9 @@ def main() -> None:
     parser.add_argument("--clients", type=int, nargs="*", default=[1, 4, 16])
     parser.add_argument("--port", type=int, default=18_077)
     parser.add_argument("--attack", action="store_true")
+    parser.add_argument("--parts", action="store_true")
+    parser.add_argument("--documents", type=int, default=0)
+    parser.add_argument("--encoder", default="offline-en")
     parser.add_argument("--attacker", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.attacker:
@@ -215,10 +254,10 @@ def main() -> None:
     queries = [json.loads(line)["text"] for line in (EXAMPLES / "queries.jsonl").open(encoding="utf-8")]
     with tempfile.TemporaryDirectory() as folder:
         uri = f"{folder}/serve.db"
-        with Index("almanac", uri=uri, encoder="offline-en") as index:
-            index.ingest(EXAMPLES / "corpus.jsonl")
+        with Index("almanac", uri=uri, encoder=options.encoder) as index:
+            index.ingest(enlarged(EXAMPLES / "corpus.jsonl", options.documents))
         command = [sys.executable, "-m", "m3index", "serve", "--uri", uri, "-c", "almanac"]
-        environment = os.environ | ({"M3INDEX_SERVE_TOKEN": TOKEN} if options.attack else {})
+        environment = os.environ | ({"M3INDEX_SERVE_TOKEN": TOKEN} if options.attack or options.parts else {})
         log = Path(folder) / "log"
         with log.open("wb") as errors:
             process = subprocess.Popen(
@@ -227,6 +266,9 @@ def main() -> None:
         url = f"http://127.0.0.1:{options.port}"
         try:
             ready(url, process)
+            if options.parts:
+                parts(options.port, queries, 100)
+                return
             if options.attack:
                 under_attack(options.port, queries, options.seconds, process, log)
                 return
