@@ -146,7 +146,7 @@ def _explanation(out: Console, hit: Hit, explanation: Explanation, result: Searc
     if explanation.leg is not None and explanation.share is not None:
         for crossing in explanation.crossings[:3]:
             verb = "overtakes" if crossing.overtakes else "falls behind"
-            other = result.hits[crossing.other - 1]
+            other = result.hits[crossing.other - result.hits[0].rank]
             lines.append(f"{verb} {other.doc_id} when {explanation.leg} > {crossing.share:.2f}")
         if len(explanation.ranks) > 1:
             lines.append(f"rank by the weight of {explanation.leg}: {_ranks(explanation.ranks)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -218,6 +219,18 @@ def test_the_weights_that_explain_names_do_what_it_says(thirty: Search) -> None:
                     assert (places[0] < places[1]) == (crossing["overtakes"] == (side > 0))
                 checked += 1
     assert checked >= 3
+
+
+def test_explain_names_the_hits_of_its_page(thirty: Search) -> None:
+    asked = ("the quick brown fox", "--explain", "-k", 5, "--page", 2)
+    hits = thirty(*asked, "--json").hits
+    names = {hit["rank"]: hit["doc_id"] for hit in hits}
+    out = thirty(*asked).out
+    said = re.findall(r"^ +(?:overtakes|falls behind) (\S+) when", out, re.MULTILINE)
+    assert said == [
+        names[crossing["hit"]] for hit in hits for crossing in hit["explanation"]["crossings"][:3]
+    ]
+    assert said
 
 
 def test_options_from_the_file_and_over_it(search: Search, tmp_path: Path) -> None:
