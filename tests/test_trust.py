@@ -18,9 +18,9 @@ from m3index.errors import UsageError
 
 SECRET = "a-secret-of-the-user"
 HARMLESS = {
-    "complete", "depth", "facets_over", "folds", "format", "fusion", "group_by", "json", "k", "measure",
-    "measures", "mode", "modes", "passages", "quiet", "rerank_depth", "rerank_weights", "rrf_k", "syntax",
-    "tag", "test", "timeout", "weights",
+    "boost", "complete", "depth", "diversity", "facets_over", "folds", "format", "fusion", "group_by", "json",
+    "k", "measure", "measures", "mode", "modes", "passages", "quiet", "rerank_depth", "rerank_weights",
+    "rrf_k", "sort", "syntax", "tag", "test", "timeout", "weights",
 }  # fmt: skip
 
 

@@ -229,11 +229,12 @@ class Passages(Group):
 
     panel = "Collection"
 
-    passages: Division | None = option(
+    passages_by: Division | None = option(
         OneOf(get_args(Division), "HOW"),
         "What passages follow: structure (sections, paragraphs, code and tables) or tokens (each as long as "
         "possible).",
         default=None,
+        flags=("--passages",),
         shown="the collection's own; for a new one: structure",
     )
     passage_tokens: int | Literal["full"] | None = option(
@@ -254,6 +255,6 @@ class Passages(Group):
         """The settings for splitting; None if no option is given."""
         from m3index.corpus.windows import PassageSettings
 
-        if self.passages is None and self.passage_tokens is None and self.overlap is None:
+        if self.passages_by is None and self.passage_tokens is None and self.overlap is None:
             return None
-        return PassageSettings(self.passage_tokens, self.overlap, self.passages)
+        return PassageSettings(self.passage_tokens, self.overlap, self.passages_by)

@@ -173,7 +173,7 @@ def _layout(old: Collection, encoder: Encoder, settings: ReindexOptions) -> Coll
         analyzer=analyzer,
         passage_tokens=None if passages is None else passages.tokens,
         overlap=None if passages is None else passages.overlap,
-        passages=old.passages.by if passages is None else passages.by,
+        passages_by=old.passages.by if passages is None else passages.by,
         tenant_field=tenant,
         storage=storage,
         index_class=index.size,

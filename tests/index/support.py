@@ -20,10 +20,10 @@ from m3index.store.base import Store
 from m3index.types import Document, EncodedBatch, IntArray, Place, Rejected, key_of_passage
 
 ALL = MaxDelete(percent=100.0)
-SETTINGS = SyncOptions(passages="tokens", passage_tokens=10, overlap=2, max_delete=ALL, max_errors="100%")
-INGEST = IngestOptions(passages="tokens", passage_tokens=10, overlap=2, max_errors="100%")
+SETTINGS = SyncOptions(passages_by="tokens", passage_tokens=10, overlap=2, max_delete=ALL, max_errors="100%")
+INGEST = IngestOptions(passages_by="tokens", passage_tokens=10, overlap=2, max_errors="100%")
 PRUNE = replace(SETTINGS, removals_only=True)
-REINDEX = ReindexOptions(passages="tokens", passage_tokens=10, overlap=2, max_delete=ALL)
+REINDEX = ReindexOptions(passages_by="tokens", passage_tokens=10, overlap=2, max_delete=ALL)
 VERIFY = VerifyOptions(max_delete=ALL)
 
 

@@ -106,11 +106,11 @@ def test_a_passage_of_only_spaces_is_copied(store: MemoryStore) -> None:
 
 
 def test_an_omitted_passage_size_is_kept(store: MemoryStore) -> None:
-    omitted = {"passages": None, "passage_tokens": None, "overlap": None}
-    for sizes in ({"passage_tokens": 10}, {"overlap": 2}, {"passages": "tokens"}, {}):
+    omitted = {"passages_by": None, "passage_tokens": None, "overlap": None}
+    for sizes in ({"passage_tokens": 10}, {"overlap": 2}, {"passages_by": "tokens"}, {}):
         layout = replace(REINDEX, **omitted | sizes)
         assert not plan_reindex(store, FakeEncoder(), "docs", layout).encodes, sizes
-    other = replace(REINDEX, **omitted | {"passages": "structure"})
+    other = replace(REINDEX, **omitted | {"passages_by": "structure"})
     assert plan_reindex(store, FakeEncoder(), "docs", other, corpora(CORPUS)).encodes
     finer = replace(REINDEX, **omitted | {"overlap": 0})
     assert reindex(store, FakeEncoder(), "docs", finer, corpora=corpora(CORPUS)).exit == 0

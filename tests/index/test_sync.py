@@ -125,7 +125,7 @@ def test_an_omitted_size_is_that_of_the_collection() -> None:
     before = rows(store)
     for sizes in ({"passage_tokens": 10}, {"overlap": 2}):
         assert run(store, [doc("a", 40)], settings=SyncOptions(**sizes)).unchanged == 1, sizes
-    assert run(store, [doc("a", 40)], settings=SyncOptions(passages="tokens")).unchanged == 1
+    assert run(store, [doc("a", 40)], settings=SyncOptions(passages_by="tokens")).unchanged == 1
     assert rows(store) == before
     assert run(store, [doc("a", 40)], settings=SyncOptions(overlap=0)).updated == 1
     assert status(store, "docs").passages == {"tokens": 10, "overlap": 0, "by": "tokens"}
