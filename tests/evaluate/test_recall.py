@@ -28,7 +28,7 @@ from m3index.search.legs import LegScope, retrieve
 from m3index.search.plan import SearchTarget, stored_vector
 from m3index.store.filter import Compare
 from m3index.store.memory import MemoryStore
-from m3index.types import Candidate, Leg
+from m3index.types import JOINED, Candidate, Leg
 
 WORDS = [f"w{i}" for i in range(60)]
 FIELDS: Mapping[str, Any] = {"lang": "str", "year": "int"}
@@ -79,7 +79,7 @@ def by_name(report: RecallReport) -> dict[tuple[str, int, bool], IndexRecall]:
 def test_a_scan_ranks_as_an_exact_store_does(leg: Leg, depth: int) -> None:
     target = indexed("bm25" if leg is Leg.BM25 else "lexical")
     store, name, spec = target.store, target.collection, target.spec
-    rows = list(store.scan(name, None, ["dense", "lexical", "title", "text"]))[:20]
+    rows = list(store.scan(name, None, ["dense", "lexical", *JOINED]))[:20]
     vectors = [stored_vector(row, leg) for row in rows]
     own = [Compare("lang", "==", "de") if i % 2 else None for i in range(len(rows))]
     scanned = scan(store, name, spec, leg, [Ask(v, c) for v, c in zip(vectors, own, strict=True)], depth)
