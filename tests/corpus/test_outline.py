@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from m3index.corpus.outline import Heading, Outline, anchors, outline, plain, slugs
@@ -136,6 +136,7 @@ LINES = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(LINES, st.sampled_from(["", "markdown", "text", "pdf"]))
 @example(["```", "", "# A"], "markdown")
 def test_places_ascend_and_are_in_the_text(lines: list[str], form: str) -> None:

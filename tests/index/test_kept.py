@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fakes import FakeEncoder
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from index.support import ALL, INGEST, SETTINGS, ListCorpus, doc, rows, run
 
@@ -194,6 +194,7 @@ NAMES = st.lists(st.sampled_from(["One", "Two", "Three", "Four", "Five"]), min_s
 VERSION = st.dictionaries(st.sampled_from(["a", "b", "c"]), st.tuples(NAMES, st.sampled_from(["", "T"])))
 
 
+@settings(deadline=None)
 @given(st.lists(VERSION, min_size=2, max_size=4))
 def test_the_index_is_that_of_encoding_all(history: list[dict[str, tuple[list[str], str]]]) -> None:
     """Whatever was there before, with moves, insertions and deletions within and between documents."""

@@ -65,7 +65,7 @@ def row(
         "passages": 1,
         "title": "",
         "breadcrumb": "",
-        "anchor": "",
+        "anchor": "linux",
         "text": f"text of {doc_id}" if doc_id.isprintable() else "text",
         "metadata": {},
         "fields": {},

@@ -41,7 +41,7 @@ from m3index.store import filter as filters
 from m3index.store.base import Store
 from m3index.store.filter import All, Compare, Expression, In, bind
 from m3index.store.half_precision import rounded
-from m3index.types import Leg, Storage
+from m3index.types import JOINED, Leg, Storage
 
 Fresh = Callable[[CollectionSpec], str]
 
@@ -137,7 +137,7 @@ def test_a_plain_collection_is_no_alias(store: Store, fresh: Fresh) -> None:
 
 # ------------------------------------------------------------------------------ rows
 
-WHOLE = ["doc_id", "ordinal", "source", "doc_hash", "passages", "title", "text", "metadata"]
+WHOLE = ["doc_id", "ordinal", "source", "doc_hash", "passages", *JOINED, "anchor", "metadata"]
 
 
 @pytest.mark.parametrize("text", [*MALICIOUS, "界" * 21_845, "x" * 65_535], ids=lambda t: repr(t)[:24])
