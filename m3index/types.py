@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from m3index.errors import UsageError
 
@@ -272,6 +272,20 @@ class Row:
     fields: Mapping[str, FieldValue]
     dense: FloatArray
     sparse: SparseVector | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RowUpdate:
+    """What changes in a stored row, which keeps its text and its vectors. metadata, fields: all of them."""
+
+    passage_id: str
+    doc_hash: str
+    passages: int
+    metadata: Metadata
+    fields: Mapping[str, FieldValue]
+
+
+AnyRow = TypeVar("AnyRow", bound=Row | RowUpdate)
 
 
 @dataclass(frozen=True, slots=True)

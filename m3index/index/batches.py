@@ -17,7 +17,7 @@ from m3index.encoder.base import Encoder
 from m3index.index.collection import Collection
 from m3index.index.kept import KeptVectors, StoredVectors
 from m3index.index.plan import Change, DocumentChange, Window
-from m3index.index.write import READ_ROWS, DocumentWrite, vector_fields
+from m3index.index.write import READ_ROWS, DocumentWrite
 from m3index.store.base import Store, StoredRow
 from m3index.types import (
     Document,
@@ -27,6 +27,7 @@ from m3index.types import (
     Passage,
     Rejected,
     Row,
+    RowUpdate,
     SparseVector,
     passage_key,
 )
@@ -52,14 +53,13 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class PendingDocument:
-    """A document to write: its passages or, if only metadata changed, its stored rows (text and vectors).
+    """A document to write: its passages or, if only metadata changed, none, because its rows are updated.
 
     kept: stored rows with the vectors of passages, by ordinal, which are not encoded again.
     """
 
     planned: DocumentChange
     passages: Sequence[Passage] = ()
-    reused: Sequence[StoredRow] = ()
     kept: Mapping[int, StoredRow] = field(default_factory=dict)
 
     @property
@@ -73,22 +73,27 @@ class PendingDocument:
 
     @property
     def rows(self) -> int:
-        return len(self.passages) or len(self.reused)
+        return self.planned.stored if self.is_update else len(self.passages)
+
+    @property
+    def is_update(self) -> bool:
+        return self.planned.change is Change.METADATA
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A batch that is ready to write. tokens, seconds: what was encoded for it, and how long that took. kept:
-    the number of passages of each document, by key, whose vectors are those that were stored."""
+    """A batch that is ready to write. documents: those that are written whole. updated: those of which only
+    metadata changed. tokens, seconds: what was encoded for it, and how long that took. kept: the number of
+    passages of each document, by key, whose vectors are those that were stored."""
 
-    documents: Sequence[WrittenDocument]
+    documents: Sequence[tuple[DocumentChange, DocumentWrite[Row]]]
+    updated: Sequence[tuple[DocumentChange, DocumentWrite[RowUpdate]]]
     tokens: int
     seconds: float
     kept: Mapping[str, int]
 
 
 Batch: TypeAlias = list[PendingDocument]
-WrittenDocument: TypeAlias = tuple[DocumentChange, DocumentWrite]
 Content: TypeAlias = tuple[str, str, str, FloatArray, SparseVector | None]
 """Breadcrumb, anchor, text and vectors of a row."""
 
@@ -195,54 +200,64 @@ class Batcher:
             yield window
             content = [p for p in window.planned if p.change is not Change.METADATA]
             for group in _groups([p for p in window.planned if p.change is Change.METADATA]):
-                for item in self._read_back(group):
-                    if item.reused:
-                        yield item
+                complete = self._complete(group)
+                for planned in group:
+                    if planned.key in complete:
+                        yield PendingDocument(planned)
                     else:
-                        content.append(replace(item.planned, change=Change.UPDATED))
+                        content.append(replace(planned, change=Change.UPDATED))
             vectors = KeptVectors() if self.stored is None else self.stored.of(content)
             yield from (_ToCut(planned, vectors) for planned in content)
 
     def _checked(self, item: PendingDocument) -> PendingDocument | Window:
         """The document, or its rejection if the store would refuse one of its rows once it is encoded."""
         planned = item.planned
-        contents = [(p.breadcrumb, p.anchor, p.text, _NO_VECTOR, None) for p in item.passages]
-        contents += [(r["breadcrumb"], r["anchor"], r["text"], _NO_VECTOR, None) for r in item.reused]
-        for row in self._rows(planned, contents):
+        rows: Sequence[Row | RowUpdate]
+        if item.is_update:
+            rows = _updates(planned)[:1]  # the others have the same content
+        else:
+            contents = [(p.breadcrumb, p.anchor, p.text, _NO_VECTOR, None) for p in item.passages]
+            rows = self._rows(planned, contents)
+        for row in rows:
             if reason := self.store.refusal(self.name, row):
                 return Window(rows=planned.rows, rejected=[Rejected.of(planned.document, reason)])
         return item
 
-    def _read_back(self, planned: Sequence[DocumentChange]) -> Iterator[PendingDocument]:
-        """Reads stored texts and vectors. A document with missing rows, or with rows of another version,
-        gets none to reuse."""
+    def _complete(self, planned: Sequence[DocumentChange]) -> set[str]:
+        """The keys of the documents that have all their rows, and none of another version."""
         ids = {p.key: [passage_key(p.key, o) for o in range(p.stored)] for p in planned}
-        fields = ["doc_hash", "breadcrumb", "anchor", "text", *vector_fields(self.spec)]
-        rows = self.store.get(self.name, [i for document_ids in ids.values() for i in document_ids], fields)
+        asked = [i for document_ids in ids.values() for i in document_ids]
+        rows = self.store.get(self.name, asked, ["doc_hash"])
+        complete = set()
         for p in planned:
-            complete = all(i in rows and same_content(rows[i]["doc_hash"], p.doc_hash) for i in ids[p.key])
-            yield PendingDocument(p, reused=[rows[i] for i in ids[p.key]] if complete else ())
+            versions = [rows[i]["doc_hash"] for i in ids[p.key] if i in rows]
+            if len(versions) == p.stored > 0 and all(same_content(v, p.doc_hash) for v in versions):
+                complete.add(p.key)
+        return complete
 
     def _written(self, batch: Batch, encoded: EncodedBatch, seconds: float) -> Encoded:
         """The complete rows of the documents of a batch."""
         tokens = int(encoded.tokens.sum())
         self.budget.learn(tokens, seconds)
         vectors = _vectors(encoded)
-        documents: list[WrittenDocument] = []
+        documents: list[tuple[DocumentChange, DocumentWrite[Row]]] = []
+        updated: list[tuple[DocumentChange, DocumentWrite[RowUpdate]]] = []
         kept: dict[str, int] = {}
         for item in batch:
-            kept[item.planned.key] = len(item.kept) + len(item.reused)
-            contents = [
-                (row["breadcrumb"], row["anchor"], row["text"], row["dense"], row.get("lexical"))
-                for row in item.reused
-            ]
+            planned = item.planned
+            if item.is_update:
+                kept[planned.key] = planned.stored
+                updated.append((planned, DocumentWrite(planned.key, _updates(planned), planned.stored)))
+                continue
+            kept[planned.key] = len(item.kept)
+            contents: list[Content] = []
             for p in item.passages:
                 row = item.kept.get(p.ordinal)
                 found = next(vectors) if row is None else (row["dense"], row.get("lexical"))
                 contents.append((p.breadcrumb, p.anchor, p.text, *found))
-            rows = self._rows(item.planned, contents)
-            documents.append((item.planned, DocumentWrite(item.planned.key, rows, item.planned.stored)))
-        return Encoded(documents, tokens, seconds, kept)
+            rows = self._rows(planned, contents)
+            documents.append((planned, DocumentWrite(planned.key, rows, planned.stored)))
+        return Encoded(documents, updated, tokens, seconds, kept)
 
     def _rows(self, planned: DocumentChange, contents: Sequence[Content]) -> list[Row]:
         document = planned.document
@@ -273,6 +288,20 @@ class _ToCut:
 
     planned: DocumentChange
     vectors: KeptVectors
+
+
+def _updates(planned: DocumentChange) -> list[RowUpdate]:
+    """The updates of all rows of a document of which only metadata changed."""
+    return [
+        RowUpdate(
+            passage_id=passage_key(planned.key, ordinal),
+            doc_hash=planned.doc_hash,
+            passages=planned.stored,
+            metadata=planned.document.metadata,
+            fields=planned.fields,
+        )
+        for ordinal in range(planned.stored)
+    ]
 
 
 def _document_of(item: Window | PendingDocument | _ToCut) -> Document | None:

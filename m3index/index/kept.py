@@ -1,8 +1,9 @@
 """Vectors that a run keeps: those of stored passages that the encoder would see again, word for word.
 
 A passage of a changed document is encoded only if no row has the same input: the same title, breadcrumb and
-text. The model need not be compared, because all rows of a collection are of one vector space. Each row was
-written whole, so that its vectors are those of its own text, also where a crash left half a document.
+text. The model need not be compared, because all rows of a collection are of one vector space. Text and
+vectors of a row are always written together, so that its vectors are those of its own text, even where a
+crash left half a document.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from hashlib import blake2b
 import numpy as np
 
 from m3index.index.plan import Change, DocumentChange
-from m3index.index.write import READ_ROWS, vector_fields
+from m3index.index.write import READ_ROWS
 from m3index.schema import CollectionSpec
 from m3index.store.base import Store, StoredRow
 from m3index.store.filter import All, Compare
+from m3index.store.rows import vector_fields
 from m3index.types import JOINED, Passage, join_title, joined, key_of_passage, passage_key
 
 MOST_ROWS = 8_000

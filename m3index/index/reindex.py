@@ -31,10 +31,11 @@ from m3index.index.prune import UnseenRows
 from m3index.index.seen import SeenKeys
 from m3index.index.summary import Summary, Tally
 from m3index.index.sync import Run
-from m3index.index.write import READ_ROWS, row_fields, row_of
+from m3index.index.write import READ_ROWS
 from m3index.progress import Progress, Reporter, Silent
 from m3index.store.base import Store
 from m3index.store.filter import Compare
+from m3index.store.rows import row_fields, row_of
 from m3index.types import Place, Rejected, Row, key_of_passage
 from m3index.wording import many
 

@@ -22,14 +22,14 @@ from m3index.index.first_run import opened
 from m3index.index.left_unread import remembered
 from m3index.index.lock import WriteLock, hold
 from m3index.index.options import IngestOptions, Never, Stop
-from m3index.index.plan import Corpus, Planner, Window, windows_of
+from m3index.index.plan import Corpus, DocumentChange, Planner, Window, windows_of
 from m3index.index.prefetch import prefetch
 from m3index.index.prune import UnseenRows
 from m3index.index.row_versions import StoredRows
 from m3index.index.summary import Summary, Tally
 from m3index.index.tenant import tenant_of
 from m3index.index.unchanged import UnchangedCorpus, forget, recorded, with_record
-from m3index.index.write import mark, remove, write
+from m3index.index.write import AnyWrite, mark, remove, write
 from m3index.progress import Progress, Reporter, Silent
 from m3index.store.base import Store
 from m3index.types import Document, Rejected, document_key
@@ -243,9 +243,10 @@ class Run:
     def _commit(self, batch: Encoded) -> None:
         """Writes a batch and counts its documents."""
         tally = self.tally
-        writes = [document_write for _, document_write in batch.documents]
+        documents: list[tuple[DocumentChange, AnyWrite]] = [*batch.documents, *batch.updated]
+        writes = [document_write for _, document_write in documents]
         refused = {refusal.key: refusal for refusal in write(self.store, self.target.name, writes)}
-        for planned, document_write in batch.documents:
+        for planned, document_write in documents:
             if refusal := refused.get(planned.key):
                 self._quarantine(Rejected.of(planned.document, refusal.reason))
                 rows = 0 if refusal.removed else planned.rows
@@ -256,7 +257,7 @@ class Run:
                 tally.passages_kept += batch.kept[planned.key]
             tally.rows += rows
             tally.row_delta += rows - planned.rows
-        tally.pending -= len(batch.documents)
+        tally.pending -= len(documents)
         tally.tokens += batch.tokens
         tally.encoding_seconds += batch.seconds
 

@@ -25,10 +25,11 @@ from m3index.index.prune import obstacle, withheld_message
 from m3index.index.seen import SeenKeys
 from m3index.index.sync import pipeline
 from m3index.index.tenant import tenant_of
-from m3index.index.write import READ_ROWS, DocumentWrite, remove, row_fields, row_of, write
+from m3index.index.write import READ_ROWS, DocumentWrite, remove, write
 from m3index.progress import Progress, Reporter, Silent
 from m3index.store.base import Store, StoredRow
 from m3index.store.half_precision import ROUNDOFF
+from m3index.store.rows import row_fields, row_of
 from m3index.types import Rejected, Row, SparseVector, Storage, document_key, key_of_passage, passage_key
 from m3index.wording import many
 
@@ -279,7 +280,7 @@ class _Verifier:
             for ordinal in range(max(planned.stored, len(expected.rows)))
         ]
         stored = self._read(ids)
-        wrong: list[DocumentWrite] = []
+        wrong: list[DocumentWrite[Row]] = []
         for planned, expected in batch.documents:
             self.result.checked += 1
             self.result.passages += len(expected.rows)
@@ -299,7 +300,7 @@ class _Verifier:
         return rows
 
     def _differences(
-        self, planned: DocumentChange, expected: DocumentWrite, stored: Mapping[str, StoredRow]
+        self, planned: DocumentChange, expected: DocumentWrite[Row], stored: Mapping[str, StoredRow]
     ) -> Iterator[Difference]:
         doc_id = planned.document.doc_id
         if planned.change is Change.ADDED and not any(row.passage_id in stored for row in expected.rows):

@@ -6,32 +6,37 @@ of its rows and whose `doc_hash` is empty unless the rows are exactly those of t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Generic, TypeAlias
 
 from m3index.errors import RowRefusedError
 from m3index.schema import CollectionSpec
-from m3index.store.base import Store, StoredRow
-from m3index.types import Row, SparseVector, key_of_passage, passage_key
+from m3index.store.base import Store
+from m3index.types import AnyRow, Row, RowUpdate, key_of_passage, passage_key
 
 READ_ROWS = 500
 
 
 @dataclass(frozen=True, slots=True)
-class DocumentWrite:
-    """All rows of one document to write, starting with ordinal 0.
+class DocumentWrite(Generic[AnyRow]):
+    """All rows of one document to write, or the updates of all of them, starting with ordinal 0.
 
     stored: the number of ordinals that the store may hold now; 0 for a new document.
     """
 
     key: str
-    rows: Sequence[Row]
+    rows: Sequence[AnyRow]
     stored: int
 
     @property
     def is_single(self) -> bool:
-        """Whether the document has one passage and had at most one, so that a single upsert is enough."""
+        """Whether the document has one passage and had at most one, so that a single call is enough."""
         return len(self.rows) == 1 and self.stored <= 1
+
+
+AnyWrite: TypeAlias = DocumentWrite[Row] | DocumentWrite[RowUpdate]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,7 @@ class Refused:
     removed: bool
 
 
-def write(store: Store, name: str, writes: Sequence[DocumentWrite]) -> list[Refused]:
+def write(store: Store, name: str, writes: Sequence[AnyWrite]) -> list[Refused]:
     """Writes whole documents; returns those that the store refused. The others are written.
 
     A document refused at its first row is unchanged. A document refused later is removed, because half of it
@@ -51,14 +56,17 @@ def write(store: Store, name: str, writes: Sequence[DocumentWrite]) -> list[Refu
     """
     refused: dict[str, Refused] = {}
 
-    def upsert(rows: Iterable[Row], *, begun: bool) -> None:
+    def send(rows: Iterable[Row | RowUpdate], *, begun: bool) -> None:
         pending = [row for row in rows if key_of_passage(row.passage_id) not in refused]
-        for key, reason in _upsert(store, name, pending).items():
+        whole = [row for row in pending if isinstance(row, Row)]
+        updates = [row for row in pending if isinstance(row, RowUpdate)]
+        reasons = _send(partial(store.upsert, name), whole) | _send(partial(store.update, name), updates)
+        for key, reason in reasons.items():
             refused[key] = Refused(key, reason, removed=begun)
 
     larger = [w for w in writes if not w.is_single]
-    upsert((_mark(w.rows[0], max(w.stored, len(w.rows))) for w in larger), begun=False)
-    upsert((row for w in larger for row in w.rows[1:]), begun=True)
+    send((_mark(w.rows[0], max(w.stored, len(w.rows))) for w in larger), begun=False)
+    send((row for w in larger for row in w.rows[1:]), begun=True)
     stale = [
         passage_key(w.key, ordinal)
         for w in larger
@@ -67,8 +75,8 @@ def write(store: Store, name: str, writes: Sequence[DocumentWrite]) -> list[Refu
     ]
     if stale:
         store.delete(name, stale)
-    upsert((w.rows[0] for w in larger), begun=True)
-    upsert((w.rows[0] for w in writes if w.is_single), begun=False)
+    send((w.rows[0] for w in larger), begun=True)
+    send((w.rows[0] for w in writes if w.is_single), begun=False)
     broken = [w for w in larger if w.key in refused and refused[w.key].removed]
     if broken:
         _delete_ordinals(store, name, {w.key: range(max(w.stored, len(w.rows))) for w in broken})
@@ -90,21 +98,24 @@ def mark(store: Store, name: str, spec: CollectionSpec, documents: Mapping[str, 
 
     documents: the number of ordinals that the store may hold, by key.
     """
-    keys, fields = list(documents), row_fields(spec)
+    keys, fields = list(documents), ["passages", "metadata", *spec.fields]
     for start in range(0, len(keys), READ_ROWS):
         first_ids = [passage_key(key, 0) for key in keys[start : start + READ_ROWS]]
         marks = [
-            _mark(
-                row_of(passage_id, stored, spec),
-                max(stored["passages"], documents[key_of_passage(passage_id)]),
+            RowUpdate(
+                passage_id,
+                doc_hash="",
+                passages=max(stored["passages"], documents[key_of_passage(passage_id)]),
+                metadata=stored["metadata"],
+                fields={field: stored[field] for field in spec.fields},
             )
             for passage_id, stored in store.get(name, first_ids, fields).items()
         ]
         if marks:
-            store.upsert(name, marks)
+            store.update(name, marks)
 
 
-def _mark(first: Row, passages: int) -> Row:
+def _mark(first: Row | RowUpdate, passages: int) -> Row | RowUpdate:
     """The first row of a document, marked as unfinished."""
     return replace(first, doc_hash="", passages=passages)
 
@@ -116,12 +127,12 @@ def _delete_ordinals(store: Store, name: str, documents: Mapping[str, Sequence[i
     store.delete(name, [passage_key(key, 0) for key in documents])
 
 
-def _upsert(store: Store, name: str, rows: Sequence[Row]) -> dict[str, str]:
-    """Upserts rows; returns the keys of the refused documents with the store's reasons."""
+def _send(call: Callable[[Sequence[AnyRow]], None], rows: Sequence[AnyRow]) -> dict[str, str]:
+    """Writes rows by a call of the store; returns the keys of the refused documents with its reasons."""
     refused: dict[str, str] = {}
     while rows:
         try:
-            store.upsert(name, rows)
+            call(rows)
             break
         except RowRefusedError as error:
             keys = {key_of_passage(p) for p in error.passage_ids} & {
@@ -133,49 +144,3 @@ def _upsert(store: Store, name: str, rows: Sequence[Row]) -> dict[str, str]:
             refused |= {key: reasons.get(key, str(error)) for key in keys}
             rows = [row for row in rows if key_of_passage(row.passage_id) not in keys]
     return refused
-
-
-# ------------------------------------------------------------ stored rows and rows to write
-
-
-def row_fields(spec: CollectionSpec) -> list[str]:
-    """The fields of a complete row."""
-    base = [
-        "doc_id",
-        "ordinal",
-        "source",
-        "doc_hash",
-        "passages",
-        "title",
-        "breadcrumb",
-        "anchor",
-        "text",
-        "metadata",
-    ]
-    return [*base, *spec.fields, *vector_fields(spec)]
-
-
-def vector_fields(spec: CollectionSpec) -> list[str]:
-    """The vector fields that are written; the store computes those of BM25."""
-    return ["dense", "lexical"] if spec.sparse == "lexical" else ["dense"]
-
-
-def row_of(passage_id: str, stored: StoredRow, spec: CollectionSpec) -> Row:
-    """Turns a row read with `row_fields` into a row to write."""
-    sparse: SparseVector | None = stored["lexical"] if spec.sparse == "lexical" else None
-    return Row(
-        passage_id=passage_id,
-        doc_id=stored["doc_id"],
-        ordinal=stored["ordinal"],
-        source=stored["source"],
-        doc_hash=stored["doc_hash"],
-        passages=stored["passages"],
-        title=stored["title"],
-        breadcrumb=stored["breadcrumb"],
-        anchor=stored["anchor"],
-        text=stored["text"],
-        metadata=stored["metadata"],
-        fields={field: stored[field] for field in spec.fields},
-        dense=stored["dense"],
-        sparse=sparse,
-    )

@@ -20,7 +20,7 @@ from m3index.errors import DriftError, decide
 from m3index.files import Folder
 from m3index.index.collection import Collection, find
 from m3index.index.options import Never, Stop
-from m3index.index.write import READ_ROWS, row_fields, row_of
+from m3index.index.write import READ_ROWS
 from m3index.progress import Progress, Reporter, Silent
 from m3index.scale import blocks
 from m3index.scale.blocks import ShardKey, content_bytes
@@ -30,6 +30,7 @@ from m3index.scale.options import DenseType
 from m3index.scale.shards import Fingerprint, to_arrow
 from m3index.store.base import Store
 from m3index.store.filter import Compare
+from m3index.store.rows import row_fields, row_of
 from m3index.types import EncoderInfo, Row, key_of_passage, passage_key
 from m3index.wording import many
 

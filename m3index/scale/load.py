@@ -318,7 +318,7 @@ class _Load:
             )
             self.reporter.progress(progress)
 
-    def _row_counts(self, changed: Sequence[DocumentWrite]) -> dict[str, int]:
+    def _row_counts(self, changed: Sequence[DocumentWrite[Row]]) -> dict[str, int]:
         """The number of rows that the collection actually has of each document."""
         if not changed:
             return {}

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeAlias
 from m3index.schema import CollectionSpec
 from m3index.store.fence import Check
 from m3index.store.filter import Filter
-from m3index.types import Candidate, FloatArray, Leg, Row, SparseVector
+from m3index.types import Candidate, FloatArray, Leg, Row, RowUpdate, SparseVector
 
 StoredRow: TypeAlias = Mapping[str, Any]
 """A row as read: the requested fields by name. `dense` is a float32 array, `lexical` a SparseVector,
@@ -112,8 +112,15 @@ class Store(Protocol):
         A row that is too large by itself is refused with RowRefusedError."""
         ...
 
-    def refusal(self, name: str, row: Row) -> str:
-        """Why `upsert` refuses any row with this content, whatever its vectors; empty if it does not."""
+    def update(self, name: str, updates: Sequence[RowUpdate]) -> None:
+        """Changes stored rows, which keep their texts and vectors, in calls like those of `upsert`. An engine
+        that cannot change part of a row gets whole rows, which are read back for it. The update of a row that
+        is not stored is refused with RowRefusedError. Of updates with equal keys, the last wins."""
+        ...
+
+    def refusal(self, name: str, row: Row | RowUpdate) -> str:
+        """Why `upsert` refuses any row with this content, whatever its vectors, or why `update` refuses this
+        update of any row; empty if it does not."""
         ...
 
     def delete(self, name: str, passage_ids: Sequence[str]) -> None:

@@ -55,7 +55,7 @@ class BulkFile:
     def __init__(self, path: Path, spec: CollectionSpec) -> None:
         self._spec, self._schema = spec, arrow_schema(spec)
         self._file = pq.ParquetWriter(path, self._schema, compression="zstd")
-        self._waiting: list[WireRow] = []
+        self._waiting: list[WireRow[Row]] = []
         self.rows = self.bytes = 0
 
     def add(self, rows: Sequence[Row]) -> dict[str, str]:

@@ -22,8 +22,8 @@ from m3index.store.fence import Check, Fences
 from m3index.store.filter import Filter, matches, render
 from m3index.store.half_precision import rounded
 from m3index.store.queries import check
-from m3index.store.rows import BATCH_ROWS, checked, refusal, refused
-from m3index.types import Candidate, FloatArray, Leg, Row, SparseVector, join_title
+from m3index.store.rows import BATCH_ROWS, NOT_STORED, changed, checked, reason, refusal, refused
+from m3index.types import AnyRow, Candidate, FloatArray, Leg, Row, RowUpdate, SparseVector, join_title
 
 Fail = Callable[[str], None]
 """Called with `before upsert`, `after upsert`, `before delete` ...; what it raises reaches the caller."""
@@ -136,20 +136,38 @@ class MemoryStore:
     # -- rows
 
     def upsert(self, name: str, rows: Sequence[Row]) -> None:
+        self._write("upsert", name, rows, lambda row: row)
+
+    def update(self, name: str, updates: Sequence[RowUpdate]) -> None:
+        stored = self._collection(name).rows
+
+        def after(update: RowUpdate) -> Row | None:
+            row = stored.get(update.passage_id)
+            return None if row is None else changed(row, update)
+
+        self._write("update", name, updates, after)
+
+    def _write(
+        self, what: str, name: str, rows: Sequence[AnyRow], after: Callable[[AnyRow], Row | None]
+    ) -> None:
+        """after: the whole row to keep; None if there is none to update."""
         collection = self._collection(name)
         good, reasons = checked(rows, collection.spec, bm25_limit=BM25_LIMIT)
         for start in range(0, len(good), self.batch):
-            self._begin("upsert", name)
+            self._begin(what, name)
             with self._lock:
                 for wire in good[start : start + self.batch]:
-                    row = _kept(wire.row, collection.spec)
-                    collection.rows[row.passage_id] = row
+                    row = after(wire.row)
+                    if row is None:
+                        reasons[wire.row.passage_id] = reason(wire.row, NOT_STORED)
+                        continue
+                    collection.rows[row.passage_id] = _kept(row, collection.spec)
                     collection.terms.pop(row.passage_id, None)
-            self._hook("after upsert")
+            self._hook(f"after {what}")
         if reasons:
             raise refused(reasons)
 
-    def refusal(self, name: str, row: Row) -> str:
+    def refusal(self, name: str, row: Row | RowUpdate) -> str:
         return refusal(row, self._collection(name).spec, bm25_limit=BM25_LIMIT)
 
     def delete(self, name: str, passage_ids: Sequence[str]) -> None:

@@ -48,8 +48,21 @@ from m3index.store.lite import LiteFile
 from m3index.store.options import check_uri, is_server
 from m3index.store.queries import check
 from m3index.store.request import upsert_request
-from m3index.store.rows import WireRow, batches, checked, csr_row, from_wire, refusal, refused
-from m3index.types import JOINED, Candidate, Leg, Row, Storage, joined
+from m3index.store.rows import (
+    NOT_STORED,
+    WireRow,
+    batches,
+    changed,
+    checked,
+    csr_row,
+    from_wire,
+    reason,
+    refusal,
+    refused,
+    row_fields,
+    row_of,
+)
+from m3index.types import JOINED, AnyRow, Candidate, Leg, Row, RowUpdate, Storage, joined
 from m3index.wording import many
 
 Kind: TypeAlias = Literal["lite", "lite-server", "server"]
@@ -58,6 +71,7 @@ T = TypeVar("T")
 PREFIX = "m3index."
 SERVER_TIMEOUT, LITE_TIMEOUT, CONNECT_TIMEOUT = 60.0, 600.0, 10.0
 TENANTS_SINCE = (2, 4)  # milvus issue 30607
+MERGES_SINCE = (2, 6, 2)  # before milvus pull request 44197, nullable fields could be merged wrongly
 KEYS_PER_CALL = 500
 CANDIDATES_PER_CALL = 200_000
 QUERIES_PER_CALL = 1_000
@@ -88,6 +102,7 @@ class MilvusStore:
             self._call("asking for the version", lambda t: self._client.get_server_version(timeout=t))
         )
         lite_engine = self._version.lower().replace("-", "_").startswith("milvus_lite")
+        self._merges = lite_engine or _is_at_least(self._version, MERGES_SINCE)
         self.kind: Kind = "lite" if lite is not None else "lite-server" if lite_engine else "server"
         if lite_engine:
             self._gate = threading.RLock()
@@ -253,13 +268,20 @@ class MilvusStore:
     # -- rows
 
     def upsert(self, name: str, rows: Sequence[Row]) -> None:
-        good, reasons = checked(rows, self.spec(name), bm25_limit=self._bm25_limit)
-        for batch in batches(good):
+        if reasons := self._write_all(name, rows):
+            raise refused(reasons)
+
+    def update(self, name: str, updates: Sequence[RowUpdate]) -> None:
+        good, reasons = checked(updates, self.spec(name), bm25_limit=self._bm25_limit)
+        whole = self._written_whole(name, [wire.row for wire in good])
+        for batch in batches(wire for wire in good if wire.row.passage_id not in whole):
             reasons |= self._write(name, batch)
+        for part in _slices([wire.row for wire in good if wire.row.passage_id in whole], KEYS_PER_CALL):
+            reasons |= self._write_back(name, part)
         if reasons:
             raise refused(reasons)
 
-    def refusal(self, name: str, row: Row) -> str:
+    def refusal(self, name: str, row: Row | RowUpdate) -> str:
         return refusal(row, self.spec(name), bm25_limit=self._bm25_limit)
 
     @property
@@ -710,7 +732,42 @@ class MilvusStore:
         half = len(keys) // 2
         return self._query_keys(name, keys[:half], fields) + self._query_keys(name, keys[half:], fields)
 
-    def _write(self, name: str, batch: Sequence[WireRow]) -> dict[str, str]:
+    def _write_all(self, name: str, rows: Sequence[Row]) -> dict[str, str]:
+        """Returns the reasons for the refused rows by passage_id."""
+        good, reasons = checked(rows, self.spec(name), bm25_limit=self._bm25_limit)
+        for batch in batches(good):
+            reasons |= self._write(name, batch)
+        return reasons
+
+    def _written_whole(self, name: str, updates: Sequence[RowUpdate]) -> set[str]:
+        """The keys of the rows that the engine cannot change in part: all of them if it does not merge rows,
+        otherwise those that change hands, because the tenant's field is the partition key."""
+        keys, tenant = [update.passage_id for update in updates], self.spec(name).tenant
+        if not self._merges:
+            return set(keys)
+        if tenant is None:
+            return set()
+        stored = self.get(name, keys, [tenant])
+        return {
+            update.passage_id
+            for update in updates
+            if (row := stored.get(update.passage_id)) and row[tenant] != update.fields[tenant]
+        }
+
+    def _write_back(self, name: str, updates: Sequence[RowUpdate]) -> dict[str, str]:
+        """Reads the rows, changes them, and writes them whole. Returns the reasons for the refused ones."""
+        spec = self.spec(name)
+        stored = self.get(name, [update.passage_id for update in updates], row_fields(spec))
+        rows: list[Row] = []
+        reasons: dict[str, str] = {}
+        for update in updates:
+            if row := stored.get(update.passage_id):
+                rows.append(changed(row_of(update.passage_id, row, spec), update))
+            else:
+                reasons[update.passage_id] = reason(update, NOT_STORED)
+        return reasons | self._write_all(name, rows)
+
+    def _write(self, name: str, batch: Sequence[WireRow[AnyRow]]) -> dict[str, str]:
         """Writes the rows; a row that is refused for its contents does not affect its neighbours.
 
         A batch that is too large, or refused for its contents, is halved and written again.
@@ -726,9 +783,7 @@ class MilvusStore:
                 raise self._translated(error, "writing rows", write=True) from error
             if len(batch) == 1:
                 row = batch[0].row
-                return {
-                    row.passage_id: f"document {row.doc_id!r}, passage {row.ordinal}: {errors.words(error)}"
-                }
+                return {row.passage_id: reason(row, errors.words(error))}
         half = len(batch) // 2
         return self._write(name, batch[:half]) | self._write(name, batch[half:])
 
@@ -758,10 +813,20 @@ def _quieten() -> None:
         logger.setLevel(logging.CRITICAL)
 
 
-def _older(version: str, than: tuple[int, int]) -> bool:
+def _older(version: str, than: tuple[int, ...]) -> bool:
     """Compares versions such as `v2.6.4` or `2.6.4-dev`; an unreadable one counts as new."""
-    match = re.match(r"v?(\d+)\.(\d+)", version)
-    return match is not None and (int(match[1]), int(match[2])) < than
+    numbers = _numbers(version)
+    return bool(numbers) and numbers < than
+
+
+def _is_at_least(version: str, than: tuple[int, ...]) -> bool:
+    """An unreadable version counts as old."""
+    return _numbers(version) >= than
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    match = re.match(r"v?(\d+(?:\.\d+)+)", version)
+    return tuple(int(number) for number in match[1].split(".")) if match else ()
 
 
 def _check_for_lite(spec: CollectionSpec) -> None:

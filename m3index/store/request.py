@@ -17,7 +17,7 @@ from pymilvus.grpc_gen import milvus_pb2, schema_pb2
 from m3index.schema import CollectionSpec
 from m3index.store.definition import to_milvus
 from m3index.store.rows import WireRow
-from m3index.types import FloatArray, SparseVector
+from m3index.types import AnyRow, FloatArray, RowUpdate, SparseVector
 
 _FLOATS = b"\x0a"  # the tag of FloatArray.data: field 1, packed
 _SCALARS = {
@@ -29,11 +29,12 @@ _SCALARS = {
 _HALVES = {DataType.FLOAT16_VECTOR: "float16_vector", DataType.BFLOAT16_VECTOR: "bfloat16_vector"}
 
 
-def upsert_request(name: str, rows: Sequence[WireRow], spec: CollectionSpec, *, lite: bool) -> Any:
-    """The request of pymilvus for the entities of these rows, at least one."""
+def upsert_request(name: str, rows: Sequence[WireRow[AnyRow]], spec: CollectionSpec, *, lite: bool) -> Any:
+    """The request of pymilvus for the entities of these rows, at least one: whole rows, or updates."""
     request = milvus_pb2.UpsertRequest(collection_name=name, num_rows=len(rows))
+    request.partial_update = isinstance(rows[0].row, RowUpdate)
     for field in to_milvus(spec, lite=lite).fields:
-        if field.name in rows[0].entity:  # the server computes the others
+        if field.name in rows[0].entity:  # the server computes the others, or keeps them
             request.fields_data.append(_column(field, [row.entity[field.name] for row in rows], spec.dim))
     return request
 

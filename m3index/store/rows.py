@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Generic
 
 import numpy as np
 
@@ -14,8 +14,9 @@ from m3index import schema
 from m3index.errors import RowRefusedError
 from m3index.schema import CollectionSpec
 from m3index.store.analyzer import bm25_text
+from m3index.store.base import StoredRow
 from m3index.store.half_precision import pack, unpack
-from m3index.types import Row, SparseVector, Storage, join_title
+from m3index.types import AnyRow, Row, RowUpdate, SparseVector, Storage, join_title
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -24,39 +25,51 @@ EMPTY_DIMENSION = 2**31 - 1
 """The dimension of a passage without lexical tokens, because engines refuse an empty sparse vector. No
 token id is that large, and no query may use it."""
 
+NOT_STORED = "it is not stored"
+
 BATCH_ROWS = 1_000
 BATCH_BYTES = 16 * 2**20
 
 _KEY = re.compile(r"[0-9A-Za-z_-]{1,64}")
 _LIMITS = {f["name"]: f["max_length"] for f in schema.collection()["fields"] if f["type"] == "VARCHAR"}
+_TEXTS = ("doc_id", "source", "doc_hash", "title", "breadcrumb", "anchor", "text")
+_NUMBERS = ("ordinal", "passages")
+_UPDATED = frozenset({"doc_hash", "passages"})
 
 
 @dataclass(frozen=True, slots=True)
-class WireRow:
+class WireRow(Generic[AnyRow]):
     """A checked row: the value of each field. size: a rough upper estimate of its bytes on the wire."""
 
-    row: Row
+    row: AnyRow
     entity: Mapping[str, Any]
     size: int
 
 
-def last_of_each(rows: Iterable[Row]) -> list[Row]:
+def last_of_each(rows: Iterable[AnyRow]) -> list[AnyRow]:
     """Keeps the last of rows with equal keys, because engines differ in which one wins."""
     return list({row.passage_id: row for row in rows}.values())
 
 
 def checked(
-    rows: Iterable[Row], spec: CollectionSpec, *, bm25_limit: int
-) -> tuple[list[WireRow], dict[str, str]]:
+    rows: Iterable[AnyRow], spec: CollectionSpec, *, bm25_limit: int
+) -> tuple[list[WireRow[AnyRow]], dict[str, str]]:
     """The rows that can be written, and the reasons for the others by passage_id."""
-    good: list[WireRow] = []
+    good: list[WireRow[AnyRow]] = []
     reasons: dict[str, str] = {}
     for row in last_of_each(rows):
         try:
             good.append(to_wire(row, spec, bm25_limit=bm25_limit))
         except ValueError as error:
-            reasons[row.passage_id] = f"document {row.doc_id!r}, passage {row.ordinal}: {error}"
+            reasons[row.passage_id] = reason(row, str(error))
     return good, reasons
+
+
+def reason(row: Row | RowUpdate, words: str) -> str:
+    """Why a row is refused, in the words of the store."""
+    if isinstance(row, Row):
+        return f"document {row.doc_id!r}, passage {row.ordinal}: {words}"
+    return f"the change of the row {row.passage_id}: {words}"
 
 
 def refused(reasons: Mapping[str, str]) -> RowRefusedError:
@@ -66,7 +79,7 @@ def refused(reasons: Mapping[str, str]) -> RowRefusedError:
     return RowRefusedError(f"The store refuses {shown}{more}.", reasons)
 
 
-def refusal(row: Row, spec: CollectionSpec, *, bm25_limit: int) -> str:
+def refusal(row: Row | RowUpdate, spec: CollectionSpec, *, bm25_limit: int) -> str:
     """Why no row with this content can be stored, whatever its vectors; empty if it can."""
     try:
         _content(row, spec, bm25_limit)
@@ -75,12 +88,14 @@ def refusal(row: Row, spec: CollectionSpec, *, bm25_limit: int) -> str:
     return ""
 
 
-def to_wire(row: Row, spec: CollectionSpec, *, bm25_limit: int) -> WireRow:
+def to_wire(row: AnyRow, spec: CollectionSpec, *, bm25_limit: int) -> WireRow[AnyRow]:
     """Raises ValueError with the reason if no engine can store the row.
 
     bm25_limit: the limit of the text for BM25, as stored, in bytes.
     """
     entity, size = _content(row, spec, bm25_limit)
+    if isinstance(row, RowUpdate):
+        return WireRow(row, entity, size)
     entity["dense"] = _dense(row, spec)
     size += (4 if spec.storage == "fp32" else 2) * spec.dim
     if spec.sparse == "lexical":
@@ -91,18 +106,20 @@ def to_wire(row: Row, spec: CollectionSpec, *, bm25_limit: int) -> WireRow:
     return WireRow(row, entity, size)
 
 
-def _content(row: Row, spec: CollectionSpec, bm25_limit: int) -> tuple[dict[str, Any], int]:
+def _content(row: Row | RowUpdate, spec: CollectionSpec, bm25_limit: int) -> tuple[dict[str, Any], int]:
     """Everything but the vectors, with its size: the only place of the bounds of a row. Raises ValueError."""
     if not _KEY.fullmatch(row.passage_id):
         raise ValueError(f"the key {row.passage_id!r} must be 1 to 64 letters, digits, - or _")
     entity: dict[str, Any] = {"passage_id": row.passage_id}
     size = 256
-    for name in ("doc_id", "source", "doc_hash", "title", "breadcrumb", "anchor", "text"):
-        value = getattr(row, name)
-        size += _utf8(name, value, _LIMITS[name])
-        entity[name] = value
-    for name in ("ordinal", "passages"):
-        entity[name] = _whole(name, getattr(row, name))
+    whole = isinstance(row, Row)
+    for name in _TEXTS:
+        if whole or name in _UPDATED:
+            entity[name] = getattr(row, name)
+            size += _utf8(name, entity[name], _LIMITS[name])
+    for name in _NUMBERS:
+        if whole or name in _UPDATED:
+            entity[name] = _whole(name, getattr(row, name))
     entity["metadata"] = schema.metadata_json(row.metadata)
     size += len(entity["metadata"].encode("utf-8"))
     if unknown := row.fields.keys() - spec.fields.keys():
@@ -113,16 +130,16 @@ def _content(row: Row, spec: CollectionSpec, bm25_limit: int) -> tuple[dict[str,
         size += len(json.dumps(entity[name], ensure_ascii=False).encode("utf-8"))
     if spec.tenant is not None and entity[spec.tenant] is None:
         raise ValueError(f"no value for the tenant field {spec.tenant!r}")
-    if spec.sparse == "bm25":
+    if isinstance(row, Row) and spec.sparse == "bm25":
         text = bm25_text(join_title(row.title, row.breadcrumb, row.text), spec.analyzer or "")
         size += _utf8("the title and text for BM25", text, bm25_limit)
         entity["bm25_input"] = text
     return entity, size
 
 
-def batches(rows: Iterable[WireRow]) -> Iterator[list[WireRow]]:
+def batches(rows: Iterable[WireRow[AnyRow]]) -> Iterator[list[WireRow[AnyRow]]]:
     """Groups of at most BATCH_ROWS rows and BATCH_BYTES bytes, one for each call; a larger row goes alone."""
-    batch: list[WireRow] = []
+    batch: list[WireRow[AnyRow]] = []
     size = 0
     for row in rows:
         if batch and (len(batch) == BATCH_ROWS or size + row.size > BATCH_BYTES):
@@ -149,6 +166,60 @@ def from_wire(entity: Mapping[str, Any], fields: Sequence[str], storage: Storage
             value = list(value)
         stored[name] = value
     return stored
+
+
+def row_fields(spec: CollectionSpec) -> list[str]:
+    """The fields of a complete row."""
+    base = [
+        "doc_id",
+        "ordinal",
+        "source",
+        "doc_hash",
+        "passages",
+        "title",
+        "breadcrumb",
+        "anchor",
+        "text",
+        "metadata",
+    ]
+    return [*base, *spec.fields, *vector_fields(spec)]
+
+
+def vector_fields(spec: CollectionSpec) -> list[str]:
+    """The vector fields that are written; the store computes those of BM25."""
+    return ["dense", "lexical"] if spec.sparse == "lexical" else ["dense"]
+
+
+def row_of(passage_id: str, stored: StoredRow, spec: CollectionSpec) -> Row:
+    """Turns a row read with `row_fields` into a row to write."""
+    sparse: SparseVector | None = stored["lexical"] if spec.sparse == "lexical" else None
+    return Row(
+        passage_id=passage_id,
+        doc_id=stored["doc_id"],
+        ordinal=stored["ordinal"],
+        source=stored["source"],
+        doc_hash=stored["doc_hash"],
+        passages=stored["passages"],
+        title=stored["title"],
+        breadcrumb=stored["breadcrumb"],
+        anchor=stored["anchor"],
+        text=stored["text"],
+        metadata=stored["metadata"],
+        fields={field: stored[field] for field in spec.fields},
+        dense=stored["dense"],
+        sparse=sparse,
+    )
+
+
+def changed(row: Row, update: RowUpdate) -> Row:
+    """The whole row after the update."""
+    return replace(
+        row,
+        doc_hash=update.doc_hash,
+        passages=update.passages,
+        metadata=update.metadata,
+        fields=update.fields,
+    )
 
 
 def sparse_vector(weights: Mapping[int, float]) -> SparseVector:

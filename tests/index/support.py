@@ -15,8 +15,8 @@ from m3index.corpus.places import Skipped
 from m3index.index.options import IngestOptions, MaxDelete, ReindexOptions, SyncOptions, VerifyOptions
 from m3index.index.summary import Summary
 from m3index.index.sync import sync
-from m3index.index.write import row_fields
 from m3index.store.base import Store
+from m3index.store.rows import row_fields
 from m3index.types import Document, EncodedBatch, IntArray, Place, Rejected, key_of_passage
 
 ALL = MaxDelete(percent=100.0)

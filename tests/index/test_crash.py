@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import pytest
 from hypothesis import event, example, given
 from hypothesis import strategies as st
 from index.support import (
@@ -68,6 +69,35 @@ def documents(ids: st.SearchStrategy[str]) -> st.SearchStrategy[Item]:
     return st.one_of(good, good, good, good, wrong_type, refused_at_once, refused_later, rejected)
 
 
+def night_of(tag: str, fault_at: int | None) -> Step:
+    """A run in which only the metadata of documents of one passage and of several has changed."""
+    corpus = (doc("a", 40, tag=tag), doc("b", 1, tag=tag), doc(IDS[2], 17, tag=tag, year=1999))
+    return Step(corpus, "sync", fault_at, FAULTS[0])
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("back", [True, False], ids=["the corpus goes back", "the corpus stays"])
+def test_a_crash_at_any_write_of_a_change_of_metadata(batch: int, back: bool) -> None:
+    crashes = 0
+    while True:
+        store = MemoryStore(batch=batch)
+        assert work(store, night_of("x", None))
+        made: list[str] = []
+        struck = not work(store, night_of("y", crashes), made)
+        check_invariant(rows(store))
+        last = night_of("x" if back else "y", None)
+        clean(last.corpus, store)
+        rebuilt = MemoryStore()
+        clean(last.corpus, rebuilt)
+        assert rows(store) == rows(rebuilt)
+        if not struck:
+            break
+        crashes += 1
+    assert crashes > 2 * 7 // batch
+    assert "after update" in made
+    assert "after upsert" not in made, "no row is written whole"
+
+
 def steps() -> st.SearchStrategy[Step]:
     return st.builds(
         Step,
@@ -78,14 +108,13 @@ def steps() -> st.SearchStrategy[Step]:
     )
 
 
-def work(store: MemoryStore, step: Step) -> bool:
-    """Runs a step; returns False if its fault occurred."""
-    calls = 0
+def work(store: MemoryStore, step: Step, made: list[str] | None = None) -> bool:
+    """Runs a step; returns False if its fault occurred. made: gets the names of its writes."""
+    made = [] if made is None else made
 
-    def fail(_moment: str) -> None:
-        nonlocal calls
-        calls += 1
-        if step.fault_at is not None and calls > step.fault_at:
+    def fail(moment: str) -> None:
+        made.append(moment)
+        if step.fault_at is not None and len(made) > step.fault_at:
             raise step.fault
 
     store.fail = fail
@@ -111,6 +140,7 @@ def clean(corpus: tuple[Item, ...], store: MemoryStore) -> tuple[BrokenEncoder, 
 @example([Step((doc("a", 40),), "sync", None, FAULTS[0]), Step((doc("a", 1),), "ingest", None, FAULTS[0])], 1)
 @example([Step((doc("a", 40),), "sync", None, FAULTS[0]), Step((doc("a", 9),), "ingest", 2, FAULTS[0])], 1)
 @example([Step((doc("a", 30),), "sync", None, FAULTS[0]), Step((), "sync", 4, FAULTS[0])], 1)
+@example([night_of("x", None), night_of("y", 5), night_of("y", 11), night_of("x", 8)], 2)
 def test_a_clean_run_after_any_crash_equals_a_rebuild(history: list[Step], batch: int) -> None:
     store = MemoryStore(batch=batch)
     for step in history:

@@ -16,10 +16,10 @@ from m3index.index import kept
 from m3index.index.options import SyncOptions, VerifyOptions
 from m3index.index.sync import sync
 from m3index.index.verify import verify
-from m3index.index.write import row_fields, row_of
 from m3index.store.base import Store
 from m3index.store.memory import MemoryStore
 from m3index.store.milvus import MilvusStore
+from m3index.store.rows import row_fields, row_of
 from m3index.types import Document, Storage
 
 STRUCTURE = SyncOptions(passage_tokens=16, overlap=0, max_delete=ALL, max_errors="100%")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
 import random
 import signal
@@ -9,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -43,8 +46,8 @@ def uri(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
             yield address
 
 
-def start(uri: str, log: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, str(CHILD), uri, str(CORPUS / "v1.jsonl.gz"), str(log)]
+def start(uri: str, log: Path, corpus: Path = CORPUS / "v1.jsonl.gz") -> subprocess.Popen[bytes]:
+    command = [sys.executable, str(CHILD), uri, str(corpus), str(log)]
     paths = os.pathsep.join((str(CHILD.parents[1]), str(CHILD.parents[2])))
     return subprocess.Popen(command, stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": paths})
 
@@ -87,4 +90,44 @@ def test_fifty_kills_and_one_clean_run_equal_a_rebuild(uri: str, tmp_path: Path)
     finally:
         store.close()
     check_invariant(now)
+    assert now == rows(rebuilt)
+
+
+def test_kills_during_a_change_of_metadata(uri: str, tmp_path: Path) -> None:
+    with gzip.open(CORPUS / "v1.jsonl.gz") as file:
+        corpus = [json.loads(line) for line in islice(file, 2_000)]
+    for night in ("x", "y"):
+        lines = [json.dumps({**row, "metadata": {"night": night}}) for row in corpus]
+        (tmp_path / f"{night}.jsonl").write_text("\n".join(lines))
+    first, last = tmp_path / "x.jsonl", tmp_path / "y.jsonl"
+    rebuilt = MemoryStore()
+    whole = sync(rebuilt, FastEncoder(), "docs", read([last]), SETTINGS)
+    chance = random.Random(7)
+    lease = 0.0 if uri.endswith(".db") else SETTLE_SECONDS
+    killed = 0
+    for kill in range(6):
+        log = tmp_path / f"{kill}.log"
+        process = start(uri, tmp_path / "first.log", first)
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors.decode()
+        process = start(uri, log, last)
+        while not encoded(log) and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(lease + chance.uniform(0.0, 1.0))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        killed += process.returncode == -signal.SIGKILL
+    assert killed >= 3
+    kept = tmp_path / "clean.log"
+    process = start(uri, kept, last)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors.decode()
+    assert sum(encoded(kept)) == 0, "vectors are never lost"
+    store = open_store(Connection(uri=uri))
+    try:
+        now = rows(store)
+    finally:
+        store.close()
+    check_invariant(now)
+    assert len(now) == whole.passages
     assert now == rows(rebuilt)

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from index.support import (
     INGEST,
     PRUNE,
     SETTINGS,
+    VERIFY,
     BrokenEncoder,
     ListCorpus,
     bad,
@@ -26,10 +28,14 @@ from m3index.index.forecast import plan
 from m3index.index.options import SyncOptions
 from m3index.index.status import status
 from m3index.index.sync import CountingCorpus, sync
-from m3index.index.write import mark, row_fields, row_of
+from m3index.index.verify import verify
+from m3index.index.write import mark
 from m3index.progress import Silent
+from m3index.store.base import StoredRow
 from m3index.store.memory import MemoryStore
-from m3index.types import Document, Place, Rejected, document_key
+from m3index.store.milvus import MilvusStore
+from m3index.store.rows import row_fields, row_of
+from m3index.types import Document, Place, Rejected, Row, document_key
 
 GUARDED = SyncOptions(passage_tokens=10, overlap=2)
 
@@ -98,6 +104,53 @@ def test_metadata_is_written_without_the_encoder() -> None:
     summary = run(store, [doc("a", 40, tag="y")], encoder)
     assert encoder.encoded == summary.tokens == 0
     assert {row["metadata"]["tag"] for row in rows(store).values()} == {"y"}
+
+
+class Watched(MilvusStore):
+    """A store that remembers which fields are read, and its writes of rows."""
+
+    def get(self, name: str, passage_ids: Sequence[str], fields: Sequence[str]) -> dict[str, StoredRow]:
+        self.read |= set(fields)
+        return super().get(name, passage_ids, fields)
+
+    def upsert(self, name: str, rows: Sequence[Row]) -> None:
+        self.whole += len(rows)
+        super().upsert(name, rows)
+
+    def watch(self) -> None:
+        self.read: set[str] = set()
+        self.whole = 0
+
+
+@pytest.mark.parametrize("lexical", [True, False])
+def test_a_change_of_metadata_reads_no_text_and_no_vectors(tmp_path: Path, lexical: bool) -> None:
+    store, encoder = Watched.open(str(tmp_path / "x.db")), FakeEncoder(lexical=lexical)
+    assert isinstance(store, Watched)
+    settings = replace(SETTINGS, fields={"year": "int"})
+    sizes = {"a": 30, "b": 1, "c": 9}
+    store.watch()
+    run(store, [doc(i, n, tag="x", year=1) for i, n in sizes.items()], encoder, settings=settings)
+    encoded = encoder.encoded
+    corpus = [doc(i, n, tag="y", year=None) for i, n in sizes.items()]
+    store.watch()
+    summary = run(store, corpus, encoder, settings=settings)
+    assert counts(summary) == {"metadata_only": 3}
+    assert (summary.exit, summary.count_ok, summary.passages) == (Exit.OK, True, summary.passages_kept)
+    assert store.read == {"doc_hash", "passages"}
+    assert store.whole == 0
+    assert encoder.encoded == encoded
+    found = verify(store, encoder, "docs", ListCorpus(corpus), VERIFY)
+    assert (found.exit, found.differing, found.passages) == (Exit.OK, 0, summary.passages)
+    rebuilt = MemoryStore()
+    run(rebuilt, corpus, FakeEncoder(lexical=lexical), settings=settings)
+    assert rows(store) == rows(rebuilt)
+
+    store.watch()
+    summary = run(store, [], encoder, settings=settings)
+    assert (summary.deleted, summary.store_count) == (3, 0)
+    assert store.whole == 0, "documents are marked before they are removed"
+    assert store.read.isdisjoint({"text", "dense", "lexical"})
+    store.close()
 
 
 def test_metadata_change_of_a_document_with_a_lost_passage_is_encoded() -> None:

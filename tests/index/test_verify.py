@@ -12,8 +12,8 @@ from index.support import INGEST, SETTINGS, VERIFY, ListCorpus, bad, doc, rows, 
 from m3index.errors import DriftError, Exit, MismatchError, UsageError
 from m3index.index.options import VerifyOptions, subset
 from m3index.index.verify import Difference, Verification, verify
-from m3index.index.write import row_fields, row_of
 from m3index.store.memory import MemoryStore
+from m3index.store.rows import row_fields, row_of
 from m3index.types import Document, Rejected, Row, SparseVector, Storage, document_key, passage_key
 
 NAME = "docs__g1"

@@ -26,7 +26,6 @@ from m3index.errors import StoreError, UnreachableError, UsageError
 from m3index.files import Folder
 from m3index.index.options import SyncOptions
 from m3index.index.sync import sync
-from m3index.index.write import row_fields, row_of
 from m3index.scale import bulk
 from m3index.scale.bulk import BulkSettings, bulk_load
 from m3index.scale.encode import encode
@@ -34,6 +33,7 @@ from m3index.scale.options import LoadOptions
 from m3index.schema import CollectionSpec
 from m3index.store.bulk import BulkFile, ServerImporter, arrow_schema
 from m3index.store.memory import MemoryStore
+from m3index.store.rows import row_fields, row_of
 from m3index.types import FieldType, Row, SparseVector
 
 pytest.importorskip("minio", reason="needs m3index[bulk]")

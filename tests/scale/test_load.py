@@ -16,7 +16,6 @@ from m3index.files import Folder
 from m3index.index.generations import generations
 from m3index.index.options import SyncOptions
 from m3index.index.sync import sync
-from m3index.index.write import row_fields, row_of
 from m3index.scale.encode import encode
 from m3index.scale.export import export
 from m3index.scale.load import load
@@ -27,6 +26,7 @@ from m3index.store.half_precision import rounded
 from m3index.store.memory import MemoryStore
 from m3index.store.open import open_store
 from m3index.store.options import Connection
+from m3index.store.rows import row_fields, row_of
 from m3index.types import FieldType, Row, Storage
 
 MakeCorpus = Callable[..., FileCorpus]

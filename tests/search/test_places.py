@@ -19,12 +19,12 @@ from m3index.cli import show
 from m3index.documents import kinds
 from m3index.encoder.options import Model
 from m3index.index.options import SyncOptions, VerifyOptions
-from m3index.index.write import row_fields, row_of
 from m3index.integrations.answers import added
 from m3index.search.hits import hit_json
 from m3index.search.options import SearchOptions
 from m3index.service import IndexService
 from m3index.store.options import Connection
+from m3index.store.rows import row_fields, row_of
 from m3index.types import Hit
 
 SIZE = SyncOptions(passage_tokens=40, overlap=0)

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,12 @@ RESPONSES: dict[str, Callable[[common_pb2.Status], Any]] = {
 
 @dataclass
 class Failure:
-    """One answer that fails: a Milvus code in the status, or a gRPC status."""
+    """One answer that fails: a Milvus code in the status, or a gRPC status. done: the call is carried out."""
 
     code: int | grpc.StatusCode
     reason: str = "made to fail"
     retriable: bool = False
+    done: bool = False
 
 
 Plan = Callable[[Any], Failure | Any | None]
@@ -50,6 +51,10 @@ class Faults(grpc.ServerInterceptor):  # type: ignore[misc]
         left = iter(range(times))
         self.plans[method] = lambda _: failure if next(left, None) is not None else None
 
+    def lose_answers(self, method: str, failure: Failure, times: int) -> None:
+        """The next `times` calls of the method are carried out, and fail all the same."""
+        self.times(method, replace(failure, done=True), times)
+
     def intercept_service(self, continuation: Any, details: Any) -> Any:
         handler = continuation(details)
         method = details.method.rpartition("/")[2]
@@ -61,6 +66,8 @@ class Faults(grpc.ServerInterceptor):  # type: ignore[misc]
                 return handler.unary_unary(request, context)
             if not isinstance(planned, Failure):
                 return planned
+            if planned.done:
+                handler.unary_unary(request, context)
             if isinstance(planned.code, grpc.StatusCode):
                 context.abort(planned.code, planned.reason)
             return RESPONSES[method](

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from m3index.schema import CollectionSpec
-from m3index.types import FieldType, Row, SparseVector, document_key, passage_key
+from m3index.types import FieldType, Row, RowUpdate, SparseVector, document_key, passage_key
 
 DIM = 8
 FIELDS: Mapping[str, FieldType] = {
@@ -79,6 +79,12 @@ def row(
         sparse=lexical,
         **{**defaults, **values},
     )
+
+
+def update(stored: Row, **values: Any) -> RowUpdate:
+    """An update of a row. values: those that it changes."""
+    kept = {name: getattr(stored, name) for name in ("doc_hash", "passages", "metadata", "fields")}
+    return RowUpdate(stored.passage_id, **{**kept, **values})
 
 
 def keys(rows: Sequence[Row]) -> list[str]:

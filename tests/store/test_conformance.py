@@ -24,6 +24,7 @@ from store.material import (
     keys,
     row,
     sparse,
+    update,
     vector,
 )
 
@@ -41,7 +42,8 @@ from m3index.store import filter as filters
 from m3index.store.base import Store
 from m3index.store.filter import All, Compare, Expression, In, bind
 from m3index.store.half_precision import rounded
-from m3index.types import JOINED, Leg, Storage
+from m3index.store.rows import changed, row_fields, row_of
+from m3index.types import JOINED, Leg, Row, Storage
 
 Fresh = Callable[[CollectionSpec], str]
 
@@ -272,6 +274,153 @@ def test_a_bad_row_is_named_and_costs_no_neighbour(
     assert bool(foreseen) == bad.keys().isdisjoint({"dense", "sparse"}), "before it is encoded"
     assert foreseen in str(refusal.value)
     assert not store.refusal(name, rows[0])
+
+
+# ---------------------------------------------------------------------------- updates
+
+
+def described(store: Store, name: str, rows: list[Row]) -> dict[str, str]:
+    """Each stored row with all that it has, vectors bit for bit."""
+    spec = store.spec(name)
+    stored = store.get(name, keys(rows), row_fields(spec))
+    with np.printoptions(floatmode="unique", threshold=10_000):
+        return {key: repr(row_of(key, found, spec)) for key, found in stored.items()}
+
+
+FILLED = {
+    "lang": "en", "year": 2020, "score": 0.5, "open": True, "tags": ["a", "b"],
+    "author__born": schema.field_value("born", "date", "1815-12-10"),
+}  # fmt: skip
+CHANGED = {"lang": "de", "year": None, "score": 3.0, "open": False, "tags": [], "author__born": None}
+
+
+@pytest.mark.parametrize("flushed", [False, True])
+@pytest.mark.parametrize("kind", ["bm25", "lexical", "tenants"])
+def test_an_update_changes_these_fields_and_no_other(
+    store: Store, fresh: Fresh, kind: str, flushed: bool
+) -> None:
+    spec = SPECS[kind]
+    name = fresh(spec)
+    given = [FILLED, {}, {"year": 7}, {**FILLED, "tags": None}, FILLED]
+    owner = {"org": "acme"} if spec.tenant else {}
+    rows = [
+        row(
+            f"d{i}",
+            i % 2,
+            spec=spec,
+            title=f"title {i}",
+            breadcrumb="Guide > Install",
+            anchor="install",
+            text=f"lions and word{i}",
+            metadata={"z": i, "list": [1, {"ü": None}]},
+            fields={**fields, **owner},
+            **({"sparse": sparse({1: 0.3, 7 + i: 0.25} if i else {})} if spec.sparse == "lexical" else {}),
+        )
+        for i, fields in enumerate(given)
+    ]
+    compared = fresh(spec)  # gets whole rows
+    for each in (name, compared):
+        store.upsert(each, rows)
+        if flushed:
+            store.flush(each)
+    before = described(store, name, rows)
+
+    updates = [
+        update(rows[0], doc_hash="new.m", passages=9, metadata={"only": "this"}, fields=CHANGED | owner),
+        update(rows[1], doc_hash="", metadata={}, fields=FILLED | owner),
+        update(rows[2], metadata={"a": ["ü", 0.1 + 0.2]}, fields=owner),
+        update(rows[3], doc_hash="new.m", fields={**FILLED, "year": None} | owner),
+    ]
+    expected = [changed(r, u) for r, u in zip(rows, updates, strict=False)]
+    word = sparse({1: 1.0}) if spec.sparse == "lexical" else "lions"
+    legs = {Leg.DENSE: rows[1].dense, Leg.LEXICAL if spec.sparse == "lexical" else Leg.BM25: word}
+    for _ in range(2):  # to repeat them changes nothing
+        store.update(name, updates)
+        store.upsert(compared, expected)
+        assert described(store, name, rows) == described(store, compared, rows)
+        assert described(store, name, rows)[rows[4].passage_id] == before[rows[4].passage_id]
+        assert store.count(name) == 5
+        for leg, query in legs.items():
+            for where, least, most in (
+                (None, 4, 5),  # one has no lexical tokens
+                (Compare("lang", "==", "en"), 3, 3),
+                (Compare("year", "==", 7), 0, 0),
+            ):
+                [hits] = store.search(name, leg, [query], 9, where)
+                assert least <= len(hits) <= most
+                assert {c.passage_id: c.score for c in hits} == pytest.approx(
+                    {c.passage_id: c.score for c in store.search(compared, leg, [query], 9, where)[0]}
+                )
+
+
+def test_the_update_of_a_row_that_is_not_stored_makes_no_row(store: Store, fresh: Fresh) -> None:
+    name = fresh(BM25)
+    rows = [row(f"d{i}", fields=FILLED) for i in range(5)]
+    store.upsert(name, [*rows[:2], *rows[3:]])
+    updates = [update(r, metadata={"new": i}) for i, r in enumerate(rows)]
+    with pytest.raises(RowRefusedError, match=f"the change of the row {rows[2].passage_id}: ") as refusal:
+        store.update(name, updates)
+    assert refusal.value.passage_ids == (rows[2].passage_id,)
+    with pytest.raises(RowRefusedError):
+        store.update(name, [updates[2]])
+    stored = store.get(name, keys(rows), ["metadata", "text"])
+    assert {key: found["metadata"] for key, found in stored.items()} == {
+        u.passage_id: u.metadata for u in updates if u is not updates[2]
+    }
+    assert store.count(name) == 4
+    assert len(store.search(name, Leg.DENSE, [rows[2].dense], 9)[0]) == 4
+    store.delete(name, keys(rows[:1]))
+    with pytest.raises(RowRefusedError):
+        store.update(name, [updates[0]])
+    assert store.get(name, keys(rows[:1]), ["text"]) == {}
+
+
+BAD_UPDATES = {what: bad for what, bad in REFUSED.items() if bad.keys() <= {"doc_hash", "metadata", "fields"}}
+
+
+@pytest.mark.parametrize("bad", BAD_UPDATES.values(), ids=BAD_UPDATES)
+def test_a_bad_update_is_named_and_costs_no_neighbour(
+    store: Store, fresh: Fresh, bad: dict[str, object]
+) -> None:
+    name = fresh(LEXICAL)
+    rows = [row(f"d{i}", spec=LEXICAL) for i in range(3)]
+    store.upsert(name, rows)
+    culprit = update(rows[1], **bad)
+    with pytest.raises(RowRefusedError) as refusal:
+        store.update(name, [culprit, *(update(r, metadata={"new": 1}) for r in (rows[0], rows[2]))])
+    assert refusal.value.passage_ids == (culprit.passage_id,)
+    stored = store.get(name, keys(rows), ["metadata"])
+    assert [stored[key]["metadata"] for key in keys(rows)] == [{"new": 1}, {}, {"new": 1}]
+    foreseen = store.refusal(name, culprit)
+    assert foreseen
+    assert foreseen in str(refusal.value)
+    assert not store.refusal(name, update(rows[0]))
+
+
+def test_many_updates_at_once_and_the_last_of_equal_keys(store: Store, fresh: Fresh) -> None:
+    name = fresh(DENSE)
+    rows = [row(f"d{i}", spec=DENSE) for i in range(1_203)]
+    store.upsert(name, rows)
+    store.update(name, [])
+    store.update(name, [update(r, metadata={"n": n}) for n in (1, 2) for r in rows])
+    assert {s["metadata"]["n"] for s in store.scan(name, None, ["metadata"])} == {2}
+    assert store.count(name) == 1_203
+    with pytest.raises(CollectionNotFoundError):
+        store.update("nowhere", [update(rows[0])])
+
+
+def test_a_row_that_changes_hands(store: Store, fresh: Fresh) -> None:
+    name = fresh(TENANTS)
+    rows = [row(f"d{i}", spec=TENANTS, fields={"org": "acme"}) for i in range(4)]
+    store.upsert(name, rows)
+    store.update(name, [update(r, fields={"org": "globex", "year": 1}) for r in rows[:2]])
+    store.update(name, [update(r, fields={"org": "acme", "year": 1}) for r in rows[2:]])
+    for org, owned in (("globex", rows[:2]), ("acme", rows[2:])):
+        found = store.search(name, Leg.DENSE, [rows[0].dense], 9, Compare("org", "==", org))[0]
+        assert {c.passage_id for c in found} == set(keys(owned))
+    assert store.count(name) == 4
+    with pytest.raises(RowRefusedError, match="no value for the tenant field"):
+        store.update(name, [update(rows[0], fields={})])
 
 
 def test_a_key_that_could_break_a_filter_is_refused(store: Store, fresh: Fresh) -> None:

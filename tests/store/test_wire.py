@@ -11,13 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 from pymilvus.grpc_gen import common_pb2, schema_pb2
 from store.faulty import Failure, Faults, Servicer, faulty_server
-from store.material import BM25, DIM, LEXICAL, TENANTS, keys, row, vector
+from store.material import BM25, DIM, FIELDS, LEXICAL, TENANTS, keys, row, update, vector
 
-from m3index.errors import StoreError, UsageError
+from m3index.errors import LockedError, StoreError, UnreachableError, UsageError
 from m3index.schema import CollectionSpec, IndexChoice
 from m3index.store.filter import Compare
 from m3index.store.half_precision import ROUNDOFF, pack, rounded, unpack
@@ -241,6 +242,131 @@ def test_servers_that_lose_tenants_rows_are_refused(tmp_path: Path, version: str
         with pytest.raises(UsageError, match=f"Milvus {version} .*needs Milvus 2.4"):
             store.create("x", TENANTS, {})
         assert not faults.requests["CreateCollection"]
+        store.close()
+
+
+# ----------------------------------------------------------------------------- updates
+
+
+def sent(faults: Faults) -> list[tuple[bool, set[str], int]]:
+    """Each upsert: whether it is partial, its fields, the number of its rows."""
+    return [
+        (request.partial_update, {field.field_name for field in request.fields_data}, request.num_rows)
+        for request in faults.requests["Upsert"]
+    ]
+
+
+PARTIAL = {"passage_id", "doc_hash", "passages", "metadata"}
+
+
+@pytest.mark.parametrize(
+    ("version", "partial"),
+    [
+        ("v2.6.2", True), ("2.6.15-dev", True), ("v2.10.0", True), ("v3.0.2", True),
+        ("v2.5.27", False), ("2.6.1", False), ("v2.6", False), ("2.6-20260512-5849977c", False),
+        ("v2.3.5", False), ("Zilliz Cloud", False), ("", False),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("spec", [LEXICAL, replace(BM25, analyzer="stems")], ids=["lexical", "bm25"])
+def test_part_of_a_row_is_sent_where_the_server_merges_it(
+    tmp_path: Path, spec: CollectionSpec, version: str, partial: bool
+) -> None:
+    with faulty_server(tmp_path / "data", version=version) as (uri, faults):
+        store = MilvusStore.open(uri, timeout=5)
+        store.create("x", spec, {})
+        rows = [row(f"d{i}", spec=spec, title="title", fields={"year": i}) for i in range(3)]
+        store.upsert("x", rows)
+        [(is_partial, whole, _)] = sent(faults)
+        assert not is_partial
+        faults.requests.clear()
+        store.update("x", [update(r, doc_hash="new.m", fields={"lang": "de"}) for r in rows])
+        assert sent(faults) == [(partial, PARTIAL | set(FIELDS) if partial else whole, 3)]
+        assert [{*request.output_fields} > {"text"} for request in faults.requests["Query"]] == [True] * (
+            not partial
+        ), "texts and vectors are read back only for a whole row"
+        stored = store.get("x", keys(rows), ["title", "text", "dense", "doc_hash", "lang", "year"])
+        for r in rows:
+            found = stored[r.passage_id]
+            assert (found["title"], found["text"], found["doc_hash"]) == (r.title, r.text, "new.m")
+            assert (found["lang"], found["year"]) == ("de", None)
+            np.testing.assert_array_equal(found["dense"], r.dense)
+        store.close()
+
+
+@pytest.mark.parametrize("storage", ["fp16", "bf16"])
+def test_halves_are_written_back_as_they_are(tmp_path: Path, storage: Storage) -> None:
+    with faulty_server(tmp_path / "data", version="v2.5.27", servicer=HalvesServicer) as (uri, _):
+        store = MilvusStore.open(uri, timeout=5)
+        spec = replace(LEXICAL, storage=storage)
+        store.create("x", spec, {})
+        written = row("d", spec=spec)
+        store.upsert("x", [written])
+        store.update("x", [update(written, metadata={"new": 1})])
+        found = store.get("x", keys([written]), ["dense", "metadata"])[written.passage_id]
+        np.testing.assert_array_equal(found["dense"], rounded(written.dense, storage))
+        assert found["metadata"] == {"new": 1}
+        store.close()
+
+
+def test_only_rows_that_change_hands_are_sent_whole(server: tuple[MilvusStore, Faults]) -> None:
+    store, faults = server
+    store.create("x", TENANTS, {})
+    rows = [row(f"d{i}", spec=TENANTS, fields={"org": "acme"}) for i in range(5)]
+    store.upsert("x", rows)
+    faults.requests.clear()
+    store.update("x", [update(r, fields={"org": "acme" if i else "globex"}) for i, r in enumerate(rows)])
+    (first, fields, changed), (second, whole, moved) = sent(faults)
+    assert (first, changed, second, moved) == (True, 4, False, 1)
+    assert fields == PARTIAL | set(TENANTS.fields)
+    assert whole > fields | {"text", "dense", "lexical"}
+    assert store.count("x", Compare("org", "==", "globex")) == 1
+    assert store.count("x") == 5
+
+
+@pytest.mark.parametrize("version", ["v2.6.4", "v2.5.27"])
+def test_lost_answers_and_repeated_updates_are_harmless(tmp_path: Path, version: str) -> None:
+    with faulty_server(tmp_path / "data", version=version) as (uri, faults):
+        store = MilvusStore.open(uri, timeout=5)
+        store.create("x", LEXICAL, {})
+        rows = [row(f"d{i}", spec=LEXICAL) for i in range(3)]
+        store.upsert("x", rows)
+        faults.requests.clear()
+        faults.lose_answers("Upsert", Failure(grpc.StatusCode.UNAVAILABLE), 2)
+        store.update("x", [update(r, metadata={"new": 1}) for r in rows])
+        assert len(faults.requests["Upsert"]) == 3
+        stored = store.get("x", keys(rows), ["text", "dense", "metadata"])
+        for r in rows:
+            assert stored[r.passage_id]["metadata"] == {"new": 1}
+            assert stored[r.passage_id]["text"] == r.text
+            np.testing.assert_array_equal(stored[r.passage_id]["dense"], r.dense)
+        assert store.count("x") == 3
+        faults.times("Upsert", Failure(8, "rate limit exceeded"), 10_000)
+        with store.limit(1.0), pytest.raises(UnreachableError, match="rate limit exceeded"):
+            store.update("x", [update(rows[0], metadata={"new": 2})])
+        faults.plans.clear()
+
+        def lost() -> None:
+            raise LockedError("the lease is lost")
+
+        faults.requests.clear()
+        store.point("docs", "x")
+        store.fence("x", lost)
+        with pytest.raises(LockedError):
+            store.update("x", [update(rows[0], metadata={"new": 2})])
+        assert not faults.requests["Upsert"]
+        store.close()
+
+
+def test_a_large_call_of_updates_is_halved(tmp_path: Path) -> None:
+    with faulty_server(tmp_path / "data", version="v2.6.4", max_message=100_000) as (uri, faults):
+        store = MilvusStore.open(uri, timeout=5)
+        store.create("x", LEXICAL, {})
+        rows = [row(f"d{i}", spec=LEXICAL) for i in range(8)]
+        store.upsert("x", rows)
+        store.update("x", [update(r, metadata={"much": "x" * 30_000}) for r in rows])
+        assert {is_partial for is_partial, *_ in sent(faults)[1:]} == {True}
+        stored = store.get("x", keys(rows), ["metadata"])
+        assert {len(found["metadata"]["much"]) for found in stored.values()} == {30_000}
         store.close()
 
 
