@@ -130,13 +130,13 @@ class _TextCommand(typer.core.TyperCommand):
         if any(parameter.name == "words" for parameter in parameters):
             takes_value = {flag: not p.is_flag for p in parameters for flag in p.opts if flag[0] == "-"}
             if (word := excluded_word(args, takes_value)) is not None:
-                ctx.fail(_meant(word, word[:2] in takes_value))
+                ctx.fail(_meant(f"m3index {ctx.info_name}", word, word[:2] in takes_value))
         return super().parse_args(ctx, args)
 
 
 def excluded_word(args: Sequence[str], takes_value: Mapping[str, bool]) -> str | None:
-    """The first argument that looks like an exclusion, as `-bees`, which would be read as the option `-b`.
-    takes_value: whether each flag of the command takes a value."""
+    """The first argument that looks like an exclusion, as `-bees`, which would be read as the option `-b`, or
+    like a number of the query, as `-5`. takes_value: whether each flag of the command takes a value."""
     rest = iter(args)
     for argument in rest:
         if argument == "--":
@@ -150,15 +150,15 @@ def excluded_word(args: Sequence[str], takes_value: Mapping[str, bool]) -> str |
     return None
 
 
-_EXCLUSION = re.compile(r"-[^\W\d_]")
+_EXCLUSION = re.compile(r"-[^\W_]")
 
 
-def _meant(word: str, is_option: bool) -> str:
-    """The message for an exclusion that is not marked as one."""
+def _meant(command: str, word: str, is_option: bool) -> str:
+    """The message for an exclusion, or a number below 0, before which there is no `--`."""
     said = f"{word[:2]} {word[2:]} to give the option {word[:2]}, or " if is_option else ""
+    wanted = "search for this number" if word[1].isdigit() else "leave out what has this word"
     return (
-        f"{word} is read as an option. Write {said}-- before the query to leave out what has this word: "
-        f"m3index search -- honey {word}"
+        f"{word} is read as an option. Write {said}-- before the query to {wanted}: {command} -- honey {word}"
     )
 
 

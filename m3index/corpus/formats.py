@@ -569,7 +569,7 @@ def _plain(value: Any) -> Any:
 
 def text(stream: io.BufferedReader, file: File, max_line: int, encoding: str | None = None) -> Rows:
     """The file is one document. Its id is its name, its title the last part of it without suffixes; that of
-    Markdown is what its front matter or its first heading says."""
+    Markdown is what its front matter says, or the heading that it begins with."""
     data = _whole(stream, max_line)
     if len(data) > max_line:
         yield _refused(file, _longer(max_line))

@@ -25,6 +25,7 @@ SEPARATOR = " > "
 
 _ATX = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t\r]*")
 _FENCE = re.compile(r"[ \t]*(`{3,}(?=[^`]*$)|~{3,})")
+_COMMENT = re.compile(r" {0,3}<!--")
 _RULE = re.compile(r" {0,3}(=+|-{2,})[ \t\r]*")
 _ITEM = re.compile(r"[ \t]*(?:[-*+]|\d{1,9}[.)])[ \t]")
 _NO_TITLE = re.compile(r"    |\t|[ \t]*(?:>|[-*+][ \t]|\d{1,9}[.)][ \t])")
@@ -77,7 +78,7 @@ def _scan(text: str, is_markdown: bool) -> tuple[Outline, int]:
     blank, after_heading, in_row = True, False, False  # what the line before is
     pending = False  # whether the line before is a heading that stands alone if a blank line follows
     line_before, start_before, blank_before = "", 0, True
-    fence, code_start = "", -1
+    fence, code_start, in_comment = "", -1, False
     while start <= len(text):
         begin, end = start, text.find("\n", start)
         line = text[begin : end if end >= 0 else len(text)]
@@ -94,6 +95,15 @@ def _scan(text: str, is_markdown: bool) -> tuple[Outline, int]:
             continue
         pending, was_blank = False, blank
         blank = False
+        if in_comment:
+            in_comment = "-->" not in line
+            continue
+        if is_markdown and _COMMENT.match(line):
+            in_comment = "-->" not in line
+            if was_blank and not after_heading:
+                found.blocks.append(begin)
+            after_heading, in_row, line_before = False, False, ""
+            continue
         if (opening := _FENCE.match(line)) and (is_markdown or opening[1][0] == "`"):
             fence, code_start = opening[1], begin
             if not after_heading:

@@ -134,6 +134,8 @@ class _Inquiry:
             self.asked = changed(self.asked, {"k": max(self.k, min(DIVERSE_HITS, options.leg_depth))})
         self.owner = tenant_of(target.spec, target.name or target.collection, options.tenant_name)
         self.notes: list[str] = []
+        self.dropped: dict[str, None] = {}
+        """The options that all later searches leave out."""
 
     # -- searches
 
@@ -162,7 +164,8 @@ class _Inquiry:
         return fuse_legs(result.legs, result.weights, self.asked)
 
     def repaired(self, changes: Mapping[str, Any], key: str) -> Repair:
-        return Repair(changes, rank=self.rank(self.search(changes), key, changed(self.asked, changes)))
+        rank = self.rank(self.search(changes), key, changed(self.asked, changes))
+        return Repair({**self.dropped, **changes}, rank=rank)
 
     # -- the stages before the ranking
 
@@ -202,6 +205,8 @@ class _Inquiry:
             ranked = _Ranked(self, copy, self.search())
             if ranked.rank is not None and ranked.rank <= self.k:
                 return self.grouped(ranked, grouped, field)
+            self.dropped = {"group_by": None}
+            self.notes.append("The ranks and the remedy are those of the search without --group-by.")
         return ranked.answer()
 
     def copies(self, target: SearchTarget, where: Filter | None = None) -> list[_Copy]:
@@ -720,7 +725,9 @@ class _Ranked:
             rank = self.inquiry.rank(self.inquiry.search(query=query), self.key)
         except QueryError:  # too long for the model
             return None
-        return Repair(query=query, rank=rank) if rank is not None and rank <= self.k else None
+        if rank is None or rank > self.k:
+            return None
+        return Repair(self.inquiry.dropped, query=query, rank=rank)
 
     def words(self) -> list[str]:
         """The words of its best passage that are not in the query: first those that the fewest of the
@@ -794,5 +801,6 @@ def _flags(changes: Mapping[str, Any]) -> str:
         if isinstance(value, Mapping)
         else str(value)
         for name, value in changes.items()
+        if value is not None
     }
     return " ".join(f"--{name} {text}" for name, text in texts.items())

@@ -325,10 +325,20 @@ def test_an_exclusion_that_would_be_read_as_an_option_is_explained(m3index: Comm
     assert (f"Write {word[:2]} {word[2:]} to give the option {word[:2]}, or --" in said) is (
         word[:2] in ("-c", "-k", "-q")
     )
-    assert "is read as an option" in m3index("why", "honey", word, "d1").err
+    why = m3index("why", "honey", word, "d1").err
+    assert f"m3index why -- honey {word}" in " ".join(why.split())
 
 
-@pytest.mark.parametrize("words", [["-k3"], ["-k", "3"], ["-c", "docs"], ["-q"], ["--tag", "-bees"], ["-5"]])
+@pytest.mark.parametrize("word", ["-5", "-40°C"])
+def test_a_number_that_would_be_read_as_an_option_is_explained(m3index: Command, word: str) -> None:
+    done = m3index("search", "honey", word, "degrees")
+    assert (done.code, done.out) == (2, "")
+    said = " ".join(done.err.split())
+    assert f"{word} is read as an option. Write -- before the query to search for this number" in said
+    assert f"m3index search -- honey {word}" in said
+
+
+@pytest.mark.parametrize("words", [["-k3"], ["-k", "3"], ["-c", "docs"], ["-q"], ["--tag", "-bees"]])
 def test_options_are_read_as_before(search: Search, words: list[str]) -> None:
     assert "is read as an option" not in search("fox", *words).err
 

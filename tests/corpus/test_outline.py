@@ -51,10 +51,17 @@ def test_headings_have_levels_and_places() -> None:
         "#hashtag and #another\n",
         "one\ntwo lines\n---\n",
         "```\n# never closed\n\ntext",
+        "<!--\n# comment\n\n## comment\n\n```\n-->\ntext\n",
+        "text\n<!-- # comment\r\n# comment\r\n-->\r\n",
     ],
 )
 def test_what_is_no_heading(text: str) -> None:
     assert headings(text) == []
+
+
+@pytest.mark.parametrize("comment", ["<!-- # no -->\n", "<!-->\n", "<!--\n# no\n\n```\n# no\n-->\n"])
+def test_a_comment_ends(comment: str) -> None:
+    assert headings(f"{comment}# Yes\n\ntext\n\n{comment}\nAlso\n----\n") == [(1, "Yes"), (2, "Also")]
 
 
 SCRIPT = (

@@ -381,7 +381,11 @@ def test_by_its_group() -> None:
             assert shown_by(target, answer, k=5, group_by="lang")
             assert "ranks higher and has the same lang" in answer.reason
     last = next(d.doc_id for d in docs if d.doc_id not in {hit.doc_id for hit in plain})
-    assert asked(target, last, k=5, group_by="lang").stage in (Stage.FUSION, Stage.OUTRANKED, Stage.DEPTH)
+    beyond = asked(target, last, k=5, group_by="lang")
+    assert beyond.stage in (Stage.FUSION, Stage.OUTRANKED, Stage.DEPTH)
+    assert beyond.notes == ("The ranks and the remedy are those of the search without --group-by.",)
+    assert shown_by(target, beyond, k=5, group_by="lang")
+    assert "None" not in beyond.remedy
 
 
 # ---------------------------------------------------------- before the ranking
