@@ -112,7 +112,16 @@ def mark(store: Store, name: str, spec: CollectionSpec, documents: Mapping[str, 
             for passage_id, stored in store.get(name, first_ids, fields).items()
         ]
         if marks:
-            store.update(name, marks)
+            _update_present(store, name, marks)
+
+
+def _update_present(store: Store, name: str, updates: Sequence[RowUpdate]) -> None:
+    """Updates rows, but for those that another run has removed since they were read: they need no mark."""
+    try:
+        store.update(name, updates)
+    except RowRefusedError as error:
+        if store.get(name, list(error.passage_ids), []):
+            raise
 
 
 def _mark(first: Row | RowUpdate, passages: int) -> Row | RowUpdate:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import pytest
@@ -18,13 +19,16 @@ from index.support import (
     check_invariant,
     doc,
     rows,
+    run,
 )
 
 from m3index.errors import Exit, StoreError, UnreachableError
 from m3index.index.options import IngestOptions, Mode
 from m3index.index.sync import sync
+from m3index.index.write import mark
+from m3index.store.base import StoredRow
 from m3index.store.memory import MemoryStore
-from m3index.types import Document, Rejected, document_key
+from m3index.types import Document, Rejected, document_key, passage_key
 
 IDS = ("a", "b", 'c"] or passage_id in ["')
 FIELDS = {"year": "int"}
@@ -165,3 +169,26 @@ def test_a_clean_run_after_any_crash_equals_a_rebuild(history: list[Step], batch
     assert rows(store) == before
     if not left_over and len(rebuilt) == len(in_corpus):
         assert encoder.encoded == 0
+
+
+def test_a_mark_leaves_out_what_another_run_has_removed() -> None:
+    """Between the read and the write of a mark; what is stored is marked all the same."""
+
+    class Meanwhile(MemoryStore):
+        gone: str | None = None
+
+        def get(self, name: str, passage_ids: Sequence[str], fields: Sequence[str]) -> dict[str, StoredRow]:
+            found = super().get(name, passage_ids, fields)
+            if self.gone is not None:
+                gone, self.gone = self.gone, None
+                self.delete(name, [gone])
+            return found
+
+    store = Meanwhile()
+    run(store, [doc("a", 30), doc("b", 30)])
+    [first, second] = [document_key("default", name) for name in "ab"]
+    store.gone = passage_key(first, 0)
+    name = store.collections()[0]
+    mark(store, name, store.spec(name), {first: 3, second: 3})
+    assert store.get(name, [passage_key(first, 0)], []) == {}
+    assert store.get(name, [passage_key(second, 0)], ["doc_hash"])[passage_key(second, 0)]["doc_hash"] == ""

@@ -97,6 +97,13 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @given(corpora(), corpora(), corpora(), pauses(), st.booleans())
 @example([doc("d0", 40)], [doc("d0", 9)], [doc("d0", "c " * 40)], Pause(3, True, 4), False)
 @example([doc("d0", 40)], [doc("d1", 9)], [doc("d0", "c " * 40)], Pause(2, True, 1), True)
+@example(  # the other run removes a row between the read and the write of a mark
+    [doc("d0", "a0w0 " * 9), doc("d2", "a2w0 " * 40), doc("d3", "a3w0 " * 9)],
+    [doc("d0", "a0w0"), doc("d1", "a1w0 " * 40), doc("d2", "a2w0")],
+    [doc("d0", "a0w0"), doc("d1", "a1w0"), doc("d2", "a2w0")],
+    Pause(20, True, 1),
+    False,
+)
 def test_what_a_paused_run_leaves_is_right_after_the_next_sync(
     hosts: dict[str, str],
     before: list[Document],
