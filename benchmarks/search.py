@@ -326,6 +326,16 @@ def lite_server(folder: Path) -> Iterator[str]:
         process.wait(30)
 
 
+def on_engine(store: MilvusStore, engine: str, arguments: argparse.Namespace) -> None:
+    rows, rounds, seed = arguments.rows, arguments.rounds, arguments.seed
+    if arguments.only != "words":
+        found, ways = against_milvus(store, rows, rounds, seed), arranged(store, rounds, seed)
+        print(json.dumps({"benchmark": engine, **found}), flush=True)
+        print(json.dumps({"benchmark": f"arranged, {engine}", **ways}), flush=True)
+    for row in conditions_and_facets(store, rows, rounds, seed):
+        print(json.dumps({"benchmark": f"words and facets, {engine}", **row}), flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -346,25 +356,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = MilvusStore.open(str(Path(folder) / "bench.db"))
         try:
-            if arguments.only != "words":
-                found = against_milvus(store, arguments.rows, arguments.rounds, arguments.seed)
-                ways = arranged(store, arguments.rounds, arguments.seed)
-                print(json.dumps({"benchmark": "Milvus Lite, a file", **found}), flush=True)
-                print(json.dumps({"benchmark": "arranged, Milvus Lite, a file", **ways}), flush=True)
-            for row in conditions_and_facets(store, arguments.rows, arguments.rounds, arguments.seed):
-                print(json.dumps({"benchmark": "words and facets, a file", **row}), flush=True)
+            on_engine(store, "Milvus Lite, a file", arguments)
         finally:
             store.close()
         with lite_server(Path(folder) / "server") as uri:
             store = MilvusStore.open(uri)
             try:
-                if arguments.only != "words":
-                    found = against_milvus(store, arguments.rows, arguments.rounds, arguments.seed)
-                    ways = arranged(store, arguments.rounds, arguments.seed)
-                    print(json.dumps({"benchmark": "milvus-lite server", **found}), flush=True)
-                    print(json.dumps({"benchmark": "arranged, milvus-lite server", **ways}), flush=True)
-                for row in conditions_and_facets(store, arguments.rows, arguments.rounds, arguments.seed):
-                    print(json.dumps({"benchmark": "words and facets, server", **row}), flush=True)
+                on_engine(store, "milvus-lite server", arguments)
             finally:
                 store.close()
 

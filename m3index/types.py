@@ -136,6 +136,11 @@ def join_title(title: str, breadcrumb: str, text: str) -> str:
     return f"{title}\n{text}" if title else text
 
 
+PLAIN_FIELDS = (
+    "doc_id", "ordinal", "source", "doc_hash", "passages", "title", "breadcrumb", "anchor", "text",
+)  # fmt: skip
+"""The fields of a row that are texts or numbers in every collection, without its key."""
+
 JOINED = ("title", "breadcrumb", "text")
 """The fields of a row that `joined` takes."""
 

@@ -20,7 +20,7 @@ from m3index.errors import DriftError, MismatchError
 from m3index.files import Folder, digest_of
 from m3index.scale.options import DenseType
 from m3index.schema import metadata_json
-from m3index.types import EncodedBatch, EncoderInfo, FloatArray, Row, SparseKind, SparseVector
+from m3index.types import PLAIN_FIELDS, EncodedBatch, EncoderInfo, FloatArray, Row, SparseKind, SparseVector
 
 _DEFINITION: Any = schema.load("shard.json")
 _FILE: Mapping[str, Any] = _DEFINITION["file"]
@@ -155,18 +155,7 @@ def encoded_to_arrow(
     return _record_batch({**columns, "tokens": encoded.tokens.tolist()}, encoded.dense, lists, arrow)
 
 
-_TEXTS = (
-    "passage_id",
-    "doc_id",
-    "ordinal",
-    "source",
-    "doc_hash",
-    "passages",
-    "title",
-    "breadcrumb",
-    "anchor",
-    "text",
-)
+_TEXTS = ("passage_id", *PLAIN_FIELDS)
 
 
 def _record_batch(

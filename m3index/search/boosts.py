@@ -10,7 +10,6 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from m3index import dates
 from m3index.errors import UsageError
-from m3index.index.options import seconds
 from m3index.schema import column_of
 from m3index.store.filter import BASE_FIELDS, bind, field_of, matches
 from m3index.types import FieldType, FieldValue
@@ -140,7 +139,7 @@ _NUMBERS = Measure(
 
 def _duration(text: str) -> float:
     """Reads `30d` or `12h`: seconds. A number without a unit could be of days."""
-    length = seconds(text)
+    length = dates.duration(text)
     if length and text[-1].isdigit():
         raise ValueError
     return length

@@ -16,7 +16,7 @@ from m3index.schema import CollectionSpec
 from m3index.store.analyzer import bm25_text
 from m3index.store.base import StoredRow
 from m3index.store.half_precision import pack, unpack
-from m3index.types import AnyRow, Row, RowUpdate, SparseVector, Storage, join_title
+from m3index.types import PLAIN_FIELDS, AnyRow, Row, RowUpdate, SparseVector, Storage, join_title
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -170,19 +170,7 @@ def from_wire(entity: Mapping[str, Any], fields: Sequence[str], storage: Storage
 
 def row_fields(spec: CollectionSpec) -> list[str]:
     """The fields of a complete row."""
-    base = [
-        "doc_id",
-        "ordinal",
-        "source",
-        "doc_hash",
-        "passages",
-        "title",
-        "breadcrumb",
-        "anchor",
-        "text",
-        "metadata",
-    ]
-    return [*base, *spec.fields, *vector_fields(spec)]
+    return [*PLAIN_FIELDS, "metadata", *spec.fields, *vector_fields(spec)]
 
 
 def vector_fields(spec: CollectionSpec) -> list[str]:
@@ -195,15 +183,7 @@ def row_of(passage_id: str, stored: StoredRow, spec: CollectionSpec) -> Row:
     sparse: SparseVector | None = stored["lexical"] if spec.sparse == "lexical" else None
     return Row(
         passage_id=passage_id,
-        doc_id=stored["doc_id"],
-        ordinal=stored["ordinal"],
-        source=stored["source"],
-        doc_hash=stored["doc_hash"],
-        passages=stored["passages"],
-        title=stored["title"],
-        breadcrumb=stored["breadcrumb"],
-        anchor=stored["anchor"],
-        text=stored["text"],
+        **{name: stored[name] for name in PLAIN_FIELDS},
         metadata=stored["metadata"],
         fields={field: stored[field] for field in spec.fields},
         dense=stored["dense"],
