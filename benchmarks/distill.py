@@ -40,9 +40,10 @@ from m3index.corpus.readers import read
 from m3index.distill.certificate import read_pairs
 from m3index.distill.data import text_digest
 from m3index.distill.loop import Step
-from m3index.distill.options import DistillOptions
+from m3index.distill.options import RECIPES, DistillOptions, Loss
 from m3index.distill.run import distill
 from m3index.encoder.options import Device
+from m3index.options import options_of
 from m3index.types import Document, join_title
 
 Text: TypeAlias = tuple[str, str]
@@ -259,12 +260,24 @@ def main() -> int:
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="an option of distill"
     )
+    parser.add_argument(
+        "--recipe",
+        choices=sorted(RECIPES),
+        help="its losses and heads instead of the plan's",
+    )
+    parser.add_argument(
+        "--collections", metavar="LIST", help="collections separated by commas, instead of the plan's"
+    )
     parser.add_argument("--quick", action="store_true", help="without the test collections")
     parser.add_argument("--teacher", help="a teacher with its lexical head, fitted before")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     plan = PLANS[args.plan]
     settings = dict(plan.settings)
+    if args.recipe:
+        losses = {option.name for option in options_of(Loss)}
+        settings = {n: v for n, v in settings.items() if n not in losses} | {"recipe": args.recipe}
+    collections = plan.collections if args.collections is None else args.collections.split(",")
     for setting in args.set:
         name, _, value = setting.partition("=")
         settings[name] = json.loads(value) if value[:1] in "-0123456789.tfn[" else value
@@ -299,7 +312,7 @@ def main() -> int:
                 out=str(work / "student"), teacher=teacher, layers=args.layers or plan.layers,
                 corpus=[str(work / "student.jsonl")], steps=tokens // settings["batch_tokens"],
                 eval_pairs=[str(args.data / name) for name in plan.pairs],
-                eval_retrieval=[] if args.quick else [str(args.data / name) for name in plan.collections],
+                eval_retrieval=[] if args.quick else [str(args.data / name) for name in collections],
                 **data, **settings,
             ),
             cpu, on_step=progress,
