@@ -177,9 +177,11 @@ INGEST = IngestOptions(passage_tokens=512, overlap=64)
 
 def work(command: str, encoder: ModelEncoder, corpus: Path, out: Path) -> int:
     """Runs the command; returns the number of its tokens."""
+    documents = read([str(corpus)])
+    documents.apart = lambda: encoder.workers > 0
     if command == "encode":
-        return encode(read([str(corpus)]), Folder(out), encoder, ENCODE).tokens
-    return sync(StubStore(), encoder, "docs", read([str(corpus)]), INGEST).tokens
+        return encode(documents, Folder(out), encoder, ENCODE).tokens
+    return sync(StubStore(), encoder, "docs", documents, INGEST).tokens
 
 
 def run(command: str, model: Path, corpus: Path, folder: Path, rate: float, workers: int) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cache
@@ -313,12 +313,41 @@ class _UnfitError(Exception):
         self.path: list[str | int] = []
 
 
+class JsonMetadata(Mapping[str, Any]):
+    """Metadata whose JSON was made and checked where it was read. json: what `metadata_json` made of it; it
+    is parsed when a value is first asked for."""
+
+    __slots__ = ("_values", "json")
+
+    def __init__(self, json: str, values: Mapping[str, Any] | None = None) -> None:
+        self.json, self._values = json, values
+
+    def __getitem__(self, name: str) -> Any:
+        return self._parsed()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parsed())
+
+    def __len__(self) -> int:
+        return len(self._parsed())
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+    def _parsed(self) -> Mapping[str, Any]:
+        if self._values is None:
+            self._values = json.loads(self.json)
+        return self._values
+
+
 def metadata_json(metadata: Mapping[str, Any]) -> str:
     """The metadata as JSON that every store holds without loss.
 
     Raises ValueError for anything else, naming the key: NaN, half a character, a whole number beyond 64 bits,
     a key that is not a string, more than 100 levels, more than `limits.json_bytes` bytes.
     """
+    if isinstance(metadata, JsonMetadata):
+        return metadata.json
     if not all(map(_is_plain, metadata, metadata.values())):
         try:
             _check_json(metadata, 0)
@@ -327,7 +356,7 @@ def metadata_json(metadata: Mapping[str, Any]) -> str:
             where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
             raise ValueError(f"{where[1:]!r} holds {error}") from None
     text = _to_json(dict(metadata))
-    size = len(text) if text.isascii() else len(text.encode())
+    size = utf8_size(text)
     if size > JSON_BYTES:
         raise ValueError(f"the metadata has {size:,} bytes as JSON; the limit is {JSON_BYTES:,}")
     return text
@@ -391,9 +420,14 @@ def _check_characters(text: str) -> None:
         raise _UnfitError("a lone surrogate (half a character), which cannot be stored") from None
 
 
+def utf8_size(text: str) -> int:
+    """The number of bytes. Raises UnicodeEncodeError for a lone surrogate."""
+    return len(text) if text.isascii() else len(text.encode())
+
+
 def _check_utf8(name: str, value: str, limit: int) -> None:
     try:
-        size = len(value.encode("utf-8"))
+        size = utf8_size(value)
     except UnicodeEncodeError:
         raise ValueError(f"field {name!r}: a lone surrogate cannot be stored") from None
     if size > limit:

@@ -403,7 +403,9 @@ class IndexService:
             with suppress(CollectionNotFoundError):
                 fields = dict(self.fields())
         fields, _ = with_tenant(fields or {}, None if layout is None else layout.tenant_field)
-        return open_corpus(items, options, fields=fields)
+        corpus = open_corpus(items, options, fields=fields)
+        corpus.apart = lambda: self.encoder().workers > 0
+        return corpus
 
     # -- generations
 

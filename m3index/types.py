@@ -49,6 +49,8 @@ class Document:
 
     metadata: a mapping of JSON values, which also holds the declared fields. place: where it was read.
     format: of the file that the document is, such as `markdown` or `pdf`; empty for a row of a file.
+    digests: of the content and of the metadata (corpus/hash.py), if they were made where it was read; a copy
+    with other values has none.
     """
 
     doc_id: str
@@ -57,6 +59,7 @@ class Document:
     metadata: Metadata = field(default_factory=dict)
     place: Place | None = None
     format: str = ""
+    digests: tuple[str, str] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name, value in (("doc_id", self.doc_id), ("text", self.text)):

@@ -68,6 +68,7 @@ def _in_process(
     from m3index.scale.encode import encode as encode_here
 
     corpus, encoder = open_corpus(paths, options), model.load()
+    corpus.apart = lambda: encoder.workers > 0
     try:
         with session.stop.listening(session.reporter):
             out = files.Folder(folder.out)

@@ -14,18 +14,33 @@ _DIGEST_BYTES = 16
 def doc_hash(document: Document, size: PassageSize) -> str:
     """`<content>.<metadata>`, two 128-bit BLAKE2b digests in hex.
 
-    Content covers what the passages are made from: the settings, the format, and title and text, each
-    preceded by its length. Metadata covers the object as JSON with sorted keys, with the declared fields.
+    Content covers what the passages are made from: their settings, and the first of `digests`. Metadata is
+    the second.
     """
-    title, text = (part.encode("utf-8", "surrogatepass") for part in (document.title, document.text))
-    how = f"{size.by} {document.format}".encode()
-    sized = b"%d %d %b %d %b%d %b" % (size.tokens, size.overlap, how, len(title), title, len(text), text)
-    content = hashlib.blake2b(sized, digest_size=_DIGEST_BYTES)
-    metadata = _to_json(document.metadata).encode("utf-8", "surrogatepass")
-    digest = hashlib.blake2b(metadata, digest_size=_DIGEST_BYTES)
-    return f"{content.hexdigest()}.{digest.hexdigest()}"
+    content, metadata = document.digests or digests(document)
+    how = f"{size.tokens} {size.overlap} {size.by} {content}".encode()
+    return f"{hashlib.blake2b(how, digest_size=_DIGEST_BYTES).hexdigest()}.{metadata}"
 
 
+def digests(document: Document) -> tuple[str, str]:
+    """Digests of the content and of the metadata. Content covers the format, and title and text, each
+    preceded by its length. Metadata covers the object as JSON with sorted keys, with the declared fields."""
+    title, text = document.title.encode(*_ANY), document.text.encode(*_ANY)
+    content = hashlib.blake2b(
+        b"%b %d %b%d %b" % (document.format.encode(), len(title), title, len(text), text),
+        digest_size=_DIGEST_BYTES,
+    )
+    metadata = _to_json(dict(document.metadata)).encode(*_ANY)
+    return content.hexdigest(), hashlib.blake2b(metadata, digest_size=_DIGEST_BYTES).hexdigest()
+
+
+def with_digests(document: Document, found: tuple[str, str]) -> Document:
+    """The document, which now has the digests that were made of it."""
+    object.__setattr__(document, "digests", found)
+    return document
+
+
+_ANY = ("utf-8", "surrogatepass")
 _to_json = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from m3index import schema
+from m3index.schema import JsonMetadata
 from m3index.types import Document, FieldType, FieldValue, Place, Row
 
 EMBEDDING = 64
@@ -102,8 +104,11 @@ class FieldMapping:
             raise RowError(f"no id: the row has no {_either(self.id)}")
         return _id(key, row[key])
 
-    def document(self, row: Mapping[str, Any], place: Place | None = None) -> Document:
-        """Raises RowError."""
+    def document(
+        self, row: Mapping[str, Any], place: Place | None = None, left_out: Counter[str] | None = None
+    ) -> Document:
+        """left_out: counts the keys that are left out of the metadata because they hold an embedding. Raises
+        RowError."""
         row = self._kept(row)
         id_key = _first(row, self.id)
         doc_id = self._row_id(row, id_key)
@@ -117,16 +122,19 @@ class FieldMapping:
             title = "" if title_key is None else _string(title_key, row[title_key])
             if 4 * len(title) > schema.VARCHAR_BYTES and len(title.encode()) > schema.VARCHAR_BYTES:
                 raise RowError(f"the title has more than {schema.VARCHAR_BYTES:,} bytes")
-            return Document(doc_id, text, title, self._metadata(row, id_key, text_key, title_key), place)
+            embeddings = self._embeddings(row)
+            metadata = self._metadata(row, id_key, text_key, title_key, *embeddings)
         except RowError as error:
             raise RowError(error.reason, doc_id) from None
+        if left_out is not None:
+            left_out.update(embeddings)
+        return Document(doc_id, text, title, metadata, place)
 
-    def embeddings(self, row: Mapping[str, Any]) -> list[str]:
-        """The keys of a row that are left out of the metadata because they hold an embedding."""
+    def _embeddings(self, row: Mapping[str, Any]) -> list[str]:
         return [
             key
             for key, value in row.items()
-            if _is_embedding(value) and not self.has_role(key) and key not in self.exclude | self.include
+            if _is_embedding(value) and not self.has_role(key) and key not in self.include
         ]
 
     def has_part(self, row: Mapping[str, Any]) -> bool:
@@ -142,22 +150,22 @@ class FieldMapping:
             return row
         return {key: value for key, value in row.items() if key not in self.exclude}
 
-    def _metadata(self, row: Mapping[str, Any], *used: str | None) -> dict[str, Any]:
+    def _metadata(self, row: Mapping[str, Any], *left_out: str | None) -> JsonMetadata:
         key = _first(row, self.metadata)
         nested = {} if key is None else _object(key, row[key])
-        left_out = {*used, key, *self.embeddings(row)}
         others = {
-            k: v for k, v in row.items() if k not in left_out and (v is not None or k not in self._roles)
+            k: v
+            for k, v in row.items()
+            if k not in left_out and k != key and (v is not None or k not in self._roles)
         }
         for name in others.keys() & nested.keys():
             if others[name] != nested[name]:
                 raise RowError(f"{name!r} is both in the row and in its {key!r}, with different values")
         metadata = nested | others
         try:
-            schema.metadata_json(metadata)
+            return JsonMetadata(schema.metadata_json(metadata), metadata)
         except ValueError as error:
             raise RowError(str(error)) from None
-        return metadata
 
 
 def declared(

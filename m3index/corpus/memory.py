@@ -74,9 +74,7 @@ class Documents:
             case Mapping():
                 place = Place("<memory>", number)
                 try:
-                    document = self._mapping.document(item, place)
-                    self._embeddings.update(self._mapping.embeddings(item))
-                    return document
+                    return self._mapping.document(item, place, self._embeddings)
                 except RowError as error:
                     raw = json.dumps(item, ensure_ascii=False, default=repr)
                     return Rejected(place, error.reason, raw, error.doc_id)

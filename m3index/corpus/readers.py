@@ -3,11 +3,10 @@ a record of what could not be read."""
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 import sys
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, closing, nullcontext
@@ -16,14 +15,16 @@ from functools import partial
 from typing import BinaryIO
 
 from m3index.corpus import formats
+from m3index.corpus.apart import ReadingProcess, is_read_apart
 from m3index.corpus.digest import CorpusDigest, corpus_digest, is_as_before
-from m3index.corpus.formats import Parsed, Rows
+from m3index.corpus.formats import Parsed
 from m3index.corpus.lines import MAX_LINE, Meter, NoCorpusError, UnreadableError, open_bytes, reading
 from m3index.corpus.listing import Listing
-from m3index.corpus.mapping import FieldMapping, RowError
+from m3index.corpus.mapping import FieldMapping
 from m3index.corpus.notes import SkippedFiles, embedding_notes
 from m3index.corpus.options import ROW_FORMATS, Input
 from m3index.corpus.places import STDIN, CorpusFiles, File, Skipped, Unmatched
+from m3index.corpus.rows import Counts, FileReader, open_file
 from m3index.corpus.selection import ALL, Selection
 from m3index.documents.kinds import PARSED
 from m3index.documents.reader import DocumentReader, DocumentReaders
@@ -89,7 +90,8 @@ class FileCorpus:
     A file that cannot be read, or not to its end, is recorded in `read_errors`, and the pass continues
     with the next one. The counts are those of the current pass; iterating again resets them.
 
-    documents, rejected: how many were yielded. read_errors: the files, with reasons. skip_counts: how many
+    documents, rejected: how many were yielded. apart: whether large files are read in a process of their own;
+    asked for each. read_errors: the files, with reasons. skip_counts: how many
     files and folders are not read, by reason. listing: which files gave rows, and what was not read. only:
     the paths of the files to read; None for all.
     """
@@ -103,10 +105,11 @@ class FileCorpus:
         stdin: BinaryIO | None,
         encoding: str | None,
     ) -> None:
-        self._places, self._mapping, self._fields = places, mapping, fields
-        self._max_line, self._stdin, self._encoding = max_line, stdin, encoding
+        self._places, self._stdin = places, stdin
+        self._reader = FileReader(mapping, dict(fields), max_line, encoding)
         self._stdin_read = False
         self.only: Collection[str] | None = None
+        self.apart: Callable[[], bool] = lambda: False
         self._start()
 
     def _start(self) -> None:
@@ -114,10 +117,9 @@ class FileCorpus:
         self.read_errors: list[Rejected] = []
         self.listing = Listing()
         self._finished, self._unidentified = False, 0
-        self._done_bytes, self._meter = 0, Meter()
+        self._done_bytes, self._counts = 0, Counts()
         self._skips = SkippedFiles()
         self._no_corpora: list[Skipped] = []
-        self._embeddings = Counter[str]()
 
     @property
     def complete(self) -> bool:
@@ -140,7 +142,7 @@ class FileCorpus:
     @property
     def notes(self) -> list[str]:
         """What people should know of the pass so far: what it skipped and left out."""
-        return [*self._skips.sentences(), *embedding_notes(self._embeddings)]
+        return [*self._skips.sentences(), *embedding_notes(self._counts.left_out)]
 
     @property
     def skip_counts(self) -> Mapping[str, int]:
@@ -160,7 +162,8 @@ class FileCorpus:
     def digest(self) -> CorpusDigest | None:
         """A digest of the files and of how they are read; reads all of them. None for what is not in regular
         files on this machine. `notes` tells what was skipped, as after a pass."""
-        reading = repr((self._mapping, sorted(self._fields.items()), self._max_line, self._encoding))
+        of = self._reader
+        reading = repr((of.mapping, sorted(of.fields.items()), of.max_line, of.encoding))
         self._start()
         return corpus_digest(self._places.walk(), reading, self._skips.add)
 
@@ -171,13 +174,16 @@ class FileCorpus:
     @property
     def bytes_read(self) -> int:
         """How much of `total_bytes` has been read so far; compressed bytes count as they are."""
-        return self._done_bytes + self._meter.bytes
+        return self._done_bytes + self._counts.meter.bytes
 
     def __iter__(self) -> Iterator[Document | Rejected]:
         if self._places.stdin and self._stdin_read:
             raise UsageError("Standard input can be read only once; save it to a file first.")
         self._start()
-        with closing(DocumentReaders()) as readers:
+        with (
+            closing(DocumentReaders()) as readers,
+            closing(ReadingProcess(self._reader)) as self._process,
+        ):
             yield from self._walk(readers)
         self._finished = True
 
@@ -213,12 +219,10 @@ class FileCorpus:
     def _file(
         self, file: File, begun: Future[list[Parsed | Rejected]] | None
     ) -> Iterator[Document | Rejected]:
-        self._meter = Meter()
         last: Place | None = None
         try:
-            for row in self._rows(file) if begun is None else begun.result():
-                last = row.place
-                item = self._document(row) if isinstance(row, Parsed) else row
+            for item in self._items(file, begun):
+                last = item.place
                 if isinstance(item, Rejected):
                     self.rejected += 1
                     self._unidentified += not item.identified
@@ -240,61 +244,25 @@ class FileCorpus:
             self.listing.add_unread(file.name, file.path, "it has no rows")
         elif file.format in ROW_FORMATS:
             self.listing.gave.add(file.name)
-        self._done_bytes += self._meter.bytes if file.size is None else file.size
-        self._meter = Meter()
+        self._done_bytes += self._counts.meter.bytes if file.size is None else file.size
+        self._counts.meter = Meter()
+
+    def _items(
+        self, file: File, begun: Future[list[Parsed | Rejected]] | None
+    ) -> Iterator[Document | Rejected]:
+        """Raises UnreadableError, NoCorpusError."""
+        if begun is not None:
+            return (self._reader.item(row, self._counts.left_out) for row in begun.result())
+        if is_read_apart(file) and self.apart():
+            return self._process.items(file, self._counts)
+        return self._reader.items(file, self._counts, self._open)
 
     def _unreadable(self, path: str, reason: str) -> None:
         self.read_errors.append(Rejected(Place(path), reason))
 
-    def _document(self, parsed: Parsed) -> Document | Rejected:
-        mapping = _STANDARD if parsed.standard else self._mapping
-        try:
-            document = mapping.document(parsed.row, parsed.place)
-            self._embeddings.update(mapping.embeddings(parsed.row))
-            return replace(document, format=parsed.format) if parsed.format else document
-        except RowError as error:
-            raw = json.dumps(parsed.row, ensure_ascii=False) if parsed.raw is None else parsed.raw
-            return formats.reject(parsed.place, error.reason, raw, error.doc_id)
-
-    def _rows(self, file: File) -> Rows:
-        if file.format == "parquet":
-            yield from formats.parquet(file, self._mapping, self._fields, self._max_line, self._advance(file))
-            return
-        with (
-            reading(),
-            self._open(file) as source,
-            open_bytes(source, self._meter, file.compression) as stream,
-        ):
-            match file.format:
-                case "jsonl":
-                    yield from formats.jsonl(stream, file.path, self._max_line)
-                case "json":
-                    yield from formats.json_array(stream, file.path, self._max_line, self._mapping)
-                case "text" | "markdown":
-                    yield from formats.text(stream, file, self._max_line, self._encoding)
-                case "csv" | "tsv":
-                    yield from formats.delimited(
-                        stream,
-                        file,
-                        self._max_line,
-                        mapping=self._mapping,
-                        fields=self._fields,
-                        encoding=self._encoding,
-                    )
-
-    def _advance(self, file: File) -> Callable[[float], None]:
-        meter = self._meter
-
-        def advance(share: float) -> None:
-            meter.bytes = int(share * (file.size or 0))
-
-        return advance
-
     def _open(self, file: File) -> AbstractContextManager[BinaryIO]:
-        if file.remote is not None:
-            return file.remote.stream()
-        if file.path != STDIN:
-            return open(file.path, "rb", buffering=0, opener=None if file.size is None else _without_waiting)
+        if file.path != STDIN or file.remote is not None:
+            return open_file(file)
         self._stdin_read = True
         return nullcontext(self._standard_input())
 
@@ -312,8 +280,3 @@ class FileCorpus:
         except (OSError, ValueError):
             return None
         return status.st_size if stat.S_ISREG(status.st_mode) else None
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    """Opens what was a regular file when it was listed. If it is a pipe now, it seems empty."""
-    return os.open(path, flags | os.O_NONBLOCK)

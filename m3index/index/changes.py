@@ -71,9 +71,7 @@ def read_changes(
             compression = suffix if suffix in COMPRESSIONS else ""
             stream = stack.enter_context(open_bytes(source, Meter(), compression))
             for row in jsonl(stream, name, MAX_LINE):
-                if isinstance(row, Parsed) and embeddings is not None:
-                    embeddings.update(mapping.embeddings(row.row))
-                yield row if isinstance(row, Rejected) else _change(row, mapping)
+                yield row if isinstance(row, Rejected) else _change(row, mapping, embeddings)
     except UnreadableError as error:
         raise unreadable_feed(name, str(error)) from None
 
@@ -150,13 +148,13 @@ def _apply(run: Run, part: list[ChangeItem]) -> None:
         run.remove(stored)
 
 
-def _change(parsed: Parsed, mapping: FieldMapping) -> ChangeItem:
+def _change(parsed: Parsed, mapping: FieldMapping, embeddings: Counter[str] | None) -> ChangeItem:
     row, place, raw = dict(parsed.row), parsed.place, parsed.raw or ""
     mapping = FieldMapping() if parsed.standard else mapping
     operation = row.pop("op", "upsert")
     try:
         if operation == "upsert":
-            return mapping.document(row, place)
+            return mapping.document(row, place, embeddings)
         if operation == "delete":
             return Deletion(mapping.row_id(row), place)
     except RowError as error:

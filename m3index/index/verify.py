@@ -27,6 +27,7 @@ from m3index.index.sync import pipeline
 from m3index.index.tenant import tenant_of
 from m3index.index.write import READ_ROWS, DocumentWrite, remove, write
 from m3index.progress import Progress, Reporter, Silent
+from m3index.schema import metadata_json
 from m3index.store.base import Store, StoredRow
 from m3index.store.half_precision import ROUNDOFF
 from m3index.store.rows import row_fields, row_of
@@ -433,7 +434,7 @@ def _wording(row: Row) -> tuple[str, ...]:
 def _description(row: Row) -> tuple[Any, ...]:
     """What a row says about its document, with arrays as lists, as the store returns them."""
     fields = {name: list(v) if isinstance(v, list | tuple) else v for name, v in row.fields.items()}
-    metadata = json.loads(json.dumps(row.metadata))
+    metadata = json.loads(metadata_json(row.metadata))
     return row.doc_id, row.source, row.ordinal, metadata, fields
 
 

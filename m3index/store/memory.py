@@ -326,7 +326,7 @@ def _kept(row: Row, spec: CollectionSpec) -> Row:
     sparse = row.sparse
     return replace(
         row,
-        metadata=json.loads(json.dumps(dict(row.metadata), ensure_ascii=False)),
+        metadata=json.loads(schema.metadata_json(row.metadata)),
         fields={
             name: schema.field_value(name, kind, row.fields.get(name)) for name, kind in spec.fields.items()
         },

@@ -121,13 +121,13 @@ def _content(row: Row | RowUpdate, spec: CollectionSpec, bm25_limit: int) -> tup
         if whole or name in _UPDATED:
             entity[name] = _whole(name, getattr(row, name))
     entity["metadata"] = schema.metadata_json(row.metadata)
-    size += len(entity["metadata"].encode("utf-8"))
+    size += schema.utf8_size(entity["metadata"])
     if unknown := row.fields.keys() - spec.fields.keys():
         raise ValueError(f"the field {sorted(unknown)[0]!r} is not declared")
     for name, kind in spec.fields.items():
         value = schema.field_value(name, kind, row.fields.get(name))
         entity[name] = list(value) if isinstance(value, tuple) else value
-        size += len(json.dumps(entity[name], ensure_ascii=False).encode("utf-8"))
+        size += schema.utf8_size(json.dumps(entity[name], ensure_ascii=False))
     if spec.tenant is not None and entity[spec.tenant] is None:
         raise ValueError(f"no value for the tenant field {spec.tenant!r}")
     if isinstance(row, Row) and spec.sparse == "bm25":
@@ -219,7 +219,7 @@ def csr_row(vector: SparseVector) -> sparse.csr_matrix:
 
 def _utf8(name: str, value: str, limit: int) -> int:
     try:
-        size = len(value.encode("utf-8"))
+        size = schema.utf8_size(value)
     except UnicodeEncodeError:
         raise ValueError(f"{name}: a lone surrogate cannot be stored") from None
     if size > limit:
