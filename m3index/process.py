@@ -34,7 +34,7 @@ class Channel:
         """The next message. Raises EOFError if the other process has ended."""
         return pickle.loads(self.receive_bytes())  # noqa: S301  (from our own process)
 
-    def send_bytes(self, data: bytes) -> None:
+    def send_bytes(self, data: bytes | memoryview) -> None:
         self._write.write(_LENGTH.pack(len(data)))
         self._write.write(data)
         self._write.flush()
@@ -93,8 +93,12 @@ class Process:
 
     def send(self, message: Any) -> None:
         """Raises EndedError if the process has ended."""
+        self.send_bytes(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
+
+    def send_bytes(self, data: bytes | memoryview) -> None:
+        """For large objects: nothing is copied. Raises EndedError if the process has ended."""
         try:
-            self._channel.send(message)
+            self._channel.send_bytes(data)
         except BrokenPipeError:
             raise self._ended() from None
 

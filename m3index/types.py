@@ -62,13 +62,18 @@ class Document:
     digests: tuple[str, str] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for name, value in (("doc_id", self.doc_id), ("text", self.text)):
-            if not isinstance(value, str) or not value or value.isspace():
-                raise UsageError(f"The {name} of a document must be a non-empty string, not {value!r}.")
+        if not _is_text(self.doc_id):
+            raise UsageError(f"The doc_id of a document must be a non-empty string, not {self.doc_id!r}.")
+        if not _is_text(self.text):
+            raise UsageError(f"The text of a document must be a non-empty string, not {self.text!r}.")
         if not isinstance(self.title, str):
             raise UsageError(f"The title of a document must be a string, not {self.title!r}.")
         if not isinstance(self.metadata, Mapping):
             raise UsageError(f"The metadata of a document must be a mapping, not {self.metadata!r}.")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value != "" and not value.isspace()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from m3index.corpus.hash import digests, with_digests
 from m3index.corpus.places import File
-from m3index.corpus.rows import Counts, FileReader, open_file
+from m3index.corpus.rows import FileReader, PassCounts, open_file
 from m3index.process import Channel, Process, portable
 from m3index.schema import JsonMetadata, metadata_json
 from m3index.types import Document, Place, Rejected
@@ -34,7 +34,7 @@ class ReadingProcess:
         self._reader = reader
         self._process: Process | None = None
 
-    def items(self, file: File, counts: Counts) -> Iterator[Document | Rejected]:
+    def items(self, file: File, counts: PassCounts) -> Iterator[Document | Rejected]:
         """`FileReader.items`, with digests of the documents. Raises EndedError if the process has ended."""
         if self._process is None:
             self._process = Process("m3index.corpus.apart:read_files", "reads the corpus")
@@ -75,7 +75,7 @@ class _Sender:
         self._channel = channel
         self._items: list[_Packed] = []
         self._characters = 0
-        self.counts = Counts()
+        self.counts = PassCounts()
 
     def add(self, item: Document | Rejected) -> None:
         self._items.append(item if isinstance(item, Rejected) else _packed(item))

@@ -24,7 +24,7 @@ from m3index.corpus.mapping import FieldMapping
 from m3index.corpus.notes import SkippedFiles, embedding_notes
 from m3index.corpus.options import ROW_FORMATS, Input
 from m3index.corpus.places import STDIN, CorpusFiles, File, Skipped, Unmatched
-from m3index.corpus.rows import Counts, FileReader, open_file
+from m3index.corpus.rows import FileReader, PassCounts, open_file
 from m3index.corpus.selection import ALL, Selection
 from m3index.documents.kinds import PARSED
 from m3index.documents.reader import DocumentReader, DocumentReaders
@@ -117,7 +117,7 @@ class FileCorpus:
         self.read_errors: list[Rejected] = []
         self.listing = Listing()
         self._finished, self._unidentified = False, 0
-        self._done_bytes, self._counts = 0, Counts()
+        self._done_bytes, self._counts = 0, PassCounts()
         self._skips = SkippedFiles()
         self._no_corpora: list[Skipped] = []
 

@@ -23,7 +23,7 @@ _STANDARD = FieldMapping()
 
 
 @dataclass(slots=True)
-class Counts:
+class PassCounts:
     """What is counted while files are read. left_out: keys with embeddings, which are not metadata."""
 
     meter: Meter = field(default_factory=Meter)
@@ -40,7 +40,7 @@ class FileReader:
     max_line: int
     encoding: str | None
 
-    def items(self, file: File, counts: Counts, open_: Opener) -> Iterator[Document | Rejected]:
+    def items(self, file: File, counts: PassCounts, open_: Opener) -> Iterator[Document | Rejected]:
         """Raises UnreadableError, NoCorpusError."""
         for row in self._rows(file, counts.meter, open_):
             yield self.item(row, counts.left_out)

@@ -83,7 +83,8 @@ class Loading(RemoteCode, Device):
     )
     workers: int | Literal["auto"] = option(
         Custom(_workers, "a number of processes or auto", "N", {"type": ["integer", "string"]}),
-        "Number of processes that split and tokenise documents; 0 for none, auto for some if CUDA is used.",
+        "Number of processes that split and tokenise documents, besides one that reads large files; 0 for "
+        "none, auto for some if CUDA is used.",
         default="auto",
     )
     no_prepare: bool = option(

@@ -10,7 +10,7 @@ from typing import Any
 from m3index import schema
 from m3index.corpus.hash import doc_hash
 from m3index.corpus.windows import PassageSize
-from m3index.schema import metadata_json
+from m3index.schema import metadata_json, utf8_size
 from m3index.types import Document, Rejected, document_key
 
 _BLOCK: Any = schema.load("shard.json")["block"]
@@ -90,8 +90,7 @@ def _hashed(document: Document, source: str, size: PassageSize) -> Hashed:
     """Raises ValueError if the document cannot be stored in Parquet."""
     try:
         for part in (document.doc_id, document.title, document.text):
-            if not part.isascii():
-                part.encode()
+            utf8_size(part)
     except UnicodeEncodeError:
         raise ValueError("a lone surrogate cannot be stored") from None
     metadata = metadata_json(document.metadata)

@@ -37,17 +37,17 @@ class _WriterApart:
         process.send((path, fingerprint))
 
     def add(self, batch: pa.RecordBatch) -> None:
-        self._process.send(batch.serialize().to_pybytes())
+        self._process.send_bytes(memoryview(batch.serialize()))
 
     def close(self) -> tuple[int, str]:
-        self._process.send(None)
+        self._process.send_bytes(b"")
         size, digest = self._process.receive()
         return size, digest
 
 
 def write_shards(channel: Channel) -> None:
-    """Takes (path, fingerprint), batches, and None at the end of a shard; answers with what `Writer.close`
-    returns, or with the first error."""
+    """Takes (path, fingerprint), batches, and no bytes at the end of a shard; answers with what
+    `Writer.close` returns, or with the first error."""
     while True:
         path, fingerprint = channel.receive()
         schema = fingerprint.arrow
@@ -56,7 +56,7 @@ def write_shards(channel: Channel) -> None:
             writer = Writer(path, fingerprint)
         except Exception as error:
             failed = error
-        while (data := channel.receive()) is not None:
+        while data := channel.receive_bytes():
             try:
                 if writer is not None and failed is None:
                     writer.add(pa.ipc.read_record_batch(pa.py_buffer(data), schema))

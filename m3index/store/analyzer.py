@@ -69,7 +69,9 @@ def folded(text: str) -> str:
     """`fold` without its last step: unspaced scripts stay as they are."""
     if text.isascii():
         return text.lower()
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).translate(_KEPT)
+    # Case folding makes capitals of Cherokee letters; Milvus lower-cases.
+    lower = unicodedata.normalize("NFKC", text).casefold().lower()
+    return unicodedata.normalize("NFKC", lower).translate(_KEPT)
 
 
 class _ByCharacter(dict[int, str]):

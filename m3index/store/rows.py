@@ -32,9 +32,15 @@ BATCH_BYTES = 16 * 2**20
 
 _KEY = re.compile(r"[0-9A-Za-z_-]{1,64}")
 _LIMITS = {f["name"]: f["max_length"] for f in schema.collection()["fields"] if f["type"] == "VARCHAR"}
-_TEXTS = ("doc_id", "source", "doc_hash", "title", "breadcrumb", "anchor", "text")
+_TEXTS = tuple(
+    (name, _LIMITS[name])
+    for name in ("doc_id", "source", "doc_hash", "title", "breadcrumb", "anchor", "text")
+)
+"""The texts of a row with their limits in bytes."""
 _NUMBERS = ("ordinal", "passages")
-_UPDATED = frozenset({"doc_hash", "passages"})
+_UPDATED_TEXTS = tuple(text for text in _TEXTS if text[0] == "doc_hash")
+_UPDATED_NUMBERS = ("passages",)
+"""Of an update."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +118,12 @@ def _content(row: Row | RowUpdate, spec: CollectionSpec, bm25_limit: int) -> tup
         raise ValueError(f"the key {row.passage_id!r} must be 1 to 64 letters, digits, - or _")
     entity: dict[str, Any] = {"passage_id": row.passage_id}
     size = 256
-    whole = isinstance(row, Row)
-    for name in _TEXTS:
-        if whole or name in _UPDATED:
-            entity[name] = getattr(row, name)
-            size += _utf8(name, entity[name], _LIMITS[name])
-    for name in _NUMBERS:
-        if whole or name in _UPDATED:
-            entity[name] = _whole(name, getattr(row, name))
+    texts, numbers = (_TEXTS, _NUMBERS) if isinstance(row, Row) else (_UPDATED_TEXTS, _UPDATED_NUMBERS)
+    for name, limit in texts:
+        entity[name] = value = getattr(row, name)
+        size += len(value) if value.isascii() and len(value) <= limit else _utf8(name, value, limit)
+    for name in numbers:
+        entity[name] = _whole(name, getattr(row, name))
     entity["metadata"] = schema.metadata_json(row.metadata)
     size += schema.utf8_size(entity["metadata"])
     if unknown := row.fields.keys() - spec.fields.keys():
@@ -228,7 +232,7 @@ def _utf8(name: str, value: str, limit: int) -> int:
 
 
 def _whole(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+    if type(value) is not int or not 0 <= value < 2**63:
         raise ValueError(f"{name}: {value!r} is not a whole number of at least 0")
     return value
 

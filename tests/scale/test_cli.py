@@ -13,6 +13,7 @@ from scale_support import contents, document
 from typer.testing import CliRunner
 
 from m3index.cli import app
+from m3index.corpus import apart
 from m3index.encoder.hardware import cpu_multiplies_int8
 from m3index.files import Folder
 
@@ -51,6 +52,38 @@ def test_encode_load_export(run: Run, model: str) -> None:
     assert contents(Folder("again")) == contents(Folder("shards"))
     code, lines = run("ingest", "corpus.jsonl", "--uri", "docs.db", "-e", model)
     assert (code, lines[-1]["unchanged"], lines[-1]["tokens"]) == (0, 30, 0)
+
+
+def test_workers_read_large_files_and_change_nothing(
+    run: Run, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever cuts in processes reads in one too, whatever the command; the hashes are the same."""
+    purposes: list[str] = []
+
+    class Watched(apart.Process):
+        def __init__(self, target: str, purpose: str) -> None:
+            super().__init__(target, purpose)
+            purposes.append(purpose)
+
+    monkeypatch.setattr(apart, "LEAST", 0)
+    monkeypatch.setattr(apart, "Process", Watched)
+    shared = ("corpus.jsonl", "-e", model, "--passage-tokens", "40")
+    ways = (
+        ("shards", "encode", *shared, "-o", "shards", "--shard-documents", "8"),
+        ("ingest", *shared, "--uri", "docs.db"),
+        ("verify", "corpus.jsonl", "-e", model, "--uri", "docs.db"),
+    )
+    for way in ways:
+        assert run(*way, "--workers", "0")[0] == 0
+        assert purposes == []
+    code, lines = run(*ways[0], "--workers", "1")
+    assert (code, lines[-1]["kept"], lines[-1]["written"]) == (0, 4, 0)
+    assert purposes.pop() == "reads the corpus"
+    code, lines = run(*ways[1], "--workers", "1")
+    assert (code, lines[-1]["unchanged"]) == (0, 30)
+    assert purposes.pop() == "reads the corpus"
+    assert run(*ways[2], "--workers", "1")[0] == 0
+    assert set(purposes) == {"reads the corpus"}
 
 
 def test_the_cache_spares_the_second_ingest(run: Run, model: str, monkeypatch: pytest.MonkeyPatch) -> None:

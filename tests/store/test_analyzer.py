@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 
 import pytest
@@ -35,6 +36,14 @@ from m3index.store.analyzer import STEMS, analyzers, bm25_text, fold, folded_wor
 )
 def test_words_as_the_lite_tokenizer_takes_them(text: str, tokens: list[str]) -> None:
     assert re.findall(r"\w+", fold(text).lower()) == tokens == folded_words(text)
+
+
+def test_no_character_has_another_lower_case_once_it_is_folded() -> None:
+    """Milvus lower-cases what is stored; the terms that the client counts must be the same."""
+    folded = {c: fold(c) for c in map(chr, range(sys.maxunicode + 1)) if c.lower() != c or c.casefold() != c}
+    assert len(folded) > 1_400
+    assert {c: text for c, text in folded.items() if text.lower() != text} == {}
+    assert fold("Ꭰ") == fold("ꭰ") == "ꭰ"
 
 
 @given(st.text())
