@@ -5,20 +5,24 @@
     python benchmarks/encode.py --shape teacher --texts 24 --int8 --flag-batch --st-batch
     python benchmarks/encode.py --shape student --lengths 512 --device cuda --texts 2000
     python benchmarks/encode.py --memory
+    python benchmarks/encode.py --against OTHER_TREE --precision fp32 --flag-batch --st-batch --onnx-batch
 
 All are given the same texts, in turn, in one process; the medians are printed, and our ratio to each. On a
 CPU each has one thread, and its CPU seconds are what counts: they are those of a clock on a machine that does
 nothing else. A random model has the speed of the real one. Beside each speed stands the accuracy of its
 dense vectors on 48 of the texts, compared with ours in fp32: the least cosine, and the share of each text's
 ten nearest among the others that stays the same. `make bench-encode` installs the peers in an environment
-of their own (benchmarks/peers.txt); a peer that is not installed is left out.
+of their own (benchmarks/peers.txt); a peer that is not installed is left out. --against compares with
+another source tree of m3index, in a process of its own, and says whether the vectors are equal bit for bit.
 """
 
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import os
+import pickle
 import statistics
 import subprocess
 import sys
@@ -54,6 +58,7 @@ class Way:
     name: str
     encode: Encode
     seconds: list[float]
+    clock: Callable[[], float] | None = None
 
 
 def main() -> None:
@@ -77,6 +82,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--precision", default="auto", help="ours: auto, fp32, bf16, fp16")
+    parser.add_argument(
+        "--against", type=Path, metavar="TREE", help="a source tree of m3index to compare with"
+    )
     parser.add_argument("--int8", action="store_true", help="ours in int8 as well (CPU)")
     parser.add_argument(
         "--flag-batch", type=int, nargs="*", default=[256], help="FlagEmbedding's batch sizes"
@@ -102,14 +110,19 @@ def speed(args: argparse.Namespace) -> None:
         ways = [ours(directory, args), *peers(directory, args)]
         if args.int8:
             ways.insert(1, ours_in_int8(directory, args, texts))
+        if args.against:
+            ways.insert(1, other := of_another_tree(directory, args))
+            same = np.array_equal(ways[0].encode(texts), other.encode(texts))
+            print(f"# bit for bit the vectors of the other tree: {'yes' if same else 'no'}", flush=True)
         compare(directory, args, texts, ways)
         window = args.window or len(texts)
         for number in range(args.rounds):
             for way in ways:
-                start, began = clock(), time.perf_counter()
+                now = way.clock or clock
+                start, began = now(), time.perf_counter()
                 for i in range(0, len(texts), window):
                     way.encode(texts[i : i + window])
-                way.seconds.append(clock() - start)
+                way.seconds.append(now() - start)
                 wall = time.perf_counter() - began
                 print(
                     f"# round {number + 1}: {way.name} {way.seconds[-1]:.1f} s ({wall:.1f} s of wall)",
@@ -171,6 +184,44 @@ def ours(directory: Path, args: argparse.Namespace) -> Way:
 
     encoder = load(str(directory), device=args.device, precision=args.precision)
     return Way("m3index", lambda texts: encoder.encode_documents(texts, lexical=True).dense, [])
+
+
+OTHER_TREE = """
+import pickle, sys, time
+import m3index, torch
+from m3index.encoder.load import load
+print("# the other tree:", m3index.__path__[0], file=sys.stderr)
+directory, device, precision = sys.argv[1:]
+if device == "cpu":
+    torch.set_num_threads(1)
+encoder, clock = load(directory, device=device, precision=precision), getattr(time, CLOCK)
+answers, sys.stdout = sys.stdout.buffer, sys.stderr
+while True:
+    texts, start = pickle.load(sys.stdin.buffer), clock()
+    dense = encoder.encode_documents(texts, lexical=True).dense
+    pickle.dump((dense, clock() - start), answers)
+    answers.flush()
+"""
+
+
+def of_another_tree(directory: Path, args: argparse.Namespace) -> Way:
+    program = OTHER_TREE.replace("CLOCK", repr(clock_for(args.device).__name__))
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", program, str(directory), args.device, args.precision],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(args.against.absolute())},
+    )  # fmt: skip
+    atexit.register(process.kill)
+    spent = 0.0
+
+    def encode(texts: list[str]) -> np.ndarray:
+        nonlocal spent
+        pickle.dump(texts, process.stdin)
+        process.stdin.flush()
+        dense, seconds = pickle.load(process.stdout)
+        spent += seconds
+        return dense
+
+    return Way("m3index, the other tree", encode, [], lambda: spent)
 
 
 def ours_in_int8(directory: Path, args: argparse.Namespace, texts: list[str]) -> Way:
