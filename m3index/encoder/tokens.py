@@ -98,7 +98,7 @@ class ModelTokenizer(CutsHere):
         return [self._tokens(e, shift) for e in self._encode(self.document_prompt, texts, offsets=True)]
 
     def document_ids(self, texts: Sequence[str]) -> list[IntArray]:
-        """The ids of `documents` without the offsets, which would double the cost."""
+        """The ids of `documents`, without the cost of the offsets."""
         return [self._ids(e) for e in self._encode(self.document_prompt, texts, offsets=False)]
 
     def query_ids(self, texts: Sequence[str]) -> list[IntArray]:

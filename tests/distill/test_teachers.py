@@ -157,3 +157,50 @@ def test_a_batch_of_the_teacher_that_does_not_fit_is_halved(
     room = 10
     with pytest.raises(M3IndexError, match=r"memory for one input of \d+ tokens"):
         Online(frozen(path, "fp32"), texts).outputs(everything)
+
+
+def test_a_batch_of_the_teacher_that_overflows_and_then_does_not_fit_is_halved_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, texts: Tokenised
+) -> None:
+    path = models.overflow(models.write_m3(tmp_path / "model", hidden_act="relu"))
+    everything = np.arange(len(texts))
+    expected = Online(frozen(path, "fp32"), texts).outputs(everything)
+    seen: list[int] = []
+    plain = teachers.Network.forward
+
+    def forward(self: teachers.Network, batch: Any) -> Outputs:
+        seen.append(batch.tokens)
+        if len(seen) > 1 and batch.tokens > 100:
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+        return plain(self, batch)
+
+    monkeypatch.setattr(teachers.Network, "forward", forward)
+    agree(Online(frozen(path, "fp16"), texts).outputs(everything), expected)
+    assert seen[0] == seen[1] == max(seen) > 100
+    assert len(seen) > 4
+
+
+HEADS = ("dense", "weights", "vectors", "hidden", "layers")
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_one_number_of_one_output_that_is_not_finite_is_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, texts: Tokenised, head: str
+) -> None:
+    path = models.write_m3(tmp_path / "model")
+    model = frozen(path, "fp16", modules=True)
+    model.watch([0])
+    plain, narrow = teachers.Network.forward, model._networks.model
+
+    def forward(self: teachers.Network, batch: Any) -> Outputs:
+        found = plain(self, batch)
+        if self is narrow:
+            (broken,) = found.layers if head == "layers" else (getattr(found, head),)
+            broken.view(-1)[-1] = math.inf
+        return found
+
+    monkeypatch.setattr(teachers.Network, "forward", forward)
+    found = Online(model, texts).outputs(np.arange(len(texts)))
+    assert len(list(found.tensors())) == len(HEADS)
+    assert all(torch.isfinite(x).all() for x in found.tensors())
+    assert len(model._networks._models) == 2

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from m3index.encoder import attention, packing
 from m3index.encoder.attention import Spans
@@ -77,6 +78,34 @@ def test_with_gradients_a_cpu_computes_it_in_fp32(
     assert got.dtype == dtype
     torch.testing.assert_close(got.float(), want, atol=0.02, rtol=0.02)
     torch.testing.assert_close(narrow.grad.float(), wide.grad, atol=0.05, rtol=0.05)
+
+
+class Whole(TorchDispatchMode):
+    """Counts the operations whose result has a row for each token of the pack."""
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__()
+        self.tokens, self.seen = tokens, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self.seen += isinstance(out, Tensor) and out.dim() > 0 and len(out) == self.tokens
+        return out
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2])
+def test_the_work_of_training_on_a_whole_pack_does_not_grow_with_its_runs(kv_heads: int) -> None:
+    """The gradient of a slice, or of a tensor that is written in parts, is a tensor of the whole pack for
+    each of them."""
+
+    def whole(lengths: list[int]) -> int:
+        q, k, v = (torch.randn(40, heads, 8, requires_grad=True) for heads in (4, kv_heads, kv_heads))
+        with Whole(40) as made:
+            attention.attend(q, k, v, spans(lengths)).square().sum().backward()
+        assert all(x.grad is not None for x in (q, k, v))
+        return made.seen
+
+    assert whole([9, 8, 7, 6, 5, 3, 2]) == whole([21, 19])
 
 
 def test_neighbours_of_equal_length_share_a_call() -> None:

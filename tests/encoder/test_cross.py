@@ -143,6 +143,58 @@ def test_a_pack_that_does_not_fit_is_halved(tmp_path: Path, monkeypatch: pytest.
         encoder.score(QUERY, TEXTS)
 
 
+def test_no_copy_of_a_pack_waits_and_no_score_is_awaited_before_all_packs_are_launched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`encoder.transfer` copies through page-locked memory, without which each copy would wait."""
+    seen: list[str] = []
+    plain_in, plain_out = cross.to_device, cross.to_host
+
+    def to_device(*args: Any) -> Any:
+        seen.append("in")
+        return plain_in(*args)
+
+    def to_host(tensors: Any) -> Any:
+        seen.append("out")
+        hosts, ready = plain_out(tensors)
+
+        def awaited() -> None:
+            seen.append("awaited")
+            ready()
+
+        return hosts, awaited
+
+    monkeypatch.setattr(cross, "to_device", to_device)
+    monkeypatch.setattr(cross, "to_host", to_host)
+    path = models.write_cross_encoder(tmp_path)
+    CrossEncoder(str(path), path, precision="fp32", batch_tokens=64).score(QUERY, TEXTS * 3)
+    packs = seen.count("out")
+    assert packs > 2
+    ids_positions_bounds_and_types = ["in"] * 4
+    assert seen == [*ids_positions_bounds_and_types, "out"] * packs + ["awaited"] * packs
+
+
+def test_scores_that_overflow_and_then_do_not_fit_are_computed_in_halves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(models.overflow(models.write_cross_encoder(tmp_path, hidden_act="relu"), "roberta."))
+    expected = CrossEncoder.load(path, precision="fp32").score(QUERY, TEXTS)
+    rooms, made = iter([10**9, 70]), []
+    real = backbone.of_model
+
+    def of_model(*args: Any) -> Tight:
+        made.append(Tight(real(*args), next(rooms)))
+        return made[-1]
+
+    monkeypatch.setattr(cross.backbone, "of_model", of_model)
+    np.testing.assert_allclose(
+        CrossEncoder.load(path, precision="fp16").score(QUERY, TEXTS), expected, atol=0.1
+    )
+    narrow, wide = made
+    assert len(narrow.seen) == 1
+    assert max(wide.seen) > wide.room >= min(wide.seen)
+
+
 @pytest.mark.parametrize("wider", ["bf16", "fp32"])
 def test_scores_that_overflow_are_computed_again_in_the_next_wider_precision(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wider: str

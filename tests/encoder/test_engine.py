@@ -14,7 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from m3index.encoder import engine as engines
-from m3index.encoder import hardware
+from m3index.encoder import hardware, layout
+from m3index.encoder.base import Wanted
+from m3index.encoder.engine import Engine
 from m3index.encoder.load import load
 from m3index.errors import M3IndexError, MismatchError
 
@@ -150,3 +152,43 @@ def test_memory_is_a_matter_of_the_budget_not_of_the_corpus(
     load(str(m3), precision="fp32", batch_tokens=64).encode_documents(TEXTS * 200)
     assert max(made[0].seen) <= 64
     assert sum(made[0].seen) == sum(load(str(m3)).encode_documents(TEXTS).tokens) * 200
+
+
+@pytest.mark.parametrize(("device", "ahead"), [("cpu", False), ("cuda:0", True)])
+def test_a_cuda_device_plans_several_packs_together_and_has_the_next_one_before_the_last_is_done(
+    m3: Path, monkeypatch: pytest.MonkeyPatch, device: str, ahead: bool
+) -> None:
+    """On a CPU, vectors do not depend on the calls around, and no pack waits for another."""
+    monkeypatch.setattr(torch.nn.Module, "to", lambda self, _: self)
+    monkeypatch.setattr(engines.backbone, "load", lambda *_, **__: None)
+    silent = np.zeros(0, np.int32)
+    engine = Engine(layout.read(m3), torch.device(device), "fp32", batch_tokens=64, silent_ids=silent)
+    assert engine.wave_tokens == (4 * 64 if ahead else 0)
+    assert engine.lane(Wanted())._depth == (2 if ahead else 0)
+
+
+def test_every_copy_of_a_pack_is_one_that_nothing_waits_for(
+    m3: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`encoder.transfer` copies through page-locked memory. One event says that all outputs are there."""
+    seen: list[object] = []
+    plain_in, plain_out = engines.to_device, engines.to_host
+
+    def to_device(*args: Any) -> Any:
+        seen.append("in")
+        return plain_in(*args)
+
+    def to_host(tensors: Any) -> Any:
+        seen.append(len(tensors))
+        hosts, ready = plain_out(tensors)
+
+        def awaited() -> None:
+            seen.append("awaited")
+            ready()
+
+        return hosts, awaited
+
+    monkeypatch.setattr(engines, "to_device", to_device)
+    monkeypatch.setattr(engines, "to_host", to_host)
+    load(str(m3), precision="fp32").encode_documents(TEXTS, multi_vector=True)
+    assert seen == ["in", "in", "in", 3, "awaited"]

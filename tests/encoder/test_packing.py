@@ -42,6 +42,20 @@ def test_even_packs_have_every_input_once_and_leave_no_crumb(lengths: list[int],
 
 
 @settings(deadline=None)
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=40))
+@example([9, 9, 9, 9, 2])
+@example([20, 9, 9])
+def test_even_packs_end_nearest_to_their_equal_shares(lengths: list[int]) -> None:
+    """With a budget for which two packs are enough, each is within half an input of half the tokens."""
+    total, longest = sum(lengths), max(lengths)
+    budget = -(-(total + longest) // 2)
+    packs = packing.plan(np.array(lengths, np.int32), budget, evenly=True)
+    assert len(packs) == (2 if total > budget else 1)
+    for p in packs:
+        assert abs(sum(lengths[i] for i in p) - total / len(packs)) <= longest / 2
+
+
+@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=12), min_size=1, max_size=6))
 def test_positions_are_those_of_each_input_alone(rows: list[list[int]]) -> None:
     from transformers.models.xlm_roberta.modeling_xlm_roberta import XLMRobertaEmbeddings

@@ -185,9 +185,14 @@ def test_a_card_without_memory_is_not_taken_for_one_without_the_kernel(
         hidden(m3, "fp16")
 
 
-@pytest.mark.parametrize(("card", "calls"), [(TURING, 0), (HOPPER, 1)])
+@pytest.mark.parametrize(
+    ("card", "size", "calls"),
+    [(VOLTA, 64, 0), (TURING, 64, 0), (HOPPER, 64, 1), (HOPPER, 100, 0), (HOPPER, 264, 0)],
+)
 @pytest.mark.parametrize("kv_heads", [4, 2])
-def test_tensors_of_cuda(monkeypatch: pytest.MonkeyPatch, card: Card, calls: int, kv_heads: int) -> None:
+def test_tensors_of_cuda(
+    monkeypatch: pytest.MonkeyPatch, card: Card, size: int, calls: int, kv_heads: int
+) -> None:
     """Fake ones, which have a device and shapes but no memory. On a T4 the kernel would refuse them."""
     asked: list[Card] = []
     plain = attention.F.scaled_dot_product_attention
@@ -209,14 +214,28 @@ def test_tensors_of_cuda(monkeypatch: pytest.MonkeyPatch, card: Card, calls: int
     getattr(hardware, "capability").cache_clear()  # noqa: B009
     try:
         with FakeTensorMode():
-            q = torch.empty(12, 4, 64, device="cuda", dtype=torch.float16)
-            k = torch.empty(12, kv_heads, 64, device="cuda", dtype=torch.float16)
+            q = torch.empty(12, 4, size, device="cuda", dtype=torch.float16)
+            k = torch.empty(12, kv_heads, size, device="cuda", dtype=torch.float16)
             bounds = torch.empty(4, device="cuda", dtype=torch.int32)
             spans = Spans(((0, 2, 5), (10, 1, 2)), bounds, 5)
-            assert attention.attend(q, k, k, spans).shape == (12, 4, 64)
+            assert attention.attend(q, k, k, spans).shape == (12, 4, size)
     finally:
         hardware.capability.cache_clear()
     assert len(asked) == calls
+
+
+@pytest.mark.parametrize(("card", "kernel_has_gradients"), [(RTX30, False), (HOPPER, True)])
+def test_the_kernel_is_asked_only_for_gradients_that_it_has(
+    on_card: Callable[..., Kernel], card: Card, kernel_has_gradients: bool
+) -> None:
+    kernel = on_card(card)
+    x = torch.zeros(12, 2, 224, dtype=torch.bfloat16)
+    bounds = torch.tensor([0, 5, 10, 12], dtype=torch.int32)
+    spans = Spans(((0, 2, 5), (10, 1, 2)), bounds, 5)
+    attention.attend(x.clone().requires_grad_(), x, x, spans)
+    assert (kernel.calls > 0) == kernel_has_gradients
+    attention.attend(x, x, x, spans)
+    assert kernel.calls > 0
 
 
 def test_every_load_keeps_the_sums_of_products_in_fp32(m3: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +97,11 @@ def test_on_a_cpu_the_bits_do_not_depend_on_the_calls_around(m3: Path) -> None:
         same(batch, encoder.encode_ids(ids, lexical=True))
 
 
-def test_calls_that_just_exceed_a_pack_leave_no_crumbs(m3: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = as_on_a_gpu(monkeypatch)
+@pytest.mark.parametrize(("devices", "packs"), [(1, 4), (4, 1)])
+def test_calls_that_just_exceed_a_pack_leave_no_crumbs(
+    m3: Path, monkeypatch: pytest.MonkeyPatch, devices: int, packs: int
+) -> None:
+    seen = as_on_a_gpu(monkeypatch, devices, packs)
     calls = [(None, inputs([4] * (BUDGET // 4 + 1), i)) for i in range(40)]  # a pack and one input each
     assert len(list(small(m3).encode_stream(calls, lexical=True))) == 40
     sizes = [tokens for _, tokens in seen]
@@ -133,6 +137,33 @@ def test_every_device_has_work_where_each_call_is_one_pack(m3: Path, monkeypatch
     seen = as_on_a_gpu(monkeypatch, devices=3)
     list(small(m3).encode_stream([(None, inputs([BUDGET], i)) for i in range(60)], lexical=True))
     assert {device for device, _ in seen} == {0, 1, 2}
+
+
+def test_a_slow_device_leaves_the_work_to_the_others(m3: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = as_on_a_gpu(monkeypatch, devices=3)
+    encoder = small(m3)
+    encoder.prepare()
+    assert encoder._engines is not None
+    first, *others = encoder._engines
+    forward, rest_is_begun = first._forward, threading.Event()
+
+    def slow(*args: Any) -> Any:
+        assert rest_is_begun.wait(20)
+        return forward(*args)
+
+    def fast(forward: Callable[..., Any], *args: Any) -> Any:
+        result = forward(*args)
+        if len(seen) >= 39:
+            rest_is_begun.set()
+        return result
+
+    monkeypatch.setattr(first, "_forward", slow)
+    for engine in others:
+        monkeypatch.setattr(engine, "_forward", functools.partial(fast, engine._forward))
+    list(encoder.encode_stream([(None, inputs([BUDGET], i)) for i in range(40)], lexical=True))
+    devices = [device for device, _ in seen]
+    assert len(devices) == 40
+    assert devices.count(0) <= 1
 
 
 def test_a_device_that_fails_ends_the_stream(m3: Path, monkeypatch: pytest.MonkeyPatch) -> None:
