@@ -90,10 +90,10 @@ class FileCorpus:
     A file that cannot be read, or not to its end, is recorded in `read_errors`, and the pass continues
     with the next one. The counts are those of the current pass; iterating again resets them.
 
-    documents, rejected: how many were yielded. apart: whether large files are read in a process of their own;
-    asked for each. read_errors: the files, with reasons. skip_counts: how many
+    documents, rejected: how many were yielded. read_errors: the files, with reasons. skip_counts: how many
     files and folders are not read, by reason. listing: which files gave rows, and what was not read. only:
-    the paths of the files to read; None for all.
+    the paths of the files to read; None for all. apart: whether large files are read in a process of their
+    own; asked for each.
     """
 
     def __init__(
