@@ -208,8 +208,10 @@ def of_another_tree(directory: Path, args: argparse.Namespace) -> Way:
     program = OTHER_TREE.replace("CLOCK", repr(clock_for(args.device).__name__))
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", program, str(directory), args.device, args.precision],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(args.against.absolute())},
-    )  # fmt: skip
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(args.against.absolute())},
+    )
     atexit.register(process.kill)
     spent = 0.0
 

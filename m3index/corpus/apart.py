@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 from m3index.corpus.hash import digests, with_digests
-from m3index.corpus.places import File
+from m3index.corpus.places import DESCRIPTORS, File
 from m3index.corpus.rows import FileReader, PassCounts, open_file
 from m3index.process import Channel, Process, portable
 from m3index.schema import JsonMetadata, metadata_json
@@ -23,8 +23,10 @@ _Packed: TypeAlias = tuple[str, str, str, str, int | None, str, tuple[str, str]]
 
 
 def is_read_apart(file: File) -> bool:
-    """Whether reading this file is worth a process. An object store may be known to this process alone."""
-    return file.remote is None and file.size is not None and file.size >= LEAST
+    """Whether reading this file is worth a process. An object store may be known to this process alone, and
+    `/dev/fd/3` is another file in another process."""
+    is_own = file.remote is not None or file.path.startswith(DESCRIPTORS)
+    return not is_own and file.size is not None and file.size >= LEAST
 
 
 class ReadingProcess:
@@ -47,8 +49,9 @@ class ReadingProcess:
                 yield item if isinstance(item, Rejected) else _unpacked(file.path, *item)
 
     def close(self) -> None:
-        """Ends the process, also in the middle of a file."""
+        """Ends the process, also in the middle of a file, where it may not write, and notice, for long."""
         if self._process is not None:
+            self._process.kill()
             self._process.close()
         self._process = None
 

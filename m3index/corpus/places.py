@@ -21,7 +21,8 @@ from m3index.errors import M3IndexError, UsageError
 from m3index.wording import to_install
 
 STDIN = "-"
-_DESCRIPTORS = ("/dev/fd/", "/dev/stdin", "/proc/")
+DESCRIPTORS = ("/dev/fd/", "/dev/stdin", "/proc/")
+"""What the paths begin with that each process has its own files at."""
 UNKNOWN = "unknown type"
 _NO_FILE = "not a regular file"
 _EMPTY = "empty"
@@ -179,7 +180,7 @@ class CorpusFiles:
     def _root(self, path: str) -> _Lister:
         if os.path.isdir(path):
             return self._checked(path, partial(self._directory, path))
-        lister = partial(self._file, path, is_pipe_read=self._alone or path.startswith(_DESCRIPTORS))
+        lister = partial(self._file, path, is_pipe_read=self._alone or path.startswith(DESCRIPTORS))
         [entry] = lister()
         if isinstance(entry, File):
             self._readable += 1

@@ -90,10 +90,10 @@ class FileCorpus:
     A file that cannot be read, or not to its end, is recorded in `read_errors`, and the pass continues
     with the next one. The counts are those of the current pass; iterating again resets them.
 
-    documents, rejected: how many were yielded. apart: whether large files are read in a process of their own;
-    asked for each. read_errors: the files, with reasons. skip_counts: how many
+    documents, rejected: how many were yielded. read_errors: the files, with reasons. skip_counts: how many
     files and folders are not read, by reason. listing: which files gave rows, and what was not read. only:
-    the paths of the files to read; None for all.
+    the paths of the files to read; None for all. apart: whether large files are read in a process of their
+    own; asked for each.
     """
 
     def __init__(
@@ -180,14 +180,11 @@ class FileCorpus:
         if self._places.stdin and self._stdin_read:
             raise UsageError("Standard input can be read only once; save it to a file first.")
         self._start()
-        with (
-            closing(DocumentReaders()) as readers,
-            closing(ReadingProcess(self._reader)) as self._process,
-        ):
-            yield from self._walk(readers)
+        with closing(DocumentReaders()) as readers, closing(ReadingProcess(self._reader)) as process:
+            yield from self._walk(readers, process)
         self._finished = True
 
-    def _walk(self, readers: DocumentReaders) -> Iterator[Document | Rejected]:
+    def _walk(self, readers: DocumentReaders, process: ReadingProcess) -> Iterator[Document | Rejected]:
         """Reads the files in their order; some that libraries read are begun ahead."""
         begun: deque[tuple[File, Future[list[Parsed | Rejected]] | None]] = deque()
         for entry in self._places.walk():
@@ -196,7 +193,7 @@ class FileCorpus:
                     parsed = entry.format in PARSED
                     begun.append((entry, readers.submit(partial(self._parse, entry)) if parsed else None))
                 if len(begun) > _AHEAD * readers.count:
-                    yield from self._file(*begun.popleft())
+                    yield from self._file(*begun.popleft(), process)
             elif isinstance(entry, Skipped):
                 self.listing.add_unread(entry.name, entry.path, entry.reason)
                 self._skips.add(entry)
@@ -205,7 +202,7 @@ class FileCorpus:
             else:
                 self._unreadable(entry.path, entry.reason)
         while begun:
-            yield from self._file(*begun.popleft())
+            yield from self._file(*begun.popleft(), process)
 
     def _parse(self, file: File, reader: DocumentReader) -> list[Parsed | Rejected]:
         """Raises UnreadableError."""
@@ -217,11 +214,11 @@ class FileCorpus:
             return list(formats.document(stream, file, reader))
 
     def _file(
-        self, file: File, begun: Future[list[Parsed | Rejected]] | None
+        self, file: File, begun: Future[list[Parsed | Rejected]] | None, process: ReadingProcess
     ) -> Iterator[Document | Rejected]:
         last: Place | None = None
         try:
-            for item in self._items(file, begun):
+            for item in self._items(file, begun, process):
                 last = item.place
                 if isinstance(item, Rejected):
                     self.rejected += 1
@@ -248,13 +245,13 @@ class FileCorpus:
         self._counts.meter = Meter()
 
     def _items(
-        self, file: File, begun: Future[list[Parsed | Rejected]] | None
+        self, file: File, begun: Future[list[Parsed | Rejected]] | None, process: ReadingProcess
     ) -> Iterator[Document | Rejected]:
         """Raises UnreadableError, NoCorpusError."""
         if begun is not None:
             return (self._reader.item(row, self._counts.left_out) for row in begun.result())
         if is_read_apart(file) and self.apart():
-            return self._process.items(file, self._counts)
+            return process.items(file, self._counts)
         return self._reader.items(file, self._counts, self._open)
 
     def _unreadable(self, path: str, reason: str) -> None:

@@ -211,6 +211,39 @@ def test_a_pass_that_is_given_up_ends_the_process(tmp_path: Path, monkeypatch: p
     assert not runs(started[0])
 
 
+def test_a_pass_that_is_given_up_does_not_wait_for_what_the_process_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as it finds no document it writes nothing, and does not notice that its pipe is closed."""
+    statuses: list[int] = []
+
+    class Watched(apart.Process):
+        def close(self) -> int:
+            statuses.append(super().close())
+            return statuses[-1]
+
+    monkeypatch.setattr(apart, "Process", Watched)
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(gzip.compress(GOOD * 256 + b"\n" * 20_000_000))
+    items: Iterator[Any] = iter(opened(path, separate=True))
+    next(items)
+    items.close()  # type: ignore[attr-defined]
+    assert statuses == [-signal.SIGKILL]
+
+
+def test_two_passes_at_once_have_a_process_each(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        rows = (f'{{"id": "{name}{i}", "text": "{"x" * 500}"}}\n' for i in range(1_000))
+        (tmp_path / f"{name}.jsonl").write_text("".join(rows), "utf-8")
+    corpus = opened(tmp_path, separate=True)
+    one, two = iter(corpus), iter(corpus)
+    found = [[next(one)], [next(two)]]
+    found[0] += one
+    found[1] += two
+    expected = [f"{name}{i}" for name in ("a", "b") for i in range(1_000)]
+    assert [[item.doc_id for item in items] for items in found] == [expected, expected]
+
+
 def test_a_process_that_is_killed_is_an_error_with_a_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,3 +268,9 @@ def test_small_files_and_pipes_are_read_here(tmp_path: Path, monkeypatch: pytest
         corpus.apart = lambda: True
         assert len(list(corpus)) == 5_000
     assert not started
+
+
+def test_a_descriptor_of_this_process_is_read_here(tmp_path: Path) -> None:
+    """In another process, `/dev/fd/3` is another file, and `/dev/stdin` the pipe that brings its orders."""
+    with many(tmp_path).open("rb") as file:
+        assert len(list(opened(Path(f"/dev/fd/{file.fileno()}"), separate=True, format="jsonl"))) == 5_000

@@ -13,7 +13,7 @@ SIZE = PassageSize(512, 64, "structure")
 
 
 def test_it_is_fixed() -> None:
-    """Stored in collections: another value would mean to encode everything again."""
+    """Stored in collections: another value would mean to write all rows again."""
     document = Document("1", "Grüße, 世界", "Titel", {"b": 1, "a": ["é", None, 0.5]})
     assert doc_hash(document, SIZE) == "c42a3fcfed7f9e629b299e1a74bf1c23.5e7f6f6b3c4eced73153981b56bb8313"
     assert len(doc_hash(document, SIZE)) == 65
