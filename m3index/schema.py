@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cache
@@ -362,7 +362,21 @@ def metadata_json(metadata: Mapping[str, Any]) -> str:
     return text
 
 
-_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+def _object(value: object) -> dict[str, Any]:
+    """A mapping that is no dict, as JSON takes it."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def json_encoder(*, sort_keys: bool = False, allow_nan: bool = False) -> Callable[[Any], str]:
+    """Encodes compactly, and mappings of any type as objects."""
+    return json.JSONEncoder(
+        ensure_ascii=False, separators=(",", ":"), allow_nan=allow_nan, sort_keys=sort_keys, default=_object
+    ).encode
+
+
+_to_json = json_encoder()
 _PLAIN = frozenset((str, bool, type(None)))
 _SMALL = range(-(2**53), 2**53)
 

@@ -381,13 +381,30 @@ class IndexService:
     def _evaluate(self, name: str, gate: QualityGate) -> float:
         """The mean of the measure over the queries of the gate, with the encoder of the generation."""
         target = collections.load_target(self.store, self.collection, name)
-        encoder = self.encoder()
+        encoder, other = self.encoder(), None
         if not target.has_space_of(encoder.info):
-            encoder = Model(encoder=target.properties.get("encoder")).load()
-        searcher = Searcher(self._target_of(target, lambda: encoder))
-        results = searcher.run(gate.queries, SearchOptions(k=gate.hits, texts=False))
+            encoder = other = self._other_model(target).load()
+        try:
+            searcher = Searcher(self._target_of(target, lambda: encoder))
+            results = searcher.run(gate.queries, SearchOptions(k=gate.hits, texts=False))
+        finally:
+            if other is not None:
+                other.close()
         run = as_run({result.query.query_id: result.hits for result in results})
         return score_run(run, gate.qrels, [gate.gate.measure], gate.coverage.queries).mean(gate.gate.measure)
+
+    def _other_model(self, target: collections.Collection) -> Model:
+        """The model of another generation, on the same device. What the user said of one model, such as to
+        trust its code, is not said of the other."""
+        return replace(
+            self._model,
+            encoder=target.properties.get("encoder"),
+            dim=target.spec.dim,
+            revision=None,
+            query_prompt=None,
+            document_prompt=None,
+            trust_remote_code=False,
+        )
 
     def _corpus(self, paths: Paths, options: Input, layout: CollectionLayout | None) -> Corpus:
         """Opens a corpus. layout: declares the fields, for CSV files; None for those of the collection."""

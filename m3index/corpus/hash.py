@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 
 from m3index.corpus.windows import PassageSize
+from m3index.schema import json_encoder
 from m3index.types import Document
 
 _DIGEST_BYTES = 16
@@ -41,7 +41,7 @@ def with_digests(document: Document, found: tuple[str, str]) -> Document:
 
 
 _ANY = ("utf-8", "surrogatepass")
-_to_json = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
+_to_json = json_encoder(sort_keys=True, allow_nan=True)
 
 
 def same_content(a: str, b: str) -> bool:

@@ -168,6 +168,10 @@ class FieldMapping:
             raise RowError(str(error)) from None
 
 
+STANDARD = FieldMapping()
+"""The keys that a row has unless the user names others."""
+
+
 def declared(
     document: Document | Row, fields: Mapping[str, FieldType], tenant: str | None = None
 ) -> dict[str, FieldValue]:
@@ -261,9 +265,9 @@ def _object(key: str, value: Any) -> dict[str, Any]:
             value = json.loads(value) if value.strip() else {}
         except (ValueError, RecursionError):
             raise RowError(f"{key!r} is a string that does not hold a JSON object") from None
-    if not isinstance(value, dict):
+    if not isinstance(value, Mapping):
         raise RowError(f"{key!r} is {_kind(value)}, not an object")
-    return value
+    return dict(value)
 
 
 def _kind(value: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -14,6 +15,7 @@ from m3index.corpus.mapping import FieldMapping, RowError
 from m3index.corpus.notes import embedding_notes
 from m3index.corpus.places import Skipped
 from m3index.errors import UsageError
+from m3index.schema import JsonMetadata, metadata_json
 from m3index.types import Document, Place, Rejected
 
 Item: TypeAlias = Document | Mapping[str, Any] | Rejected
@@ -74,7 +76,9 @@ class Documents:
             case Mapping():
                 place = Place("<memory>", number)
                 try:
-                    return self._mapping.document(item, place, self._embeddings)
+                    document = self._mapping.document(item, place, self._embeddings)
+                    # The row is the caller's, who may change it before the document is written.
+                    return replace(document, metadata=JsonMetadata(metadata_json(document.metadata)))
                 except RowError as error:
                     raw = json.dumps(item, ensure_ascii=False, default=repr)
                     return Rejected(place, error.reason, raw, error.doc_id)

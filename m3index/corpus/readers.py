@@ -20,7 +20,7 @@ from m3index.corpus.digest import CorpusDigest, corpus_digest, is_as_before
 from m3index.corpus.formats import Parsed
 from m3index.corpus.lines import MAX_LINE, Meter, NoCorpusError, UnreadableError, open_bytes, reading
 from m3index.corpus.listing import Listing
-from m3index.corpus.mapping import FieldMapping
+from m3index.corpus.mapping import STANDARD, FieldMapping
 from m3index.corpus.notes import SkippedFiles, embedding_notes
 from m3index.corpus.options import ROW_FORMATS, Input
 from m3index.corpus.places import STDIN, CorpusFiles, File, Skipped, Unmatched
@@ -31,7 +31,6 @@ from m3index.documents.reader import DocumentReader, DocumentReaders
 from m3index.errors import UsageError
 from m3index.types import Document, FieldType, Place, Rejected
 
-_STANDARD = FieldMapping()
 _AHEAD = 4
 """The number of files, for each process that reads documents, that are begun before their turn."""
 _KEPT = 1000
@@ -63,7 +62,7 @@ def open_corpus(
 
 def read(
     paths: Sequence[str | os.PathLike[str]],
-    mapping: FieldMapping = _STANDARD,
+    mapping: FieldMapping = STANDARD,
     *,
     format: str | None = None,  # noqa: A002
     selection: Selection = ALL,

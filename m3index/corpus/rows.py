@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -13,13 +15,11 @@ from typing import BinaryIO, TypeAlias
 from m3index.corpus import formats
 from m3index.corpus.formats import Parsed, Rows
 from m3index.corpus.lines import Meter, open_bytes, reading
-from m3index.corpus.mapping import FieldMapping, RowError
+from m3index.corpus.mapping import STANDARD, FieldMapping, RowError
 from m3index.corpus.places import File
 from m3index.types import Document, FieldType, Rejected
 
 Opener: TypeAlias = Callable[[File], AbstractContextManager[BinaryIO]]
-
-_STANDARD = FieldMapping()
 
 
 @dataclass(slots=True)
@@ -48,7 +48,7 @@ class FileReader:
     def item(self, row: Parsed | Rejected, left_out: Counter[str]) -> Document | Rejected:
         if isinstance(row, Rejected):
             return row
-        mapping = _STANDARD if row.standard else self.mapping
+        mapping = STANDARD if row.standard else self.mapping
         try:
             document = mapping.document(row.row, row.place, left_out)
             return replace(document, format=row.format) if row.format else document
@@ -87,8 +87,12 @@ def open_file(file: File) -> AbstractContextManager[BinaryIO]:
 
 
 def _without_waiting(path: str, flags: int) -> int:
-    """Opens what was a regular file when it was listed. If it is a pipe now, it seems empty."""
-    return os.open(path, flags | os.O_NONBLOCK)
+    """Opens what was a regular file when it was listed. Raises OSError if it is a pipe now."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "it is not a regular file any more")
 
 
 def _advance(meter: Meter, file: File) -> Callable[[float], None]:

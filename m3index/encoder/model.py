@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from m3index import one_shot
-from m3index.encoder import certificate
+from m3index.encoder import certificate, drivers
 from m3index.encoder import layout as layouts
 from m3index.encoder.base import Wanted
 from m3index.encoder.bert import runs_own_code
@@ -71,7 +71,7 @@ class ModelEncoder:
     @property
     def workers(self) -> int:
         asked, device = self._options.workers, self._options.device
-        if asked == "auto" and device == "cpu":
+        if asked == "auto" and (device == "cpu" or not drivers.may_have_cuda()):
             return 0
         from m3index.encoder import hardware
 

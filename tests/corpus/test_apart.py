@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from m3index.corpus import apart
 from m3index.corpus.hash import doc_hash
 from m3index.corpus.mapping import FieldMapping
+from m3index.corpus.places import CorpusFiles
 from m3index.corpus.readers import FileCorpus, read
 from m3index.corpus.windows import PassageSize
 from m3index.errors import M3IndexError
@@ -114,6 +115,29 @@ def test_an_unreadable_file_is_told_alike(tmp_path: Path, damage: Any) -> None:
 
 
 GOOD = b'{"id": "1", "text": "one"}\n'
+
+
+@pytest.mark.parametrize("separate", [False, True])
+def test_a_file_that_has_become_a_pipe_is_unreadable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, separate: bool
+) -> None:
+    """Also with a writer, which would make it wait, or give it half a row."""
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(GOOD)
+    [listed] = CorpusFiles([str(path)]).walk()
+    path.unlink()
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    writer = os.open(path, os.O_WRONLY)
+    try:
+        monkeypatch.setattr(CorpusFiles, "walk", lambda _: iter([listed]))
+        corpus = opened(path, separate=separate)
+        assert list(corpus) == []
+        [error] = corpus.read_errors
+        assert error.reason == "it is not a regular file any more"
+    finally:
+        os.close(reader)
+        os.close(writer)
 
 
 def test_a_json_file_that_is_no_corpus_is_skipped(tmp_path: Path) -> None:

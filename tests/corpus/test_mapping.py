@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jsonschema
@@ -12,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m3index import schema
+from m3index.corpus.hash import digests
 from m3index.corpus.mapping import FieldMapping, RowError, declared, typed_cell
+from m3index.corpus.memory import Documents
 from m3index.types import Document, Place
 
 MAPPING = FieldMapping()
@@ -247,3 +251,29 @@ def test_the_example_corpus_is_valid() -> None:
     for line in (Path(__file__).parents[2] / "examples" / "corpus.jsonl").read_text("utf-8").splitlines():
         VALIDATOR.validate(json.loads(line))
         MAPPING.document(json.loads(line))
+
+
+def test_mappings_of_any_type_are_objects() -> None:
+    nested = MappingProxyType({"a": MappingProxyType({"b": [1]})})
+    found = MAPPING.document({"id": "1", "text": "x", "metadata": nested, "o": nested})
+    assert json.loads(schema.metadata_json(found.metadata)) == {"a": {"b": [1]}, "o": {"a": {"b": [1]}}}
+    plain = MAPPING.document({"id": "1", "text": "x", "metadata": {"a": {"b": [1]}, "o": {"a": {"b": [1]}}}})
+    assert digests(found) == digests(plain)
+    assert document(metadata=found.metadata).metadata == found.metadata
+
+
+def test_rows_of_a_program_may_change_afterwards() -> None:
+    """What is stored, hashed and declared is what the row said when it was given."""
+    tags = ["a"]
+
+    def rows() -> Iterator[dict[str, Any]]:
+        yield {"id": "1", "text": "x", "tags": tags}
+        tags.append("b")
+        yield {"id": "2", "text": "x", "tags": tags}
+
+    first, second = Documents(rows())
+    assert isinstance(first, Document)
+    assert isinstance(second, Document)
+    assert declared(first, {"tags": "str[]"}) == {"tags": ("a",)}
+    assert schema.metadata_json(first.metadata) == '{"tags":["a"]}'
+    assert digests(first) == digests(document(tags=["a"])) != digests(second)
