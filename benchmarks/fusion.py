@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import math
 import random
 import time
 from collections import Counter
@@ -44,6 +43,7 @@ from m3index.evaluate.statistics import difference, estimate
 from m3index.evaluate.tune import table
 from m3index.index.calibrate import SAMPLE_DOCUMENTS, Calibration, measure
 from m3index.search.fusion import Fused, Ranking, chances_of, evidence, fuse
+from m3index.search.trust import by_share
 from m3index.store.analyzer import terms
 from m3index.types import Document, EncodedBatch, Leg, SparseRows, document_key, join_title, passage_key
 
@@ -224,7 +224,7 @@ def sparse_leg(queries: Any, words: np.ndarray, weights: Any, passages: Passages
         scores = np.asarray((queries[part] @ columns).todense(), dtype=np.float32)
         best = weights[scores.argmax(axis=1)]
         shared = np.asarray((queries[part] > 0).multiply(best > 0).sum(axis=1)).ravel()
-        trust = shared / np.maximum(words[part], 1)
+        trust = np.array([by_share(share) for share in shared / np.maximum(words[part], 1)])
         found += ranked(best_of(scores, passages), passages.keys, leg, trust)
     return found
 
@@ -292,7 +292,7 @@ def by_language(dense: Ranking, other: Ranking, same: Callable[[str], bool]) -> 
     plain = [dense.trust * chances["dense"].vote(score) for score in dense.scores]
     parts: dict[str, float] = dict(zip(other.ids, votes["sparse"], strict=True))
     for id_, vote in zip(dense.ids, plain, strict=True):
-        times = 2 - other.trust if same(id_) else 2
+        times = dense.unseen - (dense.unseen - 1) * other.trust if same(id_) else dense.unseen
         parts[id_] = parts.get(id_, 0.0) + times * vote
     return [
         Fused(id_, score, {}) for id_, score in sorted(parts.items(), key=lambda item: (-item[1], item[0]))
@@ -519,7 +519,7 @@ class Study:
             with gzip.open(path, "rt", encoding="utf-8") as file:
                 texts = [text for line in file if (text := line.strip())]
             lines += [Document(f"{path.name}-{i}", text) for i, text in enumerate(texts)]
-        step = max(1, math.ceil(len(lines) / self.options.dilute))
+        step = max(1, len(lines) // self.options.dilute)
         return [self.multilingual.passages(f"ntrex-{step}", lines[::step])]
 
     def diluted(self) -> None:

@@ -25,6 +25,9 @@ Storage: TypeAlias = Literal["fp32", "fp16", "bf16"]
 DEFAULT_SOURCE = "default"
 DEFAULT_COLLECTION = "docs"
 
+MOST_TRUST = 4.0
+"""How often the votes of the dense leg count at most in fusion by evidence."""
+
 MAX_PASSAGES = 100
 """The maximum number of passages of a document to read in one call."""
 

@@ -25,7 +25,7 @@ from m3index.progress import Reporter
 from m3index.store.analyzer import words
 from m3index.store.base import Store, StoredRow
 from m3index.store.filter import Compare
-from m3index.types import key_of_passage
+from m3index.types import MOST_TRUST, key_of_passage
 from m3index.wording import many
 
 PROPERTY = "calibration"
@@ -36,13 +36,17 @@ SAMPLE_ROWS = 10_000
 LEAST_DOCUMENTS = 50
 """In a smaller collection, ranks say little, and a model is not measured."""
 
-EVEN_ODDS, MOST_TRUST, LEAST_MRR = 3.0, 4.0, 0.01
-"""A dense vote counts like a sparse one at odds of 3 to 1 (mrr 0.75), and at most four times as much: beyond,
-the sample is too small to tell. Chosen in benchmarks/fusion.py."""
+EVEN_ODDS, LEAST_MRR = 3.0, 0.01
+"""A dense vote counts like a sparse one at odds of 3 to 1 (mrr 0.75), and at most `MOST_TRUST` times as much:
+beyond, the sample is too small to tell. Chosen in benchmarks/fusion.py."""
 
 MOST_WORDS, MOST_CHARACTERS = 16, 200
 LEAST_WORDS = 6
 """The number of words from which a sentence makes a query."""
+
+PASSAGE_SHARE, FEW_WORDS = 6, 4
+"""A query has at most a sixth of the words of its passage, but may have four: half of the words of a document
+of one sentence would find it again among anything."""
 
 _SENTENCE_END = re.compile(r"(?<=[.!?\u2026])\s+|(?<=[\u3002\uff01\uff1f\u0964\u061f\u06d4])|\n+")
 
@@ -143,13 +147,14 @@ def measure(sample: Sequence[StoredRow], encoder: Encoder) -> tuple[float, int] 
 
 
 def pseudo_query(passages: list[str], seed: str) -> str:
-    """Half of the words of one sentence of the passages, at most `MOST_WORDS`, in order. seed: determines the
-    choice."""
+    """Half of the words of one sentence of one of the passages, at most `MOST_WORDS` and not too large a part
+    of the passage, in order. seed: determines the choice."""
     rng = random.Random(seed)  # noqa: S311  (it is no secret)
     sentences = [words(part) for part in _SENTENCE_END.split(rng.choice(passages)) if part]
     long = [sentence for sentence in sentences if len(sentence) >= LEAST_WORDS]
     chosen = rng.choice(long) if long else max(sentences, key=len, default=[])
-    kept = rng.sample(range(len(chosen)), min(MOST_WORDS, math.ceil(len(chosen) / 2)))
+    most = max(FEW_WORDS, math.ceil(sum(map(len, sentences)) / PASSAGE_SHARE))
+    kept = rng.sample(range(len(chosen)), min(MOST_WORDS, most, math.ceil(len(chosen) / 2)))
     return " ".join(chosen[i] for i in sorted(kept))
 
 

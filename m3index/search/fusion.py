@@ -9,15 +9,12 @@ from typing import Literal, TypeAlias, get_args
 
 from m3index.errors import UsageError
 from m3index.search.evidence import LEAST_HITS, Chance, chance
-from m3index.types import FieldValue, Leg
+from m3index.types import MOST_TRUST, FieldValue, Leg
 
 Method: TypeAlias = Literal["rrf", "evidence", "minmax", "dbsf", "arctan"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
 RRF_K = 60.0
-
-UNSEEN = 2.0
-"""How often a dense vote counts for an id that no sparse leg has found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +37,12 @@ class Ranking:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def unseen(self) -> float:
+        """How often a dense vote counts for an id that no sparse leg has found: once at a trust of up to 1,
+        twice at the greatest trust."""
+        return 1.0 + (min(max(self.trust, 1.0), MOST_TRUST) - 1.0) / (MOST_TRUST - 1.0)
 
     @property
     def chance(self) -> Chance | None:
@@ -138,9 +141,9 @@ def evidence(rankings: Mapping[str, Ranking], chances: Mapping[str, Chance]) -> 
     """The votes of each leg for each of its ids, at weight 1: trust x `Chance.vote`.
 
     An id that no sparse leg has found shares no word with the query, perhaps because it is in another
-    language. The sparse legs say nothing of it, and the dense vote counts in their place too. So it does for
-    an id that a sparse leg of little trust has found, as far as that trust is missing: at a trust of 0, the
-    ranking is that of the dense leg.
+    language. The sparse legs say nothing of it, and the vote of a dense leg that knows the collection well
+    counts in their place too (`Ranking.unseen`). So it does for an id that a sparse leg of little trust has
+    found, as far as that trust is missing: at a trust of 0, the ranking is that of the dense leg.
     """
     seen: dict[str, float] = {}
     for ranking in rankings.values():
@@ -152,7 +155,7 @@ def evidence(rankings: Mapping[str, Ranking], chances: Mapping[str, Chance]) -> 
         votes[leg] = [ranking.trust * by_chance.vote(score) for score in ranking.scores]
         if ranking.leg is Leg.DENSE:
             votes[leg] = [
-                (UNSEEN - (UNSEEN - 1) * seen.get(id_, 0.0)) * vote
+                (ranking.unseen - (ranking.unseen - 1) * seen.get(id_, 0.0)) * vote
                 for id_, vote in zip(ranking.ids, votes[leg], strict=True)
             ]
     return votes

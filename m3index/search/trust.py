@@ -14,6 +14,9 @@ from m3index.store.analyzer import terms
 from m3index.store.base import QueryVector, StoredRow
 from m3index.types import JOINED, Leg, SparseVector, joined
 
+SHARPNESS = 1.5
+"""The power of the share of a query's words that is the trust. Chosen in benchmarks/fusion.py."""
+
 
 def trusted(
     leg: PlannedLeg,
@@ -25,9 +28,10 @@ def trusted(
     """The rankings of the queries with the trust that fusion by evidence puts into them.
 
     The dense leg has that of its collection. A sparse leg is trusted by the share of the query's words that
-    its best hit has. A query in another language than the documents shares some names and digits with them,
-    and what it finds by those is little evidence. A synonym counts as the word. Other methods of fusion take
-    the rankings as they are. expansions: of a sparse leg, what each query was made of, if it has synonyms.
+    its best hit has (`by_share`). A query in another language than the documents shares some names and digits
+    with them, and what it finds by those is little evidence. A synonym counts as the word. Other methods of
+    fusion take the rankings as they are. expansions: of a sparse leg, what each query was made of, if it has
+    synonyms.
     """
     if method != "evidence":
         return list(rankings)
@@ -38,11 +42,16 @@ def trusted(
     rows = leg.target.store.get(leg.target.collection, list(dict.fromkeys(best)), fields) if best else {}
     said = expansions or (None,) * len(queries)
     return [
-        replace(ranking, trust=share(query, rows[ranking.passages[0]], expansion))
+        replace(ranking, trust=by_share(share(query, rows[ranking.passages[0]], expansion)))
         if len(ranking) and ranking.passages[0] in rows
         else ranking
         for query, expansion, ranking in zip(queries, said, rankings, strict=True)
     ]
+
+
+def by_share(share: float) -> float:
+    """The trust in a sparse leg whose best hit has this share of the query's words."""
+    return float(share**SHARPNESS)
 
 
 def share(query: QueryVector, row: StoredRow, expansion: Expansion | None = None) -> float:

@@ -11,7 +11,7 @@ from m3index.search.result import SearchResult
 from m3index.search.snippet import snippet
 from m3index.serve.request import AnswerRequest
 from m3index.service import IndexService
-from m3index.types import StoredDocument
+from m3index.types import Leg, StoredDocument
 
 _POOL_FIELDS = ("doc_id", "ordinal", "source", "title", "breadcrumb", "anchor", "text", "metadata")
 
@@ -80,6 +80,8 @@ def _ranking(ranking: Ranking) -> dict[str, Any]:
         "depth": ranking.depth,
         "trust": ranking.trust,
     }
+    if ranking.leg is Leg.DENSE:
+        line["unseen"] = ranking.unseen
     if (chance := ranking.chance) is not None:
         line["by_chance"] = [chance.expected(score) for score in ranking.scores]
         line["votes"] = [ranking.trust * chance.vote(score) for score in ranking.scores]

@@ -126,8 +126,8 @@ def test_a_boost_brings_a_document_from_beyond_the_page_to_the_front(searcher: S
 def test_scores_below_0_of_a_reranker_are_boosted_in_the_right_direction(
     searcher: Searcher, values: Any
 ) -> None:
-    plain = search(searcher, k=20, rerank=Logits(), rerank_depth=20)
-    found = search(searcher, k=20, rerank=Logits(), rerank_depth=20, boost=["lang=en: 3"])
+    plain = search(searcher, k=60, rerank=Logits(), rerank_depth=60)
+    found = search(searcher, k=60, rerank=Logits(), rerank_depth=60, boost=["lang=en: 3"])
     assert {hit.doc_id for hit in found} == {hit.doc_id for hit in plain}
     assert min(hit.rerank_score or 0 for hit in found) < 0
     before = {hit.doc_id: hit.rank for hit in plain}

@@ -15,7 +15,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from m3index.search.evidence import LEAST_HITS, chance
-from m3index.search.fusion import UNSEEN, Fused, Ranking, fuse
+from m3index.search.fusion import Fused, Ranking, fuse
 from m3index.types import Leg
 
 DEPTH = 100
@@ -171,7 +171,14 @@ def test_a_deeper_search_changes_no_vote(leg: Leg, found: int) -> None:
     assert order_of == ids  # below the first 100 too
 
 
-def test_what_the_sparse_leg_has_not_found_counts_twice_in_the_dense_one() -> None:
+@pytest.mark.parametrize(
+    ("trust", "times"), [(0.0, 1.0), (0.5, 1.0), (1.0, 1.0), (2.5, 1.5), (4.0, 2.0), (5.0, 2.0)]
+)
+def test_a_dense_leg_speaks_for_the_sparse_one_as_far_as_it_is_trusted(trust: float, times: float) -> None:
+    assert Ranking(trust=trust).unseen == times
+
+
+def test_what_the_sparse_leg_has_not_found_counts_more_in_the_dense_one() -> None:
     ids = [f"d{i:02}" for i in range(20)]
     dense = ranking(ids, [1 / (i + 1) for i in range(20)], trust=3.0)
     for trust in (0.0, 0.25, 1.0):
@@ -179,11 +186,15 @@ def test_what_the_sparse_leg_has_not_found_counts_twice_in_the_dense_one() -> No
         found = {f.id: f for f in fused(dense, sparse, w=(0.5, 2.0))}
         vote = dense.chance.vote(1 / 4) if dense.chance else 0.0
         word = sparse.chance.vote(5.0) if sparse.chance else 0.0
+        times = dense.unseen - (dense.unseen - 1) * trust
         assert found["d03"].contributions == pytest.approx(
-            {"dense": 0.5 * 3.0 * (UNSEEN - trust) * vote, "sparse": 2.0 * trust * word}
+            {
+                "dense": 0.5 * 3.0 * times * vote,
+                "sparse": 2.0 * trust * word,
+            }
         )
         unseen = dense.chance.vote(1.0) if dense.chance else 0.0
-        assert found["d00"].contributions == pytest.approx({"dense": 0.5 * 3.0 * UNSEEN * unseen})
+        assert found["d00"].contributions == pytest.approx({"dense": 0.5 * 3.0 * dense.unseen * unseen})
     untrusted = ranking(ids[::-1], [9.0 - i / 4 for i in range(20)], Leg.BM25, 0.0)
     assert order(fused(dense, untrusted)) == ids
 

@@ -272,7 +272,7 @@ def test_evidence_reads_the_best_sparse_hit_too(sparse: Any, fields: tuple[str, 
     assert spy.gets[0] == (1, fields)
     assert [n for n, _ in spy.gets] == [1, 2]
     assert result.legs["sparse"].trust == 1.0
-    assert Searcher(target).search("sea nowhere", options(k=2)).legs["sparse"].trust == 0.5
+    assert Searcher(target).search("sea nowhere", options(k=2)).legs["sparse"].trust == 0.5**1.5
     spy.gets.clear()
     Searcher(target).search("sea", options(k=2, mode="sparse"))
     assert [n for n, _ in spy.gets] == [2]

@@ -111,6 +111,8 @@ def test_the_script_s_fusion_is_the_server_s(page: Page) -> None:
         for name, one in ranked(legs).items():
             if (chance := one.chance) is not None:
                 legs[name]["votes"] = [one.trust * chance.vote(score) for score in one.scores]
+            if name == "dense":
+                legs[name]["unseen"] = one.unseen
         fusion, k = generator.choice(METHODS[:2]), generator.choice((0, 1, 60, 200))
         cases.append({"legs": legs, "weights": weights, "fusion": fusion, "k": k})
     script = """(cases) => cases.map(({legs, weights, fusion, k}) =>
