@@ -535,6 +535,11 @@ class Study:
                 judged = self.judged(f"xquad/{questions}", numbers, name)
                 self.add(self.multilingual, joined([own, *extra]), asked, label, ("stems", "lexical"), judged)
         self.mixed(extra, f"12 languages in one, and {total:,} other rows")
+        if news := extra[1:]:
+            numbers, rows = self.all_of("scifact"), sum(len(part.texts) for part in news)
+            judged, asked = self.judged("scifact", numbers), [("scifact", numbers)]
+            label = f"SciFact, and {rows:,} other rows"
+            self.add(self.multilingual, joined(extra), asked, label, ("stems", "lexical"), judged)
 
 
 def summary(lines: Sequence[Line]) -> None:
