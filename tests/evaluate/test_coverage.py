@@ -89,3 +89,20 @@ def test_relevant_documents_that_the_collection_does_not_have(service: IndexServ
         find_relevant(service.store, name, relevant("a"), ["q"], "other")
     with pytest.raises(UsageError, match=r"relevant \(2 in all\) is in the collection: 'x', 'y'"):
         find_relevant(service.store, name, relevant("x", "y"), ["q"])
+
+
+def test_the_model_of_another_generation_is_loaded_on_the_same_device(
+    service: IndexService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is said of the new model, such as its prompts and that its code is trusted, is not said of it."""
+    said = Model(
+        encoder="new", device="cpu", precision="fp32", batch_tokens=64, revision="abc", dim=8,
+        query_prompt="q: ", document_prompt="d: ", trust_remote_code=True,
+    )  # fmt: skip
+    monkeypatch.setattr(service, "_model", said)
+    current = service.current()
+    other = service._other_model(current)
+    assert other == Model(
+        encoder=current.properties["encoder"], device="cpu", precision="fp32", batch_tokens=64,
+        dim=current.spec.dim,
+    )  # fmt: skip

@@ -8,6 +8,7 @@ from index.support import INGEST, PRUNE, REINDEX, ListCorpus, doc, run
 
 from m3index.errors import LockedError, UsageError
 from m3index.index.calibrate import (
+    FEW_WORDS,
     LEAST_DOCUMENTS,
     MOST_WORDS,
     QUERIES,
@@ -156,3 +157,11 @@ def test_pseudo_queries() -> None:
             assert all(word in places for word in query.split())  # in order
     assert pseudo_query(["word"], "a") == "word"
     assert len(pseudo_query(["北京大学是中国的一所综合性大学位于海淀区颐和园路。"], "a").split()) >= 3
+
+
+def test_a_pseudo_query_is_no_large_part_of_its_passage() -> None:
+    """Half of a document of one sentence would find it again among anything."""
+    sentence = " ".join(f"word{i}" for i in range(24)) + "."
+    assert len(pseudo_query([sentence], "a").split()) == FEW_WORDS
+    assert len(pseudo_query([f"{sentence} {sentence}"], "a").split()) == 8  # a sixth of 48
+    assert len(pseudo_query([" ".join([sentence] * 5)], "a").split()) == 12  # half of the sentence
