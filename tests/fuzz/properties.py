@@ -60,7 +60,7 @@ def items(corpus: FileCorpus) -> list[Document | Rejected]:
         assert document.doc_id
         for text in (document.doc_id, document.text, document.title):
             text.encode("utf-8")
-        json.dumps(document.metadata, allow_nan=False)
+        json.dumps(dict(document.metadata), allow_nan=False)
     for item in found:
         if isinstance(item, Rejected):
             assert item.reason
