@@ -15,7 +15,7 @@ from m3index.cli.options import Confirmation, Output
 from m3index.cli.service import opened
 from m3index.cli.session import Session, confirm
 from m3index.corpus.lines import text_lines
-from m3index.corpus.mapping import FieldMapping, RowError
+from m3index.corpus.mapping import STANDARD, RowError
 from m3index.errors import UsageError
 from m3index.index.options import DeleteOptions
 from m3index.options import FileName, changed, group, option
@@ -74,7 +74,7 @@ def delete(
 
 def _ids(file: str) -> Iterator[str]:
     """The ids of a file: one on each line, or a row of JSON with one. Raises UsageError."""
-    mapping = FieldMapping()
+    mapping = STANDARD
     for number, line in text_lines(file):
         if not line.lstrip().startswith("{"):
             yield line

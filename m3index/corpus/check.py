@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from m3index.corpus.mapping import FieldMapping
+from m3index.corpus.mapping import STANDARD, FieldMapping
 from m3index.corpus.places import STDIN, TABLES, CorpusFiles, File, is_pipe
 from m3index.corpus.remote import is_remote
 from m3index.corpus.selection import ALL, Selection
@@ -27,7 +27,7 @@ def check_corpus(
         return
     files = CorpusFiles(local, format, selection)
     if len(local) == len(paths) and not any(path == STDIN or os.path.isdir(path) for path in local):
-        _check_columns(files, mapping or FieldMapping(), encoding)
+        _check_columns(files, mapping or STANDARD, encoding)
 
 
 def _check_columns(files: CorpusFiles, mapping: FieldMapping, encoding: str | None) -> None:

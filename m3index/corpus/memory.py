@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from m3index.corpus.digest import CorpusDigest
 from m3index.corpus.listing import Listing
-from m3index.corpus.mapping import FieldMapping, RowError
+from m3index.corpus.mapping import STANDARD, FieldMapping, RowError
 from m3index.corpus.notes import embedding_notes
 from m3index.corpus.places import Skipped
 from m3index.errors import UsageError
@@ -35,7 +35,7 @@ class Documents:
     skip_counts: Mapping[str, int] = MappingProxyType({})
 
     def __init__(self, items: Iterable[Item], mapping: FieldMapping | None = None) -> None:
-        self._items, self._mapping = items, mapping or FieldMapping()
+        self._items, self._mapping = items, mapping or STANDARD
         self._embeddings = Counter[str]()
         self.complete = False
 

@@ -14,7 +14,7 @@ from typing import BinaryIO, TypeAlias
 from m3index.corpus.check import unreadable_feed
 from m3index.corpus.formats import Parsed, jsonl
 from m3index.corpus.lines import MAX_LINE, Meter, UnreadableError, open_bytes, reading, standard_input
-from m3index.corpus.mapping import FieldMapping, RowError
+from m3index.corpus.mapping import STANDARD, FieldMapping, RowError
 from m3index.corpus.memory import Documents
 from m3index.corpus.places import COMPRESSIONS
 from m3index.corpus.remote import Remote, is_remote
@@ -57,7 +57,7 @@ def read_changes(
     embeddings: counts the rows whose embedding is left out of the metadata, by key. Raises UsageError if the
     file cannot be read to the end; the changes before the error have been yielded.
     """
-    mapping = mapping or FieldMapping()
+    mapping = mapping or STANDARD
     name = os.fspath(path)
     try:
         with reading(), ExitStack() as stack:
@@ -150,7 +150,7 @@ def _apply(run: Run, part: list[ChangeItem]) -> None:
 
 def _change(parsed: Parsed, mapping: FieldMapping, embeddings: Counter[str] | None) -> ChangeItem:
     row, place, raw = dict(parsed.row), parsed.place, parsed.raw or ""
-    mapping = FieldMapping() if parsed.standard else mapping
+    mapping = STANDARD if parsed.standard else mapping
     operation = row.pop("op", "upsert")
     try:
         if operation == "upsert":

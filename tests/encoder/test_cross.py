@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
+from encoder.copies import record_copies
 from m3index.encoder import backbone, cross, hardware
 from m3index.encoder.cross import CrossEncoder
 from m3index.errors import M3IndexError, MismatchError, UsageError
@@ -147,31 +148,13 @@ def test_no_copy_of_a_pack_waits_and_no_score_is_awaited_before_all_packs_are_la
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`encoder.transfer` copies through page-locked memory, without which each copy would wait."""
-    seen: list[str] = []
-    plain_in, plain_out = cross.to_device, cross.to_host
-
-    def to_device(*args: Any) -> Any:
-        seen.append("in")
-        return plain_in(*args)
-
-    def to_host(tensors: Any) -> Any:
-        seen.append("out")
-        hosts, ready = plain_out(tensors)
-
-        def awaited() -> None:
-            seen.append("awaited")
-            ready()
-
-        return hosts, awaited
-
-    monkeypatch.setattr(cross, "to_device", to_device)
-    monkeypatch.setattr(cross, "to_host", to_host)
+    seen = record_copies(monkeypatch, cross)
     path = models.write_cross_encoder(tmp_path)
     CrossEncoder(str(path), path, precision="fp32", batch_tokens=64).score(QUERY, TEXTS * 3)
-    packs = seen.count("out")
+    packs = seen.count(1)
     assert packs > 2
     ids_positions_bounds_and_types = ["in"] * 4
-    assert seen == [*ids_positions_bounds_and_types, "out"] * packs + ["awaited"] * packs
+    assert seen == [*ids_positions_bounds_and_types, 1] * packs + ["awaited"] * packs
 
 
 def test_scores_that_overflow_and_then_do_not_fit_are_computed_in_halves(

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from encoder.copies import record_copies
 from m3index.encoder import engine as engines
 from m3index.encoder import hardware, layout
 from m3index.encoder.base import Wanted
@@ -171,24 +172,6 @@ def test_every_copy_of_a_pack_is_one_that_nothing_waits_for(
     m3: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`encoder.transfer` copies through page-locked memory. One event says that all outputs are there."""
-    seen: list[object] = []
-    plain_in, plain_out = engines.to_device, engines.to_host
-
-    def to_device(*args: Any) -> Any:
-        seen.append("in")
-        return plain_in(*args)
-
-    def to_host(tensors: Any) -> Any:
-        seen.append(len(tensors))
-        hosts, ready = plain_out(tensors)
-
-        def awaited() -> None:
-            seen.append("awaited")
-            ready()
-
-        return hosts, awaited
-
-    monkeypatch.setattr(engines, "to_device", to_device)
-    monkeypatch.setattr(engines, "to_host", to_host)
+    seen = record_copies(monkeypatch, engines)
     load(str(m3), precision="fp32").encode_documents(TEXTS, multi_vector=True)
     assert seen == ["in", "in", "in", 3, "awaited"]

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 from index.ingest_child import SETTINGS
@@ -52,6 +53,22 @@ def start(uri: str, log: Path, corpus: Path = CORPUS / "v1.jsonl.gz") -> subproc
     return subprocess.Popen(command, stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": paths})
 
 
+def finish(process: subprocess.Popen[bytes]) -> None:
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors.decode()
+
+
+def stored(uri: str) -> Any:
+    """The rows, of which no document is half written."""
+    store = open_store(Connection(uri=uri))
+    try:
+        now = rows(store)
+    finally:
+        store.close()
+    check_invariant(now)
+    return now
+
+
 def encoded(log: Path) -> list[int]:
     return [int(line) for line in log.read_text().split()] if log.exists() else []
 
@@ -78,18 +95,11 @@ def test_fifty_kills_and_one_clean_run_equal_a_rebuild(uri: str, tmp_path: Path)
             again += sum(batches[-IN_FLIGHT:])
     assert killed_at_work >= 10
     log = tmp_path / "clean.log"
-    process = start(uri, log)
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors.decode()
+    finish(start(uri, log))
     total += sum(encoded(log))
     print(f"{killed_at_work} kills at work; {total} passages encoded for {whole.passages} rows")
     assert total <= whole.passages + again, "only documents in flight are encoded twice"
-    store = open_store(Connection(uri=uri))
-    try:
-        now = rows(store)
-    finally:
-        store.close()
-    check_invariant(now)
+    now = stored(uri)
     assert now == rows(rebuilt)
 
 
@@ -107,9 +117,7 @@ def test_kills_during_a_change_of_metadata(uri: str, tmp_path: Path) -> None:
     killed = 0
     for kill in range(6):
         log = tmp_path / f"{kill}.log"
-        process = start(uri, tmp_path / "first.log", first)
-        _, errors = process.communicate()
-        assert process.returncode == 0, errors.decode()
+        finish(start(uri, tmp_path / "first.log", first))
         process = start(uri, log, last)
         while not encoded(log) and process.poll() is None:
             time.sleep(0.01)
@@ -119,15 +127,8 @@ def test_kills_during_a_change_of_metadata(uri: str, tmp_path: Path) -> None:
         killed += process.returncode == -signal.SIGKILL
     assert killed >= 3
     kept = tmp_path / "clean.log"
-    process = start(uri, kept, last)
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors.decode()
+    finish(start(uri, kept, last))
     assert sum(encoded(kept)) == 0, "vectors are never lost"
-    store = open_store(Connection(uri=uri))
-    try:
-        now = rows(store)
-    finally:
-        store.close()
-    check_invariant(now)
+    now = stored(uri)
     assert len(now) == whole.passages
     assert now == rows(rebuilt)
